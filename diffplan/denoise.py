@@ -1,0 +1,77 @@
+"""The denoiser ``D(x, sigma) = E[x0 | x_sigma = x]``: how a network becomes one, is conditioned, and is trained.
+
+    D(x, sigma) = c_skip x + c_out F(c_in x, c_noise)                                    (4)
+    c_skip = s^2 / (sigma^2 + s^2)      c_out = sigma s / sqrt(sigma^2 + s^2)
+    c_in   = 1 / sqrt(sigma^2 + s^2)    c_noise = log(sigma) / 4
+
+with s the standard deviation of the data (Karras et al. 2022, table 1). The loss weighs the squared error of D by
+1 / c_out^2, which makes the network's target have unit variance at every level.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float
+
+from diffplan.types import Apply, Denoise, Params, Pins, PRNGKey, Scalar
+
+
+@struct.dataclass
+class Edm:
+    """A network with EDM preconditioning (4): a `Denoise` that is a pytree, so parameters are traced by jit."""
+
+    params: Params
+    apply: Apply = struct.field(pytree_node=False)
+    sigma_data: float = struct.field(pytree_node=False, default=1.0)
+
+    def __call__(self, x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h d"]:
+        """E[x0 | x_sigma = x], shape ``[h, d]``."""
+        variance = sigma**2 + self.sigma_data**2
+        skip, out = self.sigma_data**2 / variance, sigma * self.sigma_data / jnp.sqrt(variance)
+        return skip * x + out * self.apply(self.params, x / jnp.sqrt(variance), c_noise(sigma))
+
+
+def c_noise(sigma: Scalar) -> Scalar:
+    """The noise level as a network sees it: log(sigma) / 4."""
+    return jnp.log(sigma) / 4
+
+
+@runtime_checkable
+class NoiseLevels(Protocol):
+    """A distribution of training noise levels, see `diffplan.noise`."""
+
+    def draw(self, key: PRNGKey) -> Scalar:
+        """One sigma."""
+        ...
+
+
+def noised(key: PRNGKey, x0: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h d"]:
+    """Equation (1)."""
+    return x0 + sigma * jax.random.normal(key, x0.shape)
+
+
+def pinned(denoise: Denoise, pins: Pins) -> Denoise:
+    """Condition on known entries: they enter clean, and leave as they are. Wrap it around everything else."""
+
+    def wrapped(x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h d"]:
+        clean = jnp.where(pins.mask, pins.value, x)
+        return jnp.where(pins.mask, pins.value, denoise(clean, sigma))
+
+    return wrapped
+
+
+def loss(
+    key: PRNGKey, denoise: Denoise, x0: Float[Array, "h d"], mask: Bool[Array, "h d"], levels: NoiseLevels
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """Denoising loss of one window, at one random noise level, with data of unit standard deviation.
+
+    Entries under `mask` stay clean and cost nothing, through the very wrapper that pins them in sampling: what will be
+    conditioned in sampling is conditioned in training. Returns (loss, {"sigma", "error"}).
+    """
+    key_sigma, key_noise = jax.random.split(key)
+    sigma = levels.draw(key_sigma)
+    estimate = pinned(denoise, Pins(mask, x0))(noised(key_noise, x0, sigma), sigma)
+    error = jnp.mean((estimate - x0) ** 2)
+    return error * (1 + sigma**2) / sigma**2, {"sigma": sigma, "error": error}

@@ -1,0 +1,61 @@
+"""Guidance as denoiser -> denoiser wrappers, and the energies that guide.
+
+    D_guided = x + prior * (D(x, sigma) - x) + guide * sigma^2 * grad g(x, sigma)        (3)
+
+With ``prior = 1, guide = w`` and the exact energy ``g = log E[exp(w r(x0)) | x_sigma = x] / w``, a sampler run on
+D_guided draws from p(x) exp(w r(x)) / Z. With ``prior = 0`` it follows the reward alone, in the same code path.
+
+How far an energy is from exact decides what guidance really samples; the energy's name says which it is:
+
+    regression   E[r(x0) | x]            noise-conditioned; misses the spread of r given x (Jensen)
+    classifier   log p(y | x)            noise-conditioned; exact at guide = 1 alone
+    plugin       r(D(x, sigma))          clean reward of the denoised plan; ignores the posterior's spread
+    raw          r(x)                    clean reward of the noisy plan; adversarial far from the data
+
+Regression and classifier are networks (`diffplan.learn.reward`); plugin and raw turn a clean reward into an energy.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffplan.types import Denoise, Energy, Knobs, Scalar
+
+Reward = Callable[[Float[Array, "h d"]], Scalar]
+
+
+def guided(denoise: Denoise, energy: Energy, knobs: Knobs) -> Denoise:
+    """Equation (3): the denoiser of the guided process, for traced scalars `knobs.prior` and `knobs.guide`."""
+
+    def wrapped(x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h d"]:
+        return x + knobs.prior * (denoise(x, sigma) - x) + knobs.guide * sigma**2 * jax.grad(energy)(x, sigma)
+
+    return wrapped
+
+
+def damped(denoise: Denoise, reference: Denoise, radius: Scalar) -> Denoise:
+    """Keep a guided denoiser within `radius` of its reference: the shift's root mean square is at most radius * sigma.
+
+    A named trust region for scales at which explicit steps on (3) diverge. It changes what is sampled; an arm that uses
+    it must say so in its name.
+    """
+
+    def wrapped(x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h d"]:
+        base = reference(x, sigma)
+        shift = denoise(x, sigma) - base
+        size = jnp.sqrt(jnp.mean(shift**2))
+        return base + shift * jnp.minimum(1.0, radius * sigma / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
+
+    return wrapped
+
+
+def plugin(denoise: Denoise, reward: Reward) -> Energy:
+    """g(x, sigma) = r(D(x, sigma)), differentiated through the denoiser (Chung et al. 2023, DPS)."""
+    return lambda x, sigma: reward(denoise(x, sigma))
+
+
+def raw(reward: Reward) -> Energy:
+    """g(x, sigma) = r(x): the clean reward read off the noisy plan, as if it were clean."""
+    return lambda x, sigma: reward(x)

@@ -1,0 +1,119 @@
+"""The frontier: what pushing a plan towards a learned reward does to the plan, in one picture.
+
+    A  one arm against its strength: proxy, gold, share of plans through walls
+    B  every arm on the plane of gold and proxy, the data behind
+    C  the plans themselves, from the prior to the breakdown
+"""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure, SubFigure
+
+from diffplan.report import maze, panels, style
+from diffplan.report.load import Run, RunError, read_run
+from diffplan.report.summary import Curve, curves, nearest, spread
+
+RC = {
+    "font.size": 10,
+    "axes.edgecolor": style.INK,
+    "axes.labelcolor": style.INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "text.color": style.INK,
+    "xtick.color": style.INK,
+    "ytick.color": style.INK,
+    "pdf.fonttype": 42,
+}
+MAZES = 5
+"""Strengths drawn in a row of part C."""
+
+
+def frontier(run_dir: Path | str, arms: tuple[str, str] = ("guided", "ascent")) -> tuple[Path, Path]:
+    """Writes frontier.png and frontier.pdf into the run directory. Part A follows the first arm, part C draws both."""
+    run = read_run(run_dir)
+    for arm in arms:
+        if arm not in run.arms:
+            raise RunError(f"{run.path / 'results.csv'}: arm '{arm}' is missing")
+    paths = run.path / "frontier.png", run.path / "frontier.pdf"
+    with mpl.rc_context(RC):
+        figure = compose(run, arms)
+        figure.savefig(paths[0], dpi=150)
+        figure.savefig(paths[1], dpi=200, metadata={"CreationDate": None})
+    return paths
+
+
+def compose(run: Run, arms: tuple[str, str]) -> Figure:
+    """The whole figure, 11 x 10.6 inches."""
+    found = curves(run)
+    figure = Figure(figsize=(11, 10.6))
+    top, bottom = figure.subfigures(2, 1, height_ratios=[5.35, 5.25])
+    left, right = top.subfigures(1, 2, width_ratios=[1, 1.12])
+    grid = left.add_gridspec(3, 1, height_ratios=[1, 1, 0.22], left=0.13, right=0.86, top=0.88, bottom=0.11, hspace=0.12)
+    proxy, gold, walls = (left.add_subplot(grid[i]) for i in range(3))
+    panels.pressure(proxy, gold, walls, found[arms[0]], run.data)
+    proxy.set_ylabel("proxy: learned reward\n(sd of the data)")
+    gold.set_ylabel("gold: true reward\n(steps in the target)")
+    walls.set_ylabel("through\nwalls", fontsize=8.5)
+    _title(left, "A", "The proxy keeps rising after the truth has turned over")
+    plane = right.add_subplot(right.add_gridspec(1, 1, left=0.1, right=0.98, top=0.88, bottom=0.11)[0])
+    panels.plane(plane, found, run.data)
+    plane.set_xlabel("proxy: learned reward (sd of the data; logarithmic beyond the data)")
+    plane.set_ylabel("gold: true reward (steps in the target)")
+    _title(right, "B", "Every way of pushing, on one plane")
+    _title(bottom, "C", "The plans: from the prior to the breakdown", height=0.97)
+    _mazes(bottom, run, [found[arm] for arm in arms])
+    return figure
+
+
+def _title(figure: SubFigure, letter: str, words: str, height: float = 0.94) -> None:
+    figure.text(0.02, height, letter, fontsize=14, fontweight="bold", va="center")
+    figure.text(0.02 + 0.028 * 11 / figure.bbox.width * figure.dpi, height, words, fontsize=11.5, va="center")
+
+
+def _mazes(figure: SubFigure, run: Run, rows: list[Curve]) -> None:
+    """Part C: a row for each arm, a maze for each strength."""
+    grid = figure.add_gridspec(len(rows), MAZES, left=0.05, right=0.985, top=0.86, bottom=0.055, hspace=0.34, wspace=0.06)
+    for r, curve in enumerate(rows):
+        strengths = run.plans.strengths[curve.arm]
+        indices = [nearest(curve.strengths, s) for s in strengths]
+        gold = curve.bands["gold_plan"].value[indices]
+        chosen = spread(len(strengths), int(np.nanargmax(gold)), MAZES)
+        for c, k in enumerate(chosen):
+            axes = figure.add_subplot(grid[r, c])
+            positions = run.plans.positions[curve.arm][k]
+            maze.draw_maze(axes, run.plans)
+            maze.draw_plans(axes, positions, run.plans.walls)
+            _caption(axes, curve, indices[k], maze.leaving(positions, run.plans.walls), len(positions))
+            if c == 0:
+                look = style.look(curve.arm)
+                axes.set_ylabel(look.label, fontsize=11, fontweight="bold", color=look.colour, labelpad=6)
+    _key(figure)
+
+
+def _caption(axes, curve: Curve, k: int, leaving: int, plans: int) -> None:
+    gold, walls = curve.bands["gold_plan"].value[k], curve.bands["segments_in_wall"].value[k]
+    weight = "bold" if k == curve.best else "normal"
+    best = " (best)" if k == curve.best else ""
+    axes.text(0.5, 1.135, f"{curve.dial} {curve.strengths[k]:g}{best}", fontweight=weight, ha="center", transform=axes.transAxes)
+    words = f"gold {style.short(gold)},  {style.percent(walls)} through walls"
+    axes.text(0.5, 1.03, words, fontsize=8.5, color=style.SOFT, ha="center", transform=axes.transAxes)
+    if leaving:
+        words = f"{leaving} of {plans} leave the picture"
+        axes.text(0.5, -0.02, words, fontsize=7.5, color=style.SOFT, ha="center", va="top", transform=axes.transAxes)
+
+
+def _key(figure: SubFigure) -> None:
+    """What the strokes of part C mean, on the line of its title."""
+    axes = figure.add_axes((0.5, 0.945, 0.485, 0.05))
+    axes.set(xlim=(0, 100), ylim=(0, 1))
+    axes.axis("off")
+    axes.plot(1, 0.5, marker="o", markersize=3, color=style.INK)
+    axes.plot(16, 0.5, marker="o", markersize=10, fillstyle="none", color=style.INK, linestyle="")
+    axes.plot([36, 41], [0.5, 0.5], color=style.SOUND, linewidth=1.6)
+    axes.plot([56, 61], [0.5, 0.5], color=style.BROKEN, linewidth=1.6)
+    for x, words in ((3, "start"), (18.5, "target"), (42.5, "plan"), (62.5, "part of a plan inside a wall")):
+        axes.text(x, 0.46, words, fontsize=9, va="center", color=style.SOFT)

@@ -1,0 +1,164 @@
+"""Reads a run directory: results.csv, config.json, plans.npz, data.npz. What is wrong is said in one line, with the file.
+
+    results.csv  one row for a batch of plans; an empty cell where a quantity is not defined
+    config.json  at least {"environment": ..., "arms": {name: {"dial": ..., "strengths": [...]}}}
+    plans.npz    `{arm}.positions` [s, p, h, 2] cells, `{arm}.strengths` [s], `walls` [i, j], `region` [3], `starts` [p, 2]
+    data.npz     `proxy` [n] standard deviations of the data, `gold` [n] steps, `positions` [m, h, 2] cells
+"""
+
+import csv
+import json
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+COLUMNS = (
+    *("arm", "strength", "seed", "plans", "proxy", "gold_plan", "gold_actions", "gold_tracked"),
+    *("path_kl", "marginal_kl", "exact_kl", "ess"),
+    *("segments_in_wall", "longest_step", "residual", "data_distance", "diversity", "finite"),
+    *("network_evals", "proxy_evals", "env_steps", "seconds"),
+)
+"""The columns of results.csv, in order."""
+
+Table = dict[str, np.ndarray]
+"""Column name -> one entry per batch: `arm` is text, all others are numbers, NaN for an empty cell."""
+
+
+class RunError(Exception):
+    """A run directory that cannot be reported; the message is one line that names the file and the field."""
+
+
+class Plans(NamedTuple):
+    """Some plans of every arm, for drawing.
+
+    positions, strengths: per arm ``[s, p, h, 2]`` in cells, and ``[s]``. walls: cell (i, j) spans
+    [i - 0.7, i + 0.3] x [j - 0.7, j + 0.3]. region: centre and radius of the target, cells. starts: ``[p, 2]``, cells.
+    """
+
+    positions: dict[str, Float[np.ndarray, "_ _ _ 2"]]
+    strengths: dict[str, Float[np.ndarray, "_"]]
+    walls: Bool[np.ndarray, "i j"]
+    region: Float[np.ndarray, "3"]
+    starts: Float[np.ndarray, "p 2"]
+
+
+class Data(NamedTuple):
+    """Windows of behaviour, scored as plans are. proxy: standard deviations of the data. gold: steps. positions: cells."""
+
+    proxy: Float[np.ndarray, "n"]
+    gold: Float[np.ndarray, "n"]
+    positions: Float[np.ndarray, "m h 2"]
+
+
+class Run(NamedTuple):
+    """All files of a run directory."""
+
+    path: Path
+    config: dict[str, Any]
+    table: Table
+    plans: Plans
+    data: Data
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms, in the order of results.csv."""
+        return list(dict.fromkeys(self.table["arm"].tolist()))
+
+    def dial(self, arm: str) -> str:
+        """What the strength of the arm is, from config.json."""
+        return self.config["arms"][arm]["dial"]
+
+
+def read_run(path: Path | str) -> Run:
+    """All files of a run directory, checked against each other."""
+    path = Path(path)
+    if not path.is_dir():
+        raise RunError(f"{path}: no such run directory")
+    table = read_table(path / "results.csv")
+    arms = list(dict.fromkeys(table["arm"].tolist()))
+    return Run(path, read_config(path / "config.json", arms), table, read_plans(path / "plans.npz", arms), read_data(path))
+
+
+def read_table(path: Path) -> Table:
+    """results.csv as columns."""
+    text = _read_text(path)
+    reader = csv.DictReader(text.splitlines())
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise RunError(f"{path}: column '{missing[0]}' is missing")
+    rows = list(reader)
+    if not rows:
+        raise RunError(f"{path}: no rows")
+    table = {name: np.array([_number(path, i, name, row[name]) for i, row in enumerate(rows)]) for name in COLUMNS[1:]}
+    return {"arm": np.array([row["arm"] for row in rows]), **table}
+
+
+def read_config(path: Path, arms: list[str]) -> dict[str, Any]:
+    """config.json, with a dial for every arm."""
+    try:
+        config = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path}: not JSON, {error}") from None
+    for arm in arms:
+        try:
+            config["arms"][arm]["dial"]
+        except (KeyError, TypeError):
+            raise RunError(f"{path}: arms.{arm}.dial is missing") from None
+    return config
+
+
+def read_plans(path: Path, arms: list[str]) -> Plans:
+    """plans.npz, with positions of every arm."""
+    names = [f"{arm}.{field}" for arm in arms for field in ("positions", "strengths")]
+    arrays = _read_arrays(path, [*names, "walls", "region", "starts"])
+    positions = {arm: arrays[f"{arm}.positions"] for arm in arms}
+    strengths = {arm: np.atleast_1d(arrays[f"{arm}.strengths"]) for arm in arms}
+    for arm in arms:
+        expected = (len(strengths[arm]), len(arrays["starts"]), positions[arm].shape[-2], 2)
+        if positions[arm].shape != expected:
+            raise RunError(f"{path}: '{arm}.positions' is {positions[arm].shape}, expected {expected} [s, p, h, 2]")
+    return Plans(positions, strengths, arrays["walls"].astype(bool), arrays["region"].astype(float), arrays["starts"])
+
+
+def read_data(path: Path) -> Data:
+    """data.npz of the run directory."""
+    arrays = _read_arrays(path / "data.npz", list(Data._fields))
+    data = Data(arrays["proxy"].astype(float), arrays["gold"].astype(float), arrays["positions"])
+    for name in ("proxy", "gold"):
+        if not np.isfinite(getattr(data, name)).all() or getattr(data, name).size == 0:
+            raise RunError(f"{path / 'data.npz'}: '{name}' is empty or has values that are not finite")
+    return data
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file") from None
+
+
+def _read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise RunError(f"{path}: no such file")
+    name = "the archive"
+    try:
+        with np.load(path) as file:
+            arrays = {}
+            for name in names:
+                if name not in file.files:
+                    raise RunError(f"{path}: '{name}' is missing")
+                arrays[name] = file[name]
+            return arrays
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RunError(f"{path}: {name} cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def _number(path: Path, row: int, name: str, cell: str | None) -> float:
+    try:
+        return float(cell) if cell else np.nan
+    except ValueError:
+        raise RunError(f"{path}: line {row + 2}, column '{name}': '{cell}' is not a number") from None

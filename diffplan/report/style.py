@@ -1,0 +1,57 @@
+"""Names, colours, markers and number formats that the figure, the page and the table share.
+
+Colours are told apart in grey as well: by marker, by line style, and by lightness where it can be had.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+INK, SOFT, FAINT, WALL = "#1b1f24", "#5b6470", "#c3c9d1", "#d9dde3"
+SOUND, BROKEN = "#16537e", "#e2571e"
+GOLD, PROXY = "#16537e", "#e2571e"
+
+
+class Look(NamedTuple):
+    """How an arm is drawn. main: one of the arms that the story is about, drawn stronger."""
+
+    label: str
+    colour: str
+    marker: str
+    dash: str | tuple[float, tuple[float, ...]]
+    main: bool
+
+
+LOOKS = {
+    "prior": Look("prior: no push", "#1b1f24", "*", "-", True),
+    "guided": Look("guided", "#16537e", "o", "-", True),
+    "guided_classifier": Look("guided, classifier", "#4b9cd3", "^", (0, (4, 1.5)), False),
+    "guided_plugin": Look("guided, plug-in", "#3a8f6a", "s", (0, (4, 1.5, 1, 1.5)), False),
+    "guided_raw": Look("guided, raw", "#9b6bb3", "v", (0, (1, 1.2)), False),
+    "best_of_n": Look("best of n", "#1b1f24", "P", (0, (5, 1.2)), True),
+    "ascent": Look("gradient ascent", "#e2571e", "D", "-", True),
+    "ascent_clean": Look("ascent, clean proxy", "#efa03b", "X", (0, (1, 1.2)), False),
+}
+
+
+def look(arm: str) -> Look:
+    """The look of an arm; one that is not in the list gets a plain one, and its own name."""
+    return LOOKS.get(arm, Look(arm.replace("_", " "), "#7a828c", "h", (0, (2, 1)), False))
+
+
+def short(value: float, digits: int = 3) -> str:
+    """A number for people: 0.0123, 1.23, 12.3, 1230; a dash where there is none."""
+    if not np.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - int(np.floor(np.log10(abs(value)))))
+    text = f"{value:,.{min(decimals, digits)}f}".replace(",", "\u202f")
+    return text.rstrip("0").rstrip(".") if "." in text and abs(value) < 1e-3 else text
+
+
+def percent(share: float) -> str:
+    """A share as a percentage; a dash where there is none."""
+    if not np.isfinite(share):
+        return "–"
+    return f"{100 * share:.0f} %" if share in (0, 1) or 0.01 <= share <= 0.99 else f"{100 * share:.1f} %"

@@ -1,0 +1,79 @@
+"""From batches to curves: for each arm, every measure against strength, with its interval over seeds."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from diffplan.measure.statistics import mean_interval
+from diffplan.report.load import COLUMNS, Run, RunError, Table
+
+MEASURES = COLUMNS[4:]
+"""The columns that are averaged over seeds."""
+
+
+class Band(NamedTuple):
+    """A measure against strength: mean over seeds and its 95 % Student interval. NaN where undefined or unknown."""
+
+    value: Float[np.ndarray, "s"]
+    low: Float[np.ndarray, "s"]
+    high: Float[np.ndarray, "s"]
+
+
+class Curve(NamedTuple):
+    """One arm. strengths ascend; seeds and plans count what went into a strength, dropped its batches without a score."""
+
+    arm: str
+    dial: str
+    strengths: Float[np.ndarray, "s"]
+    bands: dict[str, Band]
+    seeds: Int[np.ndarray, "s"]
+    plans: Int[np.ndarray, "s"]
+    dropped: Int[np.ndarray, "s"]
+
+    @property
+    def best(self) -> int:
+        """Index of the strength with the highest gold of the plan as drawn."""
+        return int(np.nanargmax(self.bands["gold_plan"].value))
+
+
+def curves(run: Run) -> dict[str, Curve]:
+    """Every arm of the run, in the order of results.csv."""
+    return {arm: curve(run.table, arm, run.dial(arm)) for arm in run.arms}
+
+
+def curve(table: Table, arm: str, dial: str) -> Curve:
+    """One arm of the table. A batch without `gold_plan` has no finite plan: it is left out of every mean, and counted."""
+    mine = table["arm"] == arm
+    strengths = np.unique(table["strength"][mine])
+    if not np.isfinite(strengths).all():
+        raise RunError(f"results.csv: arm '{arm}' has a row without strength")
+    if not np.isfinite(table["gold_plan"][mine]).any():
+        raise RunError(f"results.csv: arm '{arm}' has no value in column 'gold_plan'")
+    cells = [mine & (table["strength"] == strength) for strength in strengths]
+    estimates = {name: [mean_interval(table[name][cell]) for cell in cells] for name in MEASURES}
+    bands = {
+        name: Band(*(np.array([getattr(e, field) for e in column]) for field in Band._fields))
+        for name, column in estimates.items()
+    }
+    plans = np.array([int(np.nansum(table["plans"][cell])) for cell in cells])
+    seeds = np.array([e.used for e in estimates["gold_plan"]])
+    dropped = np.array([e.dropped for e in estimates["gold_plan"]])
+    return Curve(arm, dial, strengths, bands, seeds, plans, dropped)
+
+
+def nearest(strengths: Float[np.ndarray, "s"], strength: float) -> int:
+    """Index of the strength in the list (up to rounding); an error if it is not there."""
+    index = int(np.abs(strengths - strength).argmin())
+    if not np.isclose(strengths[index], strength, rtol=1e-4):
+        raise RunError(f"plans.npz: strength {strength:g} is not in results.csv")
+    return index
+
+
+def spread(n: int, best: int, count: int) -> list[int]:
+    """`count` of n indices, ascending: the first, the best, the last, then each time the one farthest from those taken."""
+    taken = sorted({0, best, n - 1})
+    while len(taken) < min(count, n):
+        free = [i for i in range(n) if i not in taken]
+        taken = sorted([*taken, max(free, key=lambda i: min(abs(i - j) for j in taken))])
+    return taken

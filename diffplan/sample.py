@@ -1,0 +1,129 @@
+"""One loop, several step rules.
+
+A rule looks at the plan x at level sigma and gives the mean and standard deviation of the plan at the next level
+sigma' < sigma; the loop adds the noise. Every rule's last step, to level 0, is the same and noiseless:
+``x0 = D(x, sigma_n)``. With the denoised plan D = D(x, sigma) and the noise direction e = (x - D) / sigma:
+
+    ancestral    x' ~ N(x + (1 - sigma'^2 / sigma^2) (D - x), sigma'^2 (sigma^2 - sigma'^2) / sigma^2)    (5)
+    ddim         x' = D + sigma' e                                                                        (6)
+    heun         x' = x + (sigma' - sigma) (e + e') / 2, e' the direction at the point of (6)             (7)
+    dpmpp_2m     x' = (sigma' / sigma) x + (1 - sigma' / sigma) ((1 + 1/2q) D - D_past / 2q)              (8)
+                 with q = log(sigma_past / sigma) / log(sigma / sigma')
+
+(5) is the exact posterior of the corruption process given x0 = D (Ho et al. 2020, eq. 7, in this parameterisation);
+(6) Song et al. 2021; (7) Karras et al. 2022, algorithm 1; (8) Lu et al. 2022, algorithm 2, with log-SNR -log sigma.
+
+**Path KL.** Given a `reference` denoiser, the loop adds up what guidance cost, as the shift of the mean that really
+happened: sum over steps of ||mean - mean_ref||^2 / (2 std^2), an upper bound on KL(guided plans || reference plans). It
+needs noise in the steps: deterministic rules give NaN. The noiseless last step is left out.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffplan.types import Denoise, PRNGKey, Scalar
+
+
+class Past(NamedTuple):
+    """What a multistep rule remembers: the last denoised plan and its level (infinite before the first step)."""
+
+    denoised: Float[Array, "h d"]
+    sigma: Scalar
+
+
+class Proposal(NamedTuple):
+    """The law of the next iterate: N(mean, std^2)."""
+
+    mean: Float[Array, "h d"]
+    std: Scalar
+
+
+Step = Callable[[Denoise, Float[Array, "h d"], Scalar, Scalar, Past], tuple[Proposal, Past]]
+"""A rule ``step(denoise, x, sigma, sigma_next, past)``, 0 < sigma_next < sigma -> (proposal, what the next remembers)."""
+
+
+class Info(NamedTuple):
+    """What may be looked at after sampling.
+
+    path_kl: nats, NaN without a reference or noise. trace: every iterate, noisiest first, ``[n, h, d]``.
+    """
+
+    path_kl: Scalar
+    trace: Float[Array, "n h d"]
+
+
+def ancestral(denoise: Denoise, x, sigma, sigma_next, past: Past) -> tuple[Proposal, Past]:
+    """Equation (5)."""
+    denoised = denoise(x, sigma)
+    mean = x + (1 - (sigma_next / sigma) ** 2) * (denoised - x)
+    std = sigma_next * jnp.sqrt(1 - (sigma_next / sigma) ** 2)
+    return Proposal(mean, std), Past(denoised, sigma)
+
+
+def ddim(denoise: Denoise, x, sigma, sigma_next, past: Past) -> tuple[Proposal, Past]:
+    """Equation (6)."""
+    denoised = denoise(x, sigma)
+    return Proposal(denoised + sigma_next / sigma * (x - denoised), jnp.zeros(())), Past(denoised, sigma)
+
+
+def heun(denoise: Denoise, x, sigma, sigma_next, past: Past) -> tuple[Proposal, Past]:
+    """Equation (7): two evaluations a step."""
+    denoised = denoise(x, sigma)
+    slope = (x - denoised) / sigma
+    euler = x + (sigma_next - sigma) * slope
+    slope_next = (euler - denoise(euler, sigma_next)) / sigma_next
+    return Proposal(x + (sigma_next - sigma) * (slope + slope_next) / 2, jnp.zeros(())), Past(denoised, sigma)
+
+
+def dpmpp_2m(denoise: Denoise, x, sigma, sigma_next, past: Past) -> tuple[Proposal, Past]:
+    """Equation (8); its first step, with an infinitely noisy past, is (6)."""
+    denoised = denoise(x, sigma)
+    half = jnp.log(sigma / sigma_next) / jnp.log(past.sigma / sigma) / 2
+    extrapolated = (1 + half) * denoised - half * past.denoised
+    mean = sigma_next / sigma * x + (1 - sigma_next / sigma) * extrapolated
+    return Proposal(mean, jnp.zeros(())), Past(denoised, sigma)
+
+
+def sample(
+    key: PRNGKey,
+    denoise: Denoise,
+    sigmas: Float[Array, "n"],
+    shape: tuple[int, int],
+    step: Step = ancestral,
+    reference: Denoise | None = None,
+) -> tuple[Float[Array, "h d"], Info]:
+    """Draw one plan from noise.
+
+    Args:
+        key: consumed.
+        denoise: any denoiser, however wrapped; the loop knows nothing of guidance.
+        sigmas: decreasing positive levels (`diffplan.noise`). All rules cost n evaluations, heun 2n - 1.
+        shape: ``(h, d)`` of the plan.
+        step: one of the rules above, or your own.
+        reference: the unguided denoiser, pinned as `denoise` is, from which the path KL is measured.
+
+    Returns:
+        The plan ``[h, d]`` and `Info`.
+    """
+    key_start, key_steps = jax.random.split(key)
+    x = sigmas[0] * jax.random.normal(key_start, shape)
+
+    def body(carry, level):
+        x, past = carry
+        key, sigma, sigma_next = level
+        proposal, past_next = step(denoise, x, sigma, sigma_next, past)
+        nats = jnp.full((), jnp.nan)
+        if reference is not None:
+            shift = proposal.mean - step(reference, x, sigma, sigma_next, past)[0].mean
+            nats = jnp.where(proposal.std > 0, jnp.sum(shift**2) / (2 * proposal.std**2), jnp.nan)
+        x_next = proposal.mean + proposal.std * jax.random.normal(key, shape)
+        return (x_next, past_next), (nats, x)
+
+    start = (x, Past(jnp.zeros(shape), jnp.full((), jnp.inf)))
+    levels = (jax.random.split(key_steps, len(sigmas) - 1), sigmas[:-1], sigmas[1:])
+    (x, _), (nats, trace) = jax.lax.scan(body, start, levels)
+    return denoise(x, sigmas[-1]), Info(jnp.sum(nats), jnp.concatenate([trace, x[None]]))

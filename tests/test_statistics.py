@@ -1,0 +1,92 @@
+"""Statistics against scipy, exact enumeration and the coverage that theory predicts."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from diffplan.measure import statistics
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 40, 101])
+def test_interquartile_mean_is_the_quarter_trimmed_mean(n):
+    values = np.random.default_rng(n).standard_cauchy(n)
+    np.testing.assert_allclose(statistics.interquartile_mean(values), stats.trim_mean(values, 0.25))
+
+
+def test_interquartile_mean_pools_all_axes():
+    values = np.random.default_rng(0).normal(size=(3, 8))
+    np.testing.assert_allclose(statistics.interquartile_mean(values), stats.trim_mean(values, 0.25, axis=None))
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 6, 9, 30, 99])
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.99])
+def test_student_quantile_against_scipy(freedom, confidence):
+    expected = stats.t.ppf((1 + confidence) / 2, freedom)
+    np.testing.assert_allclose(statistics.student_quantile(confidence, freedom), expected, rtol=1e-9)
+
+
+def test_mean_interval_against_scipy():
+    values = np.array([3.0, 4.5, 2.5, 6.0])
+    low, high = stats.t.interval(0.9, 3, loc=values.mean(), scale=stats.sem(values))
+    estimate = statistics.mean_interval(values, confidence=0.9)
+    np.testing.assert_allclose(estimate[:3], (values.mean(), low, high), rtol=1e-9)
+    assert (estimate.used, estimate.dropped) == (4, 0)
+
+
+def test_mean_interval_covers_gaussian_means_at_its_confidence():
+    draws = np.random.default_rng(0).normal(size=(4000, 4))
+    estimates = [statistics.mean_interval(draw) for draw in draws]
+    coverage = np.mean([estimate.low <= 0 <= estimate.high for estimate in estimates])
+    assert abs(coverage - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 4000)
+
+
+@pytest.mark.parametrize("n", [10, 40])
+def test_bootstrap_of_the_mean_covers_as_theory_predicts(n):
+    # The bootstrap distribution of a mean is near N(mean, s^2 (n - 1) / n^2), s the sample deviation.
+    expected = 2 * stats.t.cdf(stats.norm.ppf(0.975) * np.sqrt((n - 1) / n), n - 1) - 1
+    repeats = 400
+    draws = np.random.default_rng(n).normal(size=(repeats, n))
+    intervals = [statistics.stratified_bootstrap(d, lambda v: float(v.mean()), resamples=300) for d in draws]
+    coverage = np.mean([low <= 0 <= high for low, high in intervals])
+    assert abs(coverage - expected) < 4 * np.sqrt(expected * (1 - expected) / repeats) + 0.01
+
+
+def test_bootstrap_against_every_possible_resample():
+    values = np.array([[1.0, 2.0, 4.0], [10.0, 30.0, 70.0]])
+    means = [np.mean([*a, *b]) for a in product(values[0], repeat=3) for b in product(values[1], repeat=3)]
+    found = statistics.stratified_bootstrap(values, lambda v: float(v.mean()), confidence=0.8, resamples=20000)
+    np.testing.assert_allclose(found, np.quantile(means, [0.1, 0.9]), atol=1.0)
+
+
+def test_bootstrap_stays_within_its_strata():
+    values = np.array([[1.0, 1.0, 1.0], [5.0, 5.0, 5.0]])  # no spread within a stratum: no spread at all
+    assert statistics.stratified_bootstrap(values, lambda v: float(v.mean()), resamples=50) == (3.0, 3.0)
+
+
+def test_missing_values_are_counted_or_refused():
+    values = np.array([1.0, np.nan, 3.0, np.inf])
+    estimate = statistics.mean_interval(values)
+    assert (estimate.value, estimate.used, estimate.dropped) == (2.0, 2, 2)
+    kept, dropped = statistics.drop_missing(values)
+    assert (kept.tolist(), dropped) == ([1.0, 3.0], 2)
+    with pytest.raises(ValueError, match="2 of 4 values are missing"):
+        statistics.interquartile_mean(values)
+    with pytest.raises(ValueError, match="2 of 4 values are missing"):
+        statistics.stratified_bootstrap(values)
+
+
+def test_an_interval_needs_two_values():
+    alone, none = statistics.mean_interval(np.array([2.0])), statistics.mean_interval(np.array([np.nan]))
+    assert alone.value == 2.0
+    assert np.isnan(alone.low) and np.isnan(none.value)
+    assert (none.used, none.dropped) == (0, 1)
+
+
+def test_quantiles_and_ranks_of_the_data_by_counting():
+    data = np.random.default_rng(0).permutation(np.arange(101.0))
+    np.testing.assert_allclose(statistics.data_quantiles(data, (0.0, 0.5, 0.99, 1.0)), [0.0, 50.0, 99.0, 100.0])
+    values = np.array([-1.0, 0.0, 49.5, 100.0, 1e9, np.nan])
+    expected = [np.mean([d <= v for d in data]) if np.isfinite(v) else np.nan for v in values]
+    np.testing.assert_allclose(statistics.rank_in_data(values, data), expected)
