@@ -15,6 +15,7 @@ PROBE := import sys, venv, ensurepip; v = sys.version_info; ok = v >= (3, 11) an
 NAMES := python3.11 python3.12 python3.13 python3.14 python3.15 python3.16 python3
 PLACES := $(HOME)/.pyenv/versions/*/bin/python $(HOME)/.local/share/uv/python/*/bin/python
 FOUND = $(shell for p in $(or $(PYTHON),$(NAMES) $(PLACES)); do $$p -c '$(PROBE)' 2>/dev/null | tr ' ' '@'; done)
+NO_PYTHON := found no Python >= 3.11 that runs and has venv; name one with PYTHON=/path/to/python
 # The newest Python that constraints.txt was resolved for. Newer ones take whatever resolves.
 NEWEST_PINNED := 3.13
 
@@ -34,7 +35,7 @@ test: $(VENV)/.dev  ## run all the tests
 
 test-latest:  ## run all the tests on the newest Python of this machine, in .venv-latest
 	@python='$(lastword $(subst @, ,$(lastword $(shell printf '%s\n' $(FOUND) | sort -t. -k2n))))'; \
-	test -n "$$python" || { echo "no Python >= 3.11 found; set PYTHON=/path/to/python" >&2; exit 1; }; \
+	test -n "$$python" || { echo "$(NO_PYTHON)" >&2; exit 1; }; \
 	$(MAKE) --no-print-directory test VENV=.venv-latest PYTHON="$$python"
 
 lint: $(VENV)/.dev  ## ruff (rules and format) and pyright
@@ -59,7 +60,7 @@ $(VENV)/.dev: EXTRA := [dev]
 $(VENV)/.bench: EXTRA := [bench]
 $(VENV)/.core $(VENV)/.dev $(VENV)/.bench: pyproject.toml constraints.txt
 	@set -e; found='$(firstword $(FOUND))'; version=$${found%@*}; python=$${found#*@}; \
-	test -n "$$found" || { echo "no Python >= 3.11 found; set PYTHON=/path/to/python" >&2; exit 1; }; \
+	test -n "$$found" || { echo "$(NO_PYTHON)" >&2; exit 1; }; \
 	if ! $(RUN) -c "import pip, sys; sys.exit('3.%d' % sys.version_info[1] != '$$version')" 2>/dev/null; then \
 		echo "making $(VENV) with $$python (Python $$version)"; "$$python" -m venv --clear $(VENV); fi; \
 	pins="-c constraints.txt"; \
@@ -73,9 +74,10 @@ $(VENV)/.core $(VENV)/.dev $(VENV)/.bench: pyproject.toml constraints.txt
 # One resolve on each Python of this machine, merged; a pin that differs between them gets a marker.
 constraints:  ## pin anew: resolve on every Python here, rewrite constraints.txt
 	@rm -rf .cache/pins && mkdir -p .cache/pins
-	@for found in $$(printf '%s\n' $(filter-out 3.14@% 3.15@% 3.16@%,$(FOUND)) | sort -u -t@ -k1,1); do \
-		python=$${found#*@}; echo "resolving on Python $${found%@*}"; \
-		$$python -m pip -qq install --dry-run --ignore-installed --report ".cache/pins/$${found%@*}.json" \
+	@for found in $$(printf '%s\n' $(FOUND) | sort -u -t@ -k1,1); do \
+		version=$${found%@*}; [ "$${version#3.}" -le "$(NEWEST_PINNED:3.%=%)" ] || continue; \
+		python=$${found#*@}; echo "resolving on Python $$version"; \
+		$$python -m pip -qq install --dry-run --ignore-installed --report .cache/pins/$$version.json \
 			hatchling -e '.[dev]' || exit 1; done; \
 	$$python -c "$$MERGE" > .cache/pins/merged && cp .cache/pins/merged constraints.txt
 

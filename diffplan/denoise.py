@@ -15,7 +15,10 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-from diffplan.types import Apply, Denoise, Params, Pins, PRNGKey, Scalar
+from diffplan.types import Apply, Denoise, Level, Params, Pins, PRNGKey, Scalar
+
+CLEAN = 0.02
+"""The level at which networks read a clean plan, in standard deviations of the data: the floor of training levels."""
 
 
 @struct.dataclass
@@ -26,16 +29,19 @@ class Edm:
     apply: Apply = struct.field(pytree_node=False)
     sigma_data: float = struct.field(pytree_node=False, default=1.0)
 
-    def __call__(self, x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h d"]:
-        """E[x0 | x_sigma = x], shape ``[h, d]``."""
+    def __call__(self, x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
+        """E[x0 | x_sigma = x], shape ``[h, d]``; entries at level 0 come back as they are."""
         variance = sigma**2 + self.sigma_data**2
         skip, out = self.sigma_data**2 / variance, sigma * self.sigma_data / jnp.sqrt(variance)
-        return skip * x + out * self.apply(self.params, x / jnp.sqrt(variance), c_noise(sigma))
+        return skip * x + out * scaled(self.apply, self.params, x, sigma, self.sigma_data)
 
 
-def c_noise(sigma: Scalar) -> Scalar:
-    """The noise level as a network sees it: log(sigma) / 4."""
-    return jnp.log(sigma) / 4
+def scaled(apply: Apply, params: Params, x: Float[Array, "h d"], sigma: Level, sigma_data: float = 1.0) -> Array:
+    """F(c_in x, c_noise): a network's output at level sigma, every entry of its input scaled to unit variance (4).
+
+    With a level for every entry, c_noise is that of the noisiest: known entries keep their full strength.
+    """
+    return apply(params, x / jnp.sqrt(sigma**2 + sigma_data**2), jnp.log(jnp.max(sigma)) / 4)
 
 
 @runtime_checkable
@@ -53,11 +59,11 @@ def noised(key: PRNGKey, x0: Float[Array, "h d"], sigma: Scalar) -> Float[Array,
 
 
 def pinned(denoise: Denoise, pins: Pins) -> Denoise:
-    """Condition on known entries: they enter clean, and leave as they are. Wrap it around everything else."""
+    """Condition on known entries: they enter clean, at level 0, and leave as they are. Wrap it around everything else."""
 
-    def wrapped(x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h d"]:
-        clean = jnp.where(pins.mask, pins.value, x)
-        return jnp.where(pins.mask, pins.value, denoise(clean, sigma))
+    def wrapped(x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
+        known = jnp.where(pins.mask, pins.value, x)
+        return jnp.where(pins.mask, pins.value, denoise(known, jnp.where(pins.mask, 0.0, sigma)))
 
     return wrapped
 

@@ -13,23 +13,55 @@ How far an energy is from exact decides what guidance really samples; the energy
     raw          r(x)                    clean reward of the noisy plan; adversarial far from the data
 
 Regression and classifier are networks (`diffplan.learn.reward`); plugin and raw turn a clean reward into an energy.
+A `Proxy` is such a network with its score: the learned reward of a finished plan, in standard deviations of the data.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jaxtyping import Array, Float
 
-from diffplan.types import Denoise, Energy, Knobs, Scalar
+from diffplan.denoise import CLEAN, scaled
+from diffplan.types import Apply, Denoise, Energy, Knobs, Level, Params, Scalar
 
 Reward = Callable[[Float[Array, "h d"]], Scalar]
+
+
+@struct.dataclass
+class Proxy:
+    """A learned reward: the energy that guides, and the score that is reported. A pytree; parameters are traced.
+
+    kind: "regression", whose output estimates E[r | x_sigma], or "classifier", whose output is a logit.
+    centre, spread: mean and standard deviation of the output over clean data, so that the score of data is (0, 1).
+    """
+
+    params: Params
+    centre: Scalar
+    spread: Scalar
+    apply: Apply = struct.field(pytree_node=False)
+    kind: Literal["regression", "classifier"] = struct.field(pytree_node=False)
+
+    def output(self, x: Float[Array, "h d"], sigma: Level) -> Scalar:
+        """The network's output at level sigma."""
+        return scaled(self.apply, self.params, x, sigma)
+
+    def __call__(self, x: Float[Array, "h d"], sigma: Level) -> Scalar:
+        """The energy g(x, sigma): E[r | x] for a regression, log p(y | x) for a classifier."""
+        output = self.output(x, sigma)
+        return output if self.kind == "regression" else jax.nn.log_sigmoid(output)
+
+    def score(self, x: Float[Array, "h d"]) -> Scalar:
+        """The proxy of a clean plan, in standard deviations of the data from its mean."""
+        return (self.output(x, jnp.asarray(CLEAN)) - self.centre) / self.spread
 
 
 def guided(denoise: Denoise, energy: Energy, knobs: Knobs) -> Denoise:
     """Equation (3): the denoiser of the guided process, for traced scalars `knobs.prior` and `knobs.guide`."""
 
-    def wrapped(x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h d"]:
+    def wrapped(x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
         return x + knobs.prior * (denoise(x, sigma) - x) + knobs.guide * sigma**2 * jax.grad(energy)(x, sigma)
 
     return wrapped
@@ -42,11 +74,11 @@ def damped(denoise: Denoise, reference: Denoise, radius: Scalar) -> Denoise:
     it must say so in its name.
     """
 
-    def wrapped(x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h d"]:
+    def wrapped(x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
         base = reference(x, sigma)
         shift = denoise(x, sigma) - base
         size = jnp.sqrt(jnp.mean(shift**2))
-        return base + shift * jnp.minimum(1.0, radius * sigma / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
+        return base + shift * jnp.minimum(1.0, radius * jnp.max(sigma) / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
 
     return wrapped
 

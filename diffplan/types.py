@@ -17,6 +17,9 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Key
 
 Scalar = Float[Array, ""]
+Level = Float[Array, ""] | Float[Array, "h d"]
+"""A noise level: one for the whole plan, or one for every entry, 0 where an entry is known."""
+
 PRNGKey = Key[Array, ""]
 PlanArray = Float[Array, "h d"]
 Params = Any
@@ -25,10 +28,10 @@ Params = Any
 Apply = Callable[..., Array]
 """A pure network: ``apply(params, x[h, d], c_noise[]) -> Array``, see `diffplan.models.to_pure`."""
 
-Denoise = Callable[[Float[Array, "h d"], Float[Array, ""]], Float[Array, "h d"]]
-"""The one noun: ``D(x, sigma) = E[x0 | x_sigma = x]``."""
+Denoise = Callable[[Float[Array, "h d"], Level], Float[Array, "h d"]]
+"""The one noun: ``D(x, sigma) = E[x0 | x_sigma = x]``. Samplers pass one level; `pinned` makes it one for every entry."""
 
-Energy = Callable[[Float[Array, "h d"], Float[Array, ""]], Float[Array, ""]]
+Energy = Callable[[Float[Array, "h d"], Level], Float[Array, ""]]
 """``g(x, sigma)``: an estimate of log E[exp(r(x0)) | x_sigma = x], or named for what it is."""
 
 

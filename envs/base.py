@@ -1,13 +1,14 @@
 """What an environment is, and the two ways to run one.
 
-An environment is a Markov decision process with a deterministic or random transition and a reward that is a function of the row it is paid on,
+An environment is a Markov decision process with a deterministic or random transition and a reward that is a function of
+the row it is paid on,
 
-    s' ~ p(. | s, a),        o = observe(s),        r_t = reward(o_t, a_t)                                              (1)
+    s' ~ p(. | s, a),        o = observe(s),        r_t = reward(o_t, a_t)                                       (1)
 
-so the return of a run is the sum of `reward` over its rows (o_t, a_t), the same rows that a plan or a data set holds. Environments are unbatched
-and pure: batch with `jax.vmap`, they never reset themselves, and all fields are static and hashable so that an instance can be closed over by, or
-be a static argument of, a jitted function. `residual` says how far a row is from being possible under (1): a plan whose residuals are all 0 can
-be executed as it is drawn.
+so the return of a run is the sum of `reward` over its rows (o_t, a_t), the same rows that a plan or a data set holds.
+Environments are unbatched and pure: batch with `jax.vmap`, they never reset themselves, and all fields are static and
+hashable so that an instance can be closed over by, or be a static argument of, a jitted function. `residual` says how
+far a row is from being possible under (1): a plan whose residuals are all 0 can be executed as it is drawn.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
 State = TypeVar("State")
@@ -23,17 +23,16 @@ Policy = Callable[[Key[Array, ""], Float[Array, "o"], Int[Array, ""]], Float[Arr
 """(key, observation, step number) -> action."""
 
 
-@struct.dataclass
-class Transition:
+class Transition(NamedTuple):
     """What one step returns. A leading axis `h` is added by `rollout` and `follow`."""
 
-    observation: Float[Array, "*h o"]
+    observation: Float[Array, "o"]
     """The observation after the step, o_{t+1}."""
-    reward: Float[Array, "*h"]
+    reward: Float[Array, ""]
     """The reward of the row that was left, reward(o_t, a_t)."""
-    terminated: Bool[Array, "*h"]
+    terminated: Bool[Array, ""]
     """The process has ended: nothing that follows counts."""
-    truncated: Bool[Array, "*h"]
+    truncated: Bool[Array, ""]
     """The environment's own limit of steps is reached; the process itself goes on."""
 
 
@@ -91,7 +90,8 @@ def rollout(env: Environment[State], key: Key[Array, ""], state: State, actions:
     """Executes given actions open loop from a state.
 
     Returns:
-        The transitions, with a leading axis h. Steps go on after `terminated` and `truncated`: mask by them where it matters.
+        The transitions, with a leading axis h. Steps go on after `terminated` and `truncated`: mask by them where it
+        matters.
     """
 
     def body(state: State, xs: tuple[Key[Array, ""], Float[Array, "a"]]) -> tuple[State, Transition]:

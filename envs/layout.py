@@ -1,14 +1,15 @@
 """Mazes drawn as text, and the graph of their free cells. Shared by every environment that has cells.
 
-A layout is a tuple of equally long row strings over three tiles: `#` wall, `O` free, `G` free and the goal. Row index i is the first coordinate
-and column index j the second. The edge of the drawing must be wall, so nothing can leave it. Free cells are numbered in reading order,
+A layout is a tuple of equally long row strings over three tiles: `#` wall, `O` free, `G` free and the goal. Row index i
+is the first coordinate and column index j the second. The edge of the drawing must be wall, so nothing can leave it.
+Free cells are numbered in reading order,
 
-    cells = ((i_0, j_0), (i_1, j_1), ...)                                                                              (1)
+    cells = ((i_0, j_0), (i_1, j_1), ...)                                                                        (1)
 
 and a list of moves (di, dj) turns them into a deterministic graph, a move into a wall staying where it is:
 
-    successors[c, m] = id(cells[c] + moves[m]) if that is free else c                                                   (2)
-    hops[c, g]       = length of the shortest path from c to g in (2), by breadth-first search                          (3)
+    successors[c, m] = id(cells[c] + moves[m]) if that is free else c                                            (2)
+    hops[c, g]       = length of the shortest path from c to g in (2), by breadth-first search                   (3)
 
 Everything here is numpy on small tables, computed once when an environment is built, never inside a jitted function.
 """
@@ -28,7 +29,8 @@ def parse(text: str) -> Rows:
     """Reads a drawing into its rows, one per line; blank lines and the space around a line are ignored.
 
     Raises:
-        ValueError: one line naming the problem: nothing drawn, a ragged row, an unknown tile, an edge that is not wall, no free cell, two goals.
+        ValueError: one line naming the problem: nothing drawn, a ragged row, an unknown tile, an edge that is not wall,
+            no free cell, two goals.
     """
     rows = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not rows:
@@ -95,7 +97,7 @@ def successors(rows: Rows, moves: Moves) -> Int[np.ndarray, "cells moves"]:
 
 
 def hops(successor: Int[np.ndarray, "cells moves"]) -> Int[np.ndarray, "cells cells"]:
-    """Moves on the shortest path from each cell (first axis) to each cell (second axis), -1 where there is none; equation (3)."""
+    """Moves on the shortest path from each cell (first axis) to each cell (second), -1 where there is none; (3)."""
     count = len(successor)
     distance = np.where(np.eye(count, dtype=bool), 0, -1).astype(np.int32)
     frontier, steps = np.eye(count, dtype=bool), 0  # frontier[c, g]: c is `steps` moves from g

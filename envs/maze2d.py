@@ -1,46 +1,51 @@
 """D4RL's Maze2D in JAX: a ball pushed through a maze, with D4RL's coordinates and MuJoCo's physics.
 
-An observation is (x, y, vx, vy) in cells and cells per second; an action is a force (ux, uy) in [-1, 1]. Row index i is the first coordinate. D4RL
-puts the ball's frame at 1.2 and the wall boxes at index + 1, so cell (i, j) is not centred on its index:
+An observation is (x, y, vx, vy) in cells and cells per second; an action is a force (ux, uy) in [-1, 1]. Row index i is
+the first coordinate. D4RL puts the ball's frame at 1.2 and the wall boxes at index + 1, so cell (i, j) is not centred
+on its index:
 
-    cell (i, j) = [i - 0.7, i + 0.3] x [j - 0.7, j + 0.3],         centre (i - 0.2, j - 0.2)                            (1)
+    cell (i, j) = [i - 0.7, i + 0.3] x [j - 0.7, j + 0.3],         centre (i - 0.2, j - 0.2)                     (1)
 
-The ball (radius 0.1, mass m = 4/3 pi 0.1^3 1000) has joint damping B = 1 and motor gear 100. A step clips the action to [-1, 1] and the velocity to
-[-5, 5], then takes one semi-implicit Euler step of h = 0.01 s, with B treated implicitly as MuJoCo's Euler integrator does:
+The ball (radius 0.1, mass m = 4/3 pi 0.1^3 1000) has joint damping B = 1 and motor gear 100. A step clips the action to
+[-1, 1] and the velocity to [-5, 5], then takes one semi-implicit Euler step of h = 0.01 s, with B treated implicitly as
+MuJoCo's Euler integrator does:
 
-    a0 = (100 u - B v) / m                                         acceleration without walls                           (2)
-    v' = v + h m / (m + h B) a,         x' = x + h v'              a: acceleration with walls                           (3)
+    a0 = (100 u - B v) / m                                         acceleration without walls                    (2)
+    v' = v + h m / (m + h B) a,         x' = x + h v'              a: acceleration with walls                    (3)
 
-Walls are MuJoCo's soft contacts (MuJoCo documentation, "Computation": constraint model; default solref (0.02, 1) and solimp). A contact with unit
-normal n, pointing from wall to ball, at distance r < margin = 0.002 wants the acceleration
+Walls are MuJoCo's soft contacts (MuJoCo documentation, "Computation": constraint model; default solref (0.02, 1) and
+solimp). A contact with unit normal n, pointing from wall to ball, at distance r < margin = 0.002 wants the acceleration
 
-    n.a = a_ref = -b n.v - k d (r - margin),     b = 2 / (0.95 tc),     k = 1 / (0.95 tc)^2,     tc = 0.02 s            (4)
+    n.a = a_ref = -b n.v - k d (r - margin),     b = 2 / (0.95 tc),     k = 1 / (0.95 tc)^2,     tc = 0.02 s     (4)
 
-but only pushes and gives way, with compliance rho; the impedance d rises from 0.9 to 0.95 over the first millimetre of depth:
+but it only pushes and it gives way, with compliance rho; the impedance d rises from 0.9 to 0.95 over the first
+millimetre of depth below the margin:
 
-    rho = (1 - d) / d                                              in units of 1 / m, MuJoCo's weight of contact        (5)
-    a   = argmin_a |a - a0|^2 / 2 + sum_contacts max(0, a_ref - n.a)^2 / (2 rho)                                        (6)
+    rho = (1 - d) / d                                              in units of 1 / m                             (5)
+    a   = argmin_a |a - a0|^2 / 2 + sum_contacts max(0, a_ref - n.a)^2 / (2 rho)                                 (6)
 
-(6) is the primal form of the complementarity problem that MuJoCo solves. It is piecewise quadratic in two unknowns, so a few Newton steps with the
-active set read off the last iterate solve it. Only the four cells round the nearest lattice corner can touch the ball; two boxes that form one flat
-wall are two contacts near their seam, as in MuJoCo. Outside the drawing everything is wall. A ball whose centre is inside a wall is pushed out through
-the nearest face; MuJoCo, where boxes are 0.2 high and can be left upwards, does not do that. MuJoCo 4.0.0 is matched to 1e-4 per step in contact;
-the MuJoCo of D4RL's day weighed (5) by 2/3 (seen in 2.3.7), walls stiffer by an amount that no statistic of the data shows.
+(6) is the primal form of the complementarity problem that MuJoCo solves. It is piecewise quadratic in two unknowns, so
+a few Newton steps with the active set read off the last iterate solve it. Only the four cells round the nearest lattice
+corner can touch the ball; two boxes that form one flat wall are two contacts near their seam, as in MuJoCo.
 
-Rewards pay for the row (o_t, a_t) that is left; D4RL pays the same reward for the observation reached, which is one row later.
+Where this is not D4RL: outside the drawing everything is wall; a ball whose centre is inside a wall is pushed out
+through the nearest face (MuJoCo's boxes are 0.2 high and are left upwards); (5) is MuJoCo 4.0.0's, where older versions
+(seen in 2.3.7) have 2/3 of it, walls stiffer by an amount that no statistic of the data shows; and rewards pay for the
+row (o_t, a_t) that is left, where D4RL pays the same for the observation reached, one row later.
 
-Sources: layouts, coordinates, rewards and bounds from D4RL (Fu et al. 2020, arXiv 2004.07219), written anew from those facts.
+Sources: layouts, coordinates, rewards and bounds from D4RL (Fu et al. 2020, arXiv 2004.07219), written anew from those
+facts.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import pi
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from envs import layout
@@ -59,14 +64,13 @@ SPEED_BOUND = MAX_SPEED + STEP * (GEAR - DAMPING * MAX_SPEED) / (MASS + STEP * D
 
 MARGIN, TIME_CONSTANT, IMPEDANCE, WIDTH = 0.002, 0.02, (0.9, 0.95), 0.001
 STIFFNESS, DRAG = 1 / (IMPEDANCE[1] * TIME_CONSTANT) ** 2, 2 / (IMPEDANCE[1] * TIME_CONSTANT)
-NEWTON_STEPS = 5
+NEWTON_STEPS = 4
 
 Gold = Callable[["Maze2d", Float[Array, "4"], Float[Array, "2"]], Float[Array, ""]]
 """(maze, observation, action) -> reward. Must be hashable: a function, or a frozen dataclass that can be called."""
 
 
-@struct.dataclass
-class State:
+class State(NamedTuple):
     """Position in cells, velocity in cells per second, steps taken since the reset."""
 
     position: Float[Array, "2"]
@@ -99,13 +103,13 @@ class _Region:
 
 
 def time_in_region(centre: tuple[float, float], radius: float) -> Gold:
-    """A reward of 1 for a point of free space within `radius` cells of `centre`; a point inside a wall earns nothing."""
+    """A reward of 1 in free space within `radius` cells of `centre`; a point inside a wall earns nothing."""
     return _Region((float(centre[0]), float(centre[1])), float(radius))
 
 
 @dataclass(frozen=True)
 class Maze2d:
-    """A maze, its gold reward and its limit of steps. Static and hashable; build it with `from_text` or take a named one."""
+    """A maze with its gold reward. Static and hashable; build it with `from_text` or take a named one."""
 
     rows: layout.Rows
     gold: Gold = time_near_goal
@@ -157,7 +161,7 @@ class Maze2d:
         return layout.cells(self.rows)
 
     @cached_property
-    def _padded(self) -> Bool[np.ndarray, "i+2 j+2"]:
+    def _padded(self) -> Bool[np.ndarray, "rows columns"]:
         return np.pad(self.walls, 1, constant_values=True)
 
     def cell_centre(self, i: int, j: int) -> Float[np.ndarray, "2"]:
@@ -173,17 +177,20 @@ class Maze2d:
         return ~self._wall_at(self.cell_of(position))
 
     def crosses_wall(self, p: Float[Array, "2"], q: Float[Array, "2"]) -> Bool[Array, ""]:
-        """Whether the segment from p to q meets the open interior of a wall cell or leaves the drawing. Exact, by clipping to every wall cell."""
+        """Whether the segment from p to q meets the open interior of a wall cell or leaves the drawing.
+
+        Exact up to rounding: the segment is clipped to every wall cell.
+        """
         low = np.argwhere(self.walls).astype(np.float32) - np.float32(0.7)
-        inside = (p > low) & (p < low + 1)  # [walls 2]
-        direction = q - p
+        start, direction = p[None], (q - p)[None]
+        inside = (start > low) & (start < low + 1)  # [walls 2]
         moving = direction != 0
-        a, b = (low - p) / jnp.where(moving, direction, 1), (low + 1 - p) / jnp.where(moving, direction, 1)
-        enter = jnp.where(moving, jnp.minimum(a, b), jnp.where(inside, -jnp.inf, jnp.inf))
-        leave = jnp.where(moving, jnp.maximum(a, b), jnp.where(inside, jnp.inf, -jnp.inf))
+        rate = jnp.where(moving, direction, 1)
+        first, second = (low - start) / rate, (low + 1 - start) / rate
+        enter = jnp.where(moving, jnp.minimum(first, second), jnp.where(inside, -jnp.inf, jnp.inf))
+        leave = jnp.where(moving, jnp.maximum(first, second), jnp.where(inside, jnp.inf, -jnp.inf))
         meets = jnp.maximum(enter.max(axis=1), 0) < jnp.minimum(leave.min(axis=1), 1)
-        size = np.array(self.walls.shape, np.float32)
-        outside = (jnp.minimum(p, q) < -0.7) | (jnp.maximum(p, q) > size - 0.7)
+        outside = (jnp.minimum(p, q) < self.observation_low[:2]) | (jnp.maximum(p, q) > self.observation_high[:2])
         return meets.any() | outside.any()
 
     def reset(self, key: Key[Array, ""]) -> State:
@@ -218,8 +225,9 @@ class Maze2d:
     def residual(self, o: Float[Array, "4"], a: Float[Array, "2"], o_next: Float[Array, "4"]) -> Float[Array, ""]:
         """|step(o, a) - o_next|, the one-step prediction error in cells and cells per second.
 
-        0 on real steps up to float32 rounding (1e-6 in flight, 1e-5 in contact, where the wall is stiff). It says that the *step* is possible; whether
-        o itself could be reached (a point inside a wall cannot) is for `is_free` and `crosses_wall` to say.
+        0 on real steps up to float32 rounding (1e-6 in flight, 1e-5 in contact, where the wall is stiff). It says that
+        the *step* is possible; whether o itself could be reached (a point inside a wall cannot) is for `is_free` and
+        `crosses_wall` to say.
         """
         new, _ = self.step(jax.random.key(0), self.state_of(o), a)
         return jnp.linalg.norm(self.observe(new) - o_next)
@@ -232,11 +240,14 @@ class Maze2d:
     def _contacts(
         self, position: Float[Array, "2"], velocity: Float[Array, "2"]
     ) -> tuple[Float[Array, "4 2"], Float[Array, "4"], Float[Array, "4"]]:
-        """The unit normals, wanted accelerations (4) and stiffnesses 1 / rho (5) of the four cells round the nearest corner; 0 where no contact."""
+        """The unit normals, wanted accelerations (4) and stiffnesses 1 / rho (5) of the four cells round a corner.
+
+        A stiffness of 0 means that there is no contact.
+        """
         corner = jnp.round(position + 0.7)
         sides = np.array([[-1, -1], [-1, 0], [0, -1], [0, 0]], np.int32)
-        wall = jax.vmap(self._wall_at)(corner.astype(jnp.int32) + sides)
-        offset = (position + 0.7) - corner - (sides + np.float32(0.5))  # from each cell's centre
+        wall = jax.vmap(self._wall_at)(corner.astype(jnp.int32)[None] + sides)
+        offset = (position + 0.7 - corner)[None] - (sides + np.float32(0.5))  # from each cell's centre
         normal, distance = _nearest(offset)
         depth = jnp.minimum(jnp.abs(distance - MARGIN) / WIDTH, 1.0)
         rise = jnp.where(depth < 0.5, 2 * depth**2, 1 - 2 * (1 - depth) ** 2)
@@ -247,15 +258,14 @@ class Maze2d:
 
 
 def _nearest(offset: Float[Array, "4 2"]) -> tuple[Float[Array, "4 2"], Float[Array, "4"]]:
-    """Outward unit normals and the ball's distances from unit boxes at the origin, given the ball's centre relative to each."""
+    """Outward unit normals, and the ball's distances, of unit boxes from whose centres the ball's is `offset` away."""
     beyond = offset - jnp.clip(offset, -0.5, 0.5)
     squared = (beyond**2).sum(axis=1)
     outside = squared > 0
     length = jnp.sqrt(jnp.where(outside, squared, 1.0))
-    away = jnp.where(offset < 0, -1.0, 1.0)
     face = 0.5 - jnp.abs(offset)  # depth below the nearer face of each axis, for a centre inside the box
     first = face[:, 0] <= face[:, 1]
-    exit_normal = away * jnp.stack([first, ~first], axis=1)
+    exit_normal = jnp.where(offset < 0, -1.0, 1.0) * jnp.stack([first, ~first], axis=1)
     normal = jnp.where(outside[:, None], beyond / length[:, None], exit_normal)
     return normal, jnp.where(outside, length, -jnp.min(face, axis=1)) - RADIUS
 
@@ -277,11 +287,30 @@ def _resolve(
 OPEN = Maze2d.from_text("#######\n#OOOOO#\n#OOGOO#\n#OOOOO#\n#######", max_steps=150)
 UMAZE = Maze2d.from_text("#####\n#GOO#\n###O#\n#OOO#\n#####", max_steps=300)
 MEDIUM = Maze2d.from_text(
-    "########\n#OO##OO#\n#OO#OOO#\n##OOO###\n#OO#OOO#\n#O#OO#O#\n#OOO#OG#\n########",
+    """
+    ########
+    #OO##OO#
+    #OO#OOO#
+    ##OOO###
+    #OO#OOO#
+    #O#OO#O#
+    #OOO#OG#
+    ########
+    """,
     max_steps=600,
 )
 LARGE = Maze2d.from_text(
-    "############\n#OOOO#OOOOO#\n#O##O#O#O#O#\n#OOOOOO#OOO#\n#O####O###O#\n#OO#O#OOOOO#\n##O#O#O#O###\n#OO#OOO#OGO#\n############",
+    """
+    ############
+    #OOOO#OOOOO#
+    #O##O#O#O#O#
+    #OOOOOO#OOO#
+    #O####O###O#
+    #OO#O#OOOOO#
+    ##O#O#O#O###
+    #OO#OOO#OGO#
+    ############
+    """,
     max_steps=800,
 )
 
@@ -301,4 +330,4 @@ def named(name: str) -> Maze2d:
             return MEDIUM
         case "large":
             return LARGE
-    raise ValueError(f"unknown maze {name!r}: choose 'open', 'umaze', 'medium' or 'large', or draw one with Maze2d.from_text")
+    raise ValueError(f"unknown maze {name!r}: choose 'open', 'umaze', 'medium' or 'large', or draw one with from_text")

@@ -5,54 +5,66 @@
 
 import base64
 import csv
+import io
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
+from scipy import stats
 
-from diffplan.report import figure, load, maze, page, summary, table
+from diffplan.report import figure, load, maze, page, style, summary, table
 
-# arm: dial, then (strength, proxy, gold, share of plans crossing a wall)
+# arm: dial, then for each strength: strength, proxy, gold, share of plans crossing a wall
 SYNTHETIC = {
-    "prior": ("none", [(0, 0.0, 6.2, 0.0)]),
+    "prior": (
+        "none",
+        "0 0 6.2 0",
+    ),
     "guided": (
         "guidance scale",
-        [(0, 0.0, 6.2, 0.0), (1, 0.6, 10, 0.0), (3, 1.6, 18.9, 0.0), (10, 3.5, 35.2, 0.02), (30, 5.5, 43.4, 0.06)]
-        + [(100, 9.5, 25.9, 0.81), (300, 41, 1.4, 0.99), (1000, 187, 0.05, 1.0)],
+        "0 0 6.2 0; 1 0.6 10 0; 3 1.6 18.9 0; 10 3.5 35.2 0.02; 30 5.5 43.4 0.06; 100 9.5 25.9 0.81; "
+        "300 41 1.4 0.99; 1000 187 0.05 1",
     ),
     "guided_classifier": (
         "guidance scale",
-        [(0, 0.0, 6.1, 0.0), (1, 0.5, 9, 0.0), (3, 1.2, 15, 0.0), (10, 2.6, 27, 0.01), (30, 4.1, 33, 0.05)]
-        + [(100, 6.2, 30, 0.5), (300, 16, 9, 0.95), (1000, 60, 0.6, 1.0)],
+        "0 0 6.1 0; 1 0.5 9 0; 3 1.2 15 0; 10 2.6 27 0.01; 30 4.1 33 0.05; 100 6.2 30 0.5; 300 16 9 0.95; "
+        "1000 60 0.6 1",
     ),
     "guided_plugin": (
         "guidance scale",
-        [(0, 0.0, 6.3, 0.0), (1, 0.9, 12, 0.0), (3, 2.1, 22, 0.01), (10, 4.2, 37, 0.05), (30, 6.6, 34, 0.3)]
-        + [(100, 14, 12, 0.92), (300, 70, 0.8, 1.0), (1000, 260, 0.02, 1.0)],
+        "0 0 6.3 0; 1 0.9 12 0; 3 2.1 22 0.01; 10 4.2 37 0.05; 30 6.6 34 0.3; 100 14 12 0.92; "
+        "300 70 0.8 1; 1000 260 0.02 1",
     ),
     "guided_raw": (
         "guidance scale",
-        [(0, 0.0, 6.2, 0.0), (1, 1.8, 17, 0.1), (3, 4.4, 21, 0.5), (10, 11, 9, 0.9), (30, 34, 1.9, 1.0)]
-        + [(100, 90, 0.3, 1.0), (300, 170, 0.04, 1.0), (1000, 330, 0.01, 1.0)],
+        "0 0 6.2 0; 1 1.8 17 0.1; 3 4.4 21 0.5; 10 11 9 0.9; 30 34 1.9 1; 100 90 0.3 1; 300 170 0.04 1; "
+        "1000 330 0.01 1",
     ),
     "best_of_n": (
         "n",
-        [(1, 0.0, 6.2, 0.0), (2, 0.5, 9.7, 0.0), (4, 1.0, 13.6, 0.0), (8, 1.35, 16, 0.0), (16, 1.6, 18.5, 0.0)]
-        + [(32, 1.9, 20.6, 0.0), (64, 2.1, 22.3, 0.0), (256, 2.5, 25.3, 0.0)],
+        "1 0 6.2 0; 2 0.5 9.7 0; 4 1 13.6 0; 8 1.35 16 0; 16 1.6 18.5 0; 32 1.9 20.6 0; 64 2.1 22.3 0; 256 2.5 25.3 0",
     ),
     "ascent": (
         "ascent steps",
-        [(0, 0.0, 6.2, 0.0), (3, 0.9, 9, 0.1), (10, 2.2, 13, 0.4), (30, 4.6, 16, 0.7), (100, 10.6, 11.9, 0.96)]
-        + [(300, 38, 1.6, 1.0), (1000, 140, 0.1, 1.0), (3000, 422, 0.01, 1.0)],
+        "0 0 6.2 0; 3 0.9 9 0.1; 10 2.2 13 0.4; 30 4.6 16 0.7; 100 10.6 11.9 0.96; 300 38 1.6 1; "
+        "1000 140 0.1 1; 3000 422 0.01 1",
     ),
     "ascent_clean": (
         "ascent steps",
-        [(0, 0.0, 6.2, 0.0), (3, 1.3, 8, 0.2), (10, 3.4, 10, 0.6), (30, 8, 7, 0.95), (100, 30, 2.2, 1.0)]
-        + [(300, 110, 0.3, 1.0), (1000, 320, 0.02, 1.0), (3000, 800, 0.0, 1.0)],
+        "0 0 6.2 0; 3 1.3 8 0.2; 10 3.4 10 0.6; 30 8 7 0.95; 100 30 2.2 1; 300 110 0.3 1; "
+        "1000 320 0.02 1; 3000 800 0 1",
     ),
+}
+SYNTHETIC = {
+    arm: (dial, [tuple(float(number) for number in point.split()) for point in points.split(";")])
+    for arm, (dial, points) in SYNTHETIC.items()
 }
 WALLS = np.array([[c == "#" for c in row] for row in ("#####", "#..##", "###.#", "#...#", "#####")])
 WALLS[1, 3] = False
@@ -78,7 +90,9 @@ def synthetic_run(path: Path, seed: int = 0) -> Path:
     drawn["starts"] = _corridor(begin).astype(np.float32)
     for arm, (_, points) in SYNTHETIC.items():
         drawn[f"{arm}.strengths"] = np.array([p[0] for p in points], np.float32)
-        plans = [_plans(begin, proxy, gold, crossing, arm.startswith("ascent"), seed) for _, proxy, gold, crossing in points]
+        plans = [
+            _plans(begin, proxy, gold, crossing, arm.startswith("ascent"), seed) for _, proxy, gold, crossing in points
+        ]
         drawn[f"{arm}.positions"] = np.array(plans, np.float32)
     np.savez_compressed(path / "plans.npz", **drawn)
     z = rng.normal(size=4000)
@@ -95,7 +109,11 @@ def _row(rng, arm, strength, proxy, gold, crossing, seed):
     row |= {"arm": arm, "strength": strength, "seed": seed, "plans": 64, "finite": 1.0, "seconds": 0.01}
     row |= {"proxy": proxy * (1 + 0.02 * rng.normal()) + 0.05 * rng.normal(), "gold_plan": max(shaken, 0)}
     row |= {"gold_actions": max(0.8 * shaken * (1 - 0.5 * crossing), 0), "gold_tracked": max(0.9 * shaken, 0)}
-    row |= {"path_kl": 1.4 * strength**0.9 if guided else "", "segments_in_wall": crossing, "longest_step": 0.1 + crossing}
+    row |= {
+        "path_kl": 1.4 * strength**0.9 if guided else "",
+        "segments_in_wall": crossing,
+        "longest_step": 0.1 + crossing,
+    }
     row |= {"residual": 0.01 + crossing, "data_distance": 0.5 + 5 * crossing, "diversity": 1.0, "network_evals": 32}
     return row | {"proxy_evals": 32 if guided else 0, "env_steps": 0}
 
@@ -118,6 +136,255 @@ def _plans(begin, proxy, gold, crossing, rough, seed):
         positions = positions + crossing * np.log1p(proxy) * (0.2 * noise if rough else 0.5 * smooth)
     positions[:, 0] = _corridor(begin)
     return positions
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory) -> Path:
+    return synthetic_run(tmp_path_factory.mktemp("runs") / "synthetic")
+
+
+@pytest.fixture
+def copied(run_dir, tmp_path) -> Path:
+    return Path(shutil.copytree(run_dir, tmp_path / "run"))
+
+
+def csv_mean(path: Path, arm: str, strength: float, column: str) -> float:
+    """The mean over seeds, read from the CSV without the code under test."""
+    with (path / "results.csv").open() as file:
+        cells = [r[column] for r in csv.DictReader(file) if r["arm"] == arm and float(r["strength"]) == strength]
+    return float(np.mean([float(cell) for cell in cells if cell]))
+
+
+def rewrite(path: Path, change) -> None:
+    with (path / "results.csv").open() as file:
+        rows = change(list(csv.DictReader(file)))
+    with (path / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def without_column(path: Path) -> None:
+    rewrite(path, lambda rows: [{k: v for k, v in row.items() if k != "path_kl"} for row in rows])
+
+
+def not_a_number(path: Path) -> None:
+    rewrite(path, lambda rows: [row | {"proxy": "much"} for row in rows])
+
+
+def without_array(path: Path) -> None:
+    with np.load(path / "plans.npz") as file:
+        np.savez(path / "plans.npz", **{k: v for k, v in file.items() if k != "ascent.positions"})
+
+
+def truncated(path: Path) -> None:
+    content = (path / "data.npz").read_bytes()
+    (path / "data.npz").write_bytes(content[: len(content) // 2])
+
+
+def without_dial(path: Path) -> None:
+    (path / "config.json").write_text('{"arms": {"prior": {"dial": "none"}}}')
+
+
+def without_file(path: Path) -> None:
+    (path / "plans.npz").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (without_column, "results.csv: column 'path_kl' is missing"),
+        (not_a_number, "results.csv: line 2, column 'proxy': 'much' is not a number"),
+        (without_array, "plans.npz: 'ascent.positions' is missing"),
+        (truncated, "data.npz: the archive cannot be read"),
+        (without_dial, "config.json: arms.guided.dial is missing"),
+        (without_file, "plans.npz: no such file"),
+        (lambda path: shutil.rmtree(path), "run: no such run directory"),
+    ],
+)
+def test_a_damaged_run_is_named_in_one_line(copied, damage, words):
+    damage(copied)
+    with pytest.raises(load.RunError) as error:
+        load.read_run(copied)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_figure_names_a_missing_arm(copied):
+    rewrite(copied, lambda rows: [row for row in rows if row["arm"] != "ascent"])
+    with pytest.raises(load.RunError, match=r"results\.csv: arm 'ascent' is missing"):
+        figure.frontier(copied)
+
+
+def test_an_empty_cell_is_undefined_not_zero(run_dir):
+    table_ = load.read_table(run_dir / "results.csv")
+    assert np.isnan(table_["path_kl"][table_["arm"] == "ascent"]).all()
+    assert np.isfinite(table_["path_kl"][table_["arm"] == "guided"]).all()
+
+
+def test_curves_average_over_seeds(run_dir):
+    curve = summary.curves(load.read_run(run_dir))["guided"]
+    assert curve.strengths.tolist() == [0, 1, 3, 10, 30, 100, 300, 1000]
+    assert curve.strengths[curve.best] == 30 and set(curve.seeds) == {4} and set(curve.plans) == {4 * 64}
+    for k, strength in enumerate(curve.strengths):
+        for column in ("proxy", "gold_plan", "segments_in_wall"):
+            expected = csv_mean(run_dir, "guided", strength, column)
+            np.testing.assert_allclose(curve.bands[column].value[k], expected, rtol=1e-12)
+
+
+def test_batches_without_a_finite_plan_are_counted_and_said(copied):
+    def lose(rows):
+        hit = [row["arm"] == "ascent" and row["strength"] == "3000.0" and row["seed"] in "12" for row in rows]
+        empty = dict.fromkeys(("proxy", "gold_plan", "gold_actions", "gold_tracked"), "") | {"finite": 0}
+        return [row | empty if h else row for row, h in zip(rows, hit, strict=True)]
+
+    rewrite(copied, lose)
+    curve = summary.curves(load.read_run(copied))["ascent"]
+    assert curve.dropped.tolist() == [0] * 7 + [2] and curve.seeds[-1] == 2
+    left = "Batches without one finite plan, left out"
+    assert f"{left}: 2 of gradient ascent." in table.markdown(copied)
+    assert f"{left} of the means: 2 of gradient ascent." in page.page(copied).read_text()
+
+
+@pytest.mark.parametrize(("n", "best", "count"), [(8, 4, 5), (8, 0, 5), (8, 7, 5), (3, 1, 5), (1, 0, 5), (12, 1, 5)])
+def test_spread_keeps_the_first_the_best_and_the_last(n, best, count):
+    chosen = summary.spread(n, best, count)
+    assert {0, best, n - 1} <= set(chosen) <= set(range(n))
+    assert chosen == sorted(set(chosen)) and len(chosen) == min(n, count)
+
+
+def test_crossing_by_hand_in_the_u():
+    corner = [(0.8, 0.8), (0.8, 2.8), (2.8, 2.8), (2.8, 0.8)]  # along the corridor, from cell centre to cell centre
+    through = [(0.8, 0.8), (2.8, 0.8), (2.8, 0.9), (9.0, 0.9)]  # through the inner wall; within a cell; out of the maze
+    missing = [(0.8, 0.8), (np.nan, 0.8), (0.8, 0.8), (0.8, 0.9)]
+    found = maze.crossing(np.array([corner, through, missing]), WALLS)
+    assert found.tolist() == [[False, False, False], [True, False, True], [True, True, False]]
+    edges = np.array([(0.301, 0.8), (0.299, 0.8), (1.299, 1.8), (1.301, 1.8)])  # cell (i, j) spans [i - 0.7, i + 0.3]
+    assert maze.in_wall(edges, WALLS).tolist() == [False, True, False, True]
+
+
+def test_the_figure_is_written_and_small(run_dir):
+    png, pdf = figure.frontier(run_dir)
+    assert png.read_bytes().startswith(b"\x89PNG") and 50_000 < png.stat().st_size < 1_000_000
+    assert pdf.read_bytes().startswith(b"%PDF") and pdf.stat().st_size < 2_000_000
+
+
+def test_labels_of_the_plane_do_not_cover_each_other(run_dir):
+    run = load.read_run(run_dir)
+    drawn = figure.compose(run, ("guided", "ascent"))
+    drawn.canvas.draw()
+    plane = next(axes for axes in drawn.get_axes() if "beyond the data" in axes.get_xlabel())
+    boxes = [text.get_window_extent() for text in plane.texts if text.get_text()]
+    assert len(boxes) == len(SYNTHETIC) + 2
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def embedded(html: str) -> dict:
+    found = re.search(r'<script type="application/json" id="run">(.*?)</script>', html, re.DOTALL)
+    assert found is not None
+    return json.loads(found.group(1))
+
+
+def test_the_page_is_small_and_asks_for_nothing(run_dir):
+    path = page.page(run_dir)
+    html = path.read_text()
+    assert path.stat().st_size < 500_000
+    assert not re.search(r"https?://|\b(src|href)\s*=|@import|url\(|fetch\(|XMLHttp", html)
+    assert not re.search(r"/\*(STYLE|RUN|SCRIPT)\*/", html)
+
+
+def test_the_page_holds_the_numbers_of_the_table(run_dir):
+    shown = embedded(page.page(run_dir).read_text())
+    assert [arm["name"] for arm in shown["arms"]] == list(SYNTHETIC)
+    for arm in shown["arms"]:
+        for k, strength in enumerate(arm["strengths"]):
+            for column in ("proxy", "gold_plan", "gold_tracked", "seconds"):
+                expected = csv_mean(run_dir, arm["name"], strength, column)
+                np.testing.assert_allclose(arm["bands"][column]["value"][k], expected, rtol=1e-5)
+    assert shown["config"] == json.loads((run_dir / "config.json").read_text())
+
+
+def test_the_page_holds_the_plans(run_dir):
+    shown = embedded(page.page(run_dir).read_text())
+    with np.load(run_dir / "plans.npz") as file:
+        whole = {name: file[name] for name in file.files}
+    for arm in shown["arms"]:
+        s, p, h = arm["plans"]["shape"]
+        integers = np.frombuffer(base64.b64decode(arm["plans"]["positions"]), "<i2").reshape(s, p, h, 2)
+        units = np.array(arm["plans"]["units"])[:, None, None, None]
+        expected = whole[f"{arm['name']}.positions"][:, :, [*range(0, HORIZON, 2), HORIZON - 1]]
+        assert (np.abs(integers * units - expected) <= 0.51 * units + 1e-6).all()
+        bits = np.unpackbits(np.frombuffer(base64.b64decode(arm["plans"]["crossing"]), np.uint8))
+        assert bits.size // 8 == -(-s * p * (h - 1) // 8)
+        if arm["name"] == "ascent":
+            flags = bits[: s * p * (h - 1)].reshape(s, p, h - 1)
+            assert flags[0].mean() < 0.05 and flags[-1].mean() > 0.8
+
+
+def test_positions_that_are_not_finite_are_marked():
+    positions = np.random.default_rng(0).normal(size=(2, 3, 4, 2)) * 1e4
+    positions[1, 2, 3] = np.nan
+    integers, units = page.quantise(positions)
+    assert (integers[1, 2, 3] == page.EMPTY).all() and (integers != page.EMPTY).sum() == positions.size - 2
+    kept = np.isfinite(positions)
+    assert (np.abs(integers * units[:, None, None, None] - positions)[kept] <= 0.5001 * units.max()).all()
+
+
+def test_a_config_cannot_break_out_of_the_page(copied):
+    config = json.loads((copied / "config.json").read_text()) | {"note": "</script><b>"}
+    (copied / "config.json").write_text(json.dumps(config))
+    assert embedded(page.page(copied).read_text())["config"]["note"] == "</script><b>"
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+def test_the_page_shows_its_numbers_in_a_browser(run_dir, tmp_path):
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    flags += f" --disable-component-update --disable-sync --user-data-dir={tmp_path} --virtual-time-budget=2000"
+    address = f"file://{page.page(run_dir)}#ascent/300"
+    shown = subprocess.run(
+        ["chromium", *flags.split(), "--dump-dom", address], capture_output=True, text=True, timeout=120
+    )
+    proxy = csv_mean(run_dir, "ascent", 300, "proxy")
+    assert f'<b class="proxy">{proxy:.1f}</b>' in shown.stdout
+    assert 'aria-valuetext="ascent steps 300"' in shown.stdout
+    assert shown.stdout.count("<tr") == 1 + sum(len(points) for _, points in SYNTHETIC.values())
+
+
+def test_the_table_fits_a_terminal_and_has_the_numbers(run_dir):
+    screen = io.StringIO()
+    table.show(run_dir, Console(width=80, file=screen, force_terminal=False))
+    printed = screen.getvalue()
+    best = csv_mean(run_dir, "guided", 30, "gold_plan")
+    assert "…" not in printed.split("at:")[0] and f"{best:.1f} ±" in printed
+    line = next(line for line in table.markdown(run_dir).splitlines() if "guidance scale 30 " in line)
+    half = stats.sem([float(x) for x in _cells(run_dir, "guided", 30, "gold_plan")]) * stats.t.ppf(0.975, SEEDS - 1)
+    assert f"| {best:.1f} ± {half:.1f} |" in line
+
+
+def _cells(path: Path, arm: str, strength: float, column: str) -> list[str]:
+    with (path / "results.csv").open() as file:
+        return [r[column] for r in csv.DictReader(file) if r["arm"] == arm and float(r["strength"]) == strength]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0.0123, "0.012"), (1.234, "1.2"), (9.96, "10.0"), (12.3, "12"), (1234.5, "1234"), (1e-5, "1e-05"), (np.nan, "–")],
+)
+def test_short_numbers(value, words):
+    assert style.short(value) == words
+
+
+def test_the_script_fails_in_one_line(tmp_path):
+    root = Path(__file__).parents[1]
+    command = [sys.executable, str(root / "scripts" / "plot.py"), str(tmp_path / "nowhere")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(root)})
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == f"{tmp_path / 'nowhere'}: no such run directory\n"
+
+
+def test_importing_the_report_draws_in_no_matplotlib():
+    root = Path(__file__).parents[1]
+    code = "import sys, diffplan.report.load, diffplan.report.table; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def stratified_bootstrap(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval (low, high) of a statistic (3). Raises on missing values.
 
-    values: every leading axis is a stratum (a task, an arm), the last holds its runs (seeds); ``[runs]`` is one stratum.
+    values: leading axes are strata (tasks, arms), the last holds the runs (seeds) of one; ``[runs]`` is one stratum.
     """
     values = _complete(values)
     rng = np.random.default_rng(seed)

@@ -9,9 +9,9 @@ and its transpose of width 4 and stride 2, which doubles the number of steps, is
     y[2i]     = b + x[i - 1] W[3] + x[i] W[1]
     y[2i + 1] = b + x[i] W[2] + x[i + 1] W[0]                                                   (2)
 
-Both are written as one copy of shifted inputs (the unfold) and one matrix product, never with `lax.conv`: the derivative
-of `lax.conv` inside a `lax.scan` is several times slower on CPU, and under `jax.vmap` the product becomes a single one
-of ``[batch * h, k * c]`` by ``[k * c, c_out]``.
+Both are one matrix product, of shifted inputs side by side (`unfold`) or, where that moves fewer numbers, with shifted
+outputs to be added up (`fold`). Under `jax.vmap` it becomes a single product over ``batch * h`` rows. `lax.conv` is not
+used: XLA's CPU backend is slow at its derivative inside a `lax.scan`.
 
 Group normalisation (Wu and He 2018) divides the channels into groups and whitens each over its channels and all steps:
 
@@ -50,11 +50,18 @@ def mish(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
     return x * (n / (n + 2.0))
 
 
-def unfold(x: Float[Array, "h c"], width: int, stride: int = 1) -> Float[Array, "out k*c"]:
+def unfold(x: Float[Array, "h c"], width: int, stride: int = 1) -> Float[Array, "out kc"]:
     """Row i holds ``x[stride * i + j - width // 2]`` for ``j = 0 .. width - 1``, side by side; zeros beyond the ends."""
     steps = x.shape[0]
     padded = jnp.pad(x, ((width // 2, width // 2), (0, 0)))
     return jnp.concatenate([padded[j : j + steps : stride] for j in range(width)], axis=1)
+
+
+def fold(y: Float[Array, "h kc"], width: int) -> Float[Array, "h c"]:
+    """With the columns cut into `width` blocks ``y_j[h, c]``, row i is the sum of ``y_j[i + j - width // 2]``."""
+    steps, c = y.shape[0], y.shape[1] // width
+    padded = jnp.pad(y, ((width // 2, width // 2), (0, 0)))
+    return sum(padded[j : j + steps, j * c : (j + 1) * c] for j in range(width))
 
 
 class Conv(nnx.Module):
@@ -68,9 +75,15 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((c_out,)))
 
     def __call__(self, x: Float[Array, "h c_in"]) -> Float[Array, "out c_out"]:
-        width, c_in, c_out = self.kernel.shape
-        rows = x if width == 1 else unfold(x, width, self.stride)
-        return rows @ self.kernel[...].reshape(width * c_in, c_out) + self.bias[...][None, :]
+        kernel = self.kernel[...]
+        width, c_in, c_out = kernel.shape
+        if width == 1:
+            y = x[:: self.stride] @ kernel[0]
+        elif c_out < c_in and self.stride == 1:
+            y = fold(x @ kernel.transpose(1, 0, 2).reshape(c_in, width * c_out), width)
+        else:
+            y = unfold(x, width, self.stride) @ kernel.reshape(width * c_in, c_out)
+        return y + self.bias[...][None, :]
 
 
 class ConvTranspose(nnx.Module):

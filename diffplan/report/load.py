@@ -1,8 +1,11 @@
-"""Reads a run directory: results.csv, config.json, plans.npz, data.npz. What is wrong is said in one line, with the file.
+"""Reads a run directory. What is wrong with it is said in one line that names the file and the field.
+
+The files, as a study writes them:
 
     results.csv  one row for a batch of plans; an empty cell where a quantity is not defined
     config.json  at least {"environment": ..., "arms": {name: {"dial": ..., "strengths": [...]}}}
-    plans.npz    `{arm}.positions` [s, p, h, 2] cells, `{arm}.strengths` [s], `walls` [i, j], `region` [3], `starts` [p, 2]
+    plans.npz    `{arm}.positions` [s, p, h, 2] cells and `{arm}.strengths` [s]; `walls` [i, j]; `region` [3] and
+                 `starts` [p, 2], cells
     data.npz     `proxy` [n] standard deviations of the data, `gold` [n] steps, `positions` [m, h, 2] cells
 """
 
@@ -47,7 +50,7 @@ class Plans(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Windows of behaviour, scored as plans are. proxy: standard deviations of the data. gold: steps. positions: cells."""
+    """Windows of behaviour, scored as plans are. proxy: their standard deviations; gold: steps; positions: cells."""
 
     proxy: Float[np.ndarray, "n"]
     gold: Float[np.ndarray, "n"]
@@ -80,7 +83,8 @@ def read_run(path: Path | str) -> Run:
         raise RunError(f"{path}: no such run directory")
     table = read_table(path / "results.csv")
     arms = list(dict.fromkeys(table["arm"].tolist()))
-    return Run(path, read_config(path / "config.json", arms), table, read_plans(path / "plans.npz", arms), read_data(path))
+    config = read_config(path / "config.json", arms)
+    return Run(path, config, table, read_plans(path / "plans.npz", arms), read_data(path / "data.npz"))
 
 
 def read_table(path: Path) -> Table:
@@ -116,7 +120,7 @@ def read_plans(path: Path, arms: list[str]) -> Plans:
     names = [f"{arm}.{field}" for arm in arms for field in ("positions", "strengths")]
     arrays = _read_arrays(path, [*names, "walls", "region", "starts"])
     positions = {arm: arrays[f"{arm}.positions"] for arm in arms}
-    strengths = {arm: np.atleast_1d(arrays[f"{arm}.strengths"]) for arm in arms}
+    strengths = {arm: np.atleast_1d(arrays[f"{arm}.strengths"]).astype(float) for arm in arms}
     for arm in arms:
         expected = (len(strengths[arm]), len(arrays["starts"]), positions[arm].shape[-2], 2)
         if positions[arm].shape != expected:
@@ -125,12 +129,12 @@ def read_plans(path: Path, arms: list[str]) -> Plans:
 
 
 def read_data(path: Path) -> Data:
-    """data.npz of the run directory."""
-    arrays = _read_arrays(path / "data.npz", list(Data._fields))
+    """data.npz, with finite scores."""
+    arrays = _read_arrays(path, list(Data._fields))
     data = Data(arrays["proxy"].astype(float), arrays["gold"].astype(float), arrays["positions"])
     for name in ("proxy", "gold"):
         if not np.isfinite(getattr(data, name)).all() or getattr(data, name).size == 0:
-            raise RunError(f"{path / 'data.npz'}: '{name}' is empty or has values that are not finite")
+            raise RunError(f"{path}: '{name}' is empty or has values that are not finite")
     return data
 
 
@@ -146,7 +150,7 @@ def _read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
         raise RunError(f"{path}: no such file")
     name = "the archive"
     try:
-        with np.load(path) as file:
+        with path.open("rb") as stream, np.load(stream) as file:
             arrays = {}
             for name in names:
                 if name not in file.files:

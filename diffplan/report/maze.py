@@ -18,22 +18,22 @@ SAMPLES = 17
 
 
 def crossing(positions: Float[np.ndarray, "*n h 2"], walls: Bool[np.ndarray, "i j"]) -> Bool[np.ndarray, "*n h-1"]:
-    """Whether each segment between two steps touches a wall; outside of the maze is wall. Not finite counts as crossing."""
+    """Whether each segment between two steps touches a wall; outside is wall, and so is what is not finite."""
     share = np.linspace(0, 1, SAMPLES)[:, None]
     begin, end = positions[..., :-1, None, :], positions[..., 1:, None, :]
-    return in_wall(begin + share * (end - begin), walls).any(-1)
+    return np.any(in_wall(begin + share * (end - begin), walls), axis=-1)
 
 
 def in_wall(points: Float[np.ndarray, "*n 2"], walls: Bool[np.ndarray, "i j"]) -> Bool[np.ndarray, "*n"]:
     """Whether each point lies in a wall or outside of the maze."""
     cell = np.floor(np.nan_to_num(points, nan=-9.0, posinf=-9.0, neginf=-9.0) + 0.7)
-    inside = ((cell >= 0) & (cell < walls.shape)).all(-1)
+    inside = np.asarray(np.all((cell >= 0) & (cell < walls.shape), axis=-1))
     i, j = np.where(inside[..., None], cell, 0).astype(int).transpose(-1, *range(cell.ndim - 1))
     return ~inside | walls[i, j]
 
 
-def frame(walls: Bool[np.ndarray, "i j"], margin: float = 0.35) -> tuple[float, float, float, float]:
-    """The box that is drawn, a little larger than the maze: left, right, bottom, top, in cells."""
+def frame(walls: Bool[np.ndarray, "i j"], margin: float = -0.3) -> tuple[float, float, float, float]:
+    """The box that is drawn: left, right, bottom, top, in cells. A negative margin cuts into the outer walls."""
     rows, columns = walls.shape
     return -0.7 - margin, columns - 0.7 + margin, rows - 0.7 + margin, -0.7 - margin
 
@@ -57,7 +57,7 @@ def draw_maze(axes: Axes, plans: Plans) -> None:
     left, right, bottom, top = frame(plans.walls)
     axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], aspect="equal")
     for spine in axes.spines.values():
-        spine.set(visible=True, color=style.FAINT, linewidth=0.6)
+        spine.set_visible(False)
 
 
 def draw_plans(axes: Axes, positions: Float[np.ndarray, "p h 2"], walls: Bool[np.ndarray, "i j"]) -> None:

@@ -9,10 +9,7 @@ from diffplan.measure.statistics import data_quantiles
 from diffplan.report import style
 from diffplan.report.label import Named, place, stack
 from diffplan.report.load import Data
-from diffplan.report.summary import Band, Curve
-
-LEVELS = {0.5: "median", 0.9: "90 %", 0.99: "99 %", 1.0: "best"}
-"""Quantiles of the data that the axes show."""
+from diffplan.report.summary import LEVELS, Band, Curve
 
 
 def pressure(proxy: Axes, gold: Axes, walls: Axes, curve: Curve, data: Data) -> None:
@@ -29,11 +26,13 @@ def pressure(proxy: Axes, gold: Axes, walls: Axes, curve: Curve, data: Data) -> 
     proxy.set_yticklabels([f"{t:g}" for t in proxy.get_yticks()])
     proxy.minorticks_off()
     high = max(float(np.nanmax(curve.bands["gold_plan"].value)), float(data.gold.max()))
-    gold.set_ylim(-0.03 * high, 1.16 * high)
+    gold.set_ylim(-0.03 * high, 1.3 * high)
     share = curve.bands["segments_in_wall"].value
     walls.fill_between(x, 0, np.nan_to_num(share), color=style.SOFT, alpha=0.35, linewidth=0)
     walls.plot(x, share, color=style.SOFT, linewidth=1.2)
     walls.set(ylim=(0, 1.05), yticks=[0, 1], yticklabels=["0", "100 %"])
+    words = "share of plans through walls"
+    walls.text(0.015, 0.6, words, fontsize=8.5, color=style.SOFT, va="center", transform=walls.transAxes)
     data_lines(proxy, data.proxy)
     data_lines(gold, data.gold)
     _peak(proxy, gold, walls, x, curve)
@@ -51,9 +50,14 @@ def _curve(axes: Axes, x: Float[np.ndarray, "s"], band: Band, colour: str, marke
 
 def _executed(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve) -> None:
     """Gold of the plan when it is carried out, thin."""
-    looks = (("gold_tracked", (0, (4, 1.5))), ("gold_actions", (0, (1, 1.2))))
-    for name, dash in looks:
-        axes.plot(x, curve.bands[name].value, color=style.GOLD, linewidth=1.1, linestyle=dash, zorder=3)
+    looks = (
+        ("gold_tracked", (0, (4, 1.5)), "followed by a controller"),
+        ("gold_actions", (0, (1, 1.2)), "by its own actions"),
+    )
+    axes.lines[-1].set_label("the plan as drawn")
+    for name, dash, label in looks:
+        axes.plot(x, curve.bands[name].value, color=style.GOLD, linewidth=1.1, linestyle=dash, zorder=3, label=label)
+    axes.legend(loc="upper left", fontsize=8, facecolor="white", edgecolor="none", borderaxespad=0, labelspacing=0.2)
 
 
 def _peak(proxy: Axes, gold: Axes, walls: Axes, x: Float[np.ndarray, "s"], curve: Curve) -> None:
@@ -82,7 +86,8 @@ def broken_axis(axes: Axes, strengths: Float[np.ndarray, "s"], x: Float[np.ndarr
     if strengths[0] == 0 and len(x) > 1:
         at = blended_transform_factory(axes.transData, axes.transAxes)
         middle = (x[0] + x[1]) / 2
-        axes.plot([middle - 0.05, middle + 0.05], [0, 0], color="white", linewidth=3, transform=at, clip_on=False, zorder=9)
+        gap = [middle - 0.05, middle + 0.05]
+        axes.plot(gap, [0, 0], color="white", linewidth=3, transform=at, clip_on=False, zorder=9)
         for shift in (-0.05, 0.05):
             stroke = [middle + shift - 0.02, middle + shift + 0.02]
             axes.plot(stroke, [-0.09, 0.09], color=style.INK, linewidth=0.9, transform=at, clip_on=False, zorder=10)
@@ -114,14 +119,18 @@ def plane(axes: Axes, curves: dict[str, Curve], data: Data) -> None:
     axes.set_xticks([t for t in (-2, 0, 2, 4, 10, 100, 1000, 10000) if t <= furthest * 1.7])
     axes.set_xticklabels([f"{t:g}" for t in axes.get_xticks()])
     axes.minorticks_off()
-    best = max(float(np.nanmax(curve.bands["gold_plan"].high)) for curve in curves.values())
+    best = max(float(np.nanmax(curve.bands["gold_plan"].value)) for curve in curves.values())
     high = 1.14 * max(best, float(data.gold.max()))
     axes.set_ylim(-0.03 * high, high)
     limit = float(data.proxy.max())
     axes.axvline(limit, color=style.SOFT, linewidth=0.7, linestyle=(0, (1, 1.6)), zorder=1)
     axes.text(limit, 0.985 * high, "best proxy of the data ", color=style.SOFT, fontsize=8.5, va="top", ha="right")
+    for curve in curves.values():
+        if style.look(curve.arm).main:
+            _arrows(axes, curve)
     order = sorted(curves.values(), key=lambda curve: not style.look(curve.arm).main)
-    place(axes, [_named(curve) for curve in order], [axes.texts[-1].get_window_extent()])
+    axes.text(axes.get_xlim()[0], 0.012 * high, " data windows", color=style.SOFT, fontsize=8.5, va="bottom")
+    place(axes, [_named(curve) for curve in order], [text.get_window_extent() for text in axes.texts])
 
 
 def _arm(axes: Axes, curve: Curve) -> None:
@@ -129,9 +138,23 @@ def _arm(axes: Axes, curve: Curve) -> None:
     x, y = curve.bands["proxy"].value, curve.bands["gold_plan"].value
     width, size = (2.1, 6.0) if look.main else (1.1, 4.5)
     axes.plot(x, y, color=look.colour, linestyle=look.dash, linewidth=width, zorder=5 if look.main else 3)
-    edge = {"markeredgecolor": "white", "markeredgewidth": 0.5}
-    size = 15 if curve.arm == "prior" else size
-    axes.plot(x, y, color=look.colour, linestyle="", marker=look.marker, markersize=size, zorder=7, **edge)
+    size, order = (15, 11) if curve.arm == "prior" else (size, 9 if look.main else 7)
+    marks = axes.plot(x, y, color=look.colour, linestyle="", marker=look.marker, markersize=size, zorder=order)[0]
+    marks.set(markeredgecolor="white", markeredgewidth=0.5)
+
+
+def _arrows(axes: Axes, curve: Curve) -> None:
+    """Which way strength grows: a head on the longest stroke before the best gold, and on the longest after it."""
+    points = axes.transData.transform(np.stack([curve.bands["proxy"].value, curve.bands["gold_plan"].value], -1))
+    lengths = np.nan_to_num(np.hypot(*np.diff(points, axis=0).T))
+    for part in (slice(0, curve.best), slice(curve.best, None)):
+        if lengths[part].size and lengths[part].max() > 40:
+            k = (part.start or 0) + int(lengths[part].argmax())
+            along = (points[k + 1] - points[k]) / lengths[k]
+            middle = (points[k + 1] + points[k]) / 2
+            ends = axes.transData.inverted().transform([middle - along, middle + 6 * along])
+            head = {"arrowstyle": "-|>,head_length=0.55,head_width=0.3", "color": style.look(curve.arm).colour}
+            axes.annotate("", xy=ends[1], xytext=ends[0], arrowprops=head | {"shrinkA": 0, "shrinkB": 0}, zorder=8)
 
 
 def _named(curve: Curve) -> Named:

@@ -39,15 +39,21 @@ def look(arm: str) -> Look:
     return LOOKS.get(arm, Look(arm.replace("_", " "), "#7a828c", "h", (0, (2, 1)), False))
 
 
-def short(value: float, digits: int = 3) -> str:
-    """A number for people: 0.0123, 1.23, 12.3, 1230; a dash where there is none."""
+def plain(value: float) -> str:
+    """A score: one decimal, none from 100 on; a dash where there is none."""
     if not np.isfinite(value):
         return "–"
-    if value == 0:
-        return "0"
-    decimals = max(0, digits - 1 - int(np.floor(np.log10(abs(value)))))
-    text = f"{value:,.{min(decimals, digits)}f}".replace(",", "\u202f")
-    return text.rstrip("0").rstrip(".") if "." in text and abs(value) < 1e-3 else text
+    text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}"
+    return "0.0" if text == "-0.0" else text
+
+
+def short(value: float) -> str:
+    """A number of any size, to two digits: 0.012, 1.2, 12, 123; a dash where there is none."""
+    if not np.isfinite(value):
+        return "–"
+    if abs(value) >= 10 or value == 0:
+        return f"{value:.0f}"
+    return f"{value:.2g}" if abs(value) < 1e-3 else f"{value:.{1 - int(np.floor(np.log10(abs(value))))}f}"
 
 
 def percent(share: float) -> str:

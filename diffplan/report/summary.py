@@ -11,6 +11,9 @@ from diffplan.report.load import COLUMNS, Run, RunError, Table
 MEASURES = COLUMNS[4:]
 """The columns that are averaged over seeds."""
 
+LEVELS = {0.5: "median", 0.9: "90 %", 0.99: "99 %", 1.0: "best"}
+"""Quantiles of the data that the axes show."""
+
 
 class Band(NamedTuple):
     """A measure against strength: mean over seeds and its 95 % Student interval. NaN where undefined or unknown."""
@@ -21,7 +24,7 @@ class Band(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """One arm. strengths ascend; seeds and plans count what went into a strength, dropped its batches without a score."""
+    """One arm, strengths ascending. seeds, plans: what went into each strength; dropped: its batches without score."""
 
     arm: str
     dial: str
@@ -43,7 +46,7 @@ def curves(run: Run) -> dict[str, Curve]:
 
 
 def curve(table: Table, arm: str, dial: str) -> Curve:
-    """One arm of the table. A batch without `gold_plan` has no finite plan: it is left out of every mean, and counted."""
+    """One arm of the table. A batch without `gold_plan` has no finite plan: it is in no mean but in dropped."""
     mine = table["arm"] == arm
     strengths = np.unique(table["strength"][mine])
     if not np.isfinite(strengths).all():
@@ -71,8 +74,8 @@ def nearest(strengths: Float[np.ndarray, "s"], strength: float) -> int:
 
 
 def spread(n: int, best: int, count: int) -> list[int]:
-    """`count` of n indices, ascending: the first, the best, the last, then each time the one farthest from those taken."""
-    taken = sorted({0, best, n - 1})
+    """`count` of n indices, ascending: first, best, last, halfway between; then what is farthest from those taken."""
+    taken = sorted({0, best // 2, best, (best + n - 1) // 2, n - 1})[:count]
     while len(taken) < min(count, n):
         free = [i for i in range(n) if i not in taken]
         taken = sorted([*taken, max(free, key=lambda i: min(abs(i - j) for j in taken))])

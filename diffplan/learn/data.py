@@ -1,0 +1,154 @@
+"""Behaviour data on disk, and training windows on the device.
+
+A data set is two files: ``NAME.npz`` with float32 ``observations [lanes, steps, o]`` and ``actions [lanes, steps, a]``,
+each lane one unbroken run, and ``NAME.json`` with the seed, configuration, package versions, shapes and a digest. A file
+that is not what its description says is refused by name; nothing is trained on it.
+
+Batches are a function of a key alone: a window is a uniformly drawn (lane, first step), gathered on the device.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float
+
+from diffplan.codec import Codec
+from diffplan.types import PRNGKey, Trajectory
+
+FIELDS = ("observations", "actions")
+
+
+class DataError(ValueError):
+    """A data file is missing, damaged or not what it says; the message names the file and the field."""
+
+
+class Rows(NamedTuple):
+    """Behaviour in the environment's units, one unbroken run a lane."""
+
+    observations: Float[np.ndarray, "lanes steps o"]
+    actions: Float[np.ndarray, "lanes steps a"]
+
+    def split(self, held_out: float) -> "tuple[Rows, Rows]":
+        """(training lanes, held-out lanes): the last `held_out` share of lanes, at least one, is held out."""
+        cut = len(self.observations) - max(1, round(held_out * len(self.observations)))
+        return Rows(self.observations[:cut], self.actions[:cut]), Rows(self.observations[cut:], self.actions[cut:])
+
+
+def save(path: Path, rows: Rows, description: dict[str, Any]) -> str:
+    """Write ``path`` (.npz) and its description beside it, the data first, each in one move. Returns the digest."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: np.asarray(value, np.float32) for name, value in rows._asdict().items()})
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    shapes = {name: list(value.shape) for name, value in rows._asdict().items()}
+    text = json.dumps(description | {"shapes": shapes, "sha256": digest}, indent=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for target, data in ((path, content), (path.with_suffix(".json"), text.encode())):
+        part = target.with_name(target.name + ".part")
+        part.write_bytes(data)
+        part.replace(target)
+    return digest
+
+
+def load(path: Path) -> tuple[Rows, dict[str, Any]]:
+    """Read and check a data set; returns (rows, description).
+
+    Raises:
+        DataError: naming the file and the field, if either file is missing, truncated or altered, or if a field is
+            missing, of another shape than described, or holds NaN or infinity.
+    """
+    sidecar = path.with_suffix(".json")
+    for file in (path, sidecar):
+        if not file.exists():
+            raise DataError(f"{file}: no such file")
+    try:
+        description = json.loads(sidecar.read_text())
+        shapes = {name: tuple(description["shapes"][name]) for name in FIELDS}
+        digest = description["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{sidecar}: not a description of a data set ({error!r})") from error
+    content = path.read_bytes()
+    rows = read_fields(path, content)
+    for name, value in rows._asdict().items():
+        if value.shape != shapes[name]:
+            raise DataError(f"{path}: field {name!r} has shape {list(value.shape)}, described as {list(shapes[name])}")
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise DataError(f"{path}: altered since it was written: its sha256 differs from that in {sidecar.name}")
+    return rows, description
+
+
+def read_fields(path: Path, content: bytes) -> Rows:
+    """The arrays of an .npz file's content, each checked by itself; `path` is named in errors. Raises DataError."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            missing = [name for name in FIELDS if name not in archive.files]
+            if missing:
+                raise DataError(f"{path}: field {missing[0]!r} is missing; found {sorted(archive.files)}")
+            fields = {name: archive[name] for name in FIELDS}
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: truncated or not an .npz file ({error})") from error
+    for name, value in fields.items():
+        if value.ndim != 3 or value.dtype != np.float32:
+            raise DataError(f"{path}: field {name!r} must be float32 [lanes, steps, entries], got {value.dtype} {list(value.shape)}")
+        if not np.isfinite(value).all():
+            lane, step, _ = np.argwhere(~np.isfinite(value))[0]
+            raise DataError(f"{path}: field {name!r} holds NaN or infinity, first at lane {lane}, step {step}")
+    if fields["observations"].shape[:2] != fields["actions"].shape[:2]:
+        shapes = [list(value.shape) for value in fields.values()]
+        raise DataError(f"{path}: fields 'observations' and 'actions' differ in lanes or steps: {shapes}")
+    return Rows(**fields)
+
+
+def from_d4rl(path: Path) -> Rows:
+    """One long lane from a D4RL HDF5 file, keys ``observations`` and ``actions``; needs the `data` extra (h5py).
+
+    Raises:
+        DataError: if the file or a field is missing.
+    """
+    import h5py
+
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+    with h5py.File(path, "r") as file:
+        for name in FIELDS:
+            if name not in file:
+                raise DataError(f"{path}: field {name!r} is missing; found {sorted(file)}")
+        return Rows(*(np.asarray(file[name], np.float32)[None] for name in FIELDS))
+
+
+@struct.dataclass
+class Windows:
+    """All windows of `horizon` steps in normalised rows ``[lanes, steps, d]``, on the device."""
+
+    rows: Float[Array, "lanes steps d"]
+    horizon: int = struct.field(pytree_node=False)
+
+    @classmethod
+    def of(cls, rows: Rows, codec: Codec, horizon: int) -> "Windows":
+        """Normalise and place on the device. Raises DataError if a lane is shorter than the horizon."""
+        if rows.observations.shape[1] < horizon:
+            raise DataError(f"lanes of {rows.observations.shape[1]} steps are shorter than the horizon {horizon}")
+        trajectory = Trajectory(jnp.asarray(rows.observations), jnp.asarray(rows.actions))
+        return cls(codec.encode(trajectory), horizon)
+
+    def draw(self, key: PRNGKey) -> Float[Array, "h d"]:
+        """One window, uniform over lanes and first steps."""
+        lanes, steps, dim = self.rows.shape
+        key_lane, key_step = jax.random.split(key)
+        lane = jax.random.randint(key_lane, (), 0, lanes)
+        first = jax.random.randint(key_step, (), 0, steps - self.horizon + 1)
+        return jax.lax.dynamic_slice(self.rows, (lane, first, 0), (1, self.horizon, dim))[0]
+
+    def draws(self, key: PRNGKey, count: int) -> Float[Array, "n h d"]:
+        """`count` windows, independently drawn."""
+        return jax.vmap(self.draw)(jax.random.split(key, count))

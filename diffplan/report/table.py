@@ -1,0 +1,104 @@
+"""The results as a table: each arm at its best strength (by gold of the plan) and at its largest."""
+
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from diffplan.report import style
+from diffplan.report.load import read_run
+from diffplan.report.summary import Band, Curve, curves
+
+HEADER = (
+    *("way of pushing", "strength", "proxy", "gold of the plan", "by its own actions", "followed by a controller"),
+    *("plans through walls", "path KL", "distance to data", "seconds a plan"),
+)
+SHORT = (
+    "",
+    "at",
+    "proxy",
+    "gold of\nthe plan",
+    "acted",
+    "tracked",
+    "in\nwalls",
+    "path\nKL",
+    "off\ndata",
+    "s per\nplan",
+)
+"""The same columns for a terminal of 80 characters."""
+
+
+def show(run_dir: Path | str, console: Console | None = None) -> None:
+    """Prints the table in the terminal."""
+    found = curves(read_run(run_dir))
+    table = Table(*SHORT, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+    for column in table.columns:
+        column.justify, column.no_wrap = ("left" if column is table.columns[0] else "right"), True
+    for i, curve in enumerate(found.values()):
+        if i:
+            table.add_section()
+        for line in rows(curve):
+            table.add_row(*line)
+    dials = {curve.dial: style.look(arm).label for arm, curve in reversed(found.items()) if len(curve.strengths) > 1}
+    console = console or Console()
+    console.print(table)
+    words = "; ".join(f"{dial} ({label}, …)" for dial, label in reversed(dials.items()))
+    console.print(f"\nat: {words}. {notes(found)}", style="dim", highlight=False)
+
+
+def markdown(run_dir: Path | str) -> str:
+    """The same table for a README."""
+    found = curves(read_run(run_dir))
+    lines = [_with_dial(line, curve.dial) for curve in found.values() for line in rows(curve)]
+    rule = ("---", *("--:" for _ in HEADER[1:]))
+    return "\n".join([*("| " + " | ".join(line) + " |" for line in (HEADER, rule, *lines)), "", notes(found)])
+
+
+def notes(found: dict[str, Curve]) -> str:
+    """What the numbers are: how many seeds and plans, units, intervals, and what was left out."""
+    seeds = _span({int(n) for curve in found.values() for n in curve.seeds + curve.dropped})
+    seeds += " seed" if seeds == "1" else " seeds"
+    plans = _span({int(n) for curve in found.values() for n in curve.plans})
+    text = (
+        f"Each arm at the strength with its best gold, and at its largest. Means over {seeds}, {plans} plans in "
+        "all; ± the 95 % interval over seeds. Proxy in standard deviations of the data, gold in steps, path KL in nats."
+    )
+    left = [f"{curve.dropped.sum()} of {style.look(arm).label}" for arm, curve in found.items() if curve.dropped.any()]
+    return text + (f" Batches without one finite plan, left out: {', '.join(left)}." if left else "")
+
+
+def rows(curve: Curve) -> list[tuple[str, ...]]:
+    """The lines of one arm; only the first carries its name."""
+    chosen = sorted({curve.best, len(curve.strengths) - 1})
+    return [_line(curve, k, style.look(curve.arm).label if k == chosen[0] else "") for k in chosen]
+
+
+def _line(curve: Curve, k: int, name: str) -> tuple[str, ...]:
+    value = {column: float(band.value[k]) for column, band in curve.bands.items()}
+    return (
+        name,
+        f"{curve.strengths[k]:g}" if len(curve.strengths) > 1 else "–",
+        style.plain(value["proxy"]),
+        f"{style.plain(value['gold_plan'])}{_interval(curve.bands['gold_plan'], k)}",
+        style.plain(value["gold_actions"]),
+        style.plain(value["gold_tracked"]),
+        style.percent(value["segments_in_wall"]),
+        style.short(value["path_kl"]),
+        style.short(value["data_distance"]),
+        style.short(value["seconds"]),
+    )
+
+
+def _with_dial(line: tuple[str, ...], dial: str) -> tuple[str, ...]:
+    name, strength, *rest = line
+    return (name, strength if strength == "–" else f"{dial} {strength}", *rest)
+
+
+def _interval(band: Band, k: int) -> str:
+    half = (band.high[k] - band.low[k]) / 2
+    return f" ± {half:.1f}" if half == half else ""
+
+
+def _span(numbers: set[int]) -> str:
+    return f"{min(numbers)}" if len(numbers) == 1 else f"{min(numbers)} to {max(numbers)}"

@@ -1,0 +1,209 @@
+"""What surrounds a run: its directory, its stages, progress, metrics, and the command line's manners."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar
+
+import rich.console
+import rich.progress
+
+Config = TypeVar("Config")
+console = rich.console.Console(highlight=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """One plain line to the user."""
+    console.print(line, markup=False)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON in one move, so that a reader never meets half a file."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(path)
+
+
+def plain(config: Any) -> Any:
+    """A dataclass as JSON would give it back: dicts, lists, strings, numbers."""
+    return json.loads(json.dumps(dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config, default=str))
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that numbers depend on."""
+    names = ("diffplan", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, as hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One step of a run, in its own directory: done once, and then reused as long as nothing it depends on changes.
+
+    A stage is done when `stage.json` stands in its directory, written last, with the configuration that it was made from and
+    the digests of its files. A stage made from another configuration is moved aside, never overwritten.
+    """
+
+    directory: Path
+    config: Mapping[str, Any]
+
+    @property
+    def _record(self) -> Path:
+        return self.directory / "stage.json"
+
+    def ready(self) -> bool:
+        """Whether it is done and sound; if not, its directory is ready to work in and what happened is said."""
+        begun = self.directory / "config.json"
+        if begun.exists() and (difference := _difference(_read(begun), plain(self.config))):
+            aside = _free_name(self.directory)
+            self.directory.rename(aside)
+            say(f"{self.directory}: {difference}; what was there is kept in {aside.name}")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if not begun.exists():
+            write_json(begun, plain(self.config))
+        if not self._record.exists():
+            return False
+        for name, digest in (_read(self._record) or {"files": {"stage.json": ""}})["files"].items():
+            file = self.directory / name
+            if not file.exists() or file_digest(file) != digest:
+                say(f"{file}: {'missing' if not file.exists() else 'damaged (its sha256 has changed)'}; making it again")
+                self._record.unlink()
+                return False
+        return True
+
+    def finish(self, *files: str, **info: Any) -> None:
+        """Mark it done: record the digests of its files, and whatever else is worth keeping."""
+        digests = {name: file_digest(self.directory / name) for name in files}
+        write_json(self._record, {"files": digests, "info": info, "versions": versions()})
+
+    def info(self) -> dict[str, Any]:
+        """What `finish` was told."""
+        return json.loads(self._record.read_text())["info"]
+
+    def identity(self) -> str:
+        """A digest of the configuration and files, for the stages that build on this one."""
+        record = json.loads(self._record.read_text())
+        return hashlib.sha256(json.dumps([plain(self.config), record["files"]], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        return None
+
+
+def _difference(old: Any, new: dict[str, Any]) -> str | None:
+    """The first field in which two configurations differ, in words; None if they are equal."""
+    if not isinstance(old, dict):
+        return "config.json is damaged"
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            if inner := _difference(before, after):
+                return f"{name}.{inner}"
+        elif before != after:
+            return f"{name} was {before!r} and is now {after!r}"
+    return None
+
+
+def _free_name(directory: Path) -> Path:
+    number = 1
+    while (aside := directory.with_name(f"{directory.name}.old-{number}")).exists():
+        number += 1
+    return aside
+
+
+class Metrics:
+    """`metrics.jsonl`: one JSON object a line, appended and flushed; the record that plots read."""
+
+    def __init__(self, path: Path, *sinks: Callable[[int, Mapping[str, float]], None]):
+        self.path, self.sinks, self.began = path, sinks, time.time()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line, and pass it on to every sink."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, "seconds": round(time.time() - self.began, 2), **values}) + "\n")
+        for sink in self.sinks:
+            sink(step, values)
+
+
+class Progress:
+    """A progress bar on a terminal; in a log, a plain line every ten seconds and one at the end."""
+
+    def __init__(self, name: str, total: int, done: int = 0):
+        self.name, self.total, self.done, self.first = name, total, done, done
+        self.began = self.spoke = time.monotonic()
+        self.note = ""
+        columns = ("{task.description:<22}", rich.progress.BarColumn(), "{task.completed}/{task.total}  {task.fields[note]}")
+        self.bar = rich.progress.Progress(*columns, rich.progress.TimeRemainingColumn(), console=console)
+        self.task = self.bar.add_task(name, total=total, completed=done, note="")
+
+    def __enter__(self) -> "Progress":
+        if console.is_terminal:
+            self.bar.start()
+        return self
+
+    def advance(self, count: int, **values: float) -> None:
+        """`count` more units are done; `values` are shown beside the rate."""
+        self.done += count
+        rate = (self.done - self.first) / max(time.monotonic() - self.began, 1e-9)
+        self.note = "  ".join([*(f"{key} {value:.4g}" for key, value in values.items()), f"{rate:.3g} steps/s"])
+        if console.is_terminal:
+            self.bar.update(self.task, advance=count, note=self.note)
+        elif time.monotonic() - self.spoke > 10:
+            self.spoke = time.monotonic()
+            say(f"{self.name}: {self.done}/{self.total}  {self.note}  {(self.total - self.done) / rate:.0f} s left")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if console.is_terminal:
+            self.bar.stop()
+        elif kind is None and self.done > self.first:
+            say(f"{self.name}: {self.done}/{self.total}  {self.note}  done in {time.monotonic() - self.began:.1f} s")
+
+
+def fail(line: str) -> NoReturn:
+    """One line on standard error, exit code 2."""
+    sys.stderr.write(f"error: {line}\n")
+    raise SystemExit(2)
+
+
+def command(main: Callable[[Config], None], config: type[Config] | Any, presets: Mapping[str, tuple[str, Config]] | None = None) -> None:
+    """Run `main` on a configuration read from the command line, with errors as one line and exit code 2.
+
+    Wrong flags and values are tyro's to report, with a hint; a configuration that refuses its values, or a file that is not
+    what it should be, is reported by the line its ValueError carries.
+    """
+    import tyro
+
+    description = sys.modules[main.__module__].__doc__
+    try:
+        if presets is None:
+            parsed = tyro.cli(config, description=description)
+        else:
+            parsed = tyro.extras.overridable_config_cli(dict(presets), description=description)
+        main(parsed)
+    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+        if os.environ.get("DIFFPLAN_TRACE"):
+            raise
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("interrupted; run the same command again to go on from here")
+
+
+def remove(directory: Path) -> None:
+    """Delete a directory if it exists."""
+    shutil.rmtree(directory, ignore_errors=True)

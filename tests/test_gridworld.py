@@ -1,0 +1,71 @@
+"""Generated levels by flood fill, the tables against the drawing and against the environment itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from envs import base, gridworld, layout
+
+
+@pytest.mark.parametrize("density", [0.0, 0.2, 0.4, 0.99])
+def test_generated_levels_are_connected_and_repeatable(density):
+    for seed in range(10):
+        world = gridworld.generate(seed, 7, 10, density)
+        assert world == gridworld.generate(seed, 7, 10, density)
+        assert sum(row.count("G") for row in world.rows) == 1
+        assert world.walls.shape == (7, 10)
+        found, todo = set(), [tuple(world.cells[0])]
+        while todo:
+            i, j = todo.pop()
+            if (i, j) not in found and not world.walls[i, j]:
+                found.add((i, j))
+                todo += [(i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)]
+        assert len(found) == len(world.cells)
+        share = 1 - len(found) / 40
+        assert share == pytest.approx(int(density * 40) / 40) if density <= 0.2 else share <= density
+    assert len({gridworld.generate(seed, 7, 10, 0.2).rows for seed in range(10)}) == 10
+
+
+def test_generator_says_what_is_wrong():
+    with pytest.raises(ValueError, match="at least 3 x 3 tiles, got 2 x 5"):
+        gridworld.generate(0, 2, 5, 0.1)
+    with pytest.raises(ValueError, match=r"density is a share in \[0, 1\), got 1.0"):
+        gridworld.generate(0, 5, 5, 1.0)
+    with pytest.raises(ValueError, match="slip is a probability, got 2"):
+        gridworld.Gridworld.from_text("###\n#G#\n###", slip=2.0)
+
+
+def test_tables_by_hand():
+    world = gridworld.Gridworld.from_text("####\n#OG#\n#O##\n####", slip=0.5)
+    np.testing.assert_array_equal(world.cells, [[1, 1], [1, 2], [2, 1]])
+    np.testing.assert_array_equal(world.next_cell, [[0, 0, 2, 0, 1], [1, 1, 1, 0, 1], [2, 0, 2, 2, 2]])
+    np.testing.assert_allclose(world.law[0, 4], [0.3, 0.6, 0.1])
+    np.testing.assert_array_equal(layout.hops(world.next_cell), [[0, 1, 1], [1, 0, 2], [1, 2, 0]])
+    assert world.reward(jnp.array([1.0, 2.0]), jnp.zeros(5)) == 1
+    assert world.reward(jnp.array([1.0, 1.0]), jnp.zeros(5)) == 0
+
+
+def test_unreachable_cells_are_marked():
+    world = gridworld.Gridworld.from_text("#####\n#O#G#\n#####")
+    np.testing.assert_array_equal(layout.hops(world.next_cell), [[0, -1], [-1, 0]])
+
+
+@pytest.mark.parametrize("slip", [0.0, 0.4])
+def test_steps_follow_the_tables(slip, key):
+    world = gridworld.Gridworld(gridworld.FOUR_ROOMS.rows, slip)
+    np.testing.assert_allclose(world.law.sum(axis=-1), 1)
+    cell, move, draws = 31, 4, 4000
+    start = gridworld.State(jnp.int32(cell), jnp.int32(0))
+    step = jax.jit(jax.vmap(lambda k: world.step(k, start, jax.nn.one_hot(move, 5))[0].cell))
+    counts = np.bincount(step(jax.random.split(key, draws)), minlength=len(world.cells)) / draws
+    law = world.law[cell, move]
+    assert (np.abs(counts - law) <= 4 * np.sqrt(law * (1 - law) / draws)).all()
+
+
+def test_walls_hold(key):
+    """10,000 random moves never leave the free cells, and reach all of them."""
+    world = gridworld.generate(3, 6, 6, 0.3)
+    actions = jax.random.uniform(key, (10_000, 5))
+    places = jax.jit(lambda s, a: base.rollout(world, key, s, a).observation)(world.reset(key), actions)
+    assert {tuple(p) for p in np.array(places, int)} == {tuple(c) for c in world.cells}

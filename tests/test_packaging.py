@@ -1,0 +1,118 @@
+"""What is published: no address of a registry or of a machine, exact pins, and a wheel that holds both packages."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CORE = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
+EXTRAS = {
+    name: [Requirement(line) for line in lines] for name, lines in PROJECT["project"]["optional-dependencies"].items()
+}
+PYTHONS = ("3.11", "3.12", "3.13")
+
+# Written so that this file does not match itself.
+REGISTRIES = re.compile(r"py[p]i\.org|python[h]osted|npm[j]s\.(org|com)|ana[c]onda\.(org|com)|index[-_]ur[l]\s*=", re.I)
+MACHINES = re.compile(r"(?<![\w.~})-])/(work|root|tmp|home|Users)(?=/|\s|['\"`:;,)]|$)", re.M)
+LOCKS = re.compile(r"(^|/)(uv|poetry|pdm|pixi|Pipfile|package-lock|pylock.*)\.(lock|json|toml)$")
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins() -> list[Requirement]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def texts() -> dict[str, str]:
+    """Every text file that is tracked, or would be after `git add --all`."""
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("not a git checkout")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
+    found = {}
+    for name in filter(None, names):
+        data = (ROOT / name).read_bytes() if (ROOT / name).is_file() else b""
+        try:
+            found[name] = data.decode()
+        except UnicodeDecodeError:  # a picture or an array
+            continue
+    return found
+
+
+@pytest.mark.parametrize("pattern", [REGISTRIES, MACHINES], ids=["registry", "machine"])
+def test_no_address_is_published(texts: dict[str, str], pattern: re.Pattern[str]) -> None:
+    hits = {name: match.group() for name, text in texts.items() if (match := pattern.search(text))}
+    assert hits == {}
+
+
+def test_no_lock_file_is_published(texts: dict[str, str]) -> None:
+    assert [name for name in texts if LOCKS.search(name)] == []
+
+
+def test_the_patterns_find_what_they_should() -> None:
+    slash, host = "/", ".".join(["pypi", "org"])
+    assert REGISTRIES.search(f"https://{host}/simple")
+    for text in ("work/main", "root", "tmp/x.npz", "home/me/runs"):
+        assert MACHINES.search(f"see '{slash}{text}'")
+    for text in ("the framework/root of x", "runs/work/a", "$HOME/tmp/x", "homework", "and/or"):
+        assert not MACHINES.search(text)
+
+
+def test_every_pin_is_exact() -> None:
+    for pin in pins():
+        assert [spec.operator for spec in pin.specifier] == ["=="], pin
+        assert "*" not in str(pin.specifier), pin
+        assert pin.url is None, pin
+        assert not pin.extras, pin
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_what_we_install_is_pinned_once_and_above_its_floor(python: str) -> None:
+    here = {"python_version": python, "python_full_version": f"{python}.0"}
+    pinned: dict[str, list[str]] = {}
+    for pin in pins():
+        if pin.marker is None or pin.marker.evaluate(here):
+            pinned.setdefault(canonical(pin.name), []).extend(spec.version for spec in pin.specifier)
+    assert {name: versions for name, versions in pinned.items() if len(versions) > 1} == {}
+    backend = [Requirement(line) for line in PROJECT["build-system"]["requires"]]
+    for requirement in [*CORE, *EXTRAS["dev"], *backend]:
+        assert canonical(requirement.name) in pinned, f"run `make constraints`: no pin for {requirement.name}"
+        assert requirement.specifier.contains(pinned[canonical(requirement.name)][0]), requirement
+
+
+def test_accelerator_extras_repeat_the_floor_of_jax() -> None:
+    floor = next(r.specifier for r in CORE if r.name == "jax")
+    assert any(spec.operator == ">=" for spec in floor)
+    for extra in ("cuda12", "cuda13", "tpu"):
+        (requirement,) = EXTRAS[extra]
+        assert (requirement.name, requirement.extras, requirement.specifier) == ("jax", {extra}, floor)
+
+
+def test_heavy_packages_come_only_with_their_extra() -> None:
+    assert [name for name, lines in EXTRAS.items() if "torch" in {r.name for r in lines}] == ["bench"]
+    assert not {r.name for r in CORE} & {r.name for lines in EXTRAS.values() for r in lines} - {"jax"}
+    assert "torch" not in {pin.name for pin in pins()}
+
+
+def test_the_wheel_holds_both_packages_and_nothing_else(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    version = PROJECT["project"]["version"]
+    assert {name.split("/")[0] for name in names} == {"diffplan", "envs", f"diffplan-{version}.dist-info"}
+    sources = {str(p.relative_to(ROOT)) for package in ("diffplan", "envs") for p in (ROOT / package).rglob("*.py")}
+    assert sources <= names
