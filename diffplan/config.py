@@ -93,16 +93,16 @@ class NoiseConfig:
 class PriorConfig:
     """The diffusion model of behaviour."""
 
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=6000))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3000, batch=64, learning_rate=2e-3))
     network: Literal["mixer", "unet"] = "mixer"
     """mixer: patched MLP-mixer, fast on CPU; unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M)."""
     horizon: int = 96
     """Steps of a plan; the mixer's patch, or 4 for the unet, must divide it."""
-    width: int = 256
+    width: int = 128
     """Mixer: width of a token."""
-    depth: int = 4
+    depth: int = 3
     """Mixer: number of blocks."""
-    patch: int = 24
+    patch: int = 8
     """Mixer: steps to a token."""
     goal_fraction: float = 0.1
     """Share of training windows whose last observation is kept clean too, so that goals can be pinned."""
@@ -120,7 +120,7 @@ class PriorConfig:
 class ProxyConfig:
     """The learned rewards: regression, classifier and clean regression, fitted on the same labels."""
 
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=1500))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=1500, batch=64))
     labels: int = 1000
     """N, the number of labelled windows."""
     quantile: float = 0.9
@@ -148,3 +148,61 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         require(self.steps >= 2, "sampler.steps", self.steps, "at least 2")
+
+
+@dataclass(frozen=True)
+class ArmsConfig:
+    """The strengths of every arm, weakest first. They are traced: more of them cost time, never a recompilation."""
+
+    guided: tuple[float, ...] = (0, 1, 3, 10, 20, 30, 60, 100, 300, 1000)
+    """Guidance scales for the noise-conditioned regression, per standard deviation of the return."""
+    guided_classifier: tuple[float, ...] = (0, 1, 3, 10, 30, 100, 300, 1000)
+    """Guidance scales for the noise-conditioned classifier."""
+    guided_plugin: tuple[float, ...] = (0, 0.3, 1, 3, 10, 30, 100, 300)
+    """Guidance scales for the clean reward of the denoised plan."""
+    guided_raw: tuple[float, ...] = (0, 0.3, 1, 3, 10, 30, 100, 300)
+    """Guidance scales for the clean reward of the noisy plan."""
+    best_of_n: tuple[int, ...] = (1, 2, 3, 4, 8, 16, 32, 64)
+    """Numbers of plans to pick the best of; the largest sets the cost."""
+    ascent: tuple[int, ...] = (0, 3, 10, 30, 100, 200, 400, 800)
+    """Gradient steps, on the noise-conditioned and on the clean regression; the largest sets the cost."""
+    ascent_rate: float = 1.0
+    """Length of an ascent step, in squared standard deviations of the data."""
+
+    def __post_init__(self) -> None:
+        for name in ("guided", "guided_classifier", "guided_plugin", "guided_raw", "best_of_n", "ascent"):
+            values = getattr(self, name)
+            low = 1 if name == "best_of_n" else 0
+            sound = len(values) > 0 and all(a < b for a, b in zip(values, values[1:], strict=False)) and values[0] >= low
+            require(sound, f"arms.{name}", values, f"strictly increasing numbers from {low} up")
+        require(self.ascent_rate > 0, "arms.ascent_rate", self.ascent_rate, "more than 0")
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """One comparison: every arm at all its strengths, on the same data, prior, proxies and starts."""
+
+    run: Path = Path("runs/demo")
+    """Directory of the run. What is finished in it is reused; what was made with other settings is kept aside."""
+    data: DataConfig = field(default_factory=DataConfig)
+    gold: GoldConfig = field(default_factory=GoldConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    proxy: ProxyConfig = field(default_factory=ProxyConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    arms: ArmsConfig = field(default_factory=ArmsConfig)
+    seeds: int = 4
+    """Repetitions, each with its own starts and noise; intervals are over them."""
+    plans: int = 64
+    """Plans per arm, strength and seed."""
+    reference: int = 4096
+    """Data windows that returns, proxies and distances are compared with."""
+    seed: int = 0
+    """Seed of the starts and of all sampling noise."""
+
+    def __post_init__(self) -> None:
+        require(self.seeds >= 1, "seeds", self.seeds, "at least 1")
+        require(self.plans >= 2, "plans", self.plans, "at least 2 (diversity is over pairs)")
+        require(self.reference >= 2, "reference", self.reference, "at least 2")
+        steps = self.data.rows // self.data.lanes
+        require(steps > self.prior.horizon, "data.rows", self.data.rows, f"more than data.lanes * prior.horizon ({self.data.lanes * self.prior.horizon})")

@@ -53,8 +53,12 @@ class Proxy:
         output = self.output(x, sigma)
         return output if self.kind == "regression" else jax.nn.log_sigmoid(output)
 
+    def reward(self, x: Float[Array, "h d"]) -> Scalar:
+        """The learned reward of a clean plan: the energy at the level of clean plans."""
+        return self(x, jnp.asarray(CLEAN))
+
     def score(self, x: Float[Array, "h d"]) -> Scalar:
-        """The proxy of a clean plan, in standard deviations of the data from its mean."""
+        """The output on a clean plan, in standard deviations of the data from its mean: what tables call the proxy."""
         return (self.output(x, jnp.asarray(CLEAN)) - self.centre) / self.spread
 
 

@@ -144,8 +144,8 @@ class Metrics:
 class Progress:
     """A progress bar on a terminal; in a log, a plain line every ten seconds and one at the end."""
 
-    def __init__(self, name: str, total: int, done: int = 0):
-        self.name, self.total, self.done, self.first = name, total, done, done
+    def __init__(self, name: str, total: int, done: int = 0, unit: str = "steps"):
+        self.name, self.total, self.done, self.first, self.unit = name, total, done, done, unit
         self.began = self.spoke = time.monotonic()
         self.note = ""
         columns = ("{task.description:<22}", rich.progress.BarColumn(), "{task.completed}/{task.total}  {task.fields[note]}")
@@ -161,7 +161,7 @@ class Progress:
         """`count` more units are done; `values` are shown beside the rate."""
         self.done += count
         rate = (self.done - self.first) / max(time.monotonic() - self.began, 1e-9)
-        self.note = "  ".join([*(f"{key} {value:.4g}" for key, value in values.items()), f"{rate:.3g} steps/s"])
+        self.note = "  ".join([*(f"{key} {value:.4g}" for key, value in values.items()), f"{rate:.3g} {self.unit}/s"])
         if console.is_terminal:
             self.bar.update(self.task, advance=count, note=self.note)
         elif time.monotonic() - self.spoke > 10:

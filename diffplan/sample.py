@@ -88,6 +88,11 @@ def dpmpp_2m(denoise: Denoise, x, sigma, sigma_next, past: Past) -> tuple[Propos
     return Proposal(mean, jnp.zeros(())), Past(denoised, sigma)
 
 
+def evaluations(step: Step, levels: int) -> int:
+    """How often `sample` evaluates the denoiser on a grid of `levels`."""
+    return 2 * levels - 1 if step is heun else levels
+
+
 def sample(
     key: PRNGKey,
     denoise: Denoise,

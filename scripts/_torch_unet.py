@@ -1,10 +1,13 @@
 """The temporal U-Net of `diffplan.models.temporal_unet` in eager PyTorch, as its peers run it; used by `bench.py` only.
 
-It is written from the same description (Janner et al. 2022) with `torch.nn` layers on ``x[n, d, h]``, and its submodules
+It is written from the same description (Janner et al. 2022) with `torch.nn` layers on ``x[n, d, h]``. Its submodules
 carry the names of ours, so that `load` can copy our weights into it. Given the same input both give the same output.
+Its sampler and training step are those of `diffplan.sample.ancestral` and `diffplan.denoise.loss`, with data of unit
+standard deviation: D(x, sigma) = x / v + sigma / sqrt(v) F(x / sqrt(v), log(sigma) / 4), v = sigma^2 + 1.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -83,6 +86,34 @@ class TorchUNet(nn.Module):
         for level in self.up:
             x, _ = level(torch.cat([x, skips.pop()], dim=1), e)
         return self.out(self.last(x)).transpose(1, 2)
+
+
+def denoise(network: TorchUNet, x: Tensor, sigma: Tensor) -> Tensor:
+    """D(x, sigma) for ``x[n, h, d]`` and ``sigma[n]``."""
+    variance = (sigma**2 + 1)[:, None, None]
+    return x / variance + sigma[:, None, None] / variance.sqrt() * network(x / variance.sqrt(), sigma.log() / 4)
+
+
+@torch.inference_mode()
+def ancestral(network: TorchUNet, sigmas: Sequence[float], shape: tuple[int, int, int]) -> Tensor:
+    """Plans by the ancestral sampler, one network evaluation per level."""
+    x = sigmas[0] * torch.randn(shape)
+    for sigma, sigma_next in pairwise(sigmas):
+        shrink = 1 - (sigma_next / sigma) ** 2
+        x = x + shrink * (denoise(network, x, torch.full(shape[:1], sigma)) - x)
+        x = x + sigma_next * shrink**0.5 * torch.randn(shape)
+    return denoise(network, x, torch.full(shape[:1], sigmas[-1]))
+
+
+def train_step(network: TorchUNet, optimiser: torch.optim.Optimizer, x0: Tensor) -> float:
+    """One update on the windows ``x0[n, h, d]``, each at a noise level of its own, log sigma ~ N(-0.4, 1.4^2)."""
+    sigma = torch.exp(-0.4 + 1.4 * torch.randn(len(x0)))
+    estimate = denoise(network, x0 + sigma[:, None, None] * torch.randn_like(x0), sigma)
+    loss = (((estimate - x0) ** 2).mean(dim=(1, 2)) * (1 + sigma**2) / sigma**2).mean()
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
 
 
 def load(network: TorchUNet, params: Any) -> None:

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "guide": ("types", "codec", "noise", "denoise"),
     "sample": ("types", "codec", "noise", "denoise"),
     "smc": ("types", "codec", "noise", "denoise", "guide", "sample"),
-    "arms": ("types", "codec", "noise", "denoise", "guide", "sample", "smc"),
+    "arms": ("types", "codec", "noise", "denoise", "guide", "sample", "smc", "measure.pressure"),
     "learn": ("types", "codec", "noise", "denoise", "runtime", "config"),
     "report": ("measure.statistics",),
     "studies": (

@@ -18,7 +18,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from diffplan.denoise import CLEAN, NoiseLevels, noised, scaled
-from diffplan.learn.train import Problem
+from diffplan.learn.train import Task
 from diffplan.types import Apply, Params, PRNGKey, Scalar
 
 
@@ -63,8 +63,8 @@ def classifier_error(output: Scalar, target: Scalar) -> Scalar:
     return optax.sigmoid_binary_cross_entropy(output, target)
 
 
-def problem(apply: Apply, error: Callable[[Scalar, Scalar], Scalar], levels: NoiseLevels | None) -> Problem:
-    """(13) or (14) as a training problem on `Labelled` data; without `levels` the network sees clean plans alone.
+def task(apply: Apply, error: Callable[[Scalar, Scalar], Scalar], levels: NoiseLevels | None) -> Task:
+    """(13) or (14) as a training task on `Labelled` data; without `levels` the network sees clean plans alone.
 
     A network without noise conditioning is given the constant level `CLEAN`, at which its clean plans will be read.
     """
@@ -76,4 +76,4 @@ def problem(apply: Apply, error: Callable[[Scalar, Scalar], Scalar], levels: Noi
         x = x0 if levels is None else jnp.where(mask, x0, noised(key_noise, x0, sigma))
         return error(scaled(apply, params, x, jnp.where(mask, 0.0, sigma)), target), {"sigma": sigma}
 
-    return Problem(loss, lambda key, data: data.draw(key))
+    return Task(loss, lambda key, data: data.draw(key))

@@ -38,7 +38,7 @@ class TrainState:
     key: PRNGKey
 
 
-class Problem(NamedTuple):
+class Task(NamedTuple):
     """What is trained: a loss on one example, and how an example is drawn from the data. Both are pure."""
 
     loss: Loss
@@ -59,7 +59,7 @@ def start(key: PRNGKey, params: Params, config: TrainConfig) -> TrainState:
 
 
 def chunk(
-    problem: Problem, config: TrainConfig, state: TrainState, data: Any, steps: int
+    task: Task, config: TrainConfig, state: TrainState, data: Any, steps: int
 ) -> tuple[TrainState, Float[Array, "steps"]]:
     """`steps` updates in one scan; returns (state, loss of every step)."""
     update = optimiser(config).update
@@ -67,7 +67,7 @@ def chunk(
     def mean_loss(params: Params, key: PRNGKey) -> Scalar:
         def one(key: PRNGKey) -> Scalar:
             key_draw, key_loss = jax.random.split(key)
-            return problem.loss(params, key_loss, problem.draw(key_draw, data))[0]
+            return task.loss(params, key_loss, task.draw(key_draw, data))[0]
 
         return jnp.mean(jax.vmap(one)(jax.random.split(key, config.batch)))
 
@@ -83,7 +83,7 @@ def chunk(
 
 
 def fit(
-    problem: Problem, state: TrainState, data: Any, config: TrainConfig, checkpoints: Checkpoints, metrics: Metrics, name: str
+    task: Task, state: TrainState, data: Any, config: TrainConfig, checkpoints: Checkpoints, metrics: Metrics, name: str
 ) -> TrainState:
     """Train from `state`, or from the newest sound checkpoint, to `config.steps`; returns the final state.
 
@@ -94,7 +94,7 @@ def fit(
     """
     state = checkpoints.restore(state)
     # warm-up counts from step 0 of the run, whose losses may be compared; donation reuses the state's memory
-    run = jax.jit(partial(chunk, problem, config), static_argnames="steps", donate_argnums=0)
+    run = jax.jit(partial(chunk, task, config), static_argnames="steps", donate_argnums=0)
     with Progress(name, total=config.steps, done=int(state.step)) as progress:
         while (step := int(state.step)) < config.steps:
             steps = min(config.chunk, config.steps - step)

@@ -25,7 +25,6 @@ in equal ratios. EDM's ``c_noise = log(sigma) / 4`` lies within about [-1.6, 1.1
 which the frequencies of transformers were chosen, the slowest turning by a quarter radian over all noise levels.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -51,7 +50,7 @@ def mish(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
 
 
 def unfold(x: Float[Array, "h c"], width: int, stride: int = 1) -> Float[Array, "out kc"]:
-    """Row i holds ``x[stride * i + j - width // 2]`` for ``j = 0 .. width - 1``, side by side; zeros beyond the ends."""
+    """Row i holds ``x[stride * i + j - width // 2]``, j = 0 .. width - 1, side by side; beyond the ends stand zeros."""
     steps = x.shape[0]
     padded = jnp.pad(x, ((width // 2, width // 2), (0, 0)))
     return jnp.concatenate([padded[j : j + steps : stride] for j in range(width)], axis=1)

@@ -1,0 +1,108 @@
+"""What an arm is given, what it gives back, and the one signature that all arms have."""
+
+from typing import Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from diffplan.codec import Codec
+from diffplan.denoise import Edm
+from diffplan.guide import Proxy
+from diffplan.sample import Step
+from diffplan.types import Pins, PRNGKey
+
+
+@struct.dataclass
+class Problem:
+    """All that an arm may use. The gold reward is not in it. A pytree: parameters are traced, structure is static."""
+
+    denoise: Edm
+    """The prior."""
+    regression: Proxy
+    """Noise-conditioned regression of the return."""
+    classifier: Proxy
+    """Noise-conditioned classifier of a return in the top quantile."""
+    clean: Proxy
+    """Regression of the return that has only seen clean plans."""
+    codec: Codec
+    sigmas: Float[Array, "k"]
+    """The sampling grid."""
+    horizon: int = struct.field(pytree_node=False)
+    step: Step = struct.field(pytree_node=False)
+    """The sampler's step rule."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h, d) of a plan."""
+        return self.horizon, self.codec.mean.size
+
+    def pins(self, start: Float[Array, "o"]) -> Pins:
+        """A plan that begins at `start`, in environment units."""
+        return self.codec.pin(self.horizon, start)
+
+
+@struct.dataclass
+class Cost:
+    """Evaluations made for one plan of each strength, had that strength been run alone, ``[s]`` each.
+
+    A gradient counts as one evaluation of what it differentiates. env_steps: steps taken in an environment or its model.
+    """
+
+    network_evals: Float[Array, "s"]
+    proxy_evals: Float[Array, "s"]
+    env_steps: Float[Array, "s"]
+
+    @classmethod
+    def of(cls, strengths: Float[Array, "s"], network_evals: float | Array = 0.0, proxy_evals: float | Array = 0.0) -> "Cost":
+        """Broadcast numbers over the strengths; no environment steps."""
+        full = lambda value: jnp.broadcast_to(jnp.asarray(value, jnp.float32), strengths.shape)
+        return cls(full(network_evals), full(proxy_evals), full(0.0))
+
+
+@struct.dataclass
+class Plans:
+    """What an arm returns: plans for each strength and start, and what they cost.
+
+    x: normalised units. path_kl: nats, NaN where the arm has no noisy chain. exact_kl: nats, NaN where it is not known.
+    """
+
+    x: Float[Array, "s n h d"]
+    path_kl: Float[Array, "s n"]
+    exact_kl: Float[Array, "s"]
+    cost: Cost
+
+
+@runtime_checkable
+class Arm(Protocol):
+    """An optimiser of the learned reward, with one dial."""
+
+    @property
+    def name(self) -> str:
+        """As it stands in tables and figures."""
+        ...
+
+    @property
+    def dial(self) -> str:
+        """What its strength is, with its unit."""
+        ...
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """Weakest first; where it can, the weakest gives back the prior."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether all strengths are read from the run of the largest, so that it alone is paid for."""
+        ...
+
+    def proxy(self, problem: Problem) -> Proxy:
+        """The learned reward that it pushes, by whose score its plans are reported."""
+        ...
+
+    def __call__(
+        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
+    ) -> Plans:
+        """Plans for all strengths and starts at once; `key` is consumed. Called under jit."""
+        ...

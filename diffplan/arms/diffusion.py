@@ -1,0 +1,132 @@
+"""Arms that draw from the prior: as it is, guided by an energy, or by picking the best of n."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffplan import guide
+from diffplan.arms.base import Cost, Plans, Problem
+from diffplan.denoise import pinned
+from diffplan.guide import Proxy
+from diffplan.measure.pressure import best_of_n_kl
+from diffplan.sample import evaluations, sample
+from diffplan.types import Energy, Knobs, PRNGKey
+
+
+def regression(problem: Problem) -> Proxy:
+    """The noise-conditioned regression."""
+    return problem.regression
+
+
+def classifier(problem: Problem) -> Proxy:
+    """The noise-conditioned classifier."""
+    return problem.classifier
+
+
+def clean(problem: Problem) -> Proxy:
+    """The regression of clean plans."""
+    return problem.clean
+
+
+def plugin(problem: Problem) -> Energy:
+    """The clean reward of the denoised plan."""
+    return guide.plugin(problem.denoise, problem.clean.reward)
+
+
+def raw(problem: Problem) -> Energy:
+    """The clean reward of the noisy plan."""
+    return guide.raw(problem.clean.reward)
+
+
+def undefined(strengths: Float[Array, "s"]) -> Float[Array, "s"]:
+    """A quantity that an arm does not have."""
+    return jnp.full(strengths.shape, jnp.nan)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Plans from the prior alone: what every other arm is compared with."""
+
+    name: str = "prior"
+    dial: str = "none"
+    strengths: tuple[float, ...] = (0.0,)
+    shared: bool = False
+    proxy: Callable[[Problem], Proxy] = regression
+
+    def __call__(
+        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
+    ) -> Plans:
+        """The same plans whatever the strengths."""
+
+        def one(key: PRNGKey, start: Float[Array, "o"]) -> Float[Array, "h d"]:
+            return sample(key, pinned(problem.denoise, problem.pins(start)), problem.sigmas, problem.shape, problem.step)[0]
+
+        x = jax.vmap(one)(jax.random.split(key, len(starts)), starts)
+        x = jnp.broadcast_to(x[None], (len(strengths), *x.shape))
+        zero = jnp.zeros(x.shape[:2])
+        return Plans(x, zero, zero[:, 0], Cost.of(strengths, evaluations(problem.step, len(problem.sigmas))))
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Equation (3) with prior = 1: one sampler, all scales in one vmap; scale 0 is the prior, plan by plan."""
+
+    name: str
+    strengths: tuple[float, ...]
+    energy: Callable[[Problem], Energy] = regression
+    proxy: Callable[[Problem], Proxy] = regression
+    dial: str = "guidance scale"
+    shared: bool = False
+
+    def __call__(
+        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
+    ) -> Plans:
+        """Every scale uses the same noise, so that a plan can be followed from scale to scale."""
+        energy = self.energy(problem)
+
+        def one(key: PRNGKey, start: Float[Array, "o"], scale: Float[Array, ""]) -> tuple[Array, Array]:
+            pins = problem.pins(start)
+            guided = guide.guided(problem.denoise, energy, Knobs(scale, jnp.ones(())))
+            reference = pinned(problem.denoise, pins)
+            x, info = sample(key, pinned(guided, pins), problem.sigmas, problem.shape, problem.step, reference)
+            return x, info.path_kl
+
+        plans = jax.vmap(one, (0, 0, None))
+        keys = jax.random.split(key, len(starts))
+        x, path_kl = jax.vmap(plans, (None, None, 0))(keys, starts, strengths)
+        evals = evaluations(problem.step, len(problem.sigmas))
+        through_denoiser = 2 if self.energy is plugin else 1
+        return Plans(x, path_kl, undefined(strengths), Cost.of(strengths, through_denoiser * evals, evals))
+
+
+@dataclass(frozen=True)
+class BestOfN:
+    """The plan with the highest score among n from the prior; every n reads the first n of one pool."""
+
+    strengths: tuple[float, ...]
+    name: str = "best_of_n"
+    dial: str = "n"
+    shared: bool = True
+    proxy: Callable[[Problem], Proxy] = regression
+
+    def __call__(
+        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
+    ) -> Plans:
+        """The pool holds max(self.strengths) plans a start; `strengths` may be any numbers up to that."""
+        pool, prior = int(max(self.strengths)), Prior()
+        one_each = lambda key: prior(key, problem, starts, jnp.ones((1,))).x[0]
+        candidates = jax.lax.map(one_each, jax.random.split(key, pool))  # [pool n h d], one batch of starts at a time
+        score = jax.vmap(jax.vmap(self.proxy(problem).score))(candidates)
+
+        def best(n: Float[Array, ""]) -> Float[Array, "n h d"]:
+            within = (jnp.arange(pool) < n)[:, None]
+            index = jnp.argmax(jnp.where(within, score, -jnp.inf), axis=0)
+            return jax.vmap(lambda plans, i: plans[i], (1, 0))(candidates, index)
+
+        x = jax.vmap(best)(strengths)
+        evals = evaluations(problem.step, len(problem.sigmas))
+        cost = Cost.of(strengths, strengths * evals, strengths)
+        return Plans(x, jnp.full(x.shape[:2], jnp.nan), best_of_n_kl(strengths), cost)

@@ -1,0 +1,17 @@
+"""Returns: what a plan is worth."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffplan.types import Scalar, Trajectory
+
+RewardOfRow = Callable[[Float[Array, "o"], Float[Array, "a"]], Scalar]
+"""(observation, action) -> reward."""
+
+
+def plan_return(reward: RewardOfRow, trajectory: Trajectory) -> Scalar:
+    """The return of a plan as it is drawn: the reward summed over its rows, whether or not they can be executed."""
+    return jnp.sum(jax.vmap(reward)(trajectory.observations, trajectory.actions))

@@ -1,0 +1,187 @@
+"""The stages of a run, each in its own directory and each done once: data, prior, proxies.
+
+Every stage is a function of its configuration and of what it builds on. Called again, it reads back what it finds; a file
+or checkpoint that is damaged is named and made again, training from the newest sound checkpoint.
+"""
+
+from dataclasses import replace
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from diffplan import denoise, noise, runtime
+from diffplan.codec import Codec
+from diffplan.config import CompareConfig, DataConfig, GoldConfig, NoiseConfig, PriorConfig, ProxyConfig, TrainConfig
+from diffplan.denoise import CLEAN, Edm
+from diffplan.guide import Proxy
+from diffplan.learn import data as files
+from diffplan.learn import reward, train
+from diffplan.learn.checkpoint import Checkpoints, digest
+from diffplan.learn.data import Rows, Windows
+from diffplan.measure.returns import plan_return
+from diffplan.models import Mixer, TemporalUNet, Value, to_pure
+from diffplan.types import Apply, Params, PRNGKey
+from envs import experts, maze2d
+from envs.maze2d import Maze2d
+
+CHUNK = 250
+"""Steps simulated per compiled call; the first two time limits are burnt in, so that lanes start as in a long run."""
+
+
+class Behaviour(NamedTuple):
+    """What the data stage gives to the others."""
+
+    maze: Maze2d
+    codec: Codec
+    train: Windows
+    held_out: Windows
+    identity: str
+
+
+class Fitted(NamedTuple):
+    """A trained model and a digest of its parameters."""
+
+    model: Edm | Proxy
+    identity: str
+
+
+def environment(data: DataConfig, gold: GoldConfig) -> Maze2d:
+    """The maze with its gold reward.
+
+    Raises:
+        ValueError: if `data.maze` is neither a layout's name nor a readable drawing.
+    """
+    path = Path(data.maze)
+    maze = Maze2d.from_text(path.read_text()) if path.is_file() else maze2d.named(data.maze)
+    match gold.kind:
+        case "region":
+            return replace(maze, gold=maze2d.time_in_region(gold.centre, gold.radius))
+        case "goal":
+            return replace(maze, gold=maze2d.time_near_goal)
+        case "path":
+            return replace(maze, gold=maze2d.path_length)
+
+
+def make_rows(config: DataConfig, maze: Maze2d) -> Rows:
+    """Simulate the behaviour, in chunks with progress."""
+    steps, burn_in = config.rows // config.lanes, ceil(2 * maze.max_steps / CHUNK)
+    lane = experts.init(maze, jax.random.key(config.seed), config.lanes)
+    chunks = []
+    with runtime.Progress("data", total=config.lanes * steps) as progress:
+        for number in range(burn_in + ceil(steps / CHUNK)):
+            lane, rows = experts.advance(maze, lane, CHUNK, config.noise)
+            if number >= burn_in:
+                chunks.append((np.asarray(rows.observations), np.asarray(rows.actions)))
+                progress.advance(config.lanes * CHUNK)
+    return Rows(*(np.concatenate(parts, axis=1)[:, :steps] for parts in zip(*chunks, strict=True)))
+
+
+def make_data(run: Path, config: DataConfig, maze: Maze2d) -> tuple[Rows, str]:
+    """The data stage: ``RUN/data/rows.npz``; returns (rows, identity)."""
+    stage = runtime.Stage(run / "data", runtime.plain(config) | {"drawing": "\n".join(maze.rows)})
+    path = stage.directory / "rows.npz"
+    if stage.ready():
+        return files.load(path)[0], stage.identity()
+    rows = make_rows(config, maze)
+    files.save(path, rows, {"seed": config.seed, "config": stage.config, "versions": runtime.versions()})
+    stage.finish("rows.npz", "rows.json")
+    return files.load(path)[0], stage.identity()
+
+
+def behaviour(config: CompareConfig) -> Behaviour:
+    """Data, normaliser and windows."""
+    maze = environment(config.data, config.gold)
+    rows, identity = make_data(config.run, config.data, maze)
+    kept, held_out = rows.split(config.prior.held_out)
+    codec = Codec.fit(kept.observations, kept.actions)
+    horizon = config.prior.horizon
+    return Behaviour(maze, codec, Windows.of(kept, codec, horizon), Windows.of(held_out, codec, horizon), identity)
+
+
+def prior_network(key: PRNGKey, config: PriorConfig, dim: int) -> nnx.Module:
+    """The denoising network that a configuration names."""
+    match config.network:
+        case "mixer":
+            size = {"patch": config.patch, "width": config.width, "depth": config.depth}
+            return Mixer(config.horizon, dim, **size, rngs=nnx.Rngs(params=key))
+        case "unet":
+            return TemporalUNet(dim, rngs=nnx.Rngs(params=key))
+
+
+def pin_mask(windows: Windows, observation_dim: int, goal: Bool[Array, ""]) -> Bool[Array, "h d"]:
+    """The entries that are kept clean: the first observation, and the last if `goal`."""
+    entry = jnp.arange(windows.rows.shape[-1]) < observation_dim
+    step = jnp.arange(windows.horizon)
+    return ((step == 0) | (goal & (step == windows.horizon - 1)))[:, None] & entry[None]
+
+
+def train_stage(directory: Path, config: dict, task: train.Task, params: Params, data: object, setting: TrainConfig) -> Params:
+    """Train in a directory, or read back what was trained there; returns the averaged parameters."""
+    stage = runtime.Stage(directory, config)
+    stage.ready()
+    checkpoints = Checkpoints(directory / "checkpoints")
+    state = train.start(jax.random.key(setting.seed), params, setting)
+    metrics = runtime.Metrics(directory / "metrics.jsonl")
+    state = train.fit(task, state, data, setting, checkpoints, metrics, str(directory))
+    checkpoints.close()
+    stage.finish()
+    return state.ema
+
+
+def fit_prior(run: Path, config: PriorConfig, levels: NoiseConfig, data: Behaviour) -> Fitted:
+    """The prior stage: ``RUN/prior``."""
+    dim, o = data.train.rows.shape[-1], data.codec.observation_dim
+    apply, params = to_pure(prior_network(jax.random.key(config.train.seed), config, dim))
+    distribution = noise.LogUniform(levels.low, levels.high)
+
+    def loss(params: Params, key: PRNGKey, example: tuple) -> tuple:
+        return denoise.loss(key, Edm(params, apply), *example, distribution)
+
+    def draw(key: PRNGKey, windows: Windows) -> tuple:
+        key_window, key_goal = jax.random.split(key)
+        goal = jax.random.uniform(key_goal) < config.goal_fraction
+        return windows.draw(key_window), pin_mask(windows, o, goal)
+
+    settings = runtime.plain(config) | {"noise": runtime.plain(levels), "data": data.identity}
+    ema = train_stage(run / "prior", settings, train.Task(loss, draw), params, data.train, config.train)
+    return Fitted(Edm(ema, apply), digest(ema))
+
+
+def value_network(key: PRNGKey, config: ProxyConfig, horizon: int, dim: int) -> tuple[Apply, Params]:
+    """The network of all proxies, as (apply, params)."""
+    size = {"patch": config.patch, "width": config.width, "depth": config.depth}
+    return to_pure(Value(horizon, dim, **size, rngs=nnx.Rngs(params=key)))
+
+
+def labelled_windows(config: ProxyConfig, data: Behaviour) -> tuple[Float[Array, "n h d"], Float[Array, "n"]]:
+    """N training windows and their gold returns: all that the proxies learn of the gold reward."""
+    x = data.train.draws(jax.random.fold_in(jax.random.key(config.train.seed), 1), config.labels)
+    return x, gold_returns(data, x)
+
+
+def gold_returns(data: Behaviour, x: Float[Array, "n h d"]) -> Float[Array, "n"]:
+    """The gold return of each window."""
+    return jax.jit(jax.vmap(lambda x: plan_return(data.maze.reward, data.codec.decode(x))))(x)
+
+
+def fit_proxy(run: Path, kind: str, config: ProxyConfig, levels: NoiseConfig, data: Behaviour, gold: GoldConfig) -> Fitted:
+    """A proxy stage, ``RUN/proxy/KIND``: "regression", "classifier", or "clean" (a regression that never sees noise)."""
+    dim = data.train.rows.shape[-1]
+    apply, params = value_network(jax.random.key(config.train.seed), config, data.train.horizon, dim)
+    x, returns = labelled_windows(config, data)
+    classify = kind == "classifier"
+    target = reward.top_quantile(returns, config.quantile) if classify else reward.standardised_returns(returns)
+    labelled = reward.Labelled(x, target, pin_mask(data.train, data.codec.observation_dim, jnp.asarray(False)))
+    distribution = None if kind == "clean" else noise.LogUniform(levels.low, levels.high)
+    task = reward.task(apply, reward.classifier_error if classify else reward.regression_error, distribution)
+    settings = runtime.plain(config) | {"kind": kind, "noise": runtime.plain(levels), "gold": runtime.plain(gold), "data": data.identity}
+    ema = train_stage(run / "proxy" / kind, settings, task, params, labelled, config.train)
+    outputs = jax.jit(jax.vmap(lambda x: denoise.scaled(apply, ema, x, jnp.asarray(CLEAN))))
+    seen = outputs(data.train.draws(jax.random.key(2), 2048))
+    return Fitted(Proxy(ema, seen.mean(), seen.std(), apply, "classifier" if classify else "regression"), digest(ema))
