@@ -30,7 +30,9 @@ class Codec:
         rows = np.concatenate([observations, actions], axis=-1).reshape(-1, observations.shape[-1] + actions.shape[-1])
         mean, std = rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)
         if not (std > 0).all():
-            raise ValueError(f"entry {int(np.argmin(std))} of observation + action is constant: it cannot be normalised")
+            raise ValueError(
+                f"entry {int(np.argmin(std))} of observation + action is constant: it cannot be normalised"
+            )
         return cls(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32), observations.shape[-1])
 
     def encode(self, trajectory: Trajectory) -> Float[Array, "*batch h d"]:
@@ -43,9 +45,7 @@ class Codec:
         rows = x * self._like(self.std, x) + self._like(self.mean, x)
         return Trajectory(rows[..., : self.observation_dim], rows[..., self.observation_dim :])
 
-    def pin(
-        self, horizon: int, start: Float[Array, "o"], goal: Float[Array, "o"] | None = None
-    ) -> Pins:
+    def pin(self, horizon: int, start: Float[Array, "o"], goal: Float[Array, "o"] | None = None) -> Pins:
         """Pins on the first observation, and on the last if a goal is given, from observations in environment units."""
         o = self.observation_dim
         empty = jnp.zeros((horizon, self.mean.size))

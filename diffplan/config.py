@@ -1,14 +1,21 @@
-"""Every setting, with its unit. A field's text is what ``--help`` prints; a value that cannot work is refused here, by name."""
+"""Every setting, with its unit. A field's text is what ``--help`` prints; a value that cannot work is refused here, by
+name.
+"""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
+
+
+class ConfigError(Exception):
+    """A value that cannot work. Not a ValueError: tyro would catch it, and wrap its line up in a box of its own."""
 
 
 def require(condition: bool, name: str, value: Any, allowed: str) -> None:
     """Raise the one line that names a field, its value and what is allowed."""
     if not condition:
-        raise ValueError(f"{name}={value!r}: must be {allowed}")
+        raise ConfigError(f"{name}={value!r}: must be {allowed}")
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,9 @@ class GoldConfig:
     """The true reward. The optimisers never see it; labels of it train the proxies."""
 
     kind: Literal["region", "goal", "path"] = "region"
-    """region: steps spent in a disc of free space; goal: steps within 0.5 cells of the maze's goal; path: cells travelled."""
-    centre: tuple[float, float] = (1.4, 2.9)
+    """region: steps spent in a disc of free space; goal: steps within 0.5 cells of the maze's goal; path: cells
+    travelled."""
+    centre: tuple[float, float] = (1.6, 2.7)
     """Centre of the region, in cells (D4RL coordinates)."""
     radius: float = 0.3
     """Radius of the region, in cells."""
@@ -93,10 +101,10 @@ class NoiseConfig:
 class PriorConfig:
     """The diffusion model of behaviour."""
 
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3000, batch=64, learning_rate=2e-3))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3200, batch=64, learning_rate=2e-3))
     network: Literal["mixer", "unet"] = "mixer"
     """mixer: patched MLP-mixer, fast on CPU; unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M)."""
-    horizon: int = 96
+    horizon: int = 128
     """Steps of a plan; the mixer's patch, or 4 for the unet, must divide it."""
     width: int = 128
     """Mixer: width of a token."""
@@ -120,7 +128,7 @@ class PriorConfig:
 class ProxyConfig:
     """The learned rewards: regression, classifier and clean regression, fitted on the same labels."""
 
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=1500, batch=64))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=800, batch=64))
     labels: int = 1000
     """N, the number of labelled windows."""
     quantile: float = 0.9
@@ -158,22 +166,22 @@ class ArmsConfig:
     """Guidance scales for the noise-conditioned regression, per standard deviation of the return."""
     guided_classifier: tuple[float, ...] = (0, 1, 3, 10, 30, 100, 300, 1000)
     """Guidance scales for the noise-conditioned classifier."""
-    guided_plugin: tuple[float, ...] = (0, 0.3, 1, 3, 10, 30, 100, 300)
+    guided_plugin: tuple[float, ...] = (0, 1, 3, 10, 30, 100, 300, 1000)
     """Guidance scales for the clean reward of the denoised plan."""
-    guided_raw: tuple[float, ...] = (0, 0.3, 1, 3, 10, 30, 100, 300)
+    guided_raw: tuple[float, ...] = (0, 1, 3, 10, 30, 100, 300, 1000)
     """Guidance scales for the clean reward of the noisy plan."""
     best_of_n: tuple[int, ...] = (1, 2, 3, 4, 8, 16, 32, 64)
     """Numbers of plans to pick the best of; the largest sets the cost."""
-    ascent: tuple[int, ...] = (0, 3, 10, 30, 100, 200, 400, 800)
+    ascent: tuple[int, ...] = (0, 1, 3, 10, 30, 100, 300, 800)
     """Gradient steps, on the noise-conditioned and on the clean regression; the largest sets the cost."""
-    ascent_rate: float = 1.0
+    ascent_rate: float = 10.0
     """Length of an ascent step, in squared standard deviations of the data."""
 
     def __post_init__(self) -> None:
         for name in ("guided", "guided_classifier", "guided_plugin", "guided_raw", "best_of_n", "ascent"):
             values = getattr(self, name)
             low = 1 if name == "best_of_n" else 0
-            sound = len(values) > 0 and all(a < b for a, b in zip(values, values[1:], strict=False)) and values[0] >= low
+            sound = len(values) > 0 and all(a < b for a, b in pairwise(values)) and values[0] >= low
             require(sound, f"arms.{name}", values, f"strictly increasing numbers from {low} up")
         require(self.ascent_rate > 0, "arms.ascent_rate", self.ascent_rate, "more than 0")
 
@@ -199,10 +207,17 @@ class CompareConfig:
     """Data windows that returns, proxies and distances are compared with."""
     seed: int = 0
     """Seed of the starts and of all sampling noise."""
+    track: Literal["none", "wandb", "tensorboard"] = "none"
+    """Where training metrics go beside metrics.jsonl; wandb and tensorboard need the `track` extra."""
 
     def __post_init__(self) -> None:
         require(self.seeds >= 1, "seeds", self.seeds, "at least 1")
         require(self.plans >= 2, "plans", self.plans, "at least 2 (diversity is over pairs)")
         require(self.reference >= 2, "reference", self.reference, "at least 2")
         steps = self.data.rows // self.data.lanes
-        require(steps > self.prior.horizon, "data.rows", self.data.rows, f"more than data.lanes * prior.horizon ({self.data.lanes * self.prior.horizon})")
+        require(
+            steps > self.prior.horizon,
+            "data.rows",
+            self.data.rows,
+            f"more than data.lanes * prior.horizon ({self.data.lanes * self.prior.horizon})",
+        )

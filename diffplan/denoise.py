@@ -59,7 +59,9 @@ def noised(key: PRNGKey, x0: Float[Array, "h d"], sigma: Scalar) -> Float[Array,
 
 
 def pinned(denoise: Denoise, pins: Pins) -> Denoise:
-    """Condition on known entries: they enter clean, at level 0, and leave as they are. Wrap it around everything else."""
+    """Condition on known entries: they enter clean, at level 0, and leave as they are. Wrap it around everything
+    else.
+    """
 
     def wrapped(x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
         known = jnp.where(pins.mask, pins.value, x)

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +16,12 @@ from typing import Any, NoReturn, TypeVar
 import rich.console
 import rich.progress
 
+from diffplan.config import ConfigError
+
 Config = TypeVar("Config")
+Sink = Callable[[int, Mapping[str, float]], Any]
+"""``sink(step, values)``: somewhere else that metrics go."""
+
 console = rich.console.Console(highlight=False, soft_wrap=True)
 
 
@@ -35,7 +39,9 @@ def write_json(path: Path, content: Any) -> None:
 
 def plain(config: Any) -> Any:
     """A dataclass as JSON would give it back: dicts, lists, strings, numbers."""
-    return json.loads(json.dumps(dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config, default=str))
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        config = dataclasses.asdict(config)
+    return json.loads(json.dumps(config, default=str))
 
 
 def versions() -> dict[str, str]:
@@ -53,8 +59,8 @@ def file_digest(path: Path) -> str:
 class Stage:
     """One step of a run, in its own directory: done once, and then reused as long as nothing it depends on changes.
 
-    A stage is done when `stage.json` stands in its directory, written last, with the configuration that it was made from and
-    the digests of its files. A stage made from another configuration is moved aside, never overwritten.
+    A stage is done when `stage.json` stands in its directory, written last, with the configuration that it was made
+    from and the digests of its files. A stage made from another configuration is moved aside, never overwritten.
     """
 
     directory: Path
@@ -76,27 +82,33 @@ class Stage:
             write_json(begun, plain(self.config))
         if not self._record.exists():
             return False
-        for name, digest in (_read(self._record) or {"files": {"stage.json": ""}})["files"].items():
+        if broken := self._broken():
+            say(f"{broken}; making it again")
+            self._record.unlink()
+        return not broken
+
+    def _broken(self) -> str | None:
+        """The first file that is not as it was when the stage was finished, in words; None if all are."""
+        record = _read(self._record)
+        if not isinstance(record, dict) or "files" not in record:
+            return f"{self._record}: damaged (not a stage's record)"
+        for name, digest in record["files"].items():
             file = self.directory / name
-            if not file.exists() or file_digest(file) != digest:
-                say(f"{file}: {'missing' if not file.exists() else 'damaged (its sha256 has changed)'}; making it again")
-                self._record.unlink()
-                return False
-        return True
+            if not file.exists():
+                return f"{file}: missing"
+            if file_digest(file) != digest:
+                return f"{file}: damaged (its sha256 has changed)"
+        return None
 
-    def finish(self, *files: str, **info: Any) -> None:
-        """Mark it done: record the digests of its files, and whatever else is worth keeping."""
+    def finish(self, *files: str) -> None:
+        """Mark it done: record the digests of its files."""
         digests = {name: file_digest(self.directory / name) for name in files}
-        write_json(self._record, {"files": digests, "info": info, "versions": versions()})
-
-    def info(self) -> dict[str, Any]:
-        """What `finish` was told."""
-        return json.loads(self._record.read_text())["info"]
+        write_json(self._record, {"files": digests, "versions": versions()})
 
     def identity(self) -> str:
         """A digest of the configuration and files, for the stages that build on this one."""
-        record = json.loads(self._record.read_text())
-        return hashlib.sha256(json.dumps([plain(self.config), record["files"]], sort_keys=True).encode()).hexdigest()[:16]
+        content = json.dumps([plain(self.config), _read(self._record)["files"]], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _read(path: Path) -> Any:
@@ -130,7 +142,7 @@ def _free_name(directory: Path) -> Path:
 class Metrics:
     """`metrics.jsonl`: one JSON object a line, appended and flushed; the record that plots read."""
 
-    def __init__(self, path: Path, *sinks: Callable[[int, Mapping[str, float]], None]):
+    def __init__(self, path: Path, *sinks: Sink):
         self.path, self.sinks, self.began = path, sinks, time.time()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -141,6 +153,22 @@ class Metrics:
             sink(step, values)
 
 
+def sinks(track: str, directory: Path) -> list[Sink]:
+    """The sinks that a configuration asks for, from the `track` extra: "none", "wandb" or "tensorboard"."""
+    match track:
+        case "wandb":
+            import wandb
+
+            run = wandb.init(project="diffplan", name=str(directory), dir=directory)
+            return [lambda step, values: run.log(dict(values), step=step)]
+        case "tensorboard":
+            from tensorboardX import SummaryWriter
+
+            writer = SummaryWriter(str(directory / "tensorboard"))
+            return [lambda step, values: [writer.add_scalar(name, value, step) for name, value in values.items()]]
+    return []
+
+
 class Progress:
     """A progress bar on a terminal; in a log, a plain line every ten seconds and one at the end."""
 
@@ -148,7 +176,11 @@ class Progress:
         self.name, self.total, self.done, self.first, self.unit = name, total, done, done, unit
         self.began = self.spoke = time.monotonic()
         self.note = ""
-        columns = ("{task.description:<22}", rich.progress.BarColumn(), "{task.completed}/{task.total}  {task.fields[note]}")
+        columns = (
+            "{task.description:<22}",
+            rich.progress.BarColumn(),
+            "{task.completed}/{task.total}  {task.fields[note]}",
+        )
         self.bar = rich.progress.Progress(*columns, rich.progress.TimeRemainingColumn(), console=console)
         self.task = self.bar.add_task(name, total=total, completed=done, note="")
 
@@ -168,7 +200,9 @@ class Progress:
             self.spoke = time.monotonic()
             say(f"{self.name}: {self.done}/{self.total}  {self.note}  {(self.total - self.done) / rate:.0f} s left")
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if console.is_terminal:
             self.bar.stop()
         elif kind is None and self.done > self.first:
@@ -181,11 +215,13 @@ def fail(line: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def command(main: Callable[[Config], None], config: type[Config] | Any, presets: Mapping[str, tuple[str, Config]] | None = None) -> None:
+def command(
+    main: Callable[[Config], None], config: type[Config] | Any, presets: Mapping[str, tuple[str, Config]] | None = None
+) -> None:
     """Run `main` on a configuration read from the command line, with errors as one line and exit code 2.
 
-    Wrong flags and values are tyro's to report, with a hint; a configuration that refuses its values, or a file that is not
-    what it should be, is reported by the line its ValueError carries.
+    Wrong flags and types are tyro's to report, with a hint; a configuration that refuses its values, or a file that is
+    not what it should be, is reported by the line its error carries.
     """
     import tyro
 
@@ -196,14 +232,9 @@ def command(main: Callable[[Config], None], config: type[Config] | Any, presets:
         else:
             parsed = tyro.extras.overridable_config_cli(dict(presets), description=description)
         main(parsed)
-    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+    except (ConfigError, ValueError, FloatingPointError, FileNotFoundError, ImportError) as error:
         if os.environ.get("DIFFPLAN_TRACE"):
             raise
         fail(str(error))
     except KeyboardInterrupt:
         fail("interrupted; run the same command again to go on from here")
-
-
-def remove(directory: Path) -> None:
-    """Delete a directory if it exists."""
-    shutil.rmtree(directory, ignore_errors=True)

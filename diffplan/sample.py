@@ -43,7 +43,8 @@ class Proposal(NamedTuple):
 
 
 Step = Callable[[Denoise, Float[Array, "h d"], Scalar, Scalar, Past], tuple[Proposal, Past]]
-"""A rule ``step(denoise, x, sigma, sigma_next, past)``, 0 < sigma_next < sigma -> (proposal, what the next remembers)."""
+"""A rule ``step(denoise, x, sigma, sigma_next, past)``, 0 < sigma_next < sigma -> (proposal, what the next
+remembers)."""
 
 
 class Info(NamedTuple):

@@ -29,7 +29,8 @@ Apply = Callable[..., Array]
 """A pure network: ``apply(params, x[h, d], c_noise[]) -> Array``, see `diffplan.models.to_pure`."""
 
 Denoise = Callable[[Float[Array, "h d"], Level], Float[Array, "h d"]]
-"""The one noun: ``D(x, sigma) = E[x0 | x_sigma = x]``. Samplers pass one level; `pinned` makes it one for every entry."""
+"""The one noun: ``D(x, sigma) = E[x0 | x_sigma = x]``. Samplers pass one level; `pinned` makes it one for every
+entry."""
 
 Energy = Callable[[Float[Array, "h d"], Level], Float[Array, ""]]
 """``g(x, sigma)``: an estimate of log E[exp(r(x0)) | x_sigma = x], or named for what it is."""

@@ -2,11 +2,12 @@
 
     python scripts/compare.py demo                                  # U-maze, about 5 minutes on two CPU cores
     python scripts/compare.py demo --run runs/mine --data.maze large --prior.network unet
-    python scripts/compare.py smoke                                 # everything, tiny: half a minute, numbers mean nothing
+    python scripts/compare.py smoke                                 # everything, tiny: half a minute, numbers mean
+    nothing
 
-Writes into the run directory: results.csv, config.json, frontier.png, frontier.pdf, report.html, and what each stage made.
-Stopped at any moment and started again, it goes on where it was. In the demo expect the guided arm's gold to pass 29, the
-data's 99th percentile, at a scale near 10, and to fall to nothing by 1000, while the proxy only rises.
+Writes into the run directory: results.csv, config.json, frontier.png, frontier.pdf, report.html, and what each stage
+made. Stopped at any moment and started again, it goes on where it was. In the demo expect the guided arm's gold to
+pass 29, the data's 99th percentile, at a scale near 10, and to fall to nothing by 1000, while the proxy only rises.
 """
 
 from dataclasses import replace
@@ -18,11 +19,20 @@ from diffplan.config import CompareConfig
 SMOKE = CompareConfig(
     run=Path("runs/smoke"),
     data=config.DataConfig(rows=20_000, lanes=40),
-    prior=config.PriorConfig(config.TrainConfig(steps=60, batch=16, chunk=20, save_every=20), horizon=32, width=32, depth=1),
-    proxy=config.ProxyConfig(config.TrainConfig(steps=40, batch=16, chunk=20, save_every=20), labels=200, width=16, depth=1),
+    prior=config.PriorConfig(
+        config.TrainConfig(steps=60, batch=16, chunk=20, save_every=20), horizon=32, width=32, depth=1
+    ),
+    proxy=config.ProxyConfig(
+        config.TrainConfig(steps=40, batch=16, chunk=20, save_every=20), labels=200, width=16, depth=1
+    ),
     sampler=config.SamplerConfig(steps=6),
     arms=replace(
-        config.ArmsConfig(), guided=(0, 10, 1000), best_of_n=(1, 4), ascent=(0, 20), guided_plugin=(0, 1), guided_raw=(0, 1)
+        config.ArmsConfig(),
+        guided=(0, 10, 1000),
+        best_of_n=(1, 4),
+        ascent=(0, 20),
+        guided_plugin=(0, 1),
+        guided_raw=(0, 1),
     ),
     seeds=2,
     plans=8,

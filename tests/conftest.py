@@ -1,4 +1,4 @@
-"""What every test runs under: two CPU devices, no silent rank promotion, pictures without a screen."""
+"""What every test runs under: checked types, two CPU devices, no silent rank promotion, pictures without a screen."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,11 @@ from pathlib import Path
 import jax
 import matplotlib
 import pytest
+from jaxtyping import install_import_hook
+
+# Before anything imports them: every annotation of diffplan and envs is checked. An int may stand for a float (PEP 484);
+# jaxtyping's own pytest option cannot pass that setting on, for it splits its value at every comma.
+install_import_hook(["diffplan", "envs"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])

@@ -1,7 +1,7 @@
 """Direct reward maximisation: gradient ascent on the learned reward, from noise, with no prior.
 
-With prior = 0, one application of the guided denoiser (3) is one ascent step, x + guide * sigma^2 * grad g(x, sigma). So
-ascent iterates the very denoiser that guided sampling integrates, with guide = rate / sigma^2:
+With prior = 0, one application of the guided denoiser (3) is one ascent step, x + guide * sigma^2 * grad g(x, sigma).
+So ascent iterates the very denoiser that guided sampling integrates, with guide = rate / sigma^2:
 
     x <- x + rate * grad g(x, sigma_k)                                                   (15)
 
@@ -47,7 +47,11 @@ class Ascent:
     ) -> Plans:
         """Runs max(self.strengths) steps; `strengths` may be any whole numbers up to that."""
         energy, total = self.proxy(problem), int(max(self.strengths))
-        levels = jnp.maximum(CLEAN, CLEAN ** (jnp.arange(total) / max(self.anneal, 1))) if self.anneal else jnp.full(total, CLEAN)
+        levels = (
+            jnp.maximum(CLEAN, CLEAN ** (jnp.arange(total) / max(self.anneal, 1)))
+            if self.anneal
+            else jnp.full(total, CLEAN)
+        )
 
         def one(key: PRNGKey, start: Float[Array, "o"]) -> Float[Array, "s h d"]:
             pins = problem.pins(start)

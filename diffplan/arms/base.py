@@ -1,7 +1,9 @@
 """What an arm is given, what it gives back, and the one signature that all arms have."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Protocol, TypeVar, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
@@ -11,6 +13,17 @@ from diffplan.denoise import Edm
 from diffplan.guide import Proxy
 from diffplan.sample import Step
 from diffplan.types import Pins, PRNGKey
+
+Batched = TypeVar("Batched")
+
+
+def over(draw: Callable[[Array], Batched], xs: Array) -> Batched:
+    """`draw` for every row of `xs`, where each draws a whole batch of plans.
+
+    On a CPU one batch at a time: the activations of one batch fit its caches, those of ten do not (2.4 times slower per
+    plan, measured). On an accelerator all at once. Either way one compiled program serves all rows.
+    """
+    return jax.lax.map(draw, xs) if jax.default_backend() == "cpu" else jax.vmap(draw)(xs)
 
 
 @struct.dataclass
@@ -46,7 +59,8 @@ class Problem:
 class Cost:
     """Evaluations made for one plan of each strength, had that strength been run alone, ``[s]`` each.
 
-    A gradient counts as one evaluation of what it differentiates. env_steps: steps taken in an environment or its model.
+    A gradient counts as one evaluation of what it differentiates. env_steps: steps taken in an environment or its
+    model.
     """
 
     network_evals: Float[Array, "s"]
@@ -54,7 +68,9 @@ class Cost:
     env_steps: Float[Array, "s"]
 
     @classmethod
-    def of(cls, strengths: Float[Array, "s"], network_evals: float | Array = 0.0, proxy_evals: float | Array = 0.0) -> "Cost":
+    def of(
+        cls, strengths: Float[Array, "s"], network_evals: float | Array = 0.0, proxy_evals: float | Array = 0.0
+    ) -> "Cost":
         """Broadcast numbers over the strengths; no environment steps."""
         full = lambda value: jnp.broadcast_to(jnp.asarray(value, jnp.float32), strengths.shape)
         return cls(full(network_evals), full(proxy_evals), full(0.0))
@@ -97,8 +113,9 @@ class Arm(Protocol):
         """Whether all strengths are read from the run of the largest, so that it alone is paid for."""
         ...
 
-    def proxy(self, problem: Problem) -> Proxy:
-        """The learned reward that it pushes, by whose score its plans are reported."""
+    @property
+    def proxy(self) -> Callable[[Problem], Proxy]:
+        """Which learned reward it pushes; its plans are reported by that proxy's score."""
         ...
 
     def __call__(

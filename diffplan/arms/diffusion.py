@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffplan import guide
-from diffplan.arms.base import Cost, Plans, Problem
+from diffplan.arms.base import Cost, Plans, Problem, over
 from diffplan.denoise import pinned
 from diffplan.guide import Proxy
 from diffplan.measure.pressure import best_of_n_kl
@@ -62,7 +62,9 @@ class Prior:
         """The same plans whatever the strengths."""
 
         def one(key: PRNGKey, start: Float[Array, "o"]) -> Float[Array, "h d"]:
-            return sample(key, pinned(problem.denoise, problem.pins(start)), problem.sigmas, problem.shape, problem.step)[0]
+            return sample(
+                key, pinned(problem.denoise, problem.pins(start)), problem.sigmas, problem.shape, problem.step
+            )[0]
 
         x = jax.vmap(one)(jax.random.split(key, len(starts)), starts)
         x = jnp.broadcast_to(x[None], (len(strengths), *x.shape))
@@ -96,7 +98,7 @@ class Guided:
 
         plans = jax.vmap(one, (0, 0, None))
         keys = jax.random.split(key, len(starts))
-        x, path_kl = jax.vmap(plans, (None, None, 0))(keys, starts, strengths)
+        x, path_kl = over(lambda scale: plans(keys, starts, scale), strengths)
         evals = evaluations(problem.step, len(problem.sigmas))
         through_denoiser = 2 if self.energy is plugin else 1
         return Plans(x, path_kl, undefined(strengths), Cost.of(strengths, through_denoiser * evals, evals))
@@ -118,7 +120,7 @@ class BestOfN:
         """The pool holds max(self.strengths) plans a start; `strengths` may be any numbers up to that."""
         pool, prior = int(max(self.strengths)), Prior()
         one_each = lambda key: prior(key, problem, starts, jnp.ones((1,))).x[0]
-        candidates = jax.lax.map(one_each, jax.random.split(key, pool))  # [pool n h d], one batch of starts at a time
+        candidates = over(one_each, jax.random.split(key, pool))  # [pool n h d]
         score = jax.vmap(jax.vmap(self.proxy(problem).score))(candidates)
 
         def best(n: Float[Array, ""]) -> Float[Array, "n h d"]:

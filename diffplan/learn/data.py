@@ -1,8 +1,8 @@
 """Behaviour data on disk, and training windows on the device.
 
 A data set is two files: ``NAME.npz`` with float32 ``observations [lanes, steps, o]`` and ``actions [lanes, steps, a]``,
-each lane one unbroken run, and ``NAME.json`` with the seed, configuration, package versions, shapes and a digest. A file
-that is not what its description says is refused by name; nothing is trained on it.
+each lane one unbroken run, and ``NAME.json`` with the seed, configuration, package versions, shapes and a digest. A
+file that is not what its description says is refused by name; nothing is trained on it.
 
 Batches are a function of a key alone: a window is a uniformly drawn (lane, first step), gathered on the device.
 """
@@ -10,7 +10,6 @@ Batches are a function of a key alone: a window is a uniformly drawn (lane, firs
 import hashlib
 import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +44,7 @@ class Rows(NamedTuple):
 def save(path: Path, rows: Rows, description: dict[str, Any]) -> str:
     """Write ``path`` (.npz) and its description beside it, the data first, each in one move. Returns the digest."""
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.asarray(value, np.float32) for name, value in rows._asdict().items()})
+    np.savez(buffer, observations=rows.observations.astype(np.float32), actions=rows.actions.astype(np.float32))
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
     shapes = {name: list(value.shape) for name, value in rows._asdict().items()}
@@ -95,11 +94,23 @@ def read_fields(path: Path, content: bytes) -> Rows:
             fields = {name: archive[name] for name in FIELDS}
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: truncated or not an .npz file ({error})") from error
+    except Exception as error:  # zipfile, zlib and numpy raise whatever they trip over first
+        raise DataError(f"{path}: truncated or not an .npz file ({one_line(error)})") from error
+    return checked(path, fields)
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says, or its kind, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def checked(path: Path, fields: dict[str, np.ndarray]) -> Rows:
+    """The fields as rows, if each is what it must be; `path` is named in errors. Raises DataError."""
     for name, value in fields.items():
         if value.ndim != 3 or value.dtype != np.float32:
-            raise DataError(f"{path}: field {name!r} must be float32 [lanes, steps, entries], got {value.dtype} {list(value.shape)}")
+            raise DataError(
+                f"{path}: field {name!r} must be float32 [lanes, steps, entries], got {value.dtype} {list(value.shape)}"
+            )
         if not np.isfinite(value).all():
             lane, step, _ = np.argwhere(~np.isfinite(value))[0]
             raise DataError(f"{path}: field {name!r} holds NaN or infinity, first at lane {lane}, step {step}")
@@ -113,17 +124,23 @@ def from_d4rl(path: Path) -> Rows:
     """One long lane from a D4RL HDF5 file, keys ``observations`` and ``actions``; needs the `data` extra (h5py).
 
     Raises:
-        DataError: if the file or a field is missing.
+        DataError: if the file or a field is missing, truncated, of the wrong shape, or holds NaN or infinity.
     """
     import h5py
 
     if not path.exists():
         raise DataError(f"{path}: no such file")
-    with h5py.File(path, "r") as file:
-        for name in FIELDS:
-            if name not in file:
-                raise DataError(f"{path}: field {name!r} is missing; found {sorted(file)}")
-        return Rows(*(np.asarray(file[name], np.float32)[None] for name in FIELDS))
+    try:
+        with h5py.File(path, "r") as file:
+            for name in FIELDS:
+                if name not in file:
+                    raise DataError(f"{path}: field {name!r} is missing; found {sorted(file)}")
+            fields = {name: np.asarray(file[name], np.float32)[None] for name in FIELDS}
+    except DataError:
+        raise
+    except Exception as error:  # h5py raises OSError, RuntimeError or KeyError, depending on where the file ends
+        raise DataError(f"{path}: truncated or not an HDF5 file ({one_line(error)})") from error
+    return checked(path, fields)
 
 
 @struct.dataclass

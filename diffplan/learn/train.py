@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import struct
 from jaxtyping import Array, Float, Int
 
 from diffplan.config import TrainConfig
@@ -27,8 +26,7 @@ Draw = Callable[[PRNGKey, Any], Any]
 """``draw(key, data) -> example``."""
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(NamedTuple):
     """What training carries from step to step, and all that a checkpoint holds."""
 
     step: Int[Array, ""]
@@ -55,7 +53,9 @@ def optimiser(config: TrainConfig) -> optax.GradientTransformation:
 
 def start(key: PRNGKey, params: Params, config: TrainConfig) -> TrainState:
     """The state at step 0. The average starts as a copy, so that donating the state never donates a buffer twice."""
-    return TrainState(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), optimiser(config).init(params), key)
+    return TrainState(
+        jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), optimiser(config).init(params), key
+    )
 
 
 def chunk(
@@ -87,7 +87,8 @@ def fit(
 ) -> TrainState:
     """Train from `state`, or from the newest sound checkpoint, to `config.steps`; returns the final state.
 
-    Every chunk's mean loss goes to `metrics` and to the progress line. The state is saved every `config.save_every` steps.
+    Every chunk's mean loss goes to `metrics` and to the progress line. The state is saved every `config.save_every`
+    steps.
 
     Raises:
         FloatingPointError: naming the step, when a loss is not finite; the last checkpoint is from before it.
@@ -102,7 +103,9 @@ def fit(
             losses = np.asarray(losses)
             if not np.isfinite(losses).all():
                 bad = step + int(np.argmin(np.isfinite(losses)))
-                raise FloatingPointError(f"{name}: the loss is {losses[bad - step]} at step {bad}; lower train.learning_rate")
+                raise FloatingPointError(
+                    f"{name}: the loss is {losses[bad - step]} at step {bad}; lower train.learning_rate"
+                )
             progress.advance(steps, loss=float(losses.mean()))
             metrics.write(step + steps, {"loss": float(losses.mean())})
             if (step + steps) // config.save_every > step // config.save_every or step + steps == config.steps:

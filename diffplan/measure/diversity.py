@@ -1,6 +1,5 @@
 """Distances between plans, and from plans to data, as root mean square differences per entry in normalised units."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 

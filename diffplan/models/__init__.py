@@ -1,7 +1,7 @@
 """Networks: parameters only, unbatched, and the only place that knows flax.nnx."""
 
 from diffplan.models.mixer import Mixer, Value
-from diffplan.models.pure import count, to_pure
+from diffplan.models.pure import build, count, to_pure
 from diffplan.models.temporal_unet import TemporalUNet
 
-__all__ = ["Mixer", "TemporalUNet", "Value", "count", "to_pure"]
+__all__ = ["Mixer", "TemporalUNet", "Value", "build", "count", "to_pure"]

@@ -58,9 +58,10 @@ def unfold(x: Float[Array, "h c"], width: int, stride: int = 1) -> Float[Array, 
 
 def fold(y: Float[Array, "h kc"], width: int) -> Float[Array, "h c"]:
     """With the columns cut into `width` blocks ``y_j[h, c]``, row i is the sum of ``y_j[i + j - width // 2]``."""
-    steps, c = y.shape[0], y.shape[1] // width
-    padded = jnp.pad(y, ((width // 2, width // 2), (0, 0)))
-    return sum(padded[j : j + steps, j * c : (j + 1) * c] for j in range(width))
+    steps, around = y.shape[0], ((width // 2, width // 2), (0, 0))
+    blocks = jnp.split(y, width, axis=1)  # whose derivative is one concatenation; that of slices is a sum of paddings
+    shifted = [jnp.pad(block, around)[j : j + steps] for j, block in enumerate(blocks)]
+    return sum(shifted[1:], start=shifted[0])
 
 
 class Conv(nnx.Module):

@@ -1,8 +1,8 @@
 """A patched mixer: the fast default denoiser, and its scalar-valued sibling for learned rewards.
 
-A plan ``x[h, d]`` is cut into t = h / p patches of p steps, each a token of width w (Tolstikhin et al. 2021, MLP-Mixer). A
-block mixes over tokens, then over channels, each time modulated by an embedding e of the noise level (adaptive layer
-norm, Peebles and Xie 2023, DiT):
+A plan ``x[h, d]`` is cut into t = h / p patches of p steps, each a token of width w (Tolstikhin et al. 2021,
+MLP-Mixer). A block mixes over tokens, then over channels, each time modulated by an embedding e of the noise level
+(adaptive layer norm, Peebles and Xie 2023, DiT):
 
     u = u + gate(e) * MLP_tokens(scale(e) * norm(u) + shift(e))^T,   then the same over channels         (12)
 
@@ -25,9 +25,10 @@ def standardised(u: Float[Array, "t w"]) -> Float[Array, "t w"]:
 
 
 class Block(nnx.Module):
-    """Equation (12): tokens, then channels."""
+    """Equation (12): tokens, then channels. `smooth` chooses SiLU, for networks that are differentiated; else ReLU."""
 
-    def __init__(self, tokens: int, width: int, expand: int, rngs: nnx.Rngs):
+    def __init__(self, tokens: int, width: int, expand: int, smooth: bool, rngs: nnx.Rngs):
+        self.smooth = smooth
         zeros = nnx.initializers.zeros
         self.modulate = nnx.Linear(width, 6 * width, kernel_init=zeros, rngs=rngs)
         self.tokens_in = nnx.Linear(tokens, 4 * tokens, rngs=rngs)
@@ -36,17 +37,20 @@ class Block(nnx.Module):
         self.channels_out = nnx.Linear(expand * width, width, rngs=rngs)
 
     def __call__(self, u: Float[Array, "t w"], e: Float[Array, "w"]) -> Float[Array, "t w"]:
+        activate = nnx.silu if self.smooth else nnx.relu
         shift_t, scale_t, gate_t, shift_c, scale_c, gate_c = jnp.split(self.modulate(e)[None], 6, axis=-1)
         y = standardised(u) * (1 + scale_t) + shift_t
-        u = u + (1 + gate_t) * self.tokens_out(nnx.gelu(self.tokens_in(y.T))).T
+        u = u + (1 + gate_t) * self.tokens_out(activate(self.tokens_in(y.T))).T
         y = standardised(u) * (1 + scale_c) + shift_c
-        return u + (1 + gate_c) * self.channels_out(nnx.gelu(self.channels_in(y)))
+        return u + (1 + gate_c) * self.channels_out(activate(self.channels_in(y)))
 
 
 class Trunk(nnx.Module):
     """Patches, noise-level embedding and blocks: ``x[h, d]`` to tokens ``[t, w]``."""
 
-    def __init__(self, horizon: int, dim: int, patch: int, width: int, depth: int, expand: int, rngs: nnx.Rngs):
+    def __init__(
+        self, horizon: int, dim: int, patch: int, width: int, depth: int, expand: int, smooth: bool, rngs: nnx.Rngs
+    ):
         if horizon % patch:
             raise ValueError(f"patch must divide the horizon: got patch={patch}, horizon={horizon}")
         self.patch, self.width = patch, width
@@ -54,38 +58,58 @@ class Trunk(nnx.Module):
         self.embed = nnx.Linear(patch * dim, width, rngs=rngs)
         self.position = nnx.Param(0.02 * jax.random.normal(rngs.params(), (tokens, width)))
         self.noise_in, self.noise_out = nnx.Linear(width, width, rngs=rngs), nnx.Linear(width, width, rngs=rngs)
-        self.blocks = nnx.List([Block(tokens, width, expand, rngs) for _ in range(depth)])
+        self.blocks = nnx.List([Block(tokens, width, expand, smooth, rngs) for _ in range(depth)])
 
     def __call__(self, x: Float[Array, "h d"], c_noise: Float[Array, ""]) -> Float[Array, "t w"]:
         e = nnx.silu(self.noise_out(nnx.silu(self.noise_in(sinusoidal(c_noise, self.width)))))
         u = self.embed(x.reshape(-1, self.patch * x.shape[1])) + self.position[...]
         for block in self.blocks:
             u = block(u, e)
-        return standardised(u)
+        return u
 
 
 class Mixer(nnx.Module):
     """The denoising network: ``x[h, d]``, ``c_noise[]`` to ``[h, d]``."""
 
     def __init__(
-        self, horizon: int, dim: int, *, patch: int = 8, width: int = 128, depth: int = 4, expand: int = 4, rngs: nnx.Rngs
+        self,
+        horizon: int,
+        dim: int,
+        *,
+        patch: int = 8,
+        width: int = 128,
+        depth: int = 4,
+        expand: int = 4,
+        rngs: nnx.Rngs,
     ):
-        self.trunk = Trunk(horizon, dim, patch, width, depth, expand, rngs)
+        self.trunk = Trunk(horizon, dim, patch, width, depth, expand, False, rngs)
         self.out = nnx.Linear(width, patch * dim, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
     def __call__(self, x: Float[Array, "h d"], c_noise: Float[Array, ""]) -> Float[Array, "h d"]:
-        return self.out(self.trunk(x, c_noise)).reshape(x.shape)
+        return self.out(standardised(self.trunk(x, c_noise))).reshape(x.shape)
 
 
 class Value(nnx.Module):
-    """A learned reward's network: ``x[h, d]``, ``c_noise[]`` to one number, the sum of a readout over tokens."""
+    """A learned reward's network: ``x[h, d]``, ``c_noise[]`` to one number, the mean of a readout over tokens.
+
+    The tokens are not normalised before the readout: a norm there would bound the reward of any plan whatever, and so
+    hide what an optimiser does to a learned reward far from its data.
+    """
 
     def __init__(
-        self, horizon: int, dim: int, *, patch: int = 8, width: int = 64, depth: int = 2, expand: int = 4, rngs: nnx.Rngs
+        self,
+        horizon: int,
+        dim: int,
+        *,
+        patch: int = 8,
+        width: int = 64,
+        depth: int = 2,
+        expand: int = 4,
+        rngs: nnx.Rngs,
     ):
-        self.trunk = Trunk(horizon, dim, patch, width, depth, expand, rngs)
+        self.trunk = Trunk(horizon, dim, patch, width, depth, expand, True, rngs)
         self.hidden = nnx.Linear(width, width, rngs=rngs)
         self.out = nnx.Linear(width, 1, rngs=rngs)
 
     def __call__(self, x: Float[Array, "h d"], c_noise: Float[Array, ""]) -> Float[Array, ""]:
-        return jnp.mean(self.out(nnx.gelu(self.hidden(self.trunk(x, c_noise)))))
+        return jnp.mean(self.out(nnx.silu(self.hidden(self.trunk(x, c_noise)))))

@@ -1,9 +1,11 @@
 """The one door out of flax.nnx."""
 
+from collections.abc import Callable
+
 import jax
 from flax import nnx
 
-from diffplan.types import Apply, Params
+from diffplan.types import Apply, Params, PRNGKey
 
 
 def to_pure(module: nnx.Module) -> tuple[Apply, Params]:
@@ -18,6 +20,11 @@ def to_pure(module: nnx.Module) -> tuple[Apply, Params]:
         return nnx.merge(graph, params)(*inputs)
 
     return apply, nnx.to_pure_dict(params)
+
+
+def build(key: PRNGKey, make: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Apply, Params]:
+    """`to_pure` of a module with parameters drawn from `key`: ``build(key, lambda rngs: Mixer(..., rngs=rngs))``."""
+    return to_pure(make(nnx.Rngs(params=key)))
 
 
 def count(params: Params) -> int:

@@ -9,6 +9,8 @@ With the flattened plan x0 ~ N(m, S), the reward r(x) = c.x and x_sigma = x0 + s
 The gradient of (10) is w times that of c.D: so ``guided(D, energy, guide=w)`` with the energy c.D is exact at every w.
 """
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
@@ -20,7 +22,8 @@ from diffplan.types import Energy, Scalar
 class Gaussian:
     """The law N(mean, covariance) of a flattened plan, k = h * d, with the shape it unflattens to.
 
-    The covariance is held as its eigenvalues ``[k]`` and eigenvectors ``[k, k]``: in that basis every map below is diagonal.
+    The covariance is held as its eigenvalues ``[k]`` and eigenvectors ``[k, k]``: in that basis every map below is
+    diagonal.
     """
 
     mean: Float[Array, "k"]
@@ -31,7 +34,8 @@ class Gaussian:
     @classmethod
     def of(cls, mean: Float[Array, "k"], covariance: Float[Array, "k k"], shape: tuple[int, int]) -> "Gaussian":
         """From the mean and covariance of the flattened plan."""
-        return cls(mean, *jnp.linalg.eigh(covariance), shape)
+        values, vectors = jnp.linalg.eigh(covariance)
+        return cls(mean, values, vectors, shape)
 
     @property
     def covariance(self) -> Float[Array, "k k"]:
@@ -53,7 +57,7 @@ class Gaussian:
 
     def tilt(self, direction: Float[Array, "h d"], weight: float) -> "Gaussian":
         """Equation (11): the law p(x) exp(weight * r(x)) / Z."""
-        return self.replace(mean=self.mean + weight * self.covariance @ direction.ravel())
+        return replace(self, mean=self.mean + weight * self.covariance @ direction.ravel())
 
     def tilt_kl(self, direction: Float[Array, "h d"], weight: float) -> Scalar:
         """KL(tilted || prior) in nats (11)."""

@@ -69,7 +69,9 @@ def _peak(proxy: Axes, gold: Axes, walls: Axes, x: Float[np.ndarray, "s"], curve
     if best == len(x) - 1:
         return
     at = blended_transform_factory(proxy.transData, proxy.transAxes)
-    proxy.text(x[best] - 0.06, 0.96, f"gold is best\nat {curve.strengths[best]:g}", ha="right", va="top", transform=at)
+    proxy.text(
+        x[best] - 0.06, 0.96, f"best valid\nplans: {curve.strengths[best]:g}", ha="right", va="top", transform=at
+    )
 
 
 def strength_axis(strengths: Float[np.ndarray, "s"]) -> Float[np.ndarray, "s"]:

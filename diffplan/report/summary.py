@@ -11,6 +11,9 @@ from diffplan.report.load import COLUMNS, Run, RunError, Table
 MEASURES = COLUMNS[4:]
 """The columns that are averaged over seeds."""
 
+VALID = 0.02
+"""The largest share of plans crossing a wall at which a strength can be an arm's best."""
+
 LEVELS = {0.5: "median", 0.9: "90 %", 0.99: "99 %", 1.0: "best"}
 """Quantiles of the data that the axes show."""
 
@@ -36,8 +39,13 @@ class Curve(NamedTuple):
 
     @property
     def best(self) -> int:
-        """Index of the strength with the highest gold of the plan as drawn."""
-        return int(np.nanargmax(self.bands["gold_plan"].value))
+        """Index of the strength with the highest gold of the plan as drawn, among those whose plans are valid.
+
+        Valid: at most `VALID` of the plans cross a wall, for what goes through walls is no plan. Among all if none is.
+        """
+        gold, crossing = self.bands["gold_plan"].value, self.bands["segments_in_wall"].value
+        valid = np.where(crossing <= VALID, gold, np.nan)
+        return int(np.nanargmax(valid if np.isfinite(valid).any() else gold))
 
 
 def curves(run: Run) -> dict[str, Curve]:

@@ -61,7 +61,8 @@ def notes(found: dict[str, Curve]) -> str:
     seeds += " seed" if seeds == "1" else " seeds"
     plans = _span({int(n) for curve in found.values() for n in curve.plans})
     text = (
-        f"Each arm at the strength with its best gold, and at its largest. Means over {seeds}, {plans} plans in "
+        "Each arm at its largest strength, and at its best: the highest gold with at most 2 % of plans through walls, "
+        f"where there is such a strength. Means over {seeds}, {plans} plans in "
         "all; ± the 95 % interval over seeds. Proxy in standard deviations of the data, gold in steps, path KL in nats."
     )
     left = [f"{curve.dropped.sum()} of {style.look(arm).label}" for arm, curve in found.items() if curve.dropped.any()]

@@ -1,7 +1,7 @@
 """The comparison: arms x strengths x seeds x plans, each batch of plans one row of ``results.csv``.
 
-Every arm gets the same prior, proxies, starts and noise keys; an arm is one compiled call a seed. The rows of an arm are
-kept as soon as it is done, so that a run that is stopped goes on with the next arm.
+Every arm gets the same prior, proxies, starts and noise keys; an arm is one compiled call a seed. The rows of an arm
+are kept as soon as it is done, so that a run that is stopped goes on with the next arm.
 """
 
 import csv
@@ -56,7 +56,9 @@ def arms_of(config: ArmsConfig) -> tuple[Arm, ...]:
 
 
 def executed(data: Behaviour, key: PRNGKey, x: Float[Array, "h d"]) -> tuple[Array, Array]:
-    """The gold return when a plan is executed from its first observation: (by its own actions, by the tracking controller)."""
+    """The gold return when a plan is executed from its first observation: (by its own actions, by the tracking
+    controller).
+    """
     maze, plan = data.maze, data.codec.decode(x)
     state = maze.state_of(plan.observations[0])
     own = rollout(maze, key, state, plan.actions).reward.sum()
@@ -66,7 +68,9 @@ def executed(data: Behaviour, key: PRNGKey, x: Float[Array, "h d"]) -> tuple[Arr
     return own, tracked
 
 
-def measured(key: PRNGKey, proxy: Proxy, data: Behaviour, windows: Float[Array, "m h d"], x: Float[Array, "n h d"]) -> dict[str, Array]:
+def measured(
+    key: PRNGKey, proxy: Proxy, data: Behaviour, windows: Float[Array, "m h d"], x: Float[Array, "n h d"]
+) -> dict[str, Array]:
     """Every measure of one batch of plans, averaged over the finite ones (NaN where none is)."""
 
     def one(x: Float[Array, "h d"]) -> dict[str, Array]:
@@ -84,7 +88,9 @@ def measured(key: PRNGKey, proxy: Proxy, data: Behaviour, windows: Float[Array, 
             "residual": validity.dynamics_residual(data.maze.residual, plan),
             "data_distance": diversity.data_distance(x, windows),
         }
-        return {name: jnp.where(finite, value, jnp.nan) for name, value in values.items()} | {"finite": finite.astype(jnp.float32)}
+        return {name: jnp.where(finite, value, jnp.nan) for name, value in values.items()} | {
+            "finite": finite.astype(jnp.float32)
+        }
 
     means = {name: jnp.nanmean(value) for name, value in jax.vmap(one)(x).items()}
     return means | {"diversity": diversity.pairwise_distance(x)}
@@ -95,11 +101,18 @@ def starts_for(key: PRNGKey, data: Behaviour, count: int) -> Float[Array, "n o"]
     return data.codec.decode(data.held_out.draws(key, count)[:, :1]).observations[:, 0]
 
 
-def run_arm(arm: Arm, config: CompareConfig, problem: Problem, data: Behaviour, measure: Measure) -> Iterator[tuple[list[dict], Array]]:
+def run_arm(
+    arm: Arm, config: CompareConfig, problem: Problem, data: Behaviour, measure: Measure
+) -> Iterator[tuple[list[dict], Array]]:
     """Run an arm for every seed; yields (rows, plans ``[s, n, h, d]``) a seed. Compilation is not timed."""
     strengths = jnp.asarray(arm.strengths, jnp.float32)
     root = jax.random.key(config.seed)
-    arguments = lambda seed: (key := jax.random.fold_in(root, seed), problem, starts_for(key, data, config.plans), strengths)
+    arguments = lambda seed: (
+        key := jax.random.fold_in(root, seed),
+        problem,
+        starts_for(key, data, config.plans),
+        strengths,
+    )
     call = jax.jit(arm.__call__).lower(*arguments(0)).compile()
     for seed in range(config.seeds):
         began = perf_counter()
@@ -118,13 +131,24 @@ def run_arm(arm: Arm, config: CompareConfig, problem: Problem, data: Behaviour, 
         for i, x in enumerate(plans.x):
             values = measure(jax.random.fold_in(root, 10_000 + seed), arm.proxy(problem), x)
             values |= {name: value[i] for name, value in known.items()}
-            rows.append({name: float(value) for name, value in values.items()} | {"arm": arm.name, "seed": seed, "plans": len(x)})
+            rows.append(
+                {name: float(value) for name, value in values.items()}
+                | {"arm": arm.name, "seed": seed, "plans": len(x)}
+            )
         yield rows, plans.x
 
 
-def arm_stage(arm: Arm, config: CompareConfig, problem: Problem, data: Behaviour, measure: Measure, identity: str) -> list[dict[str, Any]]:
+def arm_stage(
+    arm: Arm, config: CompareConfig, problem: Problem, data: Behaviour, measure: Measure, identity: str
+) -> list[dict[str, Any]]:
     """An arm's stage, ``RUN/arms/NAME``: its rows, and the positions of some of its plans."""
-    setting = {"arm": repr_of(arm), "models": identity, "seeds": config.seeds, "plans": config.plans, "seed": config.seed}
+    setting = {
+        "arm": repr_of(arm),
+        "models": identity,
+        "seeds": config.seeds,
+        "plans": config.plans,
+        "seed": config.seed,
+    }
     stage = runtime.Stage(config.run / "arms" / arm.name, setting | {"sampler": runtime.plain(config.sampler)})
     if not stage.ready():
         rows = []
@@ -149,7 +173,9 @@ def repr_of(arm: Arm) -> str:
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     """Rows with the columns of the design; what is missing or NaN is an empty cell."""
-    show = lambda value: "" if isinstance(value, float) and math.isnan(value) else f"{value:.6g}" if isinstance(value, float) else value
+    show = lambda value: (
+        "" if isinstance(value, float) and math.isnan(value) else f"{value:.6g}" if isinstance(value, float) else value
+    )
     part = path.with_name(path.name + ".part")
     with part.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -158,16 +184,34 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     part.replace(path)
 
 
+def step_rule(name: str) -> sample.Step:
+    """The step rule that a configuration names."""
+    match name:
+        case "ddim":
+            return sample.ddim
+        case "heun":
+            return sample.heun
+        case "dpmpp_2m":
+            return sample.dpmpp_2m
+    return sample.ancestral
+
+
 def assemble(config: CompareConfig) -> tuple[Problem, Behaviour, str]:
     """Data, prior and proxies, made or read back; returns (problem, data, a digest of all models)."""
     data = stages.behaviour(config)
-    prior = stages.fit_prior(config.run, config.prior, config.noise, data)
-    kinds = ("regression", "classifier", "clean")
-    proxies = [stages.fit_proxy(config.run, kind, config.proxy, config.noise, data, config.gold) for kind in kinds]
-    sigmas = noise.karras(config.sampler.steps, config.noise.low, config.noise.high)
-    step = getattr(sample, config.sampler.rule)
-    problem = Problem(prior.model, *(proxy.model for proxy in proxies), data.codec, sigmas, config.prior.horizon, step)
-    return problem, data, "-".join(fitted.identity[:12] for fitted in (prior, *proxies))
+    prior, identity = stages.fit_prior(config, data)
+    proxies, identities = zip(*(stages.fit_proxy(config, kind, data) for kind in stages.PROXIES), strict=True)
+    problem = Problem(
+        denoise=prior,
+        regression=proxies[0],
+        classifier=proxies[1],
+        clean=proxies[2],
+        codec=data.codec,
+        sigmas=noise.karras(config.sampler.steps, config.noise.low, config.noise.high),
+        horizon=config.prior.horizon,
+        step=step_rule(config.sampler.rule),
+    )
+    return problem, data, "-".join(digest[:12] for digest in (identity, *identities))
 
 
 def write_reference(config: CompareConfig, problem: Problem, data: Behaviour) -> None:
@@ -175,13 +219,15 @@ def write_reference(config: CompareConfig, problem: Problem, data: Behaviour) ->
     x = data.held_out.draws(jax.random.fold_in(jax.random.key(config.seed), 20_000), config.reference)
     proxy = jax.jit(jax.vmap(problem.regression.score))(x)
     positions = data.codec.decode(x[:64]).observations[..., :2]
-    arrays = {"proxy": proxy, "gold": stages.gold_returns(data, x), "positions": positions}
-    np.savez(config.run / "data.npz", **{name: np.asarray(value) for name, value in arrays.items()})
+    np.savez(config.run / "data.npz", proxy=proxy, gold=stages.gold_returns(data, x), positions=positions)
 
 
 def write_plans(config: CompareConfig, data: Behaviour, arms: tuple[Arm, ...]) -> None:
     """``plans.npz``: the paths kept by every arm, with the maze they lie in."""
-    arrays: dict[str, Any] = {"walls": data.maze.walls, "region": np.asarray([*config.gold.centre, config.gold.radius], np.float32)}
+    arrays: dict[str, Any] = {
+        "walls": data.maze.walls,
+        "region": np.asarray([*config.gold.centre, config.gold.radius], np.float32),
+    }
     for arm in arms:
         with np.load(config.run / "arms" / arm.name / "plans.npz") as kept:
             arrays |= {f"{arm.name}.{name}": kept[name] for name in kept.files}
@@ -198,7 +244,16 @@ def compare(config: CompareConfig) -> Path:
     arms = arms_of(config.arms)
     rows = [row for arm in arms for row in arm_stage(arm, config, problem, data, measure, identity)]
     dials = {arm.name: {"dial": arm.dial, "strengths": list(arm.strengths)} for arm in arms}
-    runtime.write_json(config.run / "config.json", runtime.plain(config) | {"environment": config.data.maze, "arms": dials, "settings": runtime.plain(config.arms), "versions": runtime.versions()})
+    runtime.write_json(
+        config.run / "config.json",
+        runtime.plain(config)
+        | {
+            "environment": config.data.maze,
+            "arms": dials,
+            "settings": runtime.plain(config.arms),
+            "versions": runtime.versions(),
+        },
+    )
     write_reference(config, problem, data)
     write_plans(config, data, arms)
     write_csv(config.run / "results.csv", rows)

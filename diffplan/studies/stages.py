@@ -1,7 +1,7 @@
 """The stages of a run, each in its own directory and each done once: data, prior, proxies.
 
-Every stage is a function of its configuration and of what it builds on. Called again, it reads back what it finds; a file
-or checkpoint that is damaged is named and made again, training from the newest sound checkpoint.
+Every stage is a function of its configuration and of what it builds on. Called again, it reads back what it finds; a
+file or checkpoint that is damaged is named and made again, training from the newest sound checkpoint.
 """
 
 from dataclasses import replace
@@ -12,12 +12,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from diffplan import denoise, noise, runtime
 from diffplan.codec import Codec
-from diffplan.config import CompareConfig, DataConfig, GoldConfig, NoiseConfig, PriorConfig, ProxyConfig, TrainConfig
+from diffplan.config import CompareConfig, DataConfig, GoldConfig, PriorConfig, ProxyConfig, TrainConfig
 from diffplan.denoise import CLEAN, Edm
 from diffplan.guide import Proxy
 from diffplan.learn import data as files
@@ -25,10 +24,13 @@ from diffplan.learn import reward, train
 from diffplan.learn.checkpoint import Checkpoints, digest
 from diffplan.learn.data import Rows, Windows
 from diffplan.measure.returns import plan_return
-from diffplan.models import Mixer, TemporalUNet, Value, to_pure
+from diffplan.models import Mixer, TemporalUNet, Value, build
 from diffplan.types import Apply, Params, PRNGKey
 from envs import experts, maze2d
 from envs.maze2d import Maze2d
+
+PROXIES = ("regression", "classifier", "clean")
+"""The learned rewards: noise-conditioned regression and classifier, and a regression that never sees noise."""
 
 CHUNK = 250
 """Steps simulated per compiled call; the first two time limits are burnt in, so that lanes start as in a long run."""
@@ -41,13 +43,6 @@ class Behaviour(NamedTuple):
     codec: Codec
     train: Windows
     held_out: Windows
-    identity: str
-
-
-class Fitted(NamedTuple):
-    """A trained model and a digest of its parameters."""
-
-    model: Edm | Proxy
     identity: str
 
 
@@ -104,14 +99,12 @@ def behaviour(config: CompareConfig) -> Behaviour:
     return Behaviour(maze, codec, Windows.of(kept, codec, horizon), Windows.of(held_out, codec, horizon), identity)
 
 
-def prior_network(key: PRNGKey, config: PriorConfig, dim: int) -> nnx.Module:
-    """The denoising network that a configuration names."""
-    match config.network:
-        case "mixer":
-            size = {"patch": config.patch, "width": config.width, "depth": config.depth}
-            return Mixer(config.horizon, dim, **size, rngs=nnx.Rngs(params=key))
-        case "unet":
-            return TemporalUNet(dim, rngs=nnx.Rngs(params=key))
+def prior_network(key: PRNGKey, config: PriorConfig, dim: int) -> tuple[Apply, Params]:
+    """The denoising network that a configuration names, as (apply, params)."""
+    if config.network == "unet":
+        return build(key, lambda rngs: TemporalUNet(dim, rngs=rngs))
+    size = {"patch": config.patch, "width": config.width, "depth": config.depth}
+    return build(key, lambda rngs: Mixer(config.horizon, dim, **size, rngs=rngs))
 
 
 def pin_mask(windows: Windows, observation_dim: int, goal: Bool[Array, ""]) -> Bool[Array, "h d"]:
@@ -121,27 +114,31 @@ def pin_mask(windows: Windows, observation_dim: int, goal: Bool[Array, ""]) -> B
     return ((step == 0) | (goal & (step == windows.horizon - 1)))[:, None] & entry[None]
 
 
-def train_stage(directory: Path, config: dict, task: train.Task, params: Params, data: object, setting: TrainConfig) -> Params:
+def train_stage(
+    directory: Path, settings: dict, task: train.Task, params: Params, data: object, setting: TrainConfig, track: str
+) -> Params:
     """Train in a directory, or read back what was trained there; returns the averaged parameters."""
-    stage = runtime.Stage(directory, config)
+    stage = runtime.Stage(directory, settings)
     stage.ready()
     checkpoints = Checkpoints(directory / "checkpoints")
     state = train.start(jax.random.key(setting.seed), params, setting)
-    metrics = runtime.Metrics(directory / "metrics.jsonl")
+    metrics = runtime.Metrics(directory / "metrics.jsonl", *runtime.sinks(track, directory))
     state = train.fit(task, state, data, setting, checkpoints, metrics, str(directory))
     checkpoints.close()
     stage.finish()
     return state.ema
 
 
-def fit_prior(run: Path, config: PriorConfig, levels: NoiseConfig, data: Behaviour) -> Fitted:
-    """The prior stage: ``RUN/prior``."""
+def fit_prior(compare: CompareConfig, data: Behaviour) -> tuple[Edm, str]:
+    """The prior stage: ``RUN/prior``; returns (denoiser, digest of its parameters)."""
+    config, levels = compare.prior, compare.noise
     dim, o = data.train.rows.shape[-1], data.codec.observation_dim
-    apply, params = to_pure(prior_network(jax.random.key(config.train.seed), config, dim))
+    apply, params = prior_network(jax.random.key(config.train.seed), config, dim)
     distribution = noise.LogUniform(levels.low, levels.high)
 
-    def loss(params: Params, key: PRNGKey, example: tuple) -> tuple:
-        return denoise.loss(key, Edm(params, apply), *example, distribution)
+    def loss(params: Params, key: PRNGKey, example: tuple[Array, Array]) -> tuple:
+        x, mask = example
+        return denoise.loss(key, Edm(params, apply), x, mask, distribution)
 
     def draw(key: PRNGKey, windows: Windows) -> tuple:
         key_window, key_goal = jax.random.split(key)
@@ -149,14 +146,15 @@ def fit_prior(run: Path, config: PriorConfig, levels: NoiseConfig, data: Behavio
         return windows.draw(key_window), pin_mask(windows, o, goal)
 
     settings = runtime.plain(config) | {"noise": runtime.plain(levels), "data": data.identity}
-    ema = train_stage(run / "prior", settings, train.Task(loss, draw), params, data.train, config.train)
-    return Fitted(Edm(ema, apply), digest(ema))
+    task = train.Task(loss, draw)
+    ema = train_stage(compare.run / "prior", settings, task, params, data.train, config.train, compare.track)
+    return Edm(ema, apply), digest(ema)
 
 
 def value_network(key: PRNGKey, config: ProxyConfig, horizon: int, dim: int) -> tuple[Apply, Params]:
     """The network of all proxies, as (apply, params)."""
     size = {"patch": config.patch, "width": config.width, "depth": config.depth}
-    return to_pure(Value(horizon, dim, **size, rngs=nnx.Rngs(params=key)))
+    return build(key, lambda rngs: Value(horizon, dim, **size, rngs=rngs))
 
 
 def labelled_windows(config: ProxyConfig, data: Behaviour) -> tuple[Float[Array, "n h d"], Float[Array, "n"]]:
@@ -170,8 +168,9 @@ def gold_returns(data: Behaviour, x: Float[Array, "n h d"]) -> Float[Array, "n"]
     return jax.jit(jax.vmap(lambda x: plan_return(data.maze.reward, data.codec.decode(x))))(x)
 
 
-def fit_proxy(run: Path, kind: str, config: ProxyConfig, levels: NoiseConfig, data: Behaviour, gold: GoldConfig) -> Fitted:
-    """A proxy stage, ``RUN/proxy/KIND``: "regression", "classifier", or "clean" (a regression that never sees noise)."""
+def fit_proxy(compare: CompareConfig, kind: str, data: Behaviour) -> tuple[Proxy, str]:
+    """A proxy stage, ``RUN/proxy/KIND``, for one of `PROXIES`; returns (proxy, digest of its parameters)."""
+    config, levels = compare.proxy, compare.noise
     dim = data.train.rows.shape[-1]
     apply, params = value_network(jax.random.key(config.train.seed), config, data.train.horizon, dim)
     x, returns = labelled_windows(config, data)
@@ -180,8 +179,9 @@ def fit_proxy(run: Path, kind: str, config: ProxyConfig, levels: NoiseConfig, da
     labelled = reward.Labelled(x, target, pin_mask(data.train, data.codec.observation_dim, jnp.asarray(False)))
     distribution = None if kind == "clean" else noise.LogUniform(levels.low, levels.high)
     task = reward.task(apply, reward.classifier_error if classify else reward.regression_error, distribution)
-    settings = runtime.plain(config) | {"kind": kind, "noise": runtime.plain(levels), "gold": runtime.plain(gold), "data": data.identity}
-    ema = train_stage(run / "proxy" / kind, settings, task, params, labelled, config.train)
+    inputs = {"noise": runtime.plain(levels), "gold": runtime.plain(compare.gold), "data": data.identity}
+    settings = runtime.plain(config) | {"kind": kind} | inputs
+    ema = train_stage(compare.run / "proxy" / kind, settings, task, params, labelled, config.train, compare.track)
     outputs = jax.jit(jax.vmap(lambda x: denoise.scaled(apply, ema, x, jnp.asarray(CLEAN))))
     seen = outputs(data.train.draws(jax.random.key(2), 2048))
-    return Fitted(Proxy(ema, seen.mean(), seen.std(), apply, "classifier" if classify else "regression"), digest(ema))
+    return Proxy(ema, seen.mean(), seen.std(), apply, "classifier" if classify else "regression"), digest(ema)

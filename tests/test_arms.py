@@ -1,0 +1,257 @@
+"""Every arm of the comparison on small random networks: what must hold whatever the networks have learned."""
+
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from scipy import integrate
+
+from diffplan.arms import Arm, Ascent, Guided, Plans, Prior, Problem, diffusion
+from diffplan.arms.diffusion import clean
+from diffplan.codec import Codec
+from diffplan.config import ArmsConfig
+from diffplan.denoise import CLEAN, Edm
+from diffplan.guide import Proxy
+from diffplan.measure.pressure import best_of_n_kl
+from diffplan.models import Mixer, Value, to_pure
+from diffplan.noise import karras
+from diffplan.sample import ancestral, heun, sample
+from diffplan.studies.compare import arms_of
+
+HORIZON, OBSERVATION, DIM, STARTS = 16, 4, 6, 5
+STRENGTHS = ArmsConfig(
+    guided=(0, 1, 30),
+    guided_classifier=(0, 2),
+    guided_plugin=(0, 2),
+    guided_raw=(0, 2),
+    best_of_n=(1, 2, 6),
+    ascent=(0, 3, 40),
+)
+ARMS: dict[str, Arm] = {arm.name: arm for arm in arms_of(STRENGTHS)}
+GUIDED = [name for name, arm in ARMS.items() if isinstance(arm, Guided)]
+
+
+def random_weights(module, seed):
+    """The module as (apply, params), with every weight moved off its initial value (some begin at 0)."""
+    apply, params = to_pure(module)
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(seed)
+    return apply, jax.tree.unflatten(
+        tree, [leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
+    )
+
+
+def codec() -> Codec:
+    mean = jnp.asarray([1.0, -2.0, 0.0, 0.5, 0.0, 0.1])
+    return Codec(mean, jnp.asarray([0.5, 2.0, 1.0, 3.0, 0.7, 0.2]), OBSERVATION)
+
+
+@cache
+def problem(rule=ancestral) -> Problem:
+    size = {"patch": 4, "width": 16, "depth": 1}
+    apply, params = random_weights(Mixer(HORIZON, DIM, **size, rngs=nnx.Rngs(0)), 0)
+
+    def proxy(seed: int, kind: str) -> Proxy:
+        value, weights = random_weights(Value(HORIZON, DIM, **size, rngs=nnx.Rngs(seed)), seed)
+        return Proxy(weights, jnp.asarray(0.3), jnp.asarray(0.5), value, kind)
+
+    proxies = proxy(1, "regression"), proxy(2, "classifier"), proxy(3, "regression")
+    return Problem(Edm(params, apply), *proxies, codec(), karras(6, 0.02, 10.0), HORIZON, rule)
+
+
+def starts() -> jax.Array:
+    return codec().mean[None, :4] + jax.random.normal(jax.random.key(8), (STARTS, OBSERVATION))
+
+
+TRACES = Counter()
+
+
+@cache
+def program(name: str):
+    """An arm as one compiled program, whose traces are counted (chex counts all programs from one line together)."""
+
+    def traced(*args):
+        TRACES[name] += 1
+        return ARMS[name](*args)
+
+    return jax.jit(traced)
+
+
+@cache
+def plans(name: str) -> Plans:
+    """An arm's plans, drawn once for all tests."""
+    return program(name)(jax.random.key(3), problem(), starts(), jnp.asarray(ARMS[name].strengths, jnp.float32))
+
+
+def scores(name: str, x) -> np.ndarray:
+    """By an arm's own proxy, over all leading axes of plans."""
+    flat = jnp.asarray(x).reshape(-1, HORIZON, DIM)
+    return np.asarray(jax.jit(jax.vmap(ARMS[name].proxy(problem()).score))(flat)).reshape(x.shape[:-2])
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_an_arm_keeps_the_contract(name):
+    arm, drawn = ARMS[name], plans(name)
+    s = len(arm.strengths)
+    assert isinstance(arm, Arm) and list(arm.strengths) == sorted(arm.strengths)
+    assert drawn.x.shape == (s, STARTS, HORIZON, DIM) and drawn.path_kl.shape == (s, STARTS)
+    assert drawn.exact_kl.shape == (s,)
+    assert all(leaf.shape == (s,) for leaf in jax.tree.leaves(drawn.cost))
+    assert bool(jnp.isfinite(drawn.x).all())
+    # every plan begins exactly at its start, at every strength
+    begin = (starts() - codec().mean[None, :4]) / codec().std[None, :4]
+    np.testing.assert_array_equal(drawn.x[:, :, 0, :OBSERVATION], np.broadcast_to(begin, (s, STARTS, OBSERVATION)))
+    first = codec().decode(drawn.x).observations[:, :, 0]
+    np.testing.assert_allclose(first, np.broadcast_to(starts(), first.shape), atol=1e-5)
+    # plans differ from start to start, and strengths differ from each other
+    assert len(np.unique(np.asarray(drawn.x[0, :, 1:]).reshape(STARTS, -1), axis=0)) == STARTS
+    assert len(np.unique(np.asarray(drawn.x).reshape(s, -1), axis=0)) == s
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_guidance_of_scale_zero_is_the_prior_plan_by_plan(name):
+    np.testing.assert_allclose(plans(name).x[0], plans("prior").x[0], atol=1e-5)
+    np.testing.assert_allclose(plans(name).path_kl[0], 0, atol=1e-6)
+    assert bool((plans(name).path_kl[1:] > 1e-6).all())
+
+
+@pytest.mark.parametrize("name", ["guided", "guided_classifier", "guided_raw", "guided_plugin"])
+def test_guidance_raises_what_it_is_guided_by(name):
+    assert (np.diff(scores(name, plans(name).x).mean(axis=1)) > 0.05).all()
+
+
+def test_best_of_n_picks_from_the_prior_by_brute_force():
+    """Best of n is the first n draws of the prior, and of them the one with the highest score, start by start."""
+    drawn, ns = plans("best_of_n").x, ARMS["best_of_n"].strengths
+    draw = lambda key: program("prior")(key, problem(), starts(), jnp.zeros(1)).x[0]
+    pool = np.stack([draw(key) for key in jax.random.split(jax.random.key(3), max(ns))])
+    score = scores("best_of_n", pool)
+    assert ns[0] == 1
+    for i, n in enumerate(ns):
+        for start in range(STARTS):
+            winner = max(range(n), key=lambda k: score[k, start])
+            np.testing.assert_allclose(drawn[i, start], pool[winner, start], atol=1e-5)
+    best = scores("best_of_n", drawn)
+    assert (np.diff(best, axis=0) >= 0).all() and (best[-1] > best[0]).any()
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 64])
+def test_exact_kl_of_best_of_n_by_quadrature(n):
+    """The best of n has density n u^(n-1) in the prior's quantile u, so the KL is the integral of p log p."""
+    density = lambda u: n * u ** (n - 1)
+    nats, _ = integrate.quad(lambda u: density(u) * np.log(density(u)) if u > 0 else 0.0, 0, 1)
+    assert float(best_of_n_kl(jnp.asarray(float(n)))) == pytest.approx(nats, abs=1e-5)
+
+
+def test_exact_kl_stands_in_the_plans():
+    kl = plans("best_of_n").exact_kl
+    assert float(kl[0]) == 0 and float(kl[1]) == pytest.approx(np.log(2) - 0.5, rel=1e-5)
+    assert float(plans("prior").exact_kl[0]) == 0
+    for name in {*ARMS} - {"prior", "best_of_n"}:
+        assert bool(jnp.isnan(plans(name).exact_kl).all())
+
+
+@pytest.mark.parametrize("name", ["ascent", "ascent_clean"])
+def test_ascent_reads_every_number_of_steps_from_one_run(name):
+    steps = ARMS[name].strengths[1]
+    alone = replace(ARMS[name], strengths=(steps,))
+    x = jax.jit(alone.__call__)(jax.random.key(3), problem(), starts(), jnp.asarray([float(steps)])).x
+    np.testing.assert_allclose(plans(name).x[1], x[0], atol=1e-5)
+
+
+def with_proxy(apply) -> Problem:
+    proxy = Proxy((), jnp.zeros(()), jnp.ones(()), apply, "regression")
+    return replace(problem(), regression=proxy, clean=proxy)
+
+
+def test_ascent_on_a_parabola_contracts_geometrically():
+    """On r(x) = -|x / c|^2 / 2 at the clean level, c = sqrt(1 + CLEAN^2), a step multiplies by 1 - rate / c^2."""
+    steps, rate = (0, 1, 2, 5, 20), 0.3
+    parabola = with_proxy(lambda params, x, c_noise: -jnp.sum(x**2) / 2)
+    arm = Ascent(steps, "ascent_clean", clean, rate, anneal=0)
+    x = np.asarray(jax.jit(arm.__call__)(jax.random.key(0), parabola, starts(), jnp.asarray(steps, jnp.float32)).x)
+    free = np.ones((HORIZON, DIM), bool)
+    free[0, :OBSERVATION] = False
+    assert x[0][:, free].std() == pytest.approx(1, abs=0.1)  # unit noise
+    for i, k in enumerate(steps):
+        np.testing.assert_allclose(x[i][:, free], x[0][:, free] * (1 - rate / (1 + CLEAN**2)) ** k, atol=1e-5)
+
+
+def test_ascent_on_a_plane_climbs_in_steps_of_the_annealed_gradient():
+    """With r(x) = w.x the gradient at level sigma is w / sqrt(1 + sigma^2): from w / sqrt 2 at level 1 to w when clean."""
+    slope = jnp.asarray(np.random.default_rng(0).normal(size=(HORIZON, DIM)), jnp.float32).at[0, :OBSERVATION].set(0)
+    plane = with_proxy(lambda params, x, c_noise: jnp.sum(slope * x))
+    steps = tuple(range(16))
+    arm = Ascent(steps, rate=0.1, anneal=10)
+    x = np.asarray(
+        jax.jit(arm.__call__)(jax.random.key(0), plane, starts(), jnp.asarray(steps, jnp.float32)).x, np.float64
+    )
+    moves = np.diff(x, axis=0) / 0.1  # [15 n h d]
+    size = np.einsum("snhd,hd->sn", moves, slope) / np.sum(np.square(slope, dtype=np.float64))
+    np.testing.assert_allclose(moves, size[..., None, None] * np.asarray(slope), atol=1e-4)
+    np.testing.assert_allclose(size[0], 1 / np.sqrt(2), atol=1e-4)
+    np.testing.assert_allclose(size[10:], 1 / np.sqrt(1 + CLEAN**2), atol=1e-4)
+    assert (np.diff(size[:11], axis=0) > 0).all()
+    levels = np.sqrt(1 / size[:8, 0] ** 2 - 1)  # falling in equal ratios
+    np.testing.assert_allclose(levels[1:] / levels[:-1], CLEAN**0.1, rtol=2e-2)
+
+
+COUNTS = {"network": 0, "proxy": 0}
+
+
+def counting(name: str, apply):
+    """`apply`, which also counts the plans that it is evaluated on while the program runs."""
+
+    def note(_):
+        COUNTS[name] += 1
+
+    def counted(params, x, c_noise):
+        jax.debug.callback(note, x[0, 0])
+        return apply(params, x, c_noise)
+
+    return counted
+
+
+def counted_problem(rule) -> Problem:
+    network = Edm((), counting("network", lambda params, x, c_noise: 0.1 * x))
+    value = counting("proxy", lambda params, x, c_noise: -jnp.sum((x - 1) ** 2))
+    proxies = [
+        Proxy((), jnp.zeros(()), jnp.ones(()), value, kind) for kind in ("regression", "classifier", "regression")
+    ]
+    return Problem(network, *proxies, codec(), karras(4, 0.02, 10.0), 3, rule)
+
+
+RULED = [*((name, ancestral) for name in ARMS), ("prior", heun), ("guided_plugin", heun)]
+
+
+@pytest.mark.parametrize(("name", "rule"), RULED)
+def test_declared_costs_are_the_evaluations_counted(name, rule, monkeypatch):
+    """Each strength alone, with the path KL's reference left out: it measures, and is not a cost of the arm."""
+    without = lambda key, denoise, sigmas, shape, step, reference=None: sample(key, denoise, sigmas, shape, step)
+    monkeypatch.setattr(diffusion, "sample", without)
+    strength = ARMS[name].strengths[-1] if isinstance(ARMS[name], Guided) else min(ARMS[name].strengths[-1], 5)
+    arm = replace(ARMS[name], strengths=(strength,))
+    COUNTS.update(network=0, proxy=0)
+    call = jax.jit(arm.__call__)
+    drawn = call(jax.random.key(0), counted_problem(rule), starts()[:2], jnp.asarray([strength], jnp.float32))
+    jax.block_until_ready(drawn)
+    jax.effects_barrier()
+    assert COUNTS["network"] / 2 == float(drawn.cost.network_evals[0])
+    assert COUNTS["proxy"] / 2 == float(drawn.cost.proxy_evals[0])
+    assert float(drawn.cost.env_steps[0]) == 0
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_other_strengths_run_the_same_program(name):
+    strengths = jnp.asarray(ARMS[name].strengths, jnp.float32)
+    first = plans(name).x
+    others = program(name)(
+        jax.random.key(3), problem(), starts(), jnp.minimum(strengths, strengths[-2:][0])
+    ).x  # traces: 1
+    np.testing.assert_array_equal(others[:-1], first[:-1])
+    np.testing.assert_array_equal(others[-1], first[-2:][0])

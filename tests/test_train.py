@@ -1,0 +1,351 @@
+"""Training: it finds what closed forms say it must, resumes bit by bit, and survives being killed and tampered with."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffplan import denoise
+from diffplan.config import TrainConfig
+from diffplan.denoise import CLEAN, Edm, scaled
+from diffplan.learn import reward, train
+from diffplan.learn.checkpoint import Checkpoints, digest
+from diffplan.oracle.gaussian import Gaussian
+from diffplan.runtime import Metrics
+
+SHAPE = (3, 2)
+SIGMA = 0.7
+
+
+class Fixed:
+    """The one noise level at which a linear network can be exact."""
+
+    def draw(self, key):
+        return jnp.asarray(SIGMA)
+
+
+def gaussian() -> Gaussian:
+    """A correlated prior away from the origin, with standard deviations near 1."""
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(6, 6)) / 2.5
+    return Gaussian.of(jnp.asarray(rng.normal(size=6)), jnp.asarray(root @ root.T + 0.2 * np.eye(6)), SHAPE)
+
+
+def drawn(key, law: Gaussian):
+    """One plan from the law."""
+    unit = jnp.sqrt(law.eigenvalues) * jax.random.normal(key, law.mean.shape)
+    return (law.mean + law.eigenvectors @ unit).reshape(SHAPE)
+
+
+def linear(params, x, c_noise):
+    """A linear 'network' from plans to plans, or to one number."""
+    return jnp.squeeze(params["weight"] @ x.ravel() + params["bias"]).reshape(SHAPE if len(params["bias"]) > 1 else ())
+
+
+def zeros(outputs: int):
+    return {"weight": jnp.zeros((outputs, 6)), "bias": jnp.zeros(outputs)}
+
+
+def trained(task, data, outputs, steps=1500, batch=256, rate=0.03):
+    """The averaged parameters after training a linear network from zero."""
+    config = TrainConfig(steps=steps, batch=batch, learning_rate=rate, warmup=20, ema=0.98)
+    state = train.start(jax.random.key(0), zeros(outputs), config)
+    return jax.jit(lambda state: train.chunk(task, config, state, data, steps))(state)[0].ema
+
+
+def noisy(law: Gaussian, mask, count: int = 500):
+    """(clean plans, the same at level SIGMA except under the mask), as float64 arrays [count, 6]."""
+    x0 = np.asarray(jax.vmap(lambda key: drawn(key, law))(jax.random.split(jax.random.key(9), count)), np.float64)
+    noise = np.random.default_rng(3).normal(size=x0.shape)
+    x = np.where(np.asarray(mask), x0, x0 + SIGMA * noise)
+    return x0.reshape(count, 6), x.reshape(count, 6)
+
+
+def conditional_means(law: Gaussian, mask, x):
+    """E[x0 | x] when entries under the mask are seen exactly and the others at level SIGMA: one Gaussian conditioning."""
+    s, m = np.asarray(law.covariance, np.float64), np.asarray(law.mean, np.float64)
+    variance = np.where(np.asarray(mask).ravel(), 0.0, SIGMA**2)
+    return m + (x - m) @ np.linalg.solve(s + np.diag(variance), s)
+
+
+MASKS = {"free": jnp.zeros(SHAPE, bool), "pinned": jnp.zeros(SHAPE, bool).at[0].set(True)}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_linear_network_becomes_the_exact_denoiser(name):
+    law, mask = gaussian(), MASKS[name]
+    loss = lambda params, key, x0: denoise.loss(key, Edm(params, linear), x0, mask, Fixed())
+    params = trained(train.Task(loss, drawn), law, 6)
+    x0, x = noisy(law, mask)
+    level = jnp.where(mask, 0.0, SIGMA)
+    found = np.asarray(jax.vmap(lambda x: Edm(params, linear)(x, level))(x.reshape(-1, *SHAPE).astype(np.float32)))
+    exact = conditional_means(law, mask, x)
+    if name == "free":  # brute force and the oracle agree
+        oracle = jax.vmap(lambda x: law.denoise(x, jnp.asarray(SIGMA)))(x.reshape(-1, *SHAPE).astype(np.float32))
+        np.testing.assert_allclose(oracle.reshape(-1, 6), exact, atol=1e-4)
+    excess = np.mean((found.reshape(-1, 6) - exact) ** 2) / np.mean((exact - x0) ** 2)
+    assert excess < 2e-3
+
+
+CHOICE = jnp.asarray([[1.0, -0.5], [0.3, 0.0], [0.0, 0.8]])
+
+
+@pytest.mark.parametrize("name", [*MASKS, "clean"])
+def test_a_regression_becomes_the_conditional_mean_of_the_reward(name):
+    """E[c.x0 | x] = c.E[x0 | x] for Gaussian data; a proxy of clean plans becomes c.x itself."""
+    law, mask = gaussian(), MASKS.get(name, MASKS["free"])
+    plans = jax.vmap(lambda key: drawn(key, law))(jax.random.split(jax.random.key(5), 20_000))
+    labelled = reward.Labelled(plans, jnp.sum(plans * CHOICE[None], axis=(1, 2)), mask)
+    task = reward.task(linear, reward.regression_error, None if name == "clean" else Fixed())
+    params = trained(task, labelled, 1)
+    x0, x = noisy(law, mask)
+    if name == "clean":
+        exact, read, level = x0 @ np.asarray(CHOICE).ravel(), x0, jnp.asarray(CLEAN)
+    else:
+        exact, read = conditional_means(law, mask, x) @ np.asarray(CHOICE).ravel(), x
+        level = jnp.where(mask, 0.0, SIGMA)
+    plans = read.reshape(-1, *SHAPE).astype(np.float32)
+    found = np.asarray(jax.vmap(lambda x: scaled(linear, params, x, level))(plans))
+    assert np.std(found - exact) < 0.03 * np.std(exact) and abs(np.mean(found - exact)) < 0.03 * np.std(exact)
+
+
+def test_a_classifier_becomes_the_log_odds():
+    """Two Gaussian classes at +-u with variance v: at level sigma the log odds are 2 u.x / (v + sigma^2), by Bayes."""
+    centre, variance, count = 0.8 * np.asarray(CHOICE), 0.3, 20_000
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, count)
+    plans = (2 * y - 1)[:, None, None] * centre + np.sqrt(variance) * rng.normal(size=(count, *SHAPE))
+    labelled = reward.Labelled(jnp.asarray(plans, jnp.float32), jnp.asarray(y, jnp.float32), MASKS["free"])
+    params = trained(reward.task(linear, reward.classifier_error, Fixed()), labelled, 1)
+    x = (np.linspace(-1.5, 1.5, 13)[:, None, None] * centre).astype(np.float32)
+    found = np.asarray(jax.vmap(lambda x: scaled(linear, params, x, jnp.asarray(SIGMA)))(x))
+    exact = 2 * np.sum(centre * x, axis=(1, 2)) / (variance + SIGMA**2)
+    np.testing.assert_allclose(found, exact, atol=0.06 * exact.max())
+
+
+def test_targets():
+    returns = jnp.asarray([3.0, 1.0, 2.0, 2.0])
+    np.testing.assert_allclose(
+        reward.standardised_returns(returns), np.sqrt([2.0, 2.0, 0, 0]) * [1, -1, 0, 0], atol=1e-6
+    )
+    np.testing.assert_array_equal(reward.standardised_returns(jnp.ones(5)), np.zeros(5))
+    np.testing.assert_array_equal(reward.top_quantile(returns, 0.9), [1, 0, 0, 0])
+    np.testing.assert_array_equal(reward.top_quantile(jnp.arange(10.0), 0.7), [0] * 7 + [1] * 3)
+    with pytest.raises(ValueError, match=r"^quantile=0.5: all 4 labels fall into one class[^\n]*$"):
+        reward.top_quantile(jnp.ones(4), 0.5)
+
+
+# -- the loop --
+
+CONFIG = TrainConfig(steps=40, batch=8, learning_rate=0.01, warmup=5, chunk=10, save_every=20)
+TASK = train.Task(lambda params, key, x0: denoise.loss(key, Edm(params, linear), x0, MASKS["free"], Fixed()), drawn)
+
+
+def fit(folder: Path, config: TrainConfig = CONFIG, task: train.Task = TASK, *sinks):
+    """Train in a folder as a new process would: from a fresh state, or from what lies there."""
+    folder.mkdir(exist_ok=True)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    try:
+        state = train.start(jax.random.key(4), zeros(6), config)
+        return train.fit(task, state, gaussian(), config, checkpoints, Metrics(folder / "metrics.jsonl", *sinks), "toy")
+    finally:
+        checkpoints.close()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing disturbs: (folder, digest of its whole final state)."""
+    folder = tmp_path_factory.mktemp("whole")
+    state = fit(folder)
+    assert int(state.step) == 40
+    return folder, digest(state)
+
+
+def steps_of(folder: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def saved_steps(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "checkpoints").iterdir()}
+
+
+def test_the_record_is_one_json_object_a_chunk(whole):
+    lines = [json.loads(line) for line in (whole[0] / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [10, 20, 30, 40]
+    assert all(np.isfinite(line["loss"]) and line["seconds"] >= 0 for line in lines)
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert saved_steps(whole[0]) == {"20", "40"}
+
+
+def stop_at(step: int):
+    """A sink that interrupts training, as Ctrl-C would."""
+
+    def sink(now, values):
+        if now == step:
+            raise KeyboardInterrupt
+
+    return sink
+
+
+@pytest.mark.parametrize("save_every", [20, 13])
+def test_a_run_that_is_stopped_and_resumed_is_the_same_to_the_bit(whole, tmp_path, save_every):
+    config = TrainConfig(**{**vars(CONFIG), "save_every": save_every})
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, config, TASK, stop_at(30))
+    assert max(map(int, saved_steps(tmp_path))) == 20
+    assert digest(fit(tmp_path, config)) == whole[1]
+    assert steps_of(tmp_path) == [10, 20, 30, 30, 40]
+    assert digest(fit(tmp_path, config)) == whole[1]  # and a third start has nothing left to do
+    assert steps_of(tmp_path) == [10, 20, 30, 30, 40]
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+from pathlib import Path
+from tests import test_train
+from diffplan.learn.checkpoint import Checkpoints
+
+class Killed(Checkpoints):
+    def save(self, step, state):
+        if step == 40:  # orbax writes in the background; the process dies instead of waiting for it
+            self.manager.wait_until_finished = lambda: os.kill(os.getpid(), signal.SIGKILL)
+        super().save(step, state)
+
+test_train.Checkpoints = Killed
+test_train.fit(Path({folder!r}))
+"""
+
+
+def test_a_process_killed_while_it_saves_is_resumed_to_the_same_bits(whole, tmp_path):
+    folder = tmp_path / "run"
+    script = KILLED.format(root=str(Path(__file__).parents[1]), folder=str(folder))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert "20" in saved_steps(folder) and "40" not in saved_steps(folder)
+    assert steps_of(folder) == [10, 20, 30, 40]
+    assert digest(fit(folder)) == whole[1]
+    assert saved_steps(folder) == {"20", "40"}  # what the dead process left is gone
+
+
+def test_a_half_written_folder_is_no_checkpoint(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    half = tmp_path / "checkpoints" / "40.orbax-checkpoint-tmp"
+    (tmp_path / "checkpoints" / "40").rename(half)
+    shutil.rmtree(half / "check")
+    assert digest(fit(tmp_path)) == whole[1]
+    assert saved_steps(tmp_path) == {"20", "40"}
+
+
+def test_a_damaged_checkpoint_is_named_and_the_older_one_used(whole, tmp_path, capsys):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    biggest = max(
+        (tmp_path / "checkpoints" / "40" / "state").rglob("*"), key=lambda path: path.is_file() * path.stat().st_size
+    )
+    content = bytearray(biggest.read_bytes())
+    content[len(content) // 2] ^= 1
+    biggest.write_bytes(content)
+    assert digest(fit(tmp_path)) == whole[1]
+    assert f"{tmp_path / 'checkpoints'}/40 is damaged and will not be used" in capsys.readouterr().out
+    assert steps_of(tmp_path) == [10, 20, 30, 40, 30, 40]
+
+
+def test_an_altered_number_is_found_by_its_digest(whole, tmp_path, capsys):
+    """A checkpoint that orbax reads without complaint, but whose numbers are not those that were saved."""
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    like = train.start(jax.random.key(4), zeros(6), CONFIG)
+    state = checkpoints.restore(like)
+    checkpoints.close()
+    assert digest(state) == whole[1]
+    other = tmp_path / "other"
+    altered = state._replace(params=jax.tree.map(lambda leaf: leaf + 1e-6, state.params))
+    elsewhere = Checkpoints(other)
+    elsewhere.save(40, altered)
+    elsewhere.close()
+    shutil.rmtree(tmp_path / "checkpoints" / "40" / "state")
+    shutil.copytree(other / "40" / "state", tmp_path / "checkpoints" / "40" / "state")
+    (tmp_path / "checkpoints" / "40" / "files.json").unlink()  # by a hand that knows of the files' own digests
+    assert digest(fit(tmp_path)) == whole[1]
+    assert "checkpoints/40 is damaged and will not be used (its digest does not match)" in capsys.readouterr().out
+
+
+def test_whichever_file_is_cut_or_lost_nothing_wrong_is_restored(whole, tmp_path, capsys):
+    """Either the newest checkpoint still reads right, or it is named and step 20 is used."""
+    like = train.start(jax.random.key(4), zeros(6), CONFIG)
+    files = sorted(
+        path.relative_to(whole[0]) for path in (whole[0] / "checkpoints" / "40").rglob("*") if path.is_file()
+    )
+    for number, file in enumerate(files):
+        folder = tmp_path / str(number)
+        shutil.copytree(whole[0], folder)
+        content = (folder / file).read_bytes()
+        (folder / file).write_bytes(content[: len(content) // 2]) if number % 2 else (folder / file).unlink()
+        checkpoints = Checkpoints(folder / "checkpoints")
+        state = checkpoints.restore(like)
+        checkpoints.close()
+        named = "checkpoints/40 is damaged" in capsys.readouterr().out
+        assert (int(state.step), named) == (20, True) or digest(state) == whole[1], file
+
+
+def test_without_any_sound_checkpoint_training_starts_again(whole, tmp_path, capsys):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    for step in ("20", "40"):
+        for path in (tmp_path / "checkpoints" / step).rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"")
+    assert digest(fit(tmp_path)) == whole[1]
+    out = capsys.readouterr().out
+    assert "checkpoints/20 is damaged" in out and "checkpoints/40 is damaged" in out
+
+
+def falling(edge: float) -> train.Task:
+    """The loss is p itself, gradient 1, until p falls below the edge, where it is not a number."""
+
+    def loss(params, key, example):
+        p = params["bias"][0]
+        return jnp.where(p > edge, p, jnp.nan), {}
+
+    return train.Task(loss, lambda key, data: ())
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_named(tmp_path):
+    """Adam on a constant gradient moves by exactly its rate: linear warm-up from 0, then a cosine to a hundredth."""
+    config = TrainConfig(steps=60, batch=2, learning_rate=0.1, warmup=10, chunk=8, save_every=8)
+    t = np.arange(60)
+    cosine = 0.001 + (0.1 - 0.001) * (1 + np.cos(np.pi * (t - 10) / 50)) / 2
+    position = -np.concatenate([[0.0], np.cumsum(np.where(t < 10, 0.1 * t / 10, cosine))])  # before step t
+    edge = (position[36] + position[37]) / 2
+    with pytest.raises(FloatingPointError, match=r"^toy: the loss is nan at step 37; lower train.learning_rate$"):
+        fit(tmp_path, config, falling(edge))
+    assert steps_of(tmp_path) == [8, 16, 24, 32]
+    assert max(map(int, saved_steps(tmp_path))) == 32
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    state = checkpoints.restore(train.start(jax.random.key(4), zeros(6), config))
+    checkpoints.close()
+    assert int(state.step) == 32 and all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params))
+    assert float(state.params["bias"][0]) == pytest.approx(position[32], rel=1e-3)
+
+
+def test_the_average_lags_as_a_geometric_mean_of_the_path_does():
+    """On a straight descent the average is behind by sum_j ema^j rate(j steps before the end); with ema = 0, not at all."""
+    steps, behind = 200, {}
+    for ema in (0.0, 0.9):
+        config = TrainConfig(steps=steps, batch=1, learning_rate=0.1, warmup=0, ema=ema)
+        state = train.start(jax.random.key(0), zeros(6), config)
+        state, losses = jax.jit(lambda state, c=config: train.chunk(falling(-1e9), c, state, (), steps))(state)
+        assert losses.shape == (steps,)
+        behind[ema] = float(state.ema["bias"][0] - state.params["bias"][0])
+    ago = np.arange(1, steps + 1)
+    rate = 0.001 + (0.1 - 0.001) * (1 - np.cos(np.pi * ago / steps)) / 2
+    assert behind[0.0] == 0
+    assert behind[0.9] == pytest.approx(np.sum(0.9**ago * rate), rel=1e-2)
