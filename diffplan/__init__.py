@@ -1,0 +1,39 @@
+"""diffplan: planning with diffusion, and how hard a plan can be pushed towards a learned reward before it breaks.
+
+A plan is an array ``x[h, d]``: h steps of normalised observation and action. Everything is about one noun, the
+**denoiser** ``D(x, sigma) = E[x0 | x_sigma = x]``:
+
+    x_sigma  = x0 + sigma * eps                                                          (1)
+    score    = (D(x, sigma) - x) / sigma^2                                               (2)
+    D_guided = x + prior * (D(x, sigma) - x) + guide * sigma^2 * grad g(x, sigma)        (3)
+
+Guidance and the pinning of starts and goals are functions from a denoiser to a denoiser; samplers know nothing of them:
+
+    from diffplan import denoise, guide, noise, sample
+
+    denoiser = denoise.pinned(guide.guided(prior, energy, knobs), pins)
+    x, info = sample.sample(key, denoiser, noise.karras(32, 0.02, 10.0), shape=(h, d))
+
+Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
+
+    types      Denoise, Energy, Knobs, Pins, Trajectory
+    codec      Codec
+    noise      karras, log_linear, LogNormal, LogUniform
+    denoise    Edm, pinned, noised, loss
+    guide      guided, plugin, raw, damped, Proxy
+    sample     sample, ancestral, ddim, heun, dpmpp_2m
+    arms       Arm, Problem, Plans, Cost, Prior, Guided, BestOfN, Ascent
+    oracle     gaussian
+    measure    returns, validity, pressure, diversity, statistics
+    learn      data, train, reward, checkpoint
+    models     Mixer, Value, TemporalUNet, to_pure, count
+    studies    stages, compare
+    report     figure, page, table
+
+Importing this package imports none of them, and neither jax, flax nor matplotlib.
+"""
+
+__all__ = [
+    *("types", "codec", "noise", "denoise", "guide", "sample", "arms", "oracle"),
+    *("measure", "learn", "models", "studies", "report"),
+]

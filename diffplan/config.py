@@ -101,7 +101,7 @@ class NoiseConfig:
 class PriorConfig:
     """The diffusion model of behaviour."""
 
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3200, batch=64, learning_rate=2e-3))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3000, batch=64, learning_rate=2e-3))
     network: Literal["mixer", "unet"] = "mixer"
     """mixer: patched MLP-mixer, fast on CPU; unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M)."""
     horizon: int = 128
@@ -162,7 +162,7 @@ class SamplerConfig:
 class ArmsConfig:
     """The strengths of every arm, weakest first. They are traced: more of them cost time, never a recompilation."""
 
-    guided: tuple[float, ...] = (0, 1, 3, 10, 20, 30, 60, 100, 300, 1000)
+    guided: tuple[float, ...] = (0, 0.3, 1, 3, 10, 30, 100, 300, 1000)
     """Guidance scales for the noise-conditioned regression, per standard deviation of the return."""
     guided_classifier: tuple[float, ...] = (0, 1, 3, 10, 30, 100, 300, 1000)
     """Guidance scales for the noise-conditioned classifier."""
@@ -170,7 +170,7 @@ class ArmsConfig:
     """Guidance scales for the clean reward of the denoised plan."""
     guided_raw: tuple[float, ...] = (0, 1, 3, 10, 30, 100, 300, 1000)
     """Guidance scales for the clean reward of the noisy plan."""
-    best_of_n: tuple[int, ...] = (1, 2, 3, 4, 8, 16, 32, 64)
+    best_of_n: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 16, 32)
     """Numbers of plans to pick the best of; the largest sets the cost."""
     ascent: tuple[int, ...] = (0, 1, 3, 10, 30, 100, 300, 800)
     """Gradient steps, on the noise-conditioned and on the clean regression; the largest sets the cost."""

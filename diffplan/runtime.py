@@ -90,7 +90,7 @@ class Stage:
     def _broken(self) -> str | None:
         """The first file that is not as it was when the stage was finished, in words; None if all are."""
         record = _read(self._record)
-        if not isinstance(record, dict) or "files" not in record:
+        if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
             return f"{self._record}: damaged (not a stage's record)"
         for name, digest in record["files"].items():
             file = self.directory / name
@@ -232,7 +232,7 @@ def command(
         else:
             parsed = tyro.extras.overridable_config_cli(dict(presets), description=description)
         main(parsed)
-    except (ConfigError, ValueError, FloatingPointError, FileNotFoundError, ImportError) as error:
+    except (ConfigError, ValueError, FloatingPointError, OSError, ImportError) as error:
         if os.environ.get("DIFFPLAN_TRACE"):
             raise
         fail(str(error))

@@ -37,6 +37,8 @@ MARGINS: dict[str, float] = {"left": 0.15, "right": 0.87, "top": 0.88, "bottom":
 MAZE_MARGINS: dict[str, float] = {"left": 0.05, "right": 0.985, "top": 0.86, "bottom": 0.055}
 MAZES = 5
 """Strengths drawn in a row of part C."""
+WILD = 3
+"""Plans that are drawn where most of them are scribbles through walls: more would hide one another."""
 
 
 def frontier(run_dir: Path | str, arms: tuple[str, str] = ("guided", "ascent")) -> tuple[Path, Path]:
@@ -104,13 +106,14 @@ def _mazes(figure: SubFigure, run: Run, rows: list[Curve]) -> None:
     for r, curve in enumerate(rows):
         strengths = run.plans.strengths[curve.arm]
         indices = [nearest(curve.strengths, s) for s in strengths]
-        gold = curve.bands["gold_plan"].value[indices]
-        chosen = spread(len(strengths), int(np.nanargmax(gold)), MAZES)
+        best = int(np.abs(strengths - curve.strengths[curve.best]).argmin())
+        chosen = spread(len(strengths), best, MAZES)
         for c, k in enumerate(chosen):
             axes = figure.add_subplot(grid[r, c])
             positions = run.plans.positions[curve.arm][k]
             maze.draw_maze(axes, run.plans)
-            maze.draw_plans(axes, positions, run.plans.walls)
+            wild = maze.crossing(positions, run.plans.walls).mean() > 0.25
+            maze.draw_plans(axes, positions[:WILD] if wild else positions, run.plans.walls)
             _caption(axes, curve, indices[k], maze.leaving(positions, run.plans.walls), len(positions))
             if c == 0:
                 look = style.look(curve.arm)

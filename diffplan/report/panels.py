@@ -82,9 +82,18 @@ def strength_axis(strengths: Float[np.ndarray, "s"]) -> Float[np.ndarray, "s"]:
     return np.where(strengths > 0, np.log10(np.maximum(strengths, positive.min())), np.log10(positive.min()) - 0.7)
 
 
+def _labels(strengths: Float[np.ndarray, "s"], x: Float[np.ndarray, "s"]) -> list[str]:
+    """Every strength in figures, but for those too close to the label before."""
+    room, labels, last = 0.075 * float(x[-1] - x[0]), [], -np.inf
+    for strength, at in zip(strengths, x, strict=True):
+        labels.append(f"{strength:g}" if at - last >= room else "")
+        last = at if labels[-1] else last
+    return labels
+
+
 def broken_axis(axes: Axes, strengths: Float[np.ndarray, "s"], x: Float[np.ndarray, "s"]) -> None:
     """Ticks at the strengths; two strokes through the axis where it breaks between zero and the rest."""
-    axes.set_xticks(x, [f"{s:g}" for s in strengths])
+    axes.set_xticks(x, _labels(strengths, x))
     if strengths[0] == 0 and len(x) > 1:
         at = blended_transform_factory(axes.transData, axes.transAxes)
         middle = (x[0] + x[1]) / 2
