@@ -33,7 +33,20 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
 Importing this package imports none of them, and neither jax, flax nor matplotlib.
 """
 
+# pyright: reportUnsupportedDunderAll=false
+# these are modules, which `from diffplan import guide` imports when it is asked to
 __all__ = [
-    *("types", "codec", "noise", "denoise", "guide", "sample", "arms", "oracle"),
-    *("measure", "learn", "models", "studies", "report"),
+    "types",
+    "codec",
+    "noise",
+    "denoise",
+    "guide",
+    "sample",
+    "arms",
+    "oracle",
+    "measure",
+    "learn",
+    "models",
+    "studies",
+    "report",
 ]

@@ -162,7 +162,7 @@ class SamplerConfig:
 class ArmsConfig:
     """The strengths of every arm, weakest first. They are traced: more of them cost time, never a recompilation."""
 
-    guided: tuple[float, ...] = (0, 0.3, 1, 3, 10, 30, 100, 300, 1000)
+    guided: tuple[float, ...] = (0, 1, 3, 10, 20, 30, 100, 300, 1000)
     """Guidance scales for the noise-conditioned regression, per standard deviation of the return."""
     guided_classifier: tuple[float, ...] = (0, 1, 3, 10, 30, 100, 300, 1000)
     """Guidance scales for the noise-conditioned classifier."""

@@ -1,7 +1,9 @@
 """A slider over the guidance scale; the plans are sampled as it moves, from what `make demo` has trained.
 
-    pip install -e '.[app]'
-    marimo run notebooks/live.py        # from the root of the repository; trains first if nothing is trained
+    .venv/bin/pip install -e '.[app]'
+    .venv/bin/marimo run notebooks/live.py
+
+Run it from the root of the repository. If nothing is trained there, it trains first, as `make demo` would.
 """
 
 import marimo

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 from scipy import integrate
 
-from diffplan.arms import Arm, Ascent, Guided, Plans, Prior, Problem, diffusion
+from diffplan.arms import Arm, Ascent, Guided, Plans, Problem, diffusion
 from diffplan.arms.diffusion import clean
 from diffplan.codec import Codec
 from diffplan.config import ArmsConfig
@@ -69,6 +69,7 @@ def starts() -> jax.Array:
 
 
 TRACES = Counter()
+FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
 
 
 @cache
@@ -79,7 +80,7 @@ def program(name: str):
         TRACES[name] += 1
         return ARMS[name](*args)
 
-    return jax.jit(traced)
+    return jax.jit(traced, compiler_options=FAST)
 
 
 @cache
@@ -183,7 +184,7 @@ def test_ascent_on_a_parabola_contracts_geometrically():
 
 
 def test_ascent_on_a_plane_climbs_in_steps_of_the_annealed_gradient():
-    """With r(x) = w.x the gradient at level sigma is w / sqrt(1 + sigma^2): from w / sqrt 2 at level 1 to w when clean."""
+    """With r(x) = w.x the gradient at level sigma is w / sqrt(1 + sigma^2): w / sqrt 2 at level 1, w when clean."""
     slope = jnp.asarray(np.random.default_rng(0).normal(size=(HORIZON, DIM)), jnp.float32).at[0, :OBSERVATION].set(0)
     plane = with_proxy(lambda params, x, c_noise: jnp.sum(slope * x))
     steps = tuple(range(16))
@@ -237,7 +238,7 @@ def test_declared_costs_are_the_evaluations_counted(name, rule, monkeypatch):
     strength = ARMS[name].strengths[-1] if isinstance(ARMS[name], Guided) else min(ARMS[name].strengths[-1], 5)
     arm = replace(ARMS[name], strengths=(strength,))
     COUNTS.update(network=0, proxy=0)
-    call = jax.jit(arm.__call__)
+    call = jax.jit(arm.__call__, compiler_options=FAST)
     drawn = call(jax.random.key(0), counted_problem(rule), starts()[:2], jnp.asarray([strength], jnp.float32))
     jax.block_until_ready(drawn)
     jax.effects_barrier()

@@ -147,7 +147,7 @@ def test_a_lane_must_hold_a_window(tmp_path):
     rows = random_rows()
     codec = Codec.fit(rows.observations, rows.actions)
     assert Windows.of(rows, codec, 30).draw(jax.random.key(0)).shape == (30, 6)
-    with pytest.raises(DataError, match="^lanes of 30 steps are shorter than the horizon 31$"):
+    with pytest.raises(DataError, match=r"^lanes of 30 steps are shorter than the horizon 31$"):
         Windows.of(rows, codec, 31)
 
 

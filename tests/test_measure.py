@@ -1,5 +1,7 @@
 """Every measure against loops in numpy, and against plans that were really executed."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +59,7 @@ def test_pairwise_distance_of_equal_plans_is_zero():
 
 def test_longest_step():
     positions = np.cumsum(random_plans(1)[0, :, :2], axis=0)
-    brute = max(float(np.hypot(*(q - p).astype(float))) for p, q in zip(positions, positions[1:], strict=False))
+    brute = max(float(np.hypot(*(q - p).astype(float))) for p, q in pairwise(positions))
     assert float(validity.longest_step(jnp.asarray(positions))) == pytest.approx(brute, rel=1e-6)
 
 
@@ -86,7 +88,7 @@ def test_crosses_a_real_maze_by_sampling_the_segments_densely(key):
         begin = maze.cells[rng.integers(len(maze.cells))] - 0.2
         path = np.cumsum(np.concatenate([begin[None], 0.3 * rng.normal(size=(4, 2))]), axis=0).astype(np.float32)
         t = np.linspace(0, 1, 2000, dtype=np.float32)[:, None]
-        points = np.concatenate([p + t * (q - p) for p, q in zip(path, path[1:], strict=False)])
+        points = np.concatenate([p + t * (q - p) for p, q in pairwise(path)])
         blocked = int((~np.asarray(free(jnp.asarray(points)))).sum())
         if not 0 < blocked <= 2:  # less is a corner or a rounding
             answers.append(blocked > 0)
@@ -150,11 +152,12 @@ def test_the_residual_is_zero_on_real_runs_and_not_on_broken_ones(recorded):
 
 
 def test_executing_a_real_run_repeats_it(recorded):
-    """By its own actions exactly, up to the codec's rounding; by tracking nearly, although it never sees the actions."""
+    """By its own actions exactly, up to the codec's rounding; by tracking nearly, although it sees no actions."""
     data = behaviour(recorded, maze2d.path_length)
     x = data.codec.encode(Trajectory(recorded.observations, recorded.actions))
     own, tracked = jax.jit(jax.vmap(lambda x: executed(data, jax.random.key(0), x)))(x)
-    planned = np.asarray(jax.vmap(lambda o, a: returns.plan_return(data.maze.reward, Trajectory(o, a)))(recorded.observations, recorded.actions))
+    worth = lambda o, a: returns.plan_return(data.maze.reward, Trajectory(o, a))
+    planned = np.asarray(jax.vmap(worth)(recorded.observations, recorded.actions))
     np.testing.assert_allclose(own, planned, rtol=0.02)
     assert np.median(np.abs(np.asarray(own) / planned - 1)) < 1e-3
     np.testing.assert_allclose(tracked, planned, rtol=0.3)

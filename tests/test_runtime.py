@@ -29,7 +29,9 @@ def test_a_finished_stage_is_reused_in_silence(tmp_path, capsys):
     again = Stage(tmp_path / "data", json.loads(json.dumps(SETTING)))
     assert again.ready() and again.identity() == stage.identity()
     assert json.loads((tmp_path / "data" / "config.json").read_text()) == SETTING
-    assert {"python", "jax", "numpy", "diffplan"} <= set(json.loads((tmp_path / "data" / "stage.json").read_text())["versions"])
+    assert {"python", "jax", "numpy", "diffplan"} <= set(
+        json.loads((tmp_path / "data" / "stage.json").read_text())["versions"]
+    )
     assert capsys.readouterr().out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
@@ -88,7 +90,11 @@ def test_a_damaged_file_is_named_and_the_stage_redone(tmp_path, capsys, damage):
             file.unlink()
     assert not stage.ready()
     out = capsys.readouterr().out
-    assert out.startswith(f"{file}: ") and ("missing" if damage == "missing" else "damaged") in out and out.count("\n") == 1
+    assert (
+        out.startswith(f"{file}: ")
+        and ("missing" if damage == "missing" else "damaged") in out
+        and out.count("\n") == 1
+    )
     assert not (tmp_path / "data" / "stage.json").exists()  # so that a kill from here on cannot bring it back
     assert not stage.ready() and capsys.readouterr().out == ""
 
@@ -99,9 +105,13 @@ def test_whatever_happens_to_a_record_no_stage_is_ready_with_other_files(tmp_pat
     rng = np.random.default_rng(0)
     content = (finished(tmp_path).directory / name).read_bytes()
     kept = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
-    versions = [content[:i] + bytes([content[i] ^ 1 << rng.integers(7)]) + content[i + 1 :] for i in range(len(content))]
+    versions = [
+        content[:i] + bytes([content[i] ^ 1 << rng.integers(7)]) + content[i + 1 :] for i in range(len(content))
+    ]
     folder = tmp_path / "data"
-    for number, version in enumerate([*versions, b"", b"[]", b"{}", b"null", b'{"files": 3}', b'{"files": ["rows.bin"]}', content[:30]]):
+    for number, version in enumerate(
+        [*versions, b"", b"[]", b"{}", b"null", b'{"files": 3}', b'{"files": ["rows.bin"]}', content[:30]]
+    ):
         folder = tmp_path / str(number)
         folder.mkdir()
         for file, data in kept.items():
@@ -232,7 +242,9 @@ def test_the_widest_values_are_allowed():
     config.DataConfig(rows=1, lanes=1, noise=0.0)
 
 
-@pytest.mark.parametrize("error", [ConfigError, ValueError, FileNotFoundError, FloatingPointError, PermissionError, ImportError])
+@pytest.mark.parametrize(
+    "error", [ConfigError, ValueError, FileNotFoundError, FloatingPointError, PermissionError, ImportError]
+)
 def test_a_command_ends_in_one_line_and_exit_code_two(error, capsys, monkeypatch):
     def main(setting: config.SamplerConfig) -> None:
         raise error("steps=3: not today")

@@ -1,4 +1,4 @@
-"""The commands, as a user runs them: from nothing, again, killed, damaged, and mistyped. Slow for a test: one whole run."""
+"""The commands, as a user runs them: from nothing, again, killed, damaged and mistyped. One whole run: slow."""
 
 import ast
 import csv
@@ -22,17 +22,16 @@ STAGED = [name for name in ("compare.py", "make_data.py", "train.py", "train_rew
 
 
 def command(script: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """A command line and its environment. Programs are kept, however small, so that later starts are quick."""
+    """A command line and its environment: compiled in haste, and every program kept, so that later starts are quick."""
     environment = {name: value for name, value in os.environ.items() if name != "DIFFPLAN_TRACE"}
-    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "COLUMNS": "200"}
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "COLUMNS": "100"}
+    environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
     return [sys.executable, str(ROOT / "scripts" / script), *arguments], environment
 
 
 def run(script: str, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     line, environment = command(script, *arguments)
-    done = subprocess.run(
-        line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     return done
@@ -42,7 +41,9 @@ def killed(script: str, *arguments: str, when: Path, log: Path) -> str:
     """Start it, and kill -9 it as soon as a path exists; returns what it had said until then."""
     line, environment = command(script, *arguments)
     with log.open("w") as file:
-        process = subprocess.Popen(line, env=environment | {"PYTHONUNBUFFERED": "1"}, cwd=ROOT, stdout=file, stderr=file)
+        process = subprocess.Popen(
+            line, env=environment | {"PYTHONUNBUFFERED": "1"}, cwd=ROOT, stdout=file, stderr=file
+        )
         end = time.monotonic() + 300
         while not when.exists() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.01)
@@ -129,7 +130,12 @@ def test_damage_and_kills_change_no_number(whole, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole[0], folder)
     flip(folder / "data" / "rows.npz")
-    flip(max((folder / "prior" / "checkpoints" / "60" / "state").rglob("*"), key=lambda path: path.stat().st_size * path.is_file()))
+    flip(
+        max(
+            (folder / "prior" / "checkpoints" / "60" / "state").rglob("*"),
+            key=lambda path: path.stat().st_size * path.is_file(),
+        )
+    )
     for name in ("proxy/clean", "arms/ascent", "arms/ascent_clean"):
         shutil.rmtree(folder / name)
     for name in ("results.csv", "plans.npz", "data.npz", "frontier.png"):
@@ -204,7 +210,11 @@ def documented_fields() -> dict[str, dict[str, str]]:
             found[node.name] = {}
             for field, after in zip(node.body, [*node.body[1:], None], strict=True):
                 if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                    text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+                    text = (
+                        after.value.value
+                        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                        else ""
+                    )
                     found[node.name][field.target.id] = f"{ast.unparse(field.annotation)}\n{text}"
     return found
 
@@ -243,8 +253,8 @@ def test_help_explains_every_setting(script):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_an_unknown_flag_ends_in_a_hint_and_exit_code_two(script):
-    preset = ["smoke"] if script in STAGED else []
-    done = run(script, *preset, "--nonsense", "3", code=2)
+    first = ["smoke"] if script in STAGED else ["runs/demo"] if script == "plot.py" else []
+    done = run(script, *first, "--nonsense", "3", code=2)
     assert "--nonsense" in done.stderr + done.stdout and "--help" in done.stderr + done.stdout
 
 

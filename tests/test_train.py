@@ -69,7 +69,7 @@ def noisy(law: Gaussian, mask, count: int = 500):
 
 
 def conditional_means(law: Gaussian, mask, x):
-    """E[x0 | x] when entries under the mask are seen exactly and the others at level SIGMA: one Gaussian conditioning."""
+    """E[x0 | x] when entries under the mask are seen exactly and the others at level SIGMA, by conditioning once."""
     s, m = np.asarray(law.covariance, np.float64), np.asarray(law.mean, np.float64)
     variance = np.where(np.asarray(mask).ravel(), 0.0, SIGMA**2)
     return m + (x - m) @ np.linalg.solve(s + np.diag(variance), s)
@@ -337,7 +337,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_named(tmp_path):
 
 
 def test_the_average_lags_as_a_geometric_mean_of_the_path_does():
-    """On a straight descent the average is behind by sum_j ema^j rate(j steps before the end); with ema = 0, not at all."""
+    """On a straight descent the average is behind by sum_j ema^j rate(j steps before the end); ema = 0: by none."""
     steps, behind = 200, {}
     for ema in (0.0, 0.9):
         config = TrainConfig(steps=steps, batch=1, learning_rate=0.1, warmup=0, ema=ema)

@@ -35,7 +35,7 @@ def sinusoidal(c_noise: Float[Array, ""], width: int) -> Float[Array, "width"]:
     """The embedding (4) of a noise level; `width` is even and at least 4."""
     if width < 4 or width % 2:
         raise ValueError(f"a sinusoidal embedding needs an even width of at least 4, got {width}")
-    # A constant, not a computation: XLA would hoist one out of a sampling loop once per call of the network, and then no
+    # A constant, not a computation: XLA would hoist one out of a sampling loop once per call of the network and then no
     # longer see that a guided and an unguided evaluation of the same plan are the same (measured: 1.5 times the cost).
     frequencies = np.float32(10_000.0) ** -np.linspace(0.0, 1.0, width // 2, dtype=np.float32)
     angles = 1000.0 * c_noise * frequencies

@@ -45,9 +45,9 @@ def frontier(run_dir: Path | str, arms: tuple[str, str] = ("guided", "ascent")) 
     """Writes frontier.png and frontier.pdf into the run directory. Part A follows the first arm, part C draws both."""
     run = read_run(run_dir)
     for arm in arms:
-        if arm not in run.arms:
-            raise RunError(f"{run.path / 'results.csv'}: arm '{arm}' is missing")
-    paths = run.path / "frontier.png", run.path / "frontier.pdf"
+        if arm not in run.results.arms:
+            raise RunError(f"{run.results.path / 'results.csv'}: arm '{arm}' is missing")
+    paths = run.results.path / "frontier.png", run.results.path / "frontier.pdf"
     with mpl.rc_context(RC):
         figure = compose(run, arms)
         _save_png(figure, paths[0])
@@ -57,7 +57,7 @@ def frontier(run_dir: Path | str, arms: tuple[str, str] = ("guided", "ascent")) 
 
 def compose(run: Run, arms: tuple[str, str]) -> Figure:
     """The whole figure, 11 x 10.6 inches."""
-    found = curves(run)
+    found = curves(run.results)
     figure = Figure(figsize=(11, 10.6))
     top, bottom = figure.subfigures(2, 1, height_ratios=[5.35, 5.25], squeeze=False)[:, 0]
     left, right = top.subfigures(1, 2, width_ratios=[1, 1.12], squeeze=False)[0]

@@ -57,14 +57,12 @@ class Data(NamedTuple):
     positions: Float[np.ndarray, "m h 2"]
 
 
-class Run(NamedTuple):
-    """All files of a run directory."""
+class Results(NamedTuple):
+    """The numbers of a run: results.csv and config.json."""
 
     path: Path
     config: dict[str, Any]
     table: Table
-    plans: Plans
-    data: Data
 
     @property
     def arms(self) -> list[str]:
@@ -76,15 +74,28 @@ class Run(NamedTuple):
         return self.config["arms"][arm]["dial"]
 
 
-def read_run(path: Path | str) -> Run:
-    """All files of a run directory, checked against each other."""
+class Run(NamedTuple):
+    """All files of a run directory: its numbers, and what pictures are drawn from."""
+
+    results: Results
+    plans: Plans
+    data: Data
+
+
+def read_results(path: Path | str) -> Results:
+    """The numbers of a run, checked against each other; its pictures' files need not be there."""
     path = Path(path)
     if not path.is_dir():
         raise RunError(f"{path}: no such run directory")
     table = read_table(path / "results.csv")
-    arms = list(dict.fromkeys(table["arm"].tolist()))
-    config = read_config(path / "config.json", arms)
-    return Run(path, config, table, read_plans(path / "plans.npz", arms), read_data(path / "data.npz"))
+    return Results(path, read_config(path / "config.json", list(dict.fromkeys(table["arm"].tolist()))), table)
+
+
+def read_run(path: Path | str) -> Run:
+    """All files of a run directory, checked against each other."""
+    results = read_results(path)
+    plans = read_plans(results.path / "plans.npz", results.arms)
+    return Run(results, plans, read_data(results.path / "data.npz"))
 
 
 def read_table(path: Path) -> Table:

@@ -39,14 +39,14 @@ def page(run_dir: Path | str, first: str = "guided") -> Path:
     html = (here / "page.html").read_text()
     for mark, text in content.items():
         html = html.replace(mark, text, 1)
-    path = run.path / "report.html"
+    path = run.results.path / "report.html"
     path.write_text(html)
     return path
 
 
 def payload(run: Run, first: str) -> dict[str, Any]:
     """Everything that the page shows, as JSON."""
-    found = curves(run)
+    found = curves(run.results)
     count = embedded_plans(run)
     dropped = {curve.arm: int(curve.dropped.sum()) for curve in found.values() if curve.dropped.any()}
     words = ", ".join(f"{n} of {style.look(arm).label}" for arm, n in dropped.items())
@@ -55,7 +55,7 @@ def payload(run: Run, first: str) -> dict[str, Any]:
         for name, values in (("proxy", run.data.proxy), ("gold", run.data.gold))
     }
     return {
-        "first": first if first in found else run.arms[0],
+        "first": first if first in found else run.results.arms[0],
         "arms": [_arm(run, curve, count) for curve in found.values()],
         "maze": {
             "walls": run.plans.walls.astype(int).tolist(),
@@ -65,7 +65,7 @@ def payload(run: Run, first: str) -> dict[str, Any]:
         },
         "data": quantiles,
         "dropped": f"Batches without one finite plan, left out of the means: {words}." if words else "",
-        "config": run.config,
+        "config": run.results.config,
     }
 
 

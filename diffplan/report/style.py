@@ -48,12 +48,15 @@ def plain(value: float) -> str:
 
 
 def short(value: float) -> str:
-    """A number of any size, to two digits: 0.012, 1.2, 12, 123; a dash where there is none."""
+    """A number of any size in at most five characters: 3e-4, 0.012, 1.2, 12, 12345, 2e6; a dash where there is none."""
     if not np.isfinite(value):
         return "–"
+    if value != 0 and not 1e-3 <= abs(value) < 1e5:
+        digits, exponent = f"{value:.0e}".split("e")
+        return f"{digits}e{int(exponent)}"
     if abs(value) >= 10 or value == 0:
         return f"{value:.0f}"
-    return f"{value:.2g}" if abs(value) < 1e-3 else f"{value:.{1 - int(np.floor(np.log10(abs(value))))}f}"
+    return f"{value:.{1 - int(np.floor(np.log10(abs(value))))}f}"
 
 
 def percent(share: float) -> str:

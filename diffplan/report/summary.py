@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffplan.measure.statistics import mean_interval
-from diffplan.report.load import COLUMNS, Run, RunError, Table
+from diffplan.report.load import COLUMNS, Results, RunError, Table
 
 MEASURES = COLUMNS[4:]
 """The columns that are averaged over seeds."""
@@ -48,9 +48,9 @@ class Curve(NamedTuple):
         return int(np.nanargmax(valid if np.isfinite(valid).any() else gold))
 
 
-def curves(run: Run) -> dict[str, Curve]:
+def curves(results: Results) -> dict[str, Curve]:
     """Every arm of the run, in the order of results.csv."""
-    return {arm: curve(run.table, arm, run.dial(arm)) for arm in run.arms}
+    return {arm: curve(results.table, arm, results.dial(arm)) for arm in results.arms}
 
 
 def curve(table: Table, arm: str, dial: str) -> Curve:

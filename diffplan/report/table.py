@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diffplan.report import style
-from diffplan.report.load import read_run
+from diffplan.report.load import read_results
 from diffplan.report.summary import Band, Curve, curves
 
 HEADER = (
@@ -31,7 +31,7 @@ SHORT = (
 
 def show(run_dir: Path | str, console: Console | None = None) -> None:
     """Prints the table in the terminal."""
-    found = curves(read_run(run_dir))
+    found = curves(read_results(run_dir))
     table = Table(*SHORT, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for column in table.columns:
         column.justify, column.no_wrap = ("left" if column is table.columns[0] else "right"), True
@@ -49,7 +49,7 @@ def show(run_dir: Path | str, console: Console | None = None) -> None:
 
 def markdown(run_dir: Path | str) -> str:
     """The same table for a README."""
-    found = curves(read_run(run_dir))
+    found = curves(read_results(run_dir))
     lines = [_with_dial(line, curve.dial) for curve in found.values() for line in rows(curve)]
     rule = ("---", *("--:" for _ in HEADER[1:]))
     return "\n".join([*("| " + " | ".join(line) + " |" for line in (HEADER, rule, *lines)), "", notes(found)])

@@ -107,16 +107,13 @@ def run_arm(
     """Run an arm for every seed; yields (rows, plans ``[s, n, h, d]``) a seed. Compilation is not timed."""
     strengths = jnp.asarray(arm.strengths, jnp.float32)
     root = jax.random.key(config.seed)
-    arguments = lambda seed: (
-        key := jax.random.fold_in(root, seed),
-        problem,
-        starts_for(key, data, config.plans),
-        strengths,
-    )
-    call = jax.jit(arm.__call__).lower(*arguments(0)).compile()
+    call = None
     for seed in range(config.seeds):
+        key_starts, key_arm, key_measure = jax.random.split(jax.random.fold_in(root, seed), 3)
+        arguments = (key_arm, problem, starts_for(key_starts, data, config.plans), strengths)
+        call = call or jax.jit(arm.__call__).lower(*arguments).compile()
         began = perf_counter()
-        plans = jax.block_until_ready(call(*arguments(seed)))
+        plans = jax.block_until_ready(call(*arguments))
         seconds = perf_counter() - began
         work = np.asarray(plans.cost.network_evals + plans.cost.proxy_evals, float)
         paid = work.max() if arm.shared else work.sum()  # evaluations a start that this call really made
@@ -129,7 +126,7 @@ def run_arm(
         }
         rows = []
         for i, x in enumerate(plans.x):
-            values = measure(jax.random.fold_in(root, 10_000 + seed), arm.proxy(problem), x)
+            values = measure(key_measure, arm.proxy(problem), x)
             values |= {name: value[i] for name, value in known.items()}
             rows.append(
                 {name: float(value) for name, value in values.items()}
@@ -240,7 +237,8 @@ def compare(config: CompareConfig) -> Path:
     config.run.mkdir(parents=True, exist_ok=True)
     problem, data, identity = assemble(config)
     windows = data.train.draws(jax.random.fold_in(jax.random.key(config.seed), 30_000), config.reference)
-    measure = jax.jit(lambda key, proxy, x: measured(key, proxy, data, windows, x))
+    compiled = jax.jit(lambda key, proxy, windows, x: measured(key, proxy, data, windows, x))
+    measure = lambda key, proxy, x: compiled(key, proxy, windows, x)
     arms = arms_of(config.arms)
     rows = [row for arm in arms for row in arm_stage(arm, config, problem, data, measure, identity)]
     dials = {arm.name: {"dial": arm.dial, "strengths": list(arm.strengths)} for arm in arms}

@@ -1,0 +1,183 @@
+"""The README: its examples run as they stand, what it names exists, and what it says is in the result files."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tyro
+
+from diffplan.report import table
+from diffplan.report.load import read_data, read_results
+from diffplan.report.summary import curves
+from scripts import bench, compare, plot
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "results" / "demo"
+EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", README, re.S))
+PROSE = re.sub(r"```python\n.*?```", "", README, flags=re.S)
+COMMANDS = re.findall(r"python (scripts/\w+\.py)([^\n`#]*?)(?= -->|\s*[`#\n])", PROSE)
+
+needs_results = pytest.mark.skipif(not RESULTS.exists(), reason="results/demo is not there yet")
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 220
+    assert EXAMPLES.keys() == {"environment", "guide", "arm"}
+    assert README.count("```python") == len(EXAMPLES)
+    for name, code in EXAMPLES.items():
+        assert len(code.splitlines()) <= 25 and max(map(len, code.splitlines())) <= 120, name
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_run_as_they_stand(name: str, tmp_path: Path) -> None:
+    """Typed into a file and run in the root of the repository, without a word on stderr."""
+    path = tmp_path / "example.py"
+    path.write_text(EXAMPLES[name])
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}  # where JAX finds an accelerator it cannot use, it says so
+    done = subprocess.run([sys.executable, path], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    numbers = [float(n) for n in re.findall(r"-?\d+\.\d*(?:e-?\d+)?", done.stdout)]
+    match name:
+        case "environment":
+            assert done.stdout.startswith("True")
+            assert numbers[1] < 1e-5  # the residual of a real step
+        case "guide":
+            scale, position, spread, nats = np.reshape(numbers, (-1, 4)).T
+            assert (np.diff(position) > 0).all() and (np.diff(nats) > 0).all() and (np.diff(spread) < 0).all()
+            assert (scale[0], nats[0]) == (0, 0) and abs(position[-1] - 2) < 0.1
+        case "arm":
+            # scores are N(0, 3), so the tilt at strength w has mean 3 w; 64 candidates fall short of it
+            assert done.stdout.startswith("True")
+            assert abs(numbers[0]) < 0.3 and 1.5 < numbers[1] < 3.3 and numbers[2] > numbers[1]
+
+
+def test_the_environment_of_the_readme_conforms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It passes the test that the README sends it to."""
+    from tests import test_envs
+
+    namespace: dict = {"__name__": "example"}
+    exec(EXAMPLES["environment"], namespace)
+    monkeypatch.setitem(test_envs.ENVIRONMENTS, "pendulum", namespace["Pendulum"]())
+    test_envs.test_environment_conforms("pendulum", jax.random.key(0))
+
+
+def test_every_path_exists() -> None:
+    """Whatever looks like a file of ours; what runs leave behind, and results that are not there yet, excepted."""
+    ours = r"(?<![\w./-])((?:diffplan|envs|scripts|tests|notebooks|results|\.ci)/[\w./-]*\w|[A-Z]+(?:\.md)?(?=`))"
+    named = {path for path in re.findall(ours, PROSE) if "/" in path or path in ("LICENSE", "CONTRIBUTING.md")}
+    assert len(named) > 20
+    missing = {path for path in named if not (ROOT / path).exists()}
+    assert missing <= (set() if RESULTS.exists() else {path for path in named if path.startswith("results/")})
+    siblings = re.findall(r"beside it ([\w., ]+?), and behaviour in (\w+\.py)", PROSE)[0]
+    assert all((ROOT / "envs" / name).exists() for name in [*siblings[0].split(", "), siblings[1]])
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split())
+    named = set(re.findall(r"(?:^    |`)make ([\w-]+)", PROSE, re.M))
+    assert {"demo", "test", "bench"} <= named <= targets
+
+
+def help_of(target: Any, capsys: pytest.CaptureFixture) -> str:
+    with pytest.raises(SystemExit):
+        tyro.cli(target, args=["--help"])
+    return capsys.readouterr().out
+
+
+def test_every_command_line_is_understood(capsys: pytest.CaptureFixture) -> None:
+    """Parsed as the scripts do it, without running them: every preset, flag and value is one that they take."""
+    assert len(COMMANDS) >= 8
+    for script, line in COMMANDS:
+        words = shlex.split(line)
+        match Path(script).stem:
+            case "bench":
+                tyro.cli(bench.Config, args=words)
+            case "plot":
+                taken = help_of(plot.main, capsys)
+                assert words[0].startswith(("runs/", "results/"))
+                assert all(word in taken for word in words[1:])
+            case "compare" | "make_data" | "train" | "train_reward":
+                tyro.extras.overridable_config_cli(dict(compare.PRESETS), args=words)
+            case other:
+                raise AssertionError(f"no script of that name is known here: {other}")
+    flags = set(re.findall(r"`(--[\w.-]+)", PROSE)) - {"--help"}
+    known = help_of(compare.CompareConfig, capsys)
+    assert flags and all(flag in known for flag in flags)
+
+
+def test_every_extra_exists() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    extras = set(re.findall(r"-e '\.\[(\w+)\]'", PROSE))
+    assert extras and all(re.search(rf"^{extra} = \[", text, re.M) for extra in extras | {"cuda12", "cuda13", "tpu"})
+
+
+def test_the_public_names_exist() -> None:
+    """What the docstring of the package lists, module by module; and importing it alone imports next to nothing."""
+    import importlib
+
+    import diffplan
+
+    listed = diffplan.__doc__.split("Public names")[1]
+    found = re.findall(r"^    (\w+)  +(.+)$", listed, re.M)
+    assert {module for module, _ in found} == set(diffplan.__all__)
+    for name, members in found:
+        module = importlib.import_module(f"diffplan.{name}")
+        for member in members.split(", "):
+            if not hasattr(module, member):
+                importlib.import_module(f"diffplan.{name}.{member}")
+    light = "import sys, diffplan; sys.exit(any(m in sys.modules for m in ('jax', 'flax', 'matplotlib', 'envs')))"
+    assert subprocess.run([sys.executable, "-c", light], cwd=ROOT).returncode == 0
+
+
+def between(name: str) -> str:
+    return re.search(rf"<!-- {name}: [^\n]*-->\n(.*?)<!-- /{name} -->", README, re.S)[1].strip()
+
+
+@needs_results
+def test_the_table_is_that_of_the_result_files() -> None:
+    assert between("table") == table.markdown(RESULTS).strip()
+
+
+@needs_results
+def test_the_findings_are_in_the_result_files() -> None:
+    """Each sentence of "What the demo found", by the numbers of the committed run."""
+    found = curves(read_results(RESULTS))
+    value = lambda arm, measure, at: float(found[arm].bands[measure].value[at])
+    best, plain = found["guided"].best, lambda measure: value("prior", measure, 0)
+    guided = lambda measure, at: value("guided", measure, at)
+
+    # guidance first beats the data, then breaks
+    assert guided("gold_plan", best) > np.quantile(read_data(RESULTS / "data.npz").gold, 0.99)
+    assert guided("segments_in_wall", best) <= 0.02
+    assert (np.diff(found["guided"].bands["proxy"].value[best:]) > 0).all()
+    assert guided("segments_in_wall", -1) > 0.9 and guided("gold_plan", -1) < plain("gold_plan")
+    # ascent on the same proxy wins the proxy and loses the plan
+    assert value("ascent", "proxy", -1) > found["guided"].bands["proxy"].value.max()
+    assert value("ascent", "segments_in_wall", -1) == 1 and value("ascent", "gold_plan", -1) < plain("gold_plan")
+    # much of the gain is only drawn
+    assert guided("gold_actions", best) < plain("gold_actions")
+    assert plain("gold_tracked") < guided("gold_tracked", best) < 0.7 * guided("gold_plan", best)
+    assert value("best_of_n", "gold_plan", -1) < guided("gold_plan", best)
+    assert value("best_of_n", "gold_tracked", -1) > 0.8 * value("best_of_n", "gold_plan", -1)
+    # guides differ; a controller smooths even noise
+    guides = [curve for arm, curve in found.items() if arm.startswith("guided")]
+    common = set.intersection(*(set(curve.strengths.tolist()) for curve in guides)) - {0.0}
+    spent = lambda scale: [curve.bands["path_kl"].value[curve.strengths == scale].item() for curve in guides]
+    assert common and all(max(spent(scale)) > 2 * min(spent(scale)) for scale in common)
+    assert value("ascent", "gold_tracked", 0) > plain("gold_tracked")
+
+
+@needs_results
+def test_the_settings_named_are_those_of_the_run() -> None:
+    config = read_results(RESULTS).config
+    labels = re.search(r"from ([\d,]+) labelled windows", README)[1]
+    assert int(labels.replace(",", "")) == config["proxy"]["labels"]
+    assert config["gold"]["kind"] == "region"
