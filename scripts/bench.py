@@ -2,7 +2,7 @@
 
     python scripts/bench.py                                  # about 2 minutes on two idle CPU cores
     python scripts/bench.py --parts default                  # without PyTorch, about 15 s
-    python scripts/bench.py --steps 4 --out /tmp/bench.json  # a try, about a minute
+    python scripts/bench.py --steps 4 --out runs/bench.json  # a try, about a minute
 
 PyTorch comes with `pip install -e .[bench]`. It runs eagerly, as the peers ship it, and in turn with JAX (torch, jax,
 torch, jax, ...), both on the same `--threads` cores, in float32, with the same weights; that both networks give the

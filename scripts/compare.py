@@ -2,12 +2,12 @@
 
     python scripts/compare.py demo                                  # U-maze, about 5 minutes on two CPU cores
     python scripts/compare.py demo --run runs/mine --data.maze large --prior.network unet
-    python scripts/compare.py smoke                                 # everything, tiny: half a minute, numbers mean
-    nothing
+    python scripts/compare.py smoke                                 # every part, tiny, in a minute; numbers mean nothing
 
 Writes into the run directory: results.csv, config.json, frontier.png, frontier.pdf, report.html, and what each stage
-made. Stopped at any moment and started again, it goes on where it was. In the demo expect the guided arm's gold to
-pass 29, the data's 99th percentile, at a scale near 10, and to fall to nothing by 1000, while the proxy only rises.
+made. Stopped at any moment and started again, it goes on where it was. In the demo expect the guided arm's gold to pass
+20, the data's 99th percentile, before its plans go through walls (at scale 20), and to fall to nothing by scale 1000,
+while the proxy only rises.
 """
 
 from dataclasses import replace

@@ -27,6 +27,7 @@ from diffplan.studies.stages import Behaviour
 from diffplan.types import PRNGKey
 from envs import experts
 from envs.base import follow, rollout
+from envs.maze2d import Maze2d
 
 COLUMNS = (
     *("arm", "strength", "seed", "plans", "proxy", "gold_plan", "gold_actions", "gold_tracked"),
@@ -36,6 +37,9 @@ COLUMNS = (
 )
 Measure = Callable[[PRNGKey, Proxy, Float[Array, "n h d"]], dict[str, Array]]
 """`measured`, compiled once for all arms and strengths."""
+
+QUANTILES = (0.5, 0.9, 0.99, 1.0)
+"""Of the data's gold and proxy, in config.json."""
 
 DRAWN = 12
 """Plans a strength that are kept for pictures, of the first seed."""
@@ -211,19 +215,33 @@ def assemble(config: CompareConfig) -> tuple[Problem, Behaviour, str]:
     return problem, data, "-".join(digest[:12] for digest in (identity, *identities))
 
 
-def write_reference(config: CompareConfig, problem: Problem, data: Behaviour) -> None:
-    """``data.npz``: returns, proxies and some paths of held-out windows, which pictures compare plans with."""
-    x = data.held_out.draws(jax.random.fold_in(jax.random.key(config.seed), 20_000), config.reference)
-    proxy = jax.jit(jax.vmap(problem.regression.score))(x)
+def write_reference(config: CompareConfig, problem: Problem, data: Behaviour) -> dict[str, dict[str, float]]:
+    """``data.npz``: returns, proxies and some paths of held-out windows, which pictures compare plans with.
+
+    Returns the quantiles of the first two, for ``config.json``.
+    """
+    x = data.held_out.draws(jax.random.fold_in(jax.random.key(config.seed), config.seeds), config.reference)
+    scores = {"gold": stages.gold_returns(data, x), "proxy": jax.jit(jax.vmap(problem.regression.score))(x)}
     positions = data.codec.decode(x[:64]).observations[..., :2]
-    np.savez(config.run / "data.npz", proxy=proxy, gold=stages.gold_returns(data, x), positions=positions)
+    np.savez(config.run / "data.npz", gold=scores["gold"], proxy=scores["proxy"], positions=positions)
+    return {name: {f"{q:g}": float(jnp.quantile(value, q)) for q in QUANTILES} for name, value in scores.items()}
+
+
+def target(config: CompareConfig, maze: Maze2d) -> tuple[float, float, float]:
+    """The disc that the gold reward pays for: centre and radius in cells; of radius 0 where there is none."""
+    match config.gold.kind:
+        case "region":
+            return *config.gold.centre, config.gold.radius
+        case "goal":
+            return *maze.goal, 0.5
+    return 0.0, 0.0, 0.0
 
 
 def write_plans(config: CompareConfig, data: Behaviour, arms: tuple[Arm, ...]) -> None:
     """``plans.npz``: the paths kept by every arm, with the maze they lie in."""
     arrays: dict[str, Any] = {
         "walls": data.maze.walls,
-        "region": np.asarray([*config.gold.centre, config.gold.radius], np.float32),
+        "region": np.asarray(target(config, data.maze), np.float32),
     }
     for arm in arms:
         with np.load(config.run / "arms" / arm.name / "plans.npz") as kept:
@@ -236,23 +254,19 @@ def compare(config: CompareConfig) -> Path:
     """The whole comparison; returns the path of ``results.csv``."""
     config.run.mkdir(parents=True, exist_ok=True)
     problem, data, identity = assemble(config)
-    windows = data.train.draws(jax.random.fold_in(jax.random.key(config.seed), 30_000), config.reference)
+    windows = data.train.draws(jax.random.fold_in(jax.random.key(config.seed), config.seeds + 1), config.reference)
     compiled = jax.jit(lambda key, proxy, windows, x: measured(key, proxy, data, windows, x))
     measure = lambda key, proxy, x: compiled(key, proxy, windows, x)
     arms = arms_of(config.arms)
     rows = [row for arm in arms for row in arm_stage(arm, config, problem, data, measure, identity)]
-    dials = {arm.name: {"dial": arm.dial, "strengths": list(arm.strengths)} for arm in arms}
-    runtime.write_json(
-        config.run / "config.json",
-        runtime.plain(config)
-        | {
-            "environment": config.data.maze,
-            "arms": dials,
-            "settings": runtime.plain(config.arms),
-            "versions": runtime.versions(),
-        },
-    )
-    write_reference(config, problem, data)
+    about = {
+        "environment": config.data.maze,
+        "arms": {arm.name: {"dial": arm.dial, "strengths": list(arm.strengths)} for arm in arms},
+        "settings": runtime.plain(config),
+        "data_quantiles": write_reference(config, problem, data),
+        "versions": runtime.versions(),
+    }
+    runtime.write_json(config.run / "config.json", about)
     write_plans(config, data, arms)
     write_csv(config.run / "results.csv", rows)
     return config.run / "results.csv"
