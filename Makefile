@@ -7,6 +7,7 @@ PIP = $(RUN) -m pip -qq --disable-pip-version-check --no-input
 
 # Compiled programs are kept between runs: the second `make demo` or `make test` is a good deal faster.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 # Prints "3.13 /path/of/python" for a Python that runs, is new enough and can make environments. Each candidate is
 # tried, because a name on PATH may be a shim that fails when it is run.

@@ -124,7 +124,7 @@ class BestOfN:
         score = jax.vmap(jax.vmap(self.proxy(problem).score))(candidates)
 
         def best(n: Float[Array, ""]) -> Float[Array, "n h d"]:
-            within = (jnp.arange(pool) < n)[:, None]
+            within = (jnp.arange(pool) < n)[:, None] & jnp.isfinite(score)
             index = jnp.argmax(jnp.where(within, score, -jnp.inf), axis=0)
             return jax.vmap(lambda plans, i: plans[i], (1, 0))(candidates, index)
 

@@ -75,7 +75,10 @@ def executed(data: Behaviour, key: PRNGKey, x: Float[Array, "h d"]) -> tuple[Arr
 def measured(
     key: PRNGKey, proxy: Proxy, data: Behaviour, windows: Float[Array, "m h d"], x: Float[Array, "n h d"]
 ) -> dict[str, Array]:
-    """Every measure of one batch of plans, averaged over the finite ones (NaN where none is)."""
+    """Every measure of one batch of plans, averaged over the finite ones; NaN where none is.
+
+    The diversity is over all pairs of the batch, and NaN as soon as one plan is not finite.
+    """
 
     def one(x: Float[Array, "h d"]) -> dict[str, Array]:
         finite = validity.is_finite(x)
