@@ -2,7 +2,7 @@
 
     python scripts/compare.py demo                                  # U-maze, about 5 minutes on two CPU cores
     python scripts/compare.py demo --run runs/mine --data.maze large --prior.network unet
-    python scripts/compare.py smoke                                 # every part, tiny, a minute; its numbers say nothing
+    python scripts/compare.py smoke                               # every part, tiny, in a minute; for tests
 
 Writes into the run directory: results.csv, config.json, frontier.png, frontier.pdf, report.html, and what each stage
 made. Stopped at any moment and started again, it goes on where it was. In the demo expect the guided arm's gold to pass
