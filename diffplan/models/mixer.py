@@ -78,7 +78,7 @@ class Mixer(nnx.Module):
         *,
         patch: int = 8,
         width: int = 128,
-        depth: int = 4,
+        depth: int = 3,
         expand: int = 4,
         rngs: nnx.Rngs,
     ):
