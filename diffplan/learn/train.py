@@ -94,7 +94,6 @@ def fit(
         FloatingPointError: naming the step, when a loss is not finite; the last checkpoint is from before it.
     """
     state = checkpoints.restore(state)
-    # warm-up counts from step 0 of the run, whose losses may be compared; donation reuses the state's memory
     run = jax.jit(partial(chunk, task, config), static_argnames="steps", donate_argnums=0)
     with Progress(name, total=config.steps, done=int(state.step)) as progress:
         while (step := int(state.step)) < config.steps:

@@ -59,7 +59,7 @@ function show() {
   const row = frame().row, value = String(arm.strengths[row]);
   const alone = arm.strengths.length < 2;
   $("dial").textContent = alone ? "nothing to turn" : arm.dial;
-  $("value").textContent = alone ? "" : value + (row === arm.best ? "  ★ best gold of this arm" : "");
+  $("value").textContent = alone ? "" : value + (row === arm.best ? "  ★ best of this arm" : "");
   $("strength").setAttribute("aria-valuetext", arm.dial + " " + value);
   $("leaving").textContent = frame().leaving ? frame().leaving + " of " + frame().p + " plans leave the picture" : "";
   document.querySelector(`input[value="${CSS.escape(arm.name)}"]`).checked = true;
