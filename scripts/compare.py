@@ -4,10 +4,10 @@
     python scripts/compare.py demo --run runs/mine --data.maze large --prior.network unet
     python scripts/compare.py smoke                               # every part, tiny, in a minute; for tests
 
-Writes into the run directory: results.csv, config.json, frontier.png, frontier.pdf, report.html, and what each stage
-made. Stopped at any moment and started again, it goes on where it was. In the demo expect the guided arm's gold to pass
-20, the data's 99th percentile, before its plans go through walls (at scale 20), and to fall to nothing by scale 1000,
-while the proxy only rises.
+Writes into the run directory: results.csv, summary.csv, config.json, frontier.png, frontier.pdf, report.html, and what
+each stage made. Stopped at any moment and started again, it goes on where it was. In the demo expect the guided arm's
+gold to pass 21, the data's 99th percentile, before its plans go through walls (at scale 20), and to fall to nothing by
+scale 1000, while the proxy only rises.
 """
 
 from dataclasses import replace
@@ -46,11 +46,11 @@ PRESETS = {
 
 def main(config: CompareConfig) -> None:
     """Run the comparison, then draw and print it."""
-    from diffplan.report import figure, page, table
+    from diffplan.report import figure, page, record, table
     from diffplan.studies.compare import compare
 
     results = compare(config)
-    paths = (results, *figure.frontier(config.run), page.page(config.run))
+    paths = (results, record.record(config.run), *figure.frontier(config.run), page.page(config.run))
     table.show(config.run)
     for path in paths:
         runtime.say(str(path))

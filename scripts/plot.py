@@ -3,9 +3,9 @@
     python scripts/plot.py runs/demo                       # about 5 s on two CPU cores
     python scripts/plot.py runs/demo --table markdown      # the table of the README, alone on stdout
 
-Writes frontier.png, frontier.pdf and report.html into the run directory. Expect two lines for an arm: at its best
-strength and at its largest. In the demo, guidance is best at scale 20 with gold of about 26, above the best 1 % of data
-(20), and near 0 at scale 1000, where its proxy is highest.
+Writes frontier.png, frontier.pdf, report.html and summary.csv into the run directory. Expect two lines for an arm: at
+its best strength and at its largest. In the demo, guidance is best at scale 20 with gold of about 28, above the best
+1 % of the data (21), and near 0 at scale 1000, where its proxy is highest.
 """
 
 import sys
@@ -22,7 +22,7 @@ def main(run_dir: tyro.conf.Positional[Path], table: Literal["terminal", "markdo
         run_dir: directory with results.csv, config.json, plans.npz and data.npz.
         table: how to print the results.
     """
-    from diffplan.report import figure, load, page
+    from diffplan.report import figure, load, page, record
     from diffplan.report import table as results
 
     try:
@@ -30,7 +30,7 @@ def main(run_dir: tyro.conf.Positional[Path], table: Literal["terminal", "markdo
             print(results.markdown(run_dir))
         else:
             results.show(run_dir)
-        paths = [*figure.frontier(run_dir), page.page(run_dir)]
+        paths = [*figure.frontier(run_dir), page.page(run_dir), record.record(run_dir)]
     except load.RunError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)

@@ -20,6 +20,7 @@ from rich.console import Console
 from scipy import stats
 
 from diffplan.report import figure, load, maze, page, style, summary, table
+from diffplan.report import record as record_
 
 # arm: dial, then for each strength: strength, proxy, gold, share of plans crossing a wall
 SYNTHETIC = {
@@ -391,3 +392,16 @@ def test_importing_the_report_draws_in_no_matplotlib():
 
 if __name__ == "__main__":
     print(synthetic_run(Path(sys.argv[1])))
+
+
+def test_summary_csv_has_the_interquartile_mean_of_every_strength_and_of_the_dial(copied):
+    with record_.record(copied).open() as file:
+        rows = list(csv.DictReader(file))
+    mine = [row for row in rows if row["arm"] == "guided"]
+    assert [row["strength"] for row in mine] == ["0", "1", "3", "10", "30", "100", "300", "1000", ""]
+    for row in mine[:-1]:
+        values = [float(x) for x in _cells(copied, "guided", float(row["strength"]), "gold_plan")]
+        assert float(row["gold_plan_iqm"]) == pytest.approx(stats.trim_mean(values, 0.25), rel=1e-4)
+        assert min(values) - 1e-4 <= float(row["gold_plan_low"]) <= float(row["gold_plan_high"]) <= max(values) + 1e-4
+    dial = [float(x) for s in mine[:-1] for x in _cells(copied, "guided", float(s["strength"]), "gold_plan")]
+    assert float(mine[-1]["gold_plan_iqm"]) == pytest.approx(stats.trim_mean(dial, 0.25), rel=1e-4)
