@@ -21,9 +21,9 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     noise      karras, log_linear, LogNormal, LogUniform
     denoise    Edm, pinned, noised, loss
     guide      guided, plugin, raw, damped, Proxy
-    sample     sample, ancestral, ddim, heun, dpmpp_2m
+    sample     sample, ancestral, sde_2m, ddim, heun, dpmpp_2m
     arms       Arm, Problem, Plans, Cost, Prior, Guided, BestOfN, Ascent
-    oracle     gaussian
+    oracle     law, gaussian, mixture, tabular, control
     measure    returns, validity, pressure, diversity, statistics
     learn      data, train, reward, checkpoint
     models     Mixer, Value, TemporalUNet, to_pure, count

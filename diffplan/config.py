@@ -149,8 +149,8 @@ class ProxyConfig:
 class SamplerConfig:
     """How plans are drawn from the prior, guided or not."""
 
-    rule: Literal["ancestral", "ddim", "heun", "dpmpp_2m"] = "ancestral"
-    """Step rule; path KL is defined for ancestral alone."""
+    rule: Literal["ancestral", "sde_2m", "ddim", "heun", "dpmpp_2m"] = "ancestral"
+    """Step rule; path KL is defined for ancestral and sde_2m, which add noise."""
     steps: int = 32
     """Noise levels, and evaluations of the denoiser (heun: twice that)."""
 

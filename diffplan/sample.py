@@ -9,13 +9,17 @@ sigma' < sigma; the loop adds the noise. Every rule's last step, to level 0, is 
     heun         x' = x + (sigma' - sigma) (e + e') / 2, e' the direction at the point of (6)             (7)
     dpmpp_2m     x' = (sigma' / sigma) x + (1 - sigma' / sigma) ((1 + 1/2q) D - D_past / 2q)              (8)
                  with q = log(sigma_past / sigma) / log(sigma / sigma')
+    sde_2m       (5) with D + (D - D_past) / 2q in place of D                                             (8b)
 
 (5) is the exact posterior of the corruption process given x0 = D (Ho et al. 2020, eq. 7, in this parameterisation);
-(6) Song et al. 2021; (7) Karras et al. 2022, algorithm 1; (8) Lu et al. 2022, algorithm 2, with log-SNR -log sigma.
+(6) Song et al. 2021; (7) Karras et al. 2022, algorithm 1; (8) Lu et al. 2022, algorithm 2, with log-SNR -log sigma, and
+(8b) its stochastic form, SDE-DPM-Solver++ (ibid.). (5) and (8b) add noise. In the step of log sigma (5) and (6) are of
+first order, the others of second.
 
 **Path KL.** Given a `reference` denoiser, the loop adds up what guidance cost, as the shift of the mean that really
 happened: sum over steps of ||mean - mean_ref||^2 / (2 std^2), an upper bound on KL(guided plans || reference plans). It
-needs noise in the steps: deterministic rules give NaN. The noiseless last step is left out.
+needs noise in the steps: deterministic rules give NaN. The noiseless last step is left out. A multistep rule's
+reference remembers its own denoised plans, of the same iterates.
 """
 
 from collections.abc import Callable
@@ -33,6 +37,11 @@ class Past(NamedTuple):
 
     denoised: Float[Array, "h d"]
     sigma: Scalar
+
+    @classmethod
+    def none(cls, shape: tuple[int, int]) -> "Past":
+        """Before the first step."""
+        return cls(jnp.zeros(shape), jnp.full((), jnp.inf))
 
 
 class Proposal(NamedTuple):
@@ -89,6 +98,15 @@ def dpmpp_2m(denoise: Denoise, x, sigma, sigma_next, past: Past) -> tuple[Propos
     return Proposal(mean, jnp.zeros(())), Past(denoised, sigma)
 
 
+def sde_2m(denoise: Denoise, x, sigma, sigma_next, past: Past) -> tuple[Proposal, Past]:
+    """Equation (8b); its first step, with an infinitely noisy past, is (5)."""
+    denoised = denoise(x, sigma)
+    half = jnp.log(sigma / sigma_next) / jnp.log(past.sigma / sigma) / 2
+    extrapolated = denoised + half * (denoised - past.denoised)
+    kept = (sigma_next / sigma) ** 2
+    return Proposal(x + (1 - kept) * (extrapolated - x), sigma_next * jnp.sqrt(1 - kept)), Past(denoised, sigma)
+
+
 def evaluations(step: Step, levels: int) -> int:
     """How often `sample` evaluates the denoiser on a grid of `levels`."""
     return 2 * levels - 1 if step is heun else levels
@@ -119,17 +137,18 @@ def sample(
     x = sigmas[0] * jax.random.normal(key_start, shape)
 
     def body(carry, level):
-        x, past = carry
+        x, past, past_ref = carry
         key, sigma, sigma_next = level
-        proposal, past_next = step(denoise, x, sigma, sigma_next, past)
+        proposal, past = step(denoise, x, sigma, sigma_next, past)
         nats = jnp.full((), jnp.nan)
         if reference is not None:
-            shift = proposal.mean - step(reference, x, sigma, sigma_next, past)[0].mean
+            expected, past_ref = step(reference, x, sigma, sigma_next, past_ref)
+            shift = proposal.mean - expected.mean
             nats = jnp.where(proposal.std > 0, jnp.sum(shift**2) / (2 * proposal.std**2), jnp.nan)
         x_next = proposal.mean + proposal.std * jax.random.normal(key, shape)
-        return (x_next, past_next), (nats, x)
+        return (x_next, past, past_ref), (nats, x)
 
-    start = (x, Past(jnp.zeros(shape), jnp.full((), jnp.inf)))
+    start = (x, Past.none(shape), Past.none(shape))
     levels = (jax.random.split(key_steps, len(sigmas) - 1), sigmas[:-1], sigmas[1:])
-    (x, _), (nats, trace) = jax.lax.scan(body, start, levels)
+    (x, *_), (nats, trace) = jax.lax.scan(body, start, levels)
     return denoise(x, sigmas[-1]), Info(jnp.sum(nats), jnp.concatenate([trace, x[None]]))

@@ -10,11 +10,11 @@ from diffplan.denoise import pinned
 from diffplan.guide import damped, guided, raw
 from diffplan.noise import karras, log_linear
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.sample import ancestral, ddim, dpmpp_2m, heun, sample
+from diffplan.sample import ancestral, ddim, dpmpp_2m, heun, sample, sde_2m
 from diffplan.types import Knobs, Pins
 
 SHAPE = (3, 2)
-RULES = {"ancestral": ancestral, "ddim": ddim, "heun": heun, "dpmpp_2m": dpmpp_2m}
+RULES = {"ancestral": ancestral, "sde_2m": sde_2m, "ddim": ddim, "heun": heun, "dpmpp_2m": dpmpp_2m}
 DIRECTION = jnp.asarray([[1.0, 0.5], [0.0, -0.5], [1.0, 1.0]])
 
 

@@ -25,11 +25,12 @@ MAY_IMPORT = {
     "guide": ("types", "codec", "noise", "denoise"),
     "sample": ("types", "codec", "noise", "denoise"),
     "smc": ("types", "codec", "noise", "denoise", "guide", "sample"),
+    "discrete": ("types", "noise"),
     "arms": ("types", "codec", "noise", "denoise", "guide", "sample", "smc", "measure.pressure"),
     "learn": ("types", "codec", "noise", "denoise", "runtime", "config"),
     "report": ("measure.statistics",),
     "studies": (
-        *("types", "codec", "noise", "denoise", "guide", "sample", "smc", "arms"),
+        *("types", "codec", "noise", "denoise", "guide", "sample", "smc", "discrete", "arms"),
         *("oracle", "measure", "learn", "models", "runtime", "config"),
     ),
 }

@@ -191,6 +191,8 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 def step_rule(name: str) -> sample.Step:
     """The step rule that a configuration names."""
     match name:
+        case "sde_2m":
+            return sample.sde_2m
         case "ddim":
             return sample.ddim
         case "heun":
