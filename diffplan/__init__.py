@@ -24,10 +24,10 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     sample     sample, ancestral, sde_2m, ddim, heun, dpmpp_2m
     arms       Arm, Problem, Plans, Cost, Prior, Guided, BestOfN, Ascent
     oracle     law, gaussian, mixture, tabular, control
-    measure    returns, validity, pressure, diversity, statistics
-    learn      data, train, reward, checkpoint
-    models     Mixer, Value, TemporalUNet, to_pure, count
-    studies    stages, compare
+    measure    returns, validity, pressure, diversity, statistics, selection
+    learn      data, train, reward, contrastive, checkpoint
+    models     Mixer, Local, Value, TemporalUNet, to_pure, count
+    studies    stages, compare, tune
     report     figure, page, table
 
 Importing this package imports none of them, and neither jax, flax nor matplotlib.

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
@@ -82,5 +83,5 @@ def nonnegative(name: str, weight: float | Scalar) -> None:
     Raises:
         ValueError: naming the argument and its value.
     """
-    if not isinstance(weight, Tracer) and not bool(jnp.all(jnp.asarray(weight) >= 0)):
-        raise ValueError(f"{name}={float(jnp.min(jnp.asarray(weight))):g}: must be 0 or more")
+    if not isinstance(weight, Tracer) and not np.all(np.asarray(weight) >= 0):
+        raise ValueError(f"{name}={np.min(np.asarray(weight)):g}: must be 0 or more")

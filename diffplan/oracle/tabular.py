@@ -60,7 +60,7 @@ class Chain(NamedTuple):
             ValueError: if the weight is negative, or rewards are not finite.
         """
         nonnegative("weight", weight)
-        if not isinstance(rewards, Tracer) and not bool(jnp.isfinite(rewards).all()):
+        if not isinstance(rewards, Tracer) and not np.isfinite(np.asarray(rewards)).all():
             raise ValueError("rewards must be finite; forbid a state in the kernel")
 
         def back(message: Float[Array, "k"], step: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -130,17 +130,17 @@ class Chain(NamedTuple):
         return jnp.isfinite(moves).astype(float)
 
     def evidence(self, log_likelihood: Float[Array, "h k"]) -> Scalar:
-        """log sum_s p(s) exp(sum_t log_likelihood[t, s_t]), the filter of (19); its gradient is the posterior."""
+        """log sum_s p(s) exp(sum_t log_likelihood[t, s_t]), the filter of (19); its gradient is the posterior.
 
-        def step(log_filter: Float[Array, "k"], inputs: tuple[Array, Array]) -> tuple[Array, Scalar]:
-            log_kernel, l = inputs
-            ahead = jnp.exp(log_filter) @ jnp.exp(log_kernel)
-            reachable = ahead > 0
-            joint = jnp.where(reachable, jnp.log(jnp.where(reachable, ahead, 1.0)) + l, -jnp.inf)
-            return rescaled(joint)
+        -inf where no path fits the evidence.
+        """
 
-        log_filter, first = rescaled(self.log_start + log_likelihood[0])
-        _, rest = jax.lax.scan(step, log_filter, (self.log_kernels, log_likelihood[1:]))
+        def step(before: Float[Array, "k"], inputs: tuple[Array, Array]) -> tuple[Array, Scalar]:
+            kernel, l = inputs
+            return weighed(before @ kernel, l)
+
+        now, first = weighed(jnp.exp(self.log_start), log_likelihood[0])
+        _, rest = jax.lax.scan(step, now, (jnp.exp(self.log_kernels), log_likelihood[1:]))
         return first + rest.sum()
 
     def posterior(self, log_likelihood: Float[Array, "h k"]) -> Float[Array, "h k"]:
@@ -161,10 +161,17 @@ class Chain(NamedTuple):
         return self.posterior(self.log_likelihood(x, sigma)) @ self.points
 
 
-def rescaled(joint: Float[Array, "k"]) -> tuple[Float[Array, "k"], Scalar]:
-    """A filter normalised, in logarithms, and the logarithm of what it summed to."""
-    total = logsumexp(joint)
-    return joint - total, total
+def weighed(ahead: Float[Array, "k"], log_likelihood: Float[Array, "k"]) -> tuple[Float[Array, "k"], Scalar]:
+    """One step of the filter: a prediction weighed by evidence and normalised, and the logarithm of its sum.
+
+    The scale is that of the likeliest state that can be reached at all, so evidence for the others cannot underflow it.
+    """
+    log_likelihood = jnp.where(ahead > 0, log_likelihood, -jnp.inf)
+    top = jax.lax.stop_gradient(jnp.max(log_likelihood))
+    top = jnp.where(jnp.isfinite(top), top, 0.0)
+    joint = ahead * jnp.exp(log_likelihood - top)
+    total = joint.sum()
+    return joint / jnp.where(total > 0, total, 1.0), top + jnp.log(total)
 
 
 def markov(

@@ -1,0 +1,280 @@
+"""Choosing a scale: rules on curves with known answers, an exact problem solved by sampling, and the script."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffplan.config import CompareConfig, ConfigError, SamplerConfig
+from diffplan.guide import guided
+from diffplan.measure import selection
+from diffplan.measure.selection import Choice, Units
+from diffplan.noise import karras
+from diffplan.oracle.gaussian import Gaussian
+from diffplan.sample import sample
+from diffplan.studies.tune import TuneConfig
+from diffplan.types import Knobs
+
+ROOT = Path(__file__).parents[1]
+SCALES = np.asarray([0.0, 1, 2, 4, 8, 16])
+
+
+def seeds(means, noise: float = 0.0, count: int = 6) -> np.ndarray:
+    """A sweep with these means and noise that is the same at every scale, plus a tenth that is not."""
+    rng = np.random.default_rng(0)
+    shared, own = rng.normal(size=(1, count)), rng.normal(size=(len(means), count))
+    return np.asarray(means, float)[:, None] + noise * (shared + 0.1 * own)
+
+
+# -- the rules --
+
+
+def test_the_knee_of_a_bent_line_is_its_bend():
+    pressure, gain = [0, 1, 2, 3, 4, 5], [0, 2, 4, 4.5, 5, 5.5]
+    assert selection.knee(SCALES, seeds(pressure), seeds(gain))[:3] == (2, 2, 2)
+    # of gain = sqrt(pressure) on [0, 16], the tangent is parallel to the chord at a quarter of the range
+    assert selection.knee(SCALES, seeds(SCALES), seeds(np.sqrt(SCALES))).scale == 4
+    assert selection.knee(SCALES, seeds([0, 1, 2, 3, np.nan, 9]), seeds([0, 2, 2.2, 2.4, 9, 9])).scale == 1
+    for gain in (SCALES**2, 0 * SCALES, -SCALES):
+        found = selection.knee(SCALES, seeds(SCALES), seeds(gain))
+        assert np.isnan(found.scale) and "no bend" in found.reason
+
+
+def test_the_largest_scale_not_below_the_best_goes_by_paired_differences():
+    means = [1, 2, 3, 3, 2.5, 2.9]
+    found = selection.largest_not_below_best(SCALES, seeds(means, noise=0.5))
+    assert found.scale == 4 and 2 <= found.low <= 4 == found.high  # 2.5 is below, 2.9 comes back too late
+    exact = seeds([1, 2, 3, 2.999, 3, 3])
+    assert selection.largest_not_below_best(SCALES, exact).scale == 2  # without noise nothing passes
+    alone = np.random.default_rng(0).normal(size=(6, 6)) * 3 + np.asarray(means)[:, None]
+    assert selection.largest_not_below_best(SCALES, alone).scale >= 4  # unpaired noise hides what pairs show
+
+
+def test_the_paired_test_rejects_one_time_in_twenty():
+    """Two scales of equal gold: the stronger is found below the weaker in some 5 % of sweeps with the weaker best."""
+    rng = np.random.default_rng(1)
+    draws = rng.normal(size=(3000, 2, 5))
+    first = [gold for gold in draws if gold[0].mean() > gold[1].mean()]
+    rejected = sum(not selection._limits(gold[:1] - gold[1:])[0] <= 0 for gold in first)
+    assert rejected / len(draws) == pytest.approx(0.05, abs=0.015)
+
+
+def test_missing_gold_counts_as_below_and_one_seed_is_refused():
+    gold = seeds([1, 2, 3, 3, 3, 3], noise=0.1)
+    gold[4, 2] = np.nan
+    assert selection.largest_not_below_best(SCALES, gold).scale < 8
+    assert np.isnan(selection.largest_not_below_best(SCALES, np.full((6, 2), np.nan)).scale)
+    with pytest.raises(ValueError, match="gold of 1 seeds: must be of at least 2"):
+        selection.largest_not_below_best(SCALES, gold[:, :1])
+
+
+def test_the_largest_valid_scale_is_sure_of_itself_and_forgives_doubt_below():
+    sure = lambda shares: selection.largest_valid(SCALES, np.asarray(shares)).scale
+    none, few, many = [0.0] * 4, [0.0, 0.06, 0.0, 0.0], [0.1, 0.12, 0.1, 0.11]
+    assert sure([none, none, none, few, many, many]) == 2  # mean 0.015 <= 0.02, but its limit is 0.05
+    assert sure([few, none, none, none, many, none]) == 4  # doubt at 0 is forgiven, harm at 8 is not
+    assert np.isnan(sure([many, none, none, none, none, none]))
+    assert sure([none, none, [np.nan] * 4, none, none, none]) == 1
+    assert selection.largest_valid(SCALES, np.asarray([none] * 6), allowed=0.0).scale == 16
+
+
+def test_label_free_stops_where_plans_leave_the_data():
+    distance = seeds([0.5, 0.5, 0.6, 0.7, 0.9, 0.6], noise=0.01)
+    assert selection.label_free(SCALES, distance, 0.75)[:3] == (4, 4, 4)
+    wavering = selection.label_free(SCALES, seeds([0.5, 0.5, 0.6, 0.7, 0.9, 0.6], noise=0.2), 0.7)
+    assert wavering.low < wavering.high
+    assert np.isnan(selection.label_free(SCALES, distance, 0.4).scale)
+    distance[1, 0] = np.nan
+    assert selection.label_free(SCALES, distance, 0.75).scale == 0
+
+
+def test_sweeps_of_the_wrong_shape_are_refused():
+    with pytest.raises(ValueError, match="must be strictly increasing"):
+        selection.label_free(SCALES[::-1].copy(), seeds(SCALES), 1.0)
+
+
+def choice(scale: float) -> Choice:
+    return Choice(scale, scale, scale, "")
+
+
+@pytest.mark.parametrize(
+    ("gold", "valid", "expected"),
+    [(3.0, 8.0, "not_below_best"), (8.0, 3.0, "valid"), (np.nan, 3.0, "label_free"), (3.0, np.nan, "valid")],
+)
+def test_recommend(gold, valid, expected):
+    found = {"knee": choice(50.0), "not_below_best": choice(gold), "valid": choice(valid), "label_free": choice(1.0)}
+    assert selection.recommend(found)[0] == expected
+    assert selection.recommend({"label_free": choice(1.0)})[0] == "label_free"
+
+
+# -- calibration --
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_calibrate_finds_the_root_of_a_noisy_curve(sign):
+    noise = np.random.default_rng(0).normal(size=200)
+    noise -= noise.mean()
+    found = selection.calibrate(
+        lambda w: sign * (w[:, None] ** 2 / 2 + noise[None] * w[:, None]), sign * 3.0, 0.01, 1e3
+    )
+    assert found.scale == pytest.approx(np.sqrt(6), rel=1e-3) and found.value == pytest.approx(sign * 3.0, rel=1e-3)
+    assert found.error == pytest.approx(found.scale * noise.std(ddof=1) / np.sqrt(200), rel=1e-6)
+
+
+def test_calibrate_survives_divergence_and_jumps():
+    step = lambda w: np.where(w[:, None] > 5, np.nan, w[:, None] * np.ones(3))
+    assert 4.8 < selection.calibrate(step, 100.0, 0.1, 1e3).scale <= 5
+    assert selection.calibrate(lambda w: w[:, None] * np.ones(3), 1.0, 1.0, 1e3).scale == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("target", "low", "high"), [(5.0, 1.0, 2.0), (0.1, 1.0, 2.0), (1.0, 0.0, 2.0), (1.0, 2.0, 1.0)]
+)
+def test_calibrate_says_what_cannot_be_reached(target, low, high):
+    ends = "0.5 at scale 1 and 2 at scale 2" if 0 < low < high else "must be 0 < low < high"
+    with pytest.raises(ValueError, match=ends):
+        selection.calibrate(lambda w: w[:, None] ** 2 / 2 * np.ones(4), target, low, high)
+
+
+# -- an exact problem --
+
+SHAPE = (3, 2)
+DIRECTION = jnp.asarray([[1.0, 0.5], [0.0, -0.5], [1.0, 1.0]])
+VARIANCES = jnp.asarray([0.4, 0.6, 0.3, 0.8, 0.5, 0.7])
+V = float(jnp.sum(DIRECTION.ravel() ** 2 * VARIANCES))  # of the reward c.x under the prior
+GRID = 2.0 ** np.arange(-2, 2.5, 0.5)
+
+
+def sweep(steps: int, unit: float = 1.0):
+    """(proxy, gold, path KL), each [scale, seed], of the reward unit * c.x, guided exactly.
+
+    gold = c.x - (c.x)^2 / (2 V): at scale w of c.x the mean of c.x is w V, so that gold peaks at w = 1, by hand.
+    """
+    prior = Gaussian.of(jnp.zeros(6), jnp.diag(VARIANCES), SHAPE)
+    sigmas = karras(steps, 0.02, 20.0)
+
+    def one(weight, key):
+        denoise = guided(prior.denoise, prior.energy(unit * DIRECTION), Knobs(weight, jnp.ones(())))
+        x, info = sample(key, denoise, sigmas, SHAPE, reference=prior.denoise)
+        r = jnp.sum(x * DIRECTION)
+        return unit * r, r - r**2 / (2 * V), info.path_kl
+
+    keys = jax.random.split(jax.random.key(0), (8, 100))
+    plans = jax.vmap(jax.vmap(jax.vmap(one, (None, 0)), (None, 0)), (0, None))
+    return tuple(np.asarray(value, float).mean(axis=2) for value in jax.jit(plans)(jnp.asarray(GRID / unit), keys))
+
+
+@pytest.fixture(scope="module")
+def coarse():
+    return sweep(16)
+
+
+@pytest.fixture(scope="module")
+def fine():
+    return sweep(64)
+
+
+def test_a_scale_chosen_at_16_steps_holds_at_64(coarse, fine):
+    (_, gold, _), (_, finer, _) = coarse, fine
+    chosen = selection.largest_not_below_best(GRID, gold)
+    assert chosen.low <= 1.0 <= chosen.high and chosen.high / chosen.low <= 2
+    at_64 = selection.largest_not_below_best(GRID, finer)
+    assert at_64.low <= 1.0 <= at_64.high and at_64.scale >= chosen.scale  # it passes for the best there too
+    there = finer[GRID == chosen.scale][0]
+    closed_form = chosen.scale * V - (1 + chosen.scale**2 * V) / 2
+    assert closed_form == pytest.approx(np.max(GRID * V - (1 + GRID**2 * V) / 2))
+    assert abs(there.mean() - closed_form) < 4 * there.std(ddof=1) / np.sqrt(there.size)
+
+
+def test_the_path_kl_of_few_steps_is_a_loose_bound(coarse, fine):
+    """Of the exact guide, whose KL is w^2 V / 2: the fewer the steps, the further above it."""
+    exact = GRID**2 * V / 2
+    few, more = coarse[2].mean(axis=1) / exact, fine[2].mean(axis=1) / exact
+    assert (1.5 < few).all() and (few < 2).all() and (1.05 < more).all() and (more < 1.2).all()
+
+
+def test_twice_the_reward_is_half_the_scale(coarse):
+    """And the same plans: so scale * spread is what carries over."""
+    _, gold, path_kl = coarse
+    _, doubled_gold, doubled_kl = sweep(16, unit=2.0)
+    np.testing.assert_allclose(doubled_kl, path_kl, rtol=1e-3)
+    chosen = selection.largest_not_below_best(GRID, gold).scale
+    doubled = selection.largest_not_below_best(GRID / 2, doubled_gold).scale
+    assert doubled == chosen / 2
+    units = Units(np.sqrt(V), 16, 20.0, 0.02, (1.0,) * 2)
+    assert selection.carry_over(chosen, units, units._replace(spread=2 * units.spread)) == (doubled, ())
+
+
+def test_carry_over_names_what_else_differs():
+    units = Units(2.0, 16, 20.0, 0.02, (1.0, 0.5))
+    scale, differs = selection.carry_over(3.0, units, Units(4.0, 64, 20.0, 0.02, (1.0, 0.7)))
+    assert scale == 1.5 and differs == ("steps 16 -> 64", "std (1.0, 0.5) -> (1.0, 0.7)")
+    back, _ = selection.carry_over(scale, units._replace(spread=4.0), units)
+    assert back == 3.0
+    with pytest.raises(ValueError, match=r"spread=0\.0"):
+        selection.carry_over(1.0, units._replace(spread=0.0), units)
+
+
+def test_calibrated_path_kl_of_the_exact_guide():
+    """w^2 V / 2 = 2 nats at w = 2 / sqrt(V); the path KL of 64 steps is up to a tenth early."""
+    prior = Gaussian.of(jnp.zeros(6), jnp.diag(VARIANCES), SHAPE)
+    keys = jax.random.split(jax.random.key(1), 200)
+
+    def path_kl(weight, key):
+        denoise = guided(prior.denoise, prior.energy(DIRECTION), Knobs(weight, jnp.ones(())))
+        return sample(key, denoise, karras(64, 0.02, 20.0), SHAPE, reference=prior.denoise)[1].path_kl
+
+    call = jax.jit(jax.vmap(jax.vmap(path_kl, (None, 0)), (0, None)))
+    found = selection.calibrate(lambda w: np.asarray(call(jnp.asarray(w, jnp.float32), keys)), 2.0, 0.1, 10.0)
+    assert 0.9 < found.scale / (2 / np.sqrt(V)) < 1 and found.value == pytest.approx(2.0, rel=1e-3)
+
+
+# -- the script --
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The script on its smoke preset, compiled in haste."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+    environment = os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "XLA_FLAGS": flags}
+    line = [sys.executable, str(ROOT / "scripts" / "tune_scale.py"), "smoke", *arguments]
+    done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_the_script_chooses_and_meets_a_budget(tmp_path):
+    folder = str(tmp_path / "run")
+    done = run("--run", folder, "--points", "4", "--high", "30")
+    content = json.loads((tmp_path / "run" / "scale.json").read_text())
+    assert all(name in done.stdout for name in content["choices"]) and done.stderr == ""
+    assert content["scale"] == content["choices"][content["rule"]]["scale"]
+    assert content["units"]["steps"] == content["settings"]["compare"]["sampler"]["steps"] == 6
+
+    again = run("--run", folder, "--points", "4", "--high", "30", "--nats", "2")
+    content = json.loads((tmp_path / "run" / "scale.json").read_text())
+    assert "upper bound of the marginal KL" in again.stdout and "prior" not in again.stdout
+    assert content["scale_per_unit_of_reward"] == pytest.approx(content["scale"] / content["units"]["spread"])
+    assert content["measured"]["value"] == pytest.approx(2.0, rel=0.1) and 0.3 < content["scale"] < 30
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"low": 3.0, "high": 1.0}, r"low=3.0: must be between 0 and high \(1.0\)"),
+        ({"points": 2}, "points=2: must be at least 3"),
+        ({"nats": 0.0}, "nats=0.0: must be more than 0"),
+        ({"nats": 1.0, "typicality": 0.9}, "typicality=0.9: must be left out where nats is given"),
+        ({"nats": 1.0, "compare": CompareConfig(sampler=SamplerConfig("heun"))}, "sampler.rule='heun': must be one of"),
+        ({"compare": CompareConfig(seeds=1)}, "seeds=1: must be at least 2"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        TuneConfig(**settings)
