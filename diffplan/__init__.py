@@ -19,15 +19,17 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     types      Denoise, Energy, Knobs, Pins, Trajectory
     codec      Codec
     noise      karras, log_linear, LogNormal, LogUniform
-    denoise    Edm, pinned, noised, loss
-    guide      guided, plugin, raw, damped, Proxy
+    denoise    Edm, Lattice, pinned, noised, loss
+    guide      guided, budget, plugin, raw, damped, Proxy
     sample     sample, ancestral, sde_2m, ddim, heun, dpmpp_2m
+    smc        particles, twisted, annealed, steered, picked, interval
+    discrete   Noise, reverse, exact_ratio, first_order
     arms       Arm, Problem, Plans, Cost, Prior, Guided, BestOfN, Ascent
     oracle     law, gaussian, mixture, tabular, control
     measure    returns, validity, pressure, diversity, statistics, selection
     learn      data, train, reward, contrastive, checkpoint
     models     Mixer, Local, Value, TemporalUNet, to_pure, count
-    studies    stages, compare, tune
+    studies    stages, compare, tune, exact
     report     figure, page, table
 
 Importing this package imports none of them, and neither jax, flax nor matplotlib.
@@ -42,6 +44,8 @@ __all__ = [
     "denoise",
     "guide",
     "sample",
+    "smc",
+    "discrete",
     "arms",
     "oracle",
     "measure",

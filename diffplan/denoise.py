@@ -6,6 +6,13 @@
 
 with s the standard deviation of the data (Karras et al. 2022, table 1). The loss weighs the squared error of D by
 1 / c_out^2, which makes the network's target have unit variance at every level.
+
+Where every step of a plan is one of k known points, as the cells of a gridworld, a network can say which:
+
+    D(x, sigma) = softmax(l + F(softmax l)) @ points,    l[t, s] = -|x_t - points[s]|^2 / (2 sigma^2)              (4b)
+
+l is what a step's noisy value says by itself; the network adds what the others say. It is trained by the cross-entropy
+of the true points (Dieleman et al. 2022, arXiv 2211.15089), and needs no noise level: l shows how noisy it is.
 """
 
 from typing import Protocol, runtime_checkable
@@ -13,12 +20,15 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from diffplan.types import Apply, Denoise, Level, Params, Pins, PRNGKey, Scalar
 
 CLEAN = 0.02
 """The level at which networks read a clean plan, in standard deviations of the data: the floor of training levels."""
+
+FAINT = -30.0
+"""Nats below the likeliest point at which a step's own evidence stops counting against what the network says."""
 
 
 @struct.dataclass
@@ -34,6 +44,33 @@ class Edm:
         variance = sigma**2 + self.sigma_data**2
         skip, out = self.sigma_data**2 / variance, sigma * self.sigma_data / jnp.sqrt(variance)
         return skip * x + out * scaled(self.apply, self.params, x, sigma, self.sigma_data)
+
+
+@struct.dataclass
+class Lattice:
+    """A network over k points as a denoiser (4b); a pytree, as `Edm`. The network maps ``[h, k]`` to ``[h, k]``."""
+
+    params: Params
+    points: Float[Array, "k d"]
+    apply: Apply = struct.field(pytree_node=False)
+
+    def logits(self, log_likelihood: Float[Array, "h k"]) -> Float[Array, "h k"]:
+        """Of the posterior of every step's point, from any evidence about each step alone, up to constants."""
+        own = log_likelihood - jnp.max(log_likelihood, axis=1, keepdims=True)
+        read = jax.nn.softmax(own) * jnp.sqrt(float(own.shape[1]))
+        return jnp.maximum(own, FAINT) + self.apply(self.params, read, jnp.zeros(()))
+
+    def log_likelihood(self, x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h k"]:
+        """l of (4b)."""
+        return -jnp.sum((x[:, None] - self.points[None]) ** 2, axis=-1) / (2 * sigma**2)
+
+    def posterior(self, log_likelihood: Float[Array, "h k"]) -> Float[Array, "h k"]:
+        """The learned law of every step's point, given evidence."""
+        return jax.nn.softmax(self.logits(log_likelihood))
+
+    def __call__(self, x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h d"]:
+        """E[x0 | x_sigma = x]: a mean of points, ``[h, d]``."""
+        return self.posterior(self.log_likelihood(x, sigma)) @ self.points
 
 
 def scaled(apply: Apply, params: Params, x: Float[Array, "h d"], sigma: Level, sigma_data: float = 1.0) -> Array:
@@ -83,3 +120,14 @@ def loss(
     estimate = pinned(denoise, Pins(mask, x0))(noised(key_noise, x0, sigma), sigma)
     error = jnp.mean((estimate - x0) ** 2)
     return error * (1 + sigma**2) / sigma**2, {"sigma": sigma, "error": error}
+
+
+def lattice_loss(
+    key: PRNGKey, model: Lattice, path: Int[Array, "h"], levels: NoiseLevels
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """Cross-entropy of the points of one path, noised to one random level, under the model's posterior (4b)."""
+    key_sigma, key_noise = jax.random.split(key)
+    sigma = levels.draw(key_sigma)
+    x = noised(key_noise, model.points[path], sigma)
+    log_p = jax.nn.log_softmax(model.logits(model.log_likelihood(x, sigma)))
+    return -jnp.mean(jnp.take_along_axis(log_p, path[:, None], axis=1)), {"sigma": sigma}

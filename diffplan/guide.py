@@ -22,6 +22,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from diffplan.denoise import CLEAN, scaled
@@ -83,6 +84,34 @@ def damped(denoise: Denoise, reference: Denoise, radius: Scalar) -> Denoise:
         shift = denoise(x, sigma) - base
         size = jnp.sqrt(jnp.mean(shift**2))
         return base + shift * jnp.minimum(1.0, radius * jnp.max(sigma) / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
+
+    return wrapped
+
+
+def budget(denoise: Denoise, energy: Energy, nats: Scalar) -> Denoise:
+    """Guide along an energy's gradient, at whatever scale spends `nats` of path KL: pressure as the dial.
+
+    In continuous time a guide that moves the denoiser by d spends |d|^2 / sigma^2 per unit of log sigma. So the shift's
+    direction is the energy's and its size is set,
+
+        |d|^2 = sigma^2 * 2 nats sigma^2 / (1 + sigma^2)^2                                               (14b)
+
+    by the course of the exact guide of a linear reward under a prior of unit variance: above level sigma, nats /
+    (1 + sigma^2) has been spent. There the plans draw the tilt of KL `nats`. Elsewhere every plan still spends that
+    much, for any energy and number of steps, and `nats` bounds the KL of the plans to the prior from above.
+
+    Raises:
+        ValueError: if the budget is negative.
+    """
+    if not isinstance(nats, Tracer) and float(nats) < 0:
+        raise ValueError(f"nats={float(nats):g}: must be 0 or more")
+
+    def wrapped(x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
+        gradient = jax.grad(energy)(x, sigma)
+        size = jnp.sqrt(jnp.sum(gradient**2))
+        level = jnp.max(sigma)
+        shift = jnp.sqrt(2 * nats) * level**2 / (1 + level**2)
+        return denoise(x, sigma) + shift * gradient / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
 
     return wrapped
 

@@ -13,12 +13,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
+import jax
 import rich.console
 import rich.progress
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from diffplan.config import ConfigError
 
 Config = TypeVar("Config")
+Tree = TypeVar("Tree")
 Sink = Callable[[int, Mapping[str, float]], Any]
 """``sink(step, values)``: somewhere else that metrics go."""
 
@@ -48,6 +51,27 @@ def versions() -> dict[str, str]:
     """Of Python and the packages that numbers depend on."""
     names = ("diffplan", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def spread(batch: Tree) -> Tree:
+    """Lay the leading axis of every array over all devices; programs then run on all of them, each on its share.
+
+    Raises:
+        ValueError: from jax, if the number of devices does not divide an axis.
+    """
+    devices = jax.devices()
+    if len(devices) == 1:
+        return batch
+    mesh = jax.make_mesh((len(devices),), ("plans",), axis_types=(AxisType.Auto,))
+    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec("plans")))
+
+
+def use_cores() -> None:
+    """Count every CPU core as a device, so that `spread` uses all: small programs run on one core each.
+
+    Before anything asks for a device; without effect on accelerators.
+    """
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
 
 def file_digest(path: Path) -> str:

@@ -1,14 +1,21 @@
 """Contrastive energy prediction: guidance that is exact, learned from rewards of clean plans (Lu et al. 2023, CEP).
 
-K plans drawn from the data and noised to one level sigma, with rewards r_i of the clean ones, and a network f:
+K plans x0_i noised to one level sigma, with rewards r_i of the clean ones, and a network f:
 
-    min  E [ - sum_i softmax_i(w r_i) log softmax_i f(x_i, sigma, w) ]                                  (15)
+    min  E [ - sum_i softmax_i(w r_i + c_i) log softmax_i(f(x_i, sigma, w) + c_i) ]                     (15)
 
-Whatever K, its minimum is f = log E[exp(w r(x0)) | x_sigma = x] + a constant: the exact energy, where a regression (13)
-learns w E[r | x] and misses the spread of r given x. One network learns all weights: w is drawn too, even in log w, and
-read as a further entry of every step. The constant may depend on sigma and w, and guidance, which takes a
-gradient, never sees it.
+Its minimum is f = log E[exp(w r(x0)) | x_sigma = x] + a constant: the exact energy, where a regression (13) learns
+w E[r | x] and misses the spread of r given x. The constant may depend on sigma and w; guidance, which takes a gradient,
+never sees it.
+
+Drawn from the data alone, few of a group say anything about a large weight. So half of every group is drawn from the
+tilt itself, in proportion to exp(w r) over the data, and weighed back by c_i = log p / q = -log(1/2 + exp(w r_i) / 2Z).
+
+One network learns all weights: w is drawn too, even in log w, and read as a further entry of every step. What it reads
+of the plan is a `Reader`'s business, who may also bring an energy that is good already: f = w (base + network).
 """
+
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,40 +25,73 @@ from jaxtyping import Array, Float
 from diffplan.denoise import NoiseLevels, noised
 from diffplan.learn.reward import Labelled
 from diffplan.learn.train import Task
-from diffplan.types import Apply, Energy, Level, Params, PRNGKey, Scalar
+from diffplan.types import Apply, Energy, Params, PRNGKey, Scalar
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """A pytree that turns a noisy plan into what the network reads, ``[h, f]``, and an energy to start from."""
+
+    def __call__(self, x: Float[Array, "h d"], sigma: Scalar) -> tuple[Float[Array, "h f"], Scalar]:
+        """(features, base energy at weight 1)."""
+        ...
+
+
+@struct.dataclass
+class Plain:
+    """The plan itself, scaled to unit variance; no base energy."""
+
+    def __call__(self, x: Float[Array, "h d"], sigma: Scalar) -> tuple[Float[Array, "h f"], Scalar]:
+        return x / jnp.sqrt(1 + sigma**2), jnp.zeros(())
 
 
 @struct.dataclass
 class ContrastiveEnergy:
-    """The learned energy of every weight between `low` and `high`: ``energy(weight)`` guides with scale 1.
-
-    Reads ``[h, d + 1]``: the plan, and a channel that is constant in log weight.
-    """
+    """The learned energy of every weight between `low` and `high`: ``energy(weight)`` guides with scale 1."""
 
     params: Params
+    reader: Reader
     apply: Apply = struct.field(pytree_node=False)
     low: float = struct.field(pytree_node=False)
     high: float = struct.field(pytree_node=False)
 
-    def value(self, x: Float[Array, "h d"], sigma: Level, weight: Scalar) -> Scalar:
-        """f(x, sigma, w), proportional to w where the network is not."""
-        scale = jnp.sqrt(1 + sigma**2)
+    def value(self, x: Float[Array, "h d"], sigma: Scalar, weight: Scalar) -> Scalar:
+        """f(x, sigma, w)."""
+        features, base = self.reader(x, sigma)
         where = 2 * jnp.log(weight / self.low) / jnp.log(self.high / self.low) - 1
-        channel = jnp.broadcast_to(where, (len(x), 1))
-        return weight * self.apply(self.params, jnp.concatenate([x / scale, channel], 1), jnp.log(jnp.max(sigma)) / 4)
+        read = jnp.concatenate([features, jnp.broadcast_to(where, (len(x), 1))], axis=1)
+        return weight * (base + self.apply(self.params, read, jnp.log(sigma) / 4))
 
     def energy(self, weight: Scalar) -> Energy:
         """log E[exp(w r(x0)) | x], up to a constant of the level."""
         return lambda x, sigma: self.value(x, sigma, weight)
 
 
-def log_uniform(key: PRNGKey, low: float, high: float) -> Scalar:
-    """One number, even in its logarithm."""
-    return jnp.exp(jax.random.uniform(key, minval=jnp.log(low), maxval=jnp.log(high)))
+class Group(NamedTuple):
+    """K plans to tell apart: clean, with their rewards, the logarithms c of (15), and the weight w."""
+
+    x: Float[Array, "k h d"]
+    reward: Float[Array, "k"]
+    correction: Float[Array, "k"]
+    weight: Scalar
 
 
-def task(apply: Apply, levels: NoiseLevels, low: float, high: float, group: int = 64) -> Task:
-    """(15) as a training task on `Labelled` data; one example is a group of K = `group` plans.
+def balanced(key: PRNGKey, data: Labelled, low: float, high: float, count: int) -> Group:
+    """Half of the plans from the data, half from its tilt at a random weight, evenly spread along its rewards."""
+    key_weight, key_data, key_tilt = jax.random.split(key, 3)
+    weight = jnp.exp(jax.random.uniform(key_weight, minval=jnp.log(low), maxval=jnp.log(high)))
+    ratio = jnp.exp(weight * (data.target - data.target.max()))
+    cumulative = jnp.cumsum(ratio)
+    half = count // 2
+    marks = (jnp.arange(half) + jax.random.uniform(key_tilt, (half,))) / half
+    tilted = jnp.minimum(jnp.searchsorted(cumulative, cumulative[-1] * marks), len(ratio) - 1)
+    index = jnp.concatenate([jax.random.randint(key_data, (count - half,), 0, len(ratio)), tilted])
+    correction = -jnp.log(0.5 + 0.5 * ratio[index] / ratio.mean())
+    return Group(data.x[index], data.target[index], correction, weight)
+
+
+def task(apply: Apply, reader: Reader, levels: NoiseLevels, low: float, high: float, group: int = 64) -> Task:
+    """(15) as a training task on `Labelled` data with rewards as targets; one example is a group of K = `group` plans.
 
     Raises:
         ValueError: if a group has nothing to contrast, or the weights are no interval of positive numbers.
@@ -61,18 +101,13 @@ def task(apply: Apply, levels: NoiseLevels, low: float, high: float, group: int 
     if not 0 < low < high:
         raise ValueError(f"low={low:g}, high={high:g}: must be 0 < low < high")
 
-    def draw(key: PRNGKey, data: Labelled) -> tuple:
-        return jax.vmap(data.draw)(jax.random.split(key, group))
+    def loss(params: Params, key: PRNGKey, example: Group) -> tuple[Scalar, dict[str, Scalar]]:
+        key_sigma, key_noise = jax.random.split(key)
+        sigma = levels.draw(key_sigma)
+        x = jax.vmap(noised, (0, 0, None))(jax.random.split(key_noise, group), example.x, sigma)
+        model = ContrastiveEnergy(params, reader, apply, low, high)
+        f = jax.vmap(model.value, (0, None, None))(x, sigma, example.weight)
+        wanted = jax.nn.softmax(example.weight * example.reward + example.correction)
+        return -jnp.sum(wanted * jax.nn.log_softmax(f + example.correction)), {"sigma": sigma}
 
-    def loss(params: Params, key: PRNGKey, example: tuple) -> tuple[Scalar, dict[str, Scalar]]:
-        x0, reward, mask = example
-        key_sigma, key_weight, key_noise = jax.random.split(key, 3)
-        sigma, weight = levels.draw(key_sigma), log_uniform(key_weight, low, high)
-        noisy = jax.vmap(noised, (0, 0, None))(jax.random.split(key_noise, group), x0, sigma)
-        x = jnp.where(mask, x0, noisy)
-        model = ContrastiveEnergy(params, apply, low, high)
-        predicted = jax.vmap(model.value, (0, 0, None))(x, jnp.where(mask, 0.0, sigma), weight)
-        wanted = jax.nn.softmax(weight * reward)
-        return -jnp.sum(wanted * jax.nn.log_softmax(predicted)), {"sigma": sigma, "weight": weight}
-
-    return Task(loss, draw)
+    return Task(loss, lambda key, data: balanced(key, data, low, high, group))

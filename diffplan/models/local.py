@@ -67,3 +67,18 @@ class Local(nnx.Module):
         for block in self.blocks:
             u = block(u, e)
         return self.out(standardised(u))
+
+
+class LocalValue(nnx.Module):
+    """A learned reward's or energy's network of the same kind: ``x[h, d]``, ``c_noise[]`` to one number.
+
+    The mean over steps of a readout, so that an additive reward is easy to say.
+    """
+
+    def __init__(
+        self, horizon: int, dim: int, *, width: int = 64, dilations: tuple[int, ...] = (1, 2, 4), rngs: nnx.Rngs
+    ):
+        self.net = Local(horizon, dim, 1, width=width, dilations=dilations, smooth=True, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "h d"], c_noise: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.mean(self.net(x, c_noise))

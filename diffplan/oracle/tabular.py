@@ -9,9 +9,9 @@ additive reward R(s) = sum_t w_t(s_t) tilts it to another chain, by backward mes
 A noisy plan is evidence about every state, and the law of the states given it comes from a filter along the chain:
 
     log p_sigma(x) = log sum_s p(s) exp(sum_t l_t(s_t)),    l_t(s) = log N(x_t; points[s], sigma^2 I)   (19)
-    p(s_t = s | x) = d log p_sigma(x) / d l_t(s),           D(x, sigma) = sum_s p(s_t = s | x) points[s]
+    D(x, sigma) = sum_s p(s_t = s | x) points[s],                  p(s_t = s | x) = d log p_sigma(x) / d l_t(s)
 
-The second line is one reverse pass through the first. Illegal moves have log-probability -inf, never a small number:
+Illegal moves have log-probability -inf, never a small number:
 a large weight would buy them. (18) is done in logarithms, so that any weight is exact; (19), which samplers evaluate by
 the million, in probabilities rescaled at every step, as matrix products.
 
@@ -129,23 +129,34 @@ class Chain(NamedTuple):
         moves = jax.vmap(lambda log_kernel, s, t: log_kernel[s, t])(self.log_kernels, states[:-1], states[1:])
         return jnp.isfinite(moves).astype(float)
 
-    def evidence(self, log_likelihood: Float[Array, "h k"]) -> Scalar:
-        """log sum_s p(s) exp(sum_t log_likelihood[t, s_t]), the filter of (19); its gradient is the posterior.
+    def filter(self, log_likelihood: Float[Array, "h k"]) -> "Filtered":
+        """The forward pass of (19)."""
 
-        -inf where no path fits the evidence.
-        """
-
-        def step(before: Float[Array, "k"], inputs: tuple[Array, Array]) -> tuple[Array, Scalar]:
+        def step(before: Float[Array, "k"], inputs: tuple[Array, Array]) -> tuple[Array, Filtered]:
             kernel, l = inputs
-            return weighed(before @ kernel, l)
+            now = weighed(before @ kernel, l)
+            return now.law, now
 
-        now, first = weighed(jnp.exp(self.log_start), log_likelihood[0])
-        _, rest = jax.lax.scan(step, now, (jnp.exp(self.log_kernels), log_likelihood[1:]))
-        return first + rest.sum()
+        first = weighed(jnp.exp(self.log_start), log_likelihood[0])
+        _, rest = jax.lax.scan(step, first.law, (jnp.exp(self.log_kernels), log_likelihood[1:]))
+        return jax.tree.map(lambda one, others: jnp.concatenate([one[None], others]), first, rest)
+
+    def evidence(self, log_likelihood: Float[Array, "h k"]) -> Scalar:
+        """log sum_s p(s) exp(sum_t log_likelihood[t, s_t]); -inf where no path fits. Its gradient is the posterior."""
+        return self.filter(log_likelihood).log_total.sum()
 
     def posterior(self, log_likelihood: Float[Array, "h k"]) -> Float[Array, "h k"]:
-        """p(s_t = s | evidence), for every step."""
-        return jax.grad(self.evidence)(log_likelihood)
+        """p(s_t = s | evidence), for every step: exactly 0 for what cannot be."""
+        forward = self.filter(log_likelihood)
+
+        def back(after: Float[Array, "k"], inputs: tuple[Array, ...]) -> tuple[Array, Array]:
+            kernel, likelihood, total = inputs
+            return kernel @ (likelihood * after) / total, after
+
+        steps = (jnp.exp(self.log_kernels), forward.likelihood[1:], forward.total[1:])
+        first, rest = jax.lax.scan(back, jnp.ones(len(self.log_start)), steps, reverse=True)
+        after = jnp.concatenate([first[None], rest])
+        return jnp.where(forward.law > 0, forward.law * after, 0.0)
 
     def log_likelihood(self, x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h k"]:
         """l of (19)."""
@@ -161,17 +172,27 @@ class Chain(NamedTuple):
         return self.posterior(self.log_likelihood(x, sigma)) @ self.points
 
 
-def weighed(ahead: Float[Array, "k"], log_likelihood: Float[Array, "k"]) -> tuple[Float[Array, "k"], Scalar]:
-    """One step of the filter: a prediction weighed by evidence and normalised, and the logarithm of its sum.
+class Filtered(NamedTuple):
+    """What the filter knows after a step: the law of the state given the evidence so far, ``[k]``, and its pieces.
 
-    The scale is that of the likeliest state that can be reached at all, so evidence for the others cannot underflow it.
+    likelihood: of the evidence, ``[k]``, in units of its largest among states that can be reached, 0 for the others.
+    total: the likelihood expected before the step, in the same units. log_total: its logarithm, in no units.
     """
+
+    law: Float[Array, "*h k"]
+    likelihood: Float[Array, "*h k"]
+    total: Float[Array, "*h"]
+    log_total: Float[Array, "*h"]
+
+
+def weighed(ahead: Float[Array, "k"], log_likelihood: Float[Array, "k"]) -> Filtered:
+    """A prediction weighed by evidence. Its units keep evidence for what is out of reach from underflowing the rest."""
     log_likelihood = jnp.where(ahead > 0, log_likelihood, -jnp.inf)
     top = jax.lax.stop_gradient(jnp.max(log_likelihood))
     top = jnp.where(jnp.isfinite(top), top, 0.0)
-    joint = ahead * jnp.exp(log_likelihood - top)
-    total = joint.sum()
-    return joint / jnp.where(total > 0, total, 1.0), top + jnp.log(total)
+    likelihood = jnp.exp(log_likelihood - top)
+    total = jnp.sum(ahead * likelihood)
+    return Filtered(ahead * likelihood / jnp.where(total > 0, total, 1.0), likelihood, total, top + jnp.log(total))
 
 
 def markov(

@@ -1,0 +1,101 @@
+"""Is it the sampler, the guide or the model? {exact, learned} prior x {exact, learned} guide, on paths of cells.
+
+Exact with exact shows the sampler's error; a learned guide on the exact prior adds the guide's; the exact guide on a
+learned prior the model's; both learned is what a user runs. The measure is *wasted nats*: what a sampler spent beyond
+the cheapest way to its own mean reward. Spent is the path KL, an upper bound of the KL of its plans to its prior; the
+cheapest way is the Legendre transform of the exact log Z. Claim: with contrastive energies at most 10 % is wasted for
+tilts of up to 6 nats. Beside them, on the learned prior: the regression energy E[r | x] of its own posterior, and the
+plug-in energy r(D(x)).
+"""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffplan.denoise import Lattice
+from diffplan.guide import plugin
+from diffplan.learn.contrastive import ContrastiveEnergy
+from diffplan.measure.pressure import least_kl
+from diffplan.noise import log_linear
+from diffplan.oracle.law import exact_energy
+from diffplan.sample import sde_2m
+from diffplan.studies.exact import samplers
+from diffplan.studies.exact.problems import Cells
+from diffplan.studies.exact.table import Row, mean
+from diffplan.types import Denoise, Energy, Scalar
+
+WEIGHTS = (2.0, 4.0, 8.0)
+COUNT, STEPS = 2000, 256
+
+
+def wasted(problem: Cells, rewards: np.ndarray, nats: np.ndarray) -> tuple[float, float]:
+    """(wasted nats as a share of the least, its standard error), from plans' rewards and path KLs.
+
+    The least KL moves by lambda* with the mean reward, so the two are added plan by plan before they are averaged.
+    """
+    least = least_kl(problem.chain.log_z(problem.rewards), jnp.float32(rewards.mean()), 0.0, 100.0)
+    spent, error = mean(nats - float(least.weight) * (rewards - rewards.mean()))
+    return (spent - float(least.kl)) / float(least.kl), error / float(least.kl)
+
+
+def on_prior(seed: int, problem: Cells, prior: Lattice, count: int = 8000) -> Iterator[Row]:
+    """The learned prior by itself: legal moves, and where its plans spend their time."""
+    chain = problem.chain
+    none = lambda weight: lambda x, sigma: jnp.zeros(())
+    sigmas = log_linear(STEPS, *samplers.LEVELS["tabular"])
+    x, _ = samplers.plans(jax.random.key(seed), prior, none, (0.0,), sigmas, chain.shape, count, sde_2m)
+    paths = jax.vmap(chain.decode)(x[0])
+    legal = np.asarray(jax.vmap(chain.legal)(paths)).mean(axis=1)
+    yield Row("prior", "legal moves, learned prior", *mean(legal), 1.0, 0.99, "least")
+    visited = jax.nn.one_hot(paths, len(chain.points)).mean(axis=0)
+    gap = lambda p, q: float(jnp.abs(p - q).sum(axis=-1).mean() / 2)
+    exact = chain.occupancy()
+    yield Row("prior", "total variation of occupancy", gap(visited.mean(0), exact.mean(0)), 0.0, 0.0, 0.03, "most")
+    yield Row("prior", "the same, step by step", gap(visited, exact), 0.0, 0.0, 0.03, "most")
+
+
+def guides(problem: Cells, energy: ContrastiveEnergy) -> dict[str, Callable[[Scalar], Energy]]:
+    """The exact and the learned energy, as functions of the weight."""
+    chain = problem.chain
+    return {
+        "exact": lambda weight: exact_energy(chain, chain.tilted(problem.rewards, weight)[0]),
+        "contrastive": energy.energy,
+    }
+
+
+def attribution(seed: int, problem: Cells, prior: Lattice, energy: ContrastiveEnergy) -> Iterator[Row]:
+    """The 2 x 2, and the cheaper energies beside it."""
+    learned = guides(problem, energy)
+    regression = lambda weight: lambda x, sigma: weight * energy.reader(x, sigma)[1]
+    through = lambda weight: plugin(prior, lambda x: weight * problem.reward(x))
+    arms: list[tuple[str, Denoise, str, Callable[[Scalar], Energy]]] = [
+        (name, model, guide, factory)
+        for name, model in (("exact", problem.chain.denoise), ("learned", prior))
+        for guide, factory in learned.items()
+    ]
+    arms += [("learned", prior, "regression", regression), ("learned", prior, "plug-in", through)]
+    for name, model, guide, factory in arms:
+        yield from one_arm(seed, problem, name, model, guide, factory)
+
+
+def one_arm(
+    seed: int, problem: Cells, name: str, model: Denoise, guide: str, factory: Callable[[Scalar], Energy]
+) -> Iterator[Row]:
+    """Reward, legality and waste of one prior with one guide; only what the claim is about is judged."""
+    chain = problem.chain
+    sigmas = log_linear(STEPS, *samplers.LEVELS["tabular"])
+    x, nats = samplers.plans(jax.random.key(seed), model, factory, WEIGHTS, sigmas, chain.shape, COUNT, sde_2m)
+    paths = jax.vmap(jax.vmap(chain.decode))(x)
+    rewards = np.asarray(jax.vmap(jax.vmap(problem.path_reward))(paths), float)
+    legal = np.asarray(jax.vmap(jax.vmap(chain.legal))(paths), float).mean(axis=2)
+    for i, truth in enumerate(samplers.tilts(chain, problem.rewards, WEIGHTS)):
+        which = f"{name} prior, {guide} guide, lambda {truth.weight:g}"
+        judged = "most" if guide == "contrastive" or (name, guide) == ("exact", "exact") else "shown"
+        yield Row("attribution", f"E[r], {which}", *mean(rewards[i]), float(truth.reward), np.nan, "shown")
+        yield Row("attribution", f"path KL, {which}", *mean(nats[i]), float(truth.kl), np.nan, "shown")
+        yield Row(
+            "attribution", f"wasted share of nats, {which}", *wasted(problem, rewards[i], nats[i]), 0.0, 0.1, judged
+        )
+        yield Row("attribution", f"legal moves, {which}", *mean(legal[i]), 1.0, np.nan, "shown")

@@ -1,0 +1,106 @@
+"""The problems whose every answer is known: a Gaussian, four modes in the plane, and paths in rooms of cells.
+
+The cells are those of a small gridworld with walls; a plan is a path of 16 cells from a corner, as points of the plane
+in standard deviations, and its reward is additive: closeness to the opposite corner. The prior is a random walk.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from diffplan.oracle.control import World
+from diffplan.oracle.gaussian import Gaussian
+from diffplan.oracle.mixture import Mixture, mixture
+from diffplan.oracle.tabular import Chain, markov
+from diffplan.types import Scalar
+from envs.gridworld import Gridworld
+
+WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""The weights lambda of the reward at which samplers are held to the truth."""
+
+ROOMS = Gridworld.from_text(
+    """
+    #######
+    #OOOOO#
+    #O##OO#
+    #OOOOO#
+    #OO#OO#
+    #OOOOG#
+    #######
+    """
+)
+WALK = (0.1, 0.225, 0.225, 0.225, 0.225)
+"""The prior's probability of each move: stay, up, down, left, right. Into a wall is to stay."""
+
+
+class Cells(NamedTuple):
+    """Paths in a gridworld: the exact prior, and an additive reward that is defined off the cells too."""
+
+    chain: Chain
+    goal: Float[Array, "d"]
+    """Where the reward is highest, as a point."""
+
+    def step_reward(self, points: Float[Array, "*n d"]) -> Float[Array, "*n"]:
+        """The reward of being at a point for one step: 0.4 at the goal, less with distance."""
+        return 0.4 * jnp.exp(-jnp.sum((points - self.goal) ** 2, axis=-1) / (2 * 2.5**2))
+
+    def reward(self, x: Float[Array, "h d"]) -> Scalar:
+        """The reward of a plan, on the cells or off."""
+        return self.step_reward(x).sum()
+
+    @property
+    def rewards(self) -> Float[Array, "h k"]:
+        """The same as a table."""
+        return jnp.broadcast_to(self.step_reward(self.chain.points)[None], (self.chain.horizon, len(self.chain.points)))
+
+    def path_reward(self, path: Int[Array, "h"]) -> Scalar:
+        """The reward of a path of cells."""
+        return self.reward(self.chain.points[path])
+
+
+def cells(horizon: int = 16) -> Cells:
+    """The random walk in `ROOMS`, from its first cell; the goal is its last."""
+    places = jnp.asarray(ROOMS.cells, jnp.float32)
+    points = (places - places.mean(axis=0, keepdims=True)) / places.std(axis=0, keepdims=True)
+    world = behaviour(ROOMS)
+    kernel = jnp.einsum("sa,sat->st", world.policy, world.moves)
+    return Cells(markov(world.start, kernel, horizon, points), points[-1])
+
+
+def behaviour(rooms: Gridworld) -> World:
+    """The random walk as tables."""
+    k = len(rooms.cells)
+    policy = jnp.broadcast_to(jnp.asarray(WALK, jnp.float32)[None], (k, len(WALK)))
+    return World(jnp.zeros(k).at[0].set(1.0), policy, jnp.asarray(rooms.law, jnp.float32))
+
+
+class Linear(NamedTuple):
+    """A law with a linear reward."""
+
+    law: Gaussian | Mixture
+    slope: Float[Array, "h d"]
+
+    def reward(self, x: Float[Array, "h d"]) -> Scalar:
+        """slope . x"""
+        return jnp.sum(self.slope * x)
+
+
+def gaussian() -> Linear:
+    """A correlated Gaussian plan of three steps of two, away from the origin."""
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(6, 6)) / 5
+    covariance = jnp.asarray(root @ root.T + 0.15 * np.eye(6), jnp.float32)
+    slope = jnp.asarray([[1.0, 0.5], [0.0, 0.5], [1.0, 1.0]]) / 2
+    return Linear(Gaussian.of(jnp.asarray(rng.uniform(size=6), jnp.float32), covariance, (3, 2)), slope)
+
+
+MODES = ((2.0, 2.0), (2.0, -2.0), (-2.0, 2.0), (-2.0, -2.0))
+
+
+def modes() -> Linear:
+    """Four modes in the plane, the one that pays best the rarest (5 %); a linear reward."""
+    weights = jnp.asarray([0.05, 0.25, 0.2, 0.5])
+    covariances = jnp.broadcast_to(0.35**2 * jnp.eye(2)[None], (4, 2, 2))
+    return Linear(mixture(weights, jnp.asarray(MODES), covariances, (1, 2)), jnp.asarray([[1.0, 0.5]]))

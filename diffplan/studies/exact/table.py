@@ -1,0 +1,76 @@
+"""One line of the table of exact answers: what was measured, what is true, and whether the two agree."""
+
+import csv
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+COLUMNS = ("part", "quantity", "measured", "error", "exact", "tolerance", "passed")
+
+
+class Row(NamedTuple):
+    """part: the section that made it, as in ``--only``. error: the standard error of `measured`, 0 where it is exact.
+
+    kind says how it is judged: "share", |measured - exact| <= tolerance * |exact|; "most", measured <= tolerance;
+    "least", measured >= tolerance; "shown", not at all.
+    """
+
+    part: str
+    quantity: str
+    measured: float
+    error: float
+    exact: float
+    tolerance: float
+    kind: Literal["share", "most", "least", "shown"]
+
+    @property
+    def passed(self) -> bool | None:
+        """None for what is only shown; a measurement that is not finite never passes."""
+        if self.kind == "shown":
+            return None
+        if not math.isfinite(self.measured):
+            return False
+        match self.kind:
+            case "share":
+                return abs(self.measured - self.exact) <= self.tolerance * abs(self.exact)
+            case "most":
+                return self.measured <= self.tolerance
+        return self.measured >= self.tolerance
+
+    @property
+    def allowed(self) -> str:
+        """The tolerance in words."""
+        match self.kind:
+            case "share":
+                return f"{self.tolerance:.3g} of it"
+            case "most":
+                return f"<= {self.tolerance:.3g}"
+            case "least":
+                return f">= {self.tolerance:.3g}"
+        return ""
+
+    def cells(self) -> list[str]:
+        """As the CSV has it; a number that does not exist is an empty cell, never NaN."""
+        number = lambda value: f"{value:.5g}" if math.isfinite(value) else ""
+        verdict = {True: "yes", False: "NO", None: ""}[self.passed]
+        numbers = (number(self.measured), number(self.error), number(self.exact))
+        return [self.part, self.quantity, *numbers, self.allowed, verdict]
+
+
+def mean(values: ArrayLike) -> tuple[float, float]:
+    """(mean, standard error) of independent values."""
+    values = np.asarray(values, float).ravel()
+    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """The CSV, in one move."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *(row.cells() for row in rows)])
+    part.replace(path)
