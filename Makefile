@@ -23,13 +23,16 @@ NEWEST_PINNED := 3.13
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-latest lint format bench constraints clean
+.PHONY: help demo exact test test-latest lint format bench constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/.core  ## draw the first figure: guidance against its rivals in a small maze
 	@$(RUN) scripts/compare.py demo
+
+exact: $(VENV)/.core  ## measure every exact answer: is it the sampler, the guide or the model?
+	@$(RUN) scripts/exact.py $(ARGS)
 
 test: $(VENV)/.dev  ## run all the tests
 	@$(RUN) -m pytest -q $(ARGS)

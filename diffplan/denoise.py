@@ -27,7 +27,7 @@ from diffplan.types import Apply, Denoise, Level, Params, Pins, PRNGKey, Scalar
 CLEAN = 0.02
 """The level at which networks read a clean plan, in standard deviations of the data: the floor of training levels."""
 
-FAINT = -30.0
+FAINT = -10.0
 """Nats below the likeliest point at which a step's own evidence stops counting against what the network says."""
 
 

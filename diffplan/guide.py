@@ -88,7 +88,7 @@ def damped(denoise: Denoise, reference: Denoise, radius: Scalar) -> Denoise:
     return wrapped
 
 
-def budget(denoise: Denoise, energy: Energy, nats: Scalar) -> Denoise:
+def budget(denoise: Denoise, energy: Energy, nats: Scalar | float) -> Denoise:
     """Guide along an energy's gradient, at whatever scale spends `nats` of path KL: pressure as the dial.
 
     In continuous time a guide that moves the denoiser by d spends |d|^2 / sigma^2 per unit of log sigma. So the shift's

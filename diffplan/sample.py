@@ -59,10 +59,13 @@ remembers)."""
 class Info(NamedTuple):
     """What may be looked at after sampling.
 
-    path_kl: nats, NaN without a reference or noise. trace: every iterate, noisiest first, ``[n, h, d]``.
+    path_kl: nats, NaN without a reference or noise. log_ratio: the logarithm of the density of this very chain under
+    the guided process over that under the reference's, NaN as the path KL, which is its mean; for the exact guide it is
+    log of the tilt, w r(x0) - log Z, chain by chain. trace: every iterate, noisiest first, ``[n, h, d]``.
     """
 
     path_kl: Scalar
+    log_ratio: Scalar
     trace: Float[Array, "n h d"]
 
 
@@ -140,15 +143,17 @@ def sample(
         x, past, past_ref = carry
         key, sigma, sigma_next = level
         proposal, past = step(denoise, x, sigma, sigma_next, past)
-        nats = jnp.full((), jnp.nan)
+        nats = log_ratio = jnp.full((), jnp.nan)
+        noise = jax.random.normal(key, shape)
         if reference is not None:
             expected, past_ref = step(reference, x, sigma, sigma_next, past_ref)
-            shift = proposal.mean - expected.mean
-            nats = jnp.where(proposal.std > 0, jnp.sum(shift**2) / (2 * proposal.std**2), jnp.nan)
-        x_next = proposal.mean + proposal.std * jax.random.normal(key, shape)
-        return (x_next, past, past_ref), (nats, x)
+            shift = (proposal.mean - expected.mean) / proposal.std
+            nats = jnp.where(proposal.std > 0, jnp.sum(shift**2) / 2, jnp.nan)
+            log_ratio = nats + jnp.sum(shift * noise)
+        x_next = proposal.mean + proposal.std * noise
+        return (x_next, past, past_ref), (nats, log_ratio, x)
 
     start = (x, Past.none(shape), Past.none(shape))
     levels = (jax.random.split(key_steps, len(sigmas) - 1), sigmas[:-1], sigmas[1:])
-    (x, *_), (nats, trace) = jax.lax.scan(body, start, levels)
-    return denoise(x, sigmas[-1]), Info(jnp.sum(nats), jnp.concatenate([trace, x[None]]))
+    (x, *_), (nats, log_ratio, trace) = jax.lax.scan(body, start, levels)
+    return denoise(x, sigmas[-1]), Info(jnp.sum(nats), jnp.sum(log_ratio), jnp.concatenate([trace, x[None]]))

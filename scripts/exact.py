@@ -6,7 +6,8 @@
 
 Prints the table and writes it to ``--out``: results/exact.csv for all parts, RUN/seed-S/PART.csv for one. Exits with 1
 if a row fails. Parts: order, gaussian, mixture, tabular, legality, references, rules, budget, particles, coverage,
-discrete, prior, attribution; trained models are kept in the run's directory and used again.
+discrete, prior, attribution; trained models are kept in the run's directory and used again. ``--markdown`` prints the
+tables of the README from the CSV.
 """
 
 import sys
@@ -23,6 +24,9 @@ PARTS = (
 )
 
 
+RESULTS = Path("results/exact.csv")
+
+
 @dataclass(frozen=True)
 class ExactConfig:
     """What to measure."""
@@ -36,6 +40,9 @@ class ExactConfig:
     out: Path | None = None
     """The CSV to write; results/exact.csv for all parts, else one in the run's directory."""
 
+    markdown: bool = False
+    """Measure nothing: print the tables of the README from the CSV that is there."""
+
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         for part in self.only:
@@ -44,13 +51,17 @@ class ExactConfig:
 
 def main(config: ExactConfig) -> None:
     """Run the parts, print and write the table."""
+    if config.markdown:
+        from diffplan.report.exact import markdown
+
+        return runtime.say(markdown(config.out or RESULTS))
     runtime.use_cores()
     from diffplan.studies import exact
     from diffplan.studies.exact.table import write
 
     run = config.run / f"seed-{config.seed}"
     parts = config.only or PARTS
-    default = run / f"{'-'.join(parts)}.csv" if config.only else Path("results/exact.csv")
+    default = run / f"{'-'.join(parts)}.csv" if config.only else RESULTS
     rows = []
     for number, part in enumerate(parts, 1):
         began = perf_counter()
@@ -68,16 +79,13 @@ def main(config: ExactConfig) -> None:
 
 
 def show(rows: list) -> None:
-    """The table on the terminal."""
-    import rich.table
-    from rich.box import SIMPLE_HEAD
-
+    """The table, one plain line a row."""
     from diffplan.studies.exact.table import COLUMNS
 
-    table = rich.table.Table(*COLUMNS, box=SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*row.cells(), style="bold red" if row.passed is False else "")
-    runtime.console.print(table)
+    table = [COLUMNS, *(row.cells() for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        runtime.say("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import tyro
 
+from diffplan.report import exact as exact_table
 from diffplan.report import table
 from diffplan.report.load import read_results
 from diffplan.report.summary import curves
-from scripts import bench, compare, plot
+from scripts import bench, compare, exact, plot, tune_scale
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -29,7 +30,7 @@ needs_results = pytest.mark.skipif(not RESULTS.exists(), reason="results/demo is
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 230
+    assert len(README.splitlines()) <= 260
     assert EXAMPLES.keys() == {"environment", "guide", "arm"}
     assert README.count("```python") == len(EXAMPLES)
     for name, code in EXAMPLES.items():
@@ -100,6 +101,10 @@ def test_every_command_line_is_understood(capsys: pytest.CaptureFixture) -> None
         match Path(script).stem:
             case "bench":
                 tyro.cli(bench.Config, args=words)
+            case "exact":
+                tyro.cli(exact.ExactConfig, args=words)
+            case "tune_scale":
+                tyro.extras.overridable_config_cli(dict(tune_scale.TUNED), args=words)
             case "plot":
                 taken = help_of(plot.main, capsys)
                 assert words[0].startswith(("runs/", "results/"))
@@ -144,6 +149,13 @@ def between(name: str) -> str:
 @needs_results
 def test_the_table_is_that_of_the_result_files() -> None:
     assert between("table") == table.markdown(RESULTS).strip()
+
+
+@pytest.mark.skipif(not (ROOT / "results" / "exact.csv").exists(), reason="results/exact.csv is not there yet")
+def test_the_exact_answers_are_those_of_the_result_file() -> None:
+    assert between("exact") == exact_table.markdown(ROOT / "results" / "exact.csv").strip()
+    assert exact_table.CLAIMS.keys() == set(exact.PARTS)
+    assert {row["part"] for row in exact_table.read(ROOT / "results" / "exact.csv")} == set(exact.PARTS)
 
 
 @needs_results

@@ -11,19 +11,20 @@ never sees it.
 Drawn from the data alone, few of a group say anything about a large weight. So half of every group is drawn from the
 tilt itself, in proportion to exp(w r) over the data, and weighed back by c_i = log p / q = -log(1/2 + exp(w r_i) / 2Z).
 
-One network learns all weights: w is drawn too, even in log w, and read as a further entry of every step. What it reads
-of the plan is a `Reader`'s business, who may also bring an energy that is good already: f = w (base + network).
+One network learns all weights: w is drawn too, from a grid even in log w, and read as a further entry of every step.
+What it reads of the plan is a `Reader`'s business, who may also bring an energy that is good already: f = w (base +
+network).
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
 from diffplan.denoise import NoiseLevels, noised
-from diffplan.learn.reward import Labelled
 from diffplan.learn.train import Task
 from diffplan.types import Apply, Energy, Params, PRNGKey, Scalar
 
@@ -76,30 +77,59 @@ class Group(NamedTuple):
     weight: Scalar
 
 
-def balanced(key: PRNGKey, data: Labelled, low: float, high: float, count: int) -> Group:
-    """Half of the plans from the data, half from its tilt at a random weight, evenly spread along its rewards."""
+class Contrast(NamedTuple):
+    """Plans with their rewards, and their tilts at a grid of weights; build it with `contrast`.
+
+    x: ``[n, h, d]``; rewards: ``[n]``; weights: ``[g]``; cumulative: ``[g, n]``, of the tilts' probabilities;
+    log_z: ``[g]``, the logarithm of the mean of exp(w r).
+    """
+
+    x: Float[Array, "n h d"]
+    rewards: Float[Array, "n"]
+    weights: Float[Array, "g"]
+    cumulative: Float[Array, "g n"]
+    log_z: Float[Array, "g"]
+
+
+def contrast(x: Float[Array, "n h d"], rewards: Float[Array, "n"], low: float, high: float, grid: int = 24) -> Contrast:
+    """Training data from clean plans and their rewards. The largest weight needs some exp(KL) times 100 of them.
+
+    Raises:
+        ValueError: if the weights are no interval of positive numbers, or a reward is not finite.
+    """
+    if not 0 < low < high:
+        raise ValueError(f"low={low:g}, high={high:g}: must be 0 < low < high")
+    r = np.asarray(rewards, np.float64)
+    if not np.isfinite(r).all():
+        raise ValueError(f"rewards: {int((~np.isfinite(r)).sum())} of {len(r)} are not finite")
+    weights = np.geomspace(low, high, grid)
+    cumulative = np.stack([np.cumsum(np.exp(w * (r - r.max()))) for w in weights])
+    log_z = np.log(cumulative[:, -1] / len(r)) + weights * r.max()
+    single = lambda values: jnp.asarray(values, jnp.float32)
+    return Contrast(x, rewards, single(weights), single(cumulative / cumulative[:, -1:]), single(log_z))
+
+
+def balanced(key: PRNGKey, data: Contrast, count: int) -> Group:
+    """Half of the plans from the data, half from its tilt at a random weight, evenly spread along the tilt."""
     key_weight, key_data, key_tilt = jax.random.split(key, 3)
-    weight = jnp.exp(jax.random.uniform(key_weight, minval=jnp.log(low), maxval=jnp.log(high)))
-    ratio = jnp.exp(weight * (data.target - data.target.max()))
-    cumulative = jnp.cumsum(ratio)
-    half = count // 2
+    g = jax.random.randint(key_weight, (), 0, len(data.weights))
+    half, n = count // 2, len(data.rewards)
     marks = (jnp.arange(half) + jax.random.uniform(key_tilt, (half,))) / half
-    tilted = jnp.minimum(jnp.searchsorted(cumulative, cumulative[-1] * marks), len(ratio) - 1)
-    index = jnp.concatenate([jax.random.randint(key_data, (count - half,), 0, len(ratio)), tilted])
-    correction = -jnp.log(0.5 + 0.5 * ratio[index] / ratio.mean())
-    return Group(data.x[index], data.target[index], correction, weight)
+    tilted = jnp.minimum(jnp.searchsorted(data.cumulative[g], marks), n - 1)
+    index = jnp.concatenate([jax.random.randint(key_data, (count - half,), 0, n), tilted])
+    log_ratio = data.weights[g] * data.rewards[index] - data.log_z[g]
+    correction = -jnp.logaddexp(jnp.log(0.5), jnp.log(0.5) + log_ratio)
+    return Group(data.x[index], data.rewards[index], correction, data.weights[g])
 
 
 def task(apply: Apply, reader: Reader, levels: NoiseLevels, low: float, high: float, group: int = 64) -> Task:
-    """(15) as a training task on `Labelled` data with rewards as targets; one example is a group of K = `group` plans.
+    """(15) as a training task on `Contrast` data; one example is a group of K = `group` plans.
 
     Raises:
-        ValueError: if a group has nothing to contrast, or the weights are no interval of positive numbers.
+        ValueError: if a group has nothing to contrast.
     """
     if group < 2:
         raise ValueError(f"group={group}: must be at least 2")
-    if not 0 < low < high:
-        raise ValueError(f"low={low:g}, high={high:g}: must be 0 < low < high")
 
     def loss(params: Params, key: PRNGKey, example: Group) -> tuple[Scalar, dict[str, Scalar]]:
         key_sigma, key_noise = jax.random.split(key)
@@ -110,4 +140,4 @@ def task(apply: Apply, reader: Reader, levels: NoiseLevels, low: float, high: fl
         wanted = jax.nn.softmax(example.weight * example.reward + example.correction)
         return -jnp.sum(wanted * jax.nn.log_softmax(f + example.correction)), {"sigma": sigma}
 
-    return Task(loss, lambda key, data: balanced(key, data, low, high, group))
+    return Task(loss, lambda key, data: balanced(key, data, group))

@@ -1,6 +1,6 @@
 """What only cells have: moves that cannot be made, moves that slip, and noise that is discrete.
 
-Claims. No weight buys an illegal move. With moves that slip the trajectory tilt promises more than its policy earns, and
+Claims. No weight buys an illegal move. With slipping moves the trajectory tilt promises more than its policy earns, and
 the executable reference earns what it promises. Discrete diffusion with exact ratios draws the tilt, one position at a
 time under masks and in small steps under uniform noise; its first-order form does not. Plans are never repaired: an
 illegal move counts as one.
@@ -27,7 +27,7 @@ from diffplan.studies import stages
 from diffplan.studies.exact.learned import Size, draws
 from diffplan.studies.exact.problems import ROOMS, Cells, behaviour, cells
 from diffplan.studies.exact.samplers import tilts
-from diffplan.studies.exact.table import Row, mean
+from diffplan.studies.exact.table import Kind, Row, mean
 from diffplan.types import PRNGKey
 from envs.base import follow
 from envs.gridworld import Gridworld
@@ -75,7 +75,7 @@ def simulated(
 
     def one(key: PRNGKey) -> Array:
         first = rooms.state_of(jnp.asarray(rooms.cells[0], jnp.float32))
-        seen = follow(rooms, key, first, act, len(policy)).transition.observation
+        seen = follow(rooms, key, first, act, len(policy)).transitions.observation
         return rewards[0, first.cell] + jnp.sum(rewards[jnp.arange(1, len(rewards)), jax.vmap(cell)(seen)])
 
     return jax.vmap(one)(keys)
@@ -147,7 +147,7 @@ def discretely(seed: int, problem: Cells, model: Lattice) -> Iterator[Row]:
         h = log_h(problem, noise)
         exact, rough = discrete.exact_ratio(h, noise), discrete.first_order(h, noise)
         known = exact_posterior(problem, noise)
-        arms = (
+        arms: tuple[tuple[str, Posterior, Ratio | None, float, Kind], ...] = (
             ("exact denoiser, no guide", known, None, plain, "share"),
             ("exact denoiser, exact ratios", known, exact, float(truth.reward), "share"),
             ("exact denoiser, first-order ratios", known, rough, float(truth.reward), "shown"),

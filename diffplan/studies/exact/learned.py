@@ -17,24 +17,24 @@ from diffplan.config import TrainConfig
 from diffplan.denoise import Lattice, lattice_loss
 from diffplan.learn import contrastive, train
 from diffplan.learn.contrastive import ContrastiveEnergy
-from diffplan.learn.reward import Labelled
 from diffplan.models import Local, LocalValue, build
-from diffplan.noise import LogNormal, LogUniform
+from diffplan.noise import LogNormal
 from diffplan.studies import stages
 from diffplan.studies.exact.problems import Cells
 from diffplan.types import PRNGKey, Scalar
 
 
 class Size(NamedTuple):
-    """How much is trained: paths of data, gradient steps of the prior, of the energy, and of the discrete prior."""
+    """How much is trained: paths of data, and those with rewards; gradient steps of prior, energy, discrete prior."""
 
-    paths: int = 65_536
+    paths: int = 262_144
+    labelled: int = 524_288
     prior: int = 4000
     energy: int = 3000
-    discrete: int = 1500
+    discrete: int = 800
 
 
-LOW, HIGH = 0.4, 10.0
+LOW, HIGH = 1.0, 10.0
 """The weights that the energy learns."""
 
 
@@ -75,14 +75,14 @@ class Marginals:
 def fit_energy(run: Path, seed: int, problem: Cells, prior: Lattice, size: Size) -> ContrastiveEnergy:
     """The exact energy of the reward, learned as a correction of E[r | x], ``RUN/energy``."""
     chain = problem.chain
-    config = TrainConfig(steps=size.energy, batch=8, learning_rate=2e-3, ema=0.998, seed=seed, save_every=1000)
+    config = TrainConfig(steps=size.energy, batch=6, learning_rate=3e-3, ema=0.998, seed=seed, save_every=1000)
     dim = 2 * len(chain.points) + 1
     make = lambda rngs: LocalValue(chain.horizon, dim, dilations=(1, 2, 4, 8), rngs=rngs)
     apply, params = build(jax.random.fold_in(jax.random.key(seed), 2), make)
-    paths = draws(jax.random.fold_in(jax.random.key(seed), 1), problem, size.paths)
-    data = Labelled(chain.points[paths], jax.vmap(problem.path_reward)(paths), jnp.zeros(chain.shape, bool))
+    paths = draws(jax.random.fold_in(jax.random.key(seed), 3), problem, size.labelled)
+    data = contrastive.contrast(chain.points[paths], jax.vmap(problem.path_reward)(paths), LOW, HIGH)
     reader = Marginals(prior, problem.rewards)
-    task = contrastive.task(apply, reader, LogUniform(0.1, 10.0), LOW, HIGH)
-    settings = runtime.plain(config) | {"paths": size.paths, "problem": "rooms", "prior": size.prior}
+    task = contrastive.task(apply, reader, LogNormal(0.0, 1.0), LOW, HIGH)
+    settings = runtime.plain(config) | {"labelled": size.labelled, "problem": "rooms", "prior": size.prior}
     ema = stages.train_stage(run / "energy", settings, task, params, data, config, "none")
     return ContrastiveEnergy(ema, reader, apply, LOW, HIGH)

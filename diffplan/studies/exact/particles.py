@@ -85,7 +85,7 @@ def coverage(seed: int) -> Iterator[Row]:
     linear: Linear = gaussian()
     law, weight = linear.law, 1.0
     rough: Energy = lambda x, sigma: 0.7 * weight * jnp.sum(linear.slope * law.denoise(x, sigma))
-    wide = log_linear(24, *samplers.LEVELS["gaussian"])
+    wide = log_linear(64, *samplers.LEVELS["gaussian"])
     exact = float(law.tilted(linear.slope, weight)[1])
     reward = lambda x: weight * linear.reward(x)
     yield from covered(seed, "Gaussian", law.denoise, reward, rough, wide, law.shape, exact)
@@ -95,7 +95,7 @@ def coverage(seed: int) -> Iterator[Row]:
     rough_cells: Energy = plugin(chain.denoise, lambda x: 0.7 * weight * problem.reward(x))
     reward_cells = lambda x: weight * problem.path_reward(chain.decode(x))
     exact = float(chain.tilted(problem.rewards, weight)[1])
-    sigmas = log_linear(32, *samplers.LEVELS["tabular"])
+    sigmas = log_linear(160, *samplers.LEVELS["tabular"])
     yield from covered(seed, "cells", chain.denoise, reward_cells, rough_cells, sigmas, chain.shape, exact)
 
     # plain importance sampling of a tilt of 5.9 nats with 64 particles
@@ -119,7 +119,7 @@ def covered(
     exact: float,
 ) -> Iterator[Row]:
     """The coverage of one method's 95 % interval: within 2 % of 95 %."""
-    _, info = clouds(seed, denoise, reward, sigmas, shape, smc.twisted(energy), 128, COVERED)
+    _, info = clouds(seed, denoise, reward, sigmas, shape, smc.twisted(energy), 64, COVERED)
     low, high = smc.interval(info)
     inside = np.asarray((low <= exact) & (exact <= high), float)
     yield Row("coverage", f"95 % interval of log Z covers it, {name}", *mean(inside), 0.95, 0.02 / 0.95, "share")

@@ -6,6 +6,7 @@ in standard deviations, and its reward is additive: closeness to the opposite co
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -42,18 +43,19 @@ class Cells(NamedTuple):
     goal: Float[Array, "d"]
     """Where the reward is highest, as a point."""
 
-    def step_reward(self, points: Float[Array, "*n d"]) -> Float[Array, "*n"]:
+    def step_reward(self, point: Float[Array, "d"]) -> Scalar:
         """The reward of being at a point for one step: 0.4 at the goal, less with distance."""
-        return 0.4 * jnp.exp(-jnp.sum((points - self.goal) ** 2, axis=-1) / (2 * 2.5**2))
+        return 0.4 * jnp.exp(-jnp.sum((point - self.goal) ** 2) / (2 * 2.5**2))
 
     def reward(self, x: Float[Array, "h d"]) -> Scalar:
         """The reward of a plan, on the cells or off."""
-        return self.step_reward(x).sum()
+        return jax.vmap(self.step_reward)(x).sum()
 
     @property
     def rewards(self) -> Float[Array, "h k"]:
         """The same as a table."""
-        return jnp.broadcast_to(self.step_reward(self.chain.points)[None], (self.chain.horizon, len(self.chain.points)))
+        step = jax.vmap(self.step_reward)(self.chain.points)
+        return jnp.broadcast_to(step[None], (self.chain.horizon, len(step)))
 
     def path_reward(self, path: Int[Array, "h"]) -> Scalar:
         """The reward of a path of cells."""

@@ -27,6 +27,7 @@ from jaxtyping import Array, Float
 from diffplan.guide import plugin
 from diffplan.measure.pressure import knn_kl
 from diffplan.oracle.law import exact_energy
+from diffplan.oracle.mixture import Mixture
 from diffplan.studies.exact import samplers
 from diffplan.studies.exact.problems import Linear, modes
 from diffplan.studies.exact.table import Row, mean
@@ -64,10 +65,11 @@ def by_step_variance(energy: Energy, sigmas: Float[Array, "levels"]) -> Energy:
 def energies(problem: Linear) -> dict[str, Energy]:
     """The five rules at `WEIGHT`."""
     law, reward = problem.law, problem.reward
+    assert isinstance(law, Mixture)
     return {
         "exact": exact_energy(law, law.tilted(problem.slope, WEIGHT)[0]),
-        "regression": law.energy(reward, WEIGHT, "regression"),  # pyright: ignore[reportAttributeAccessIssue]
-        "classifier": law.energy(reward, WEIGHT, "classifier"),  # pyright: ignore[reportAttributeAccessIssue]
+        "regression": law.energy(reward, WEIGHT, "regression"),
+        "classifier": law.energy(reward, WEIGHT, "classifier"),
         "plug-in": plugin(law.denoise, lambda x: WEIGHT * reward(x)),
         "raw": lambda x, sigma: WEIGHT * reward(x / jnp.sqrt(1 + sigma**2)),
     }
@@ -78,12 +80,13 @@ def numbers(
 ) -> tuple[tuple[float, float], ...]:
     """E[r], path KL, nearest-neighbour KL, share far from every mode, each with its standard error if it has one."""
     law = problem.law
+    assert isinstance(law, Mixture)
     x, nats = samplers.plans(
         jax.random.key(seed), law.denoise, lambda weight: energy, (WEIGHT,), sigmas, law.shape, COUNT
     )
     points = jnp.asarray(x[0, :, 0])
     density = jax.jit(jax.vmap(lambda x: law.log_density(x[None], jnp.asarray(NEAR))))(points)
-    centres = jnp.asarray(law.means)  # pyright: ignore[reportAttributeAccessIssue]
+    centres = jnp.asarray(law.means)
     apart = jnp.sqrt(jnp.sum((points[:, None] - centres[None]) ** 2, axis=2)).min(axis=1) / 0.35
     return (
         mean(points @ problem.slope[0]),

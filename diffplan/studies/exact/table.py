@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike
 COLUMNS = ("part", "quantity", "measured", "error", "exact", "tolerance", "passed")
 
 
+Kind = Literal["share", "most", "least", "shown"]
+
+
 class Row(NamedTuple):
     """part: the section that made it, as in ``--only``. error: the standard error of `measured`, 0 where it is exact.
 
@@ -25,7 +28,7 @@ class Row(NamedTuple):
     error: float
     exact: float
     tolerance: float
-    kind: Literal["share", "most", "least", "shown"]
+    kind: Kind
 
     @property
     def passed(self) -> bool | None:

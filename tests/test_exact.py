@@ -1,0 +1,191 @@
+"""The study of exact answers: its table, its problems, and the parts that are quick enough to run here."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffplan import guide
+from diffplan.denoise import Lattice, lattice_loss
+from diffplan.learn import contrastive, train
+from diffplan.learn.contrastive import ContrastiveEnergy, Plain, balanced
+from diffplan.models import Local, LocalValue, build
+from diffplan.noise import LogUniform, log_linear
+from diffplan.oracle.gaussian import Gaussian
+from diffplan.sample import sample, sde_2m
+from diffplan.studies import exact
+from diffplan.studies.exact import learned, problems, rules, samplers
+from diffplan.studies.exact.learned import Size
+from diffplan.studies.exact.table import COLUMNS, Row, mean, write
+from scripts import exact as script
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("measured", "kind", "tolerance", "passed"),
+    [
+        (1.04, "share", 0.05, True),
+        (1.06, "share", 0.05, False),
+        (1.06, "shown", 0.05, None),
+        (0.2, "most", 0.1, False),
+        (0.2, "least", 0.1, True),
+        (float("nan"), "share", 0.05, False),
+        (float("nan"), "most", 0.05, False),
+    ],
+)
+def test_a_row_is_judged(measured, kind, tolerance, passed):
+    row = Row("part", "quantity", measured, 0.0, 1.0, tolerance, kind)
+    assert row.passed is passed
+    assert "nan" not in ",".join(row.cells())
+
+
+def test_the_table_is_written_whole(tmp_path):
+    rows = [Row("a", "b, c", 1.0, 0.1, float("nan"), 0.05, "shown")]
+    write(tmp_path / "deep" / "exact.csv", rows)
+    with (tmp_path / "deep" / "exact.csv").open() as file:
+        header, line = csv.reader(file)
+    assert tuple(header) == COLUMNS and line == ["a", "b, c", "1", "0.1", "", "", ""]
+    assert mean([1.0, 2.0, 3.0]) == (2.0, pytest.approx(1 / np.sqrt(3)))
+
+
+def test_the_script_knows_the_parts_of_the_study():
+    assert script.PARTS == tuple(exact.PARTS)
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "exact.py", "--only", "nonsense"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "only='nonsense': must be one of order, gaussian" in done.stderr
+
+
+@pytest.mark.parametrize("part", ["order", "legality", "references"])
+def test_quick_parts_hold(part, tmp_path):
+    rows = list(exact.PARTS[part](tmp_path, 5, Size()))
+    assert rows and all(row.passed is not False for row in rows), [row for row in rows if row.passed is False]
+
+
+def test_exact_sampling_of_cells_in_small():
+    """The main claim with few plans and levels: the reward of the tilt, legal paths, and the KL, to sampling error."""
+    problem = problems.cells()
+    chain = problem.chain
+    energy = lambda weight: samplers.exact_energy(chain, chain.tilted(problem.rewards, weight)[0])
+    sigmas = log_linear(64, *samplers.LEVELS["tabular"])
+    x, nats = samplers.plans(jax.random.key(0), chain.denoise, energy, (4.0,), sigmas, chain.shape, 600, sde_2m)
+    paths = jax.vmap(chain.decode)(x[0])
+    truth = samplers.tilts(chain, problem.rewards, (4.0,))[0]
+    rewards = np.asarray(jax.vmap(problem.path_reward)(paths))
+    assert abs(rewards.mean() - truth.reward) < 4 * rewards.std() / np.sqrt(600) + 0.01 * truth.reward
+    assert abs(nats.mean() / truth.kl - 1) < 0.12
+    assert (np.asarray(jax.vmap(chain.legal)(paths)) == 1).all()
+
+
+def test_the_modes_are_those_of_the_earlier_table():
+    problem = problems.modes()
+    truth = samplers.tilts(problem.law, problem.slope, (8.0,))[0]
+    assert float(truth.reward) == pytest.approx(4.23, abs=0.01) and float(truth.kl) == pytest.approx(7.90, abs=0.01)
+    sigmas = rules.cosine(100)
+    assert (np.diff(sigmas) < 0).all() and len(sigmas) == 100
+    energy = rules.by_step_variance(lambda x, sigma: jnp.sum(x), sigmas)
+    x = jnp.ones((1, 2))
+    assert float(energy(x, sigmas[3])) == pytest.approx(2 * float(sigmas[4] / sigmas[3]) ** 2, rel=1e-5)
+    assert float(energy(x, sigmas[-1])) == 0.0
+
+
+# --- what is learned
+
+
+def test_a_lattice_without_network_is_what_each_step_says():
+    """With its readout at zero the posterior is Bayes' rule for each step alone; no level breaks it."""
+    points = jnp.asarray([[0.0], [1.0], [3.0]])
+    apply, params = build(jax.random.key(0), lambda rngs: Local(4, 3, 3, width=8, dilations=(1,), rngs=rngs))
+    model = Lattice(params, points, apply)
+    x, sigma = jnp.asarray([[0.2], [0.6], [2.5], [9.0]]), jnp.asarray(0.7)
+    likelihood = np.exp(-((np.asarray(x) - np.asarray(points).T) ** 2) / (2 * 0.49))
+    expected = likelihood @ np.asarray(points) / likelihood.sum(1, keepdims=True)
+    np.testing.assert_allclose(model(x, sigma), expected, rtol=1e-4)
+    assert bool(jnp.isfinite(model(x, jnp.asarray(1e-3))).all())
+    value, _ = lattice_loss(jax.random.key(0), model, jnp.asarray([0, 1, 2, 2]), LogUniform(0.01, 0.011))
+    assert float(value) < 1e-3  # at a level this low every step says what it is
+
+
+@pytest.mark.parametrize(("dilations", "reach"), [((1,), 1), ((1, 2), 3)])
+def test_a_local_network_sees_as_far_as_its_dilations(dilations, reach):
+    apply, params = build(jax.random.key(0), lambda rngs: Local(12, 2, 2, width=8, dilations=dilations, rngs=rngs))
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(1), leaf.shape), params)
+    seen = jax.jacobian(lambda x: apply(params, x, jnp.zeros(()))[6])(jnp.ones((12, 2)))
+    steps = np.flatnonzero(np.abs(seen).sum((0, 2)))
+    assert (steps.min(), steps.max()) == (6 - reach, 6 + reach)
+
+
+def test_balanced_groups_weigh_back_to_the_data(key):
+    """Importance weights turn half data, half tilt into the data again; the tilted half has the tilt's rewards."""
+    rewards = jax.random.normal(key, (4000,))
+    data = contrastive.contrast(rewards[:, None, None], rewards, 1.9999, 2.0)
+    groups = jax.vmap(lambda key: balanced(key, data, 64))(jax.random.split(key, 400))
+    back = jnp.exp(groups.correction)
+    assert float(back.mean()) == pytest.approx(1.0, abs=0.02)
+    assert float((back * groups.reward).mean()) == pytest.approx(float(rewards.mean()), abs=0.03)
+    tilted = float(jnp.sum(jax.nn.softmax(2 * rewards) * rewards))
+    assert float(groups.reward[:, 32:].mean()) == pytest.approx(tilted, abs=0.03)
+
+
+def test_contrast_learns_the_exact_energy():
+    """On a Gaussian entry with a curved reward, -x^2, whose energy is known, and far from E[r | x]."""
+    law = Gaussian.of(jnp.zeros(1), jnp.eye(1), (1, 1))
+    x = jax.random.normal(jax.random.key(0), (20_000, 1, 1))
+    data = contrastive.contrast(x, -(x[:, 0, 0] ** 2), 0.5, 2.0)
+    apply, params = build(jax.random.key(1), lambda rngs: LocalValue(1, 2, width=32, dilations=(1,), rngs=rngs))
+    config = train.TrainConfig(steps=600, batch=4, learning_rate=5e-3, chunk=200, ema=0.98)
+    task = contrastive.task(apply, Plain(), LogUniform(0.3, 2.0), 0.5, 2.0)
+    state = train.start(jax.random.key(2), params, config)
+    state, _ = jax.jit(lambda state, data: train.chunk(task, config, state, data, 600))(state, data)
+    model = ContrastiveEnergy(state.ema, Plain(), apply, 0.5, 2.0)
+    sigma, weight = jnp.asarray(0.8), jnp.asarray(1.5)
+    tilted, _ = law.tilted(jnp.zeros((1, 1)), 1.5, 2 * jnp.eye(1))
+    points = jnp.linspace(-2, 2, 9)[:, None, None]
+    known = jax.vmap(lambda x: tilted.log_density(x, sigma) - law.log_density(x, sigma))(points)
+    found = jax.vmap(lambda x: model.value(x, sigma, weight))(points)
+    regression = -1.5 * (points[:, 0, 0] / (1 + 0.64)) ** 2
+    off = lambda guess: float(jnp.abs((guess - guess[4]) - (known - known[4])).max())
+    assert off(found) < 0.25 < off(regression)
+
+
+def test_contrast_refuses_what_cannot_be_learned():
+    with pytest.raises(ValueError, match="group=1: must be at least 2"):
+        contrastive.task(lambda *_: jnp.zeros(()), Plain(), LogUniform(), 1.0, 2.0, group=1)
+    with pytest.raises(ValueError, match="0 < low < high"):
+        contrastive.contrast(jnp.zeros((3, 1, 1)), jnp.zeros(3), 2.0, 1.0)
+    with pytest.raises(ValueError, match="1 of 3 are not finite"):
+        contrastive.contrast(jnp.zeros((3, 1, 1)), jnp.asarray([0.0, 1.0, jnp.nan]), 1.0, 2.0)
+
+
+def test_a_budget_of_nats_is_what_is_spent():
+    """On the unit Gaussian the budget draws the tilt of that KL; elsewhere every plan spends as much."""
+    law = Gaussian.of(jnp.asarray([0.3, 0.0]), jnp.eye(2), (1, 2))
+    slope = jnp.asarray([[0.6, 0.8]])
+    denoise = guide.budget(law.denoise, law.energy(slope), jnp.asarray(4.0))
+    sigmas = log_linear(200, 0.01, 40.0)
+    run = lambda key: sample(key, denoise, sigmas, (1, 2), sde_2m, reference=law.denoise)
+    x, info = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 4000))
+    gain = np.asarray(jnp.sum((x - law.mean[None, None]) * slope[None], axis=(1, 2)))
+    np.testing.assert_allclose(info.path_kl, 4.0, rtol=0.03)
+    assert gain.mean() == pytest.approx(np.sqrt(8.0), rel=0.03)  # KL = lambda^2 / 2 = 4
+    assert gain.std() == pytest.approx(1.0, rel=0.05)
+    with pytest.raises(ValueError, match="nats=-1: must be 0 or more"):
+        guide.budget(law.denoise, law.energy(slope), -1.0)
+
+
+def test_models_are_trained_once(tmp_path):
+    problem = problems.cells(horizon=4)
+    size = Size(paths=256, labelled=256, prior=4, energy=3)
+    prior = learned.fit_prior(tmp_path, 0, problem, size)
+    energy = learned.fit_energy(tmp_path, 0, problem, prior, size)
+    again = learned.fit_energy(tmp_path, 0, problem, learned.fit_prior(tmp_path, 0, problem, size), size)
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), energy.params, again.params)
+    assert jax.tree.all(same)
+    x = problem.chain.points[jnp.asarray([0, 1, 1, 2])]
+    assert bool(jnp.isfinite(jax.grad(energy.energy(jnp.asarray(2.0)))(x, jnp.asarray(0.5))).all())
