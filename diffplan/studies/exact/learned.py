@@ -49,7 +49,7 @@ def fit_prior(run: Path, seed: int, problem: Cells, size: Size) -> Lattice:
     config = TrainConfig(steps=size.prior, batch=128, learning_rate=3e-3, ema=0.998, seed=seed, save_every=1000)
     k = len(chain.points)
     apply, params = build(jax.random.key(seed), lambda rngs: Local(chain.horizon, k, k, rngs=rngs))
-    levels = LogNormal(-1.1, 0.8)
+    levels = LogNormal(-0.8, 0.8)
     loss = lambda params, key, path: lattice_loss(key, Lattice(params, chain.points, apply), path, levels)
     draw = lambda key, paths: paths[jax.random.randint(key, (), 0, len(paths))]
     settings = runtime.plain(config) | {"paths": size.paths, "problem": "rooms"}

@@ -42,10 +42,12 @@ class Cells(NamedTuple):
     chain: Chain
     goal: Float[Array, "d"]
     """Where the reward is highest, as a point."""
+    spread: Scalar
+    """Cells to a unit of the plane."""
 
     def step_reward(self, point: Float[Array, "d"]) -> Scalar:
         """The reward of being at a point for one step: 0.4 at the goal, less with distance."""
-        return 0.4 * jnp.exp(-jnp.sum((point - self.goal) ** 2) / (2 * 2.5**2))
+        return 0.4 * jnp.exp(-jnp.sum((self.spread * (point - self.goal)) ** 2) / (2 * 3.7**2))
 
     def reward(self, x: Float[Array, "h d"]) -> Scalar:
         """The reward of a plan, on the cells or off."""
@@ -65,10 +67,13 @@ class Cells(NamedTuple):
 def cells(horizon: int = 16) -> Cells:
     """The random walk in `ROOMS`, from its first cell; the goal is its last."""
     places = jnp.asarray(ROOMS.cells, jnp.float32)
-    points = (places - places.mean(axis=0, keepdims=True)) / places.std(axis=0, keepdims=True)
     world = behaviour(ROOMS)
-    kernel = jnp.einsum("sa,sat->st", world.policy, world.moves)
-    return Cells(markov(world.start, kernel, horizon, points), points[-1])
+    walk = markov(world.start, jnp.einsum("sa,sat->st", world.policy, world.moves), horizon, places)
+    share = walk.occupancy().mean(axis=0)
+    from_mean = places - (share @ places)[None]
+    spread = jnp.sqrt(share @ jnp.sum(from_mean**2, axis=1) / 2)
+    chain = walk._replace(points=from_mean / spread)
+    return Cells(chain, chain.points[-1], spread)
 
 
 def behaviour(rooms: Gridworld) -> World:

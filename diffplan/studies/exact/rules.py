@@ -33,7 +33,7 @@ from diffplan.studies.exact.problems import Linear, modes
 from diffplan.studies.exact.table import Row, mean
 from diffplan.types import Energy
 
-WEIGHT, COUNT = 8.0, 8000
+WEIGHT, COUNT = 8.0, 5000
 NEAR = 1e-3
 """The level at which the density of the modes is read."""
 EARLIER = {
@@ -68,8 +68,8 @@ def energies(problem: Linear) -> dict[str, Energy]:
     assert isinstance(law, Mixture)
     return {
         "exact": exact_energy(law, law.tilted(problem.slope, WEIGHT)[0]),
-        "regression": law.energy(reward, WEIGHT, "regression"),
-        "classifier": law.energy(reward, WEIGHT, "classifier"),
+        "regression": law.energy(reward, WEIGHT, "regression", nodes=5),
+        "classifier": law.energy(reward, WEIGHT, "classifier", nodes=5),
         "plug-in": plugin(law.denoise, lambda x: WEIGHT * reward(x)),
         "raw": lambda x, sigma: WEIGHT * reward(x / jnp.sqrt(1 + sigma**2)),
     }

@@ -25,8 +25,8 @@ from diffplan.types import Denoise, Energy, Knobs, PRNGKey, Scalar
 RULES: dict[str, Step] = {"ancestral": ancestral, "sde_2m": sde_2m}
 """The stochastic step rules."""
 
-LEVELS = {"gaussian": (0.02, 20.0), "mixture": (0.02, 20.0), "tabular": (0.12, 10.0)}
-"""Smallest and largest noise level of each problem. At 0.12 no cell is mistaken for its neighbour."""
+LEVELS = {"gaussian": (0.02, 20.0), "mixture": (0.02, 20.0), "tabular": (0.15, 20.0)}
+"""Smallest and largest noise level of each problem. At 0.15 no cell is mistaken for its neighbour."""
 
 GUIDE_ONE = Knobs(jnp.ones(()), jnp.ones(()))
 """Energies here have their weight in them."""
