@@ -74,12 +74,17 @@ def test_exact_sampling_of_cells_in_small():
     chain = problem.chain
     energy = lambda weight: samplers.exact_energy(chain, chain.tilted(problem.rewards, weight)[0])
     sigmas = log_linear(64, *samplers.LEVELS["tabular"])
-    x, nats = samplers.plans(jax.random.key(0), chain.denoise, energy, (4.0,), sigmas, chain.shape, 600, sde_2m)
+    x, nats, log_ratio = samplers.plans(
+        jax.random.key(0), chain.denoise, energy, (4.0,), sigmas, chain.shape, 600, sde_2m
+    )
     paths = jax.vmap(chain.decode)(x[0])
     truth = samplers.tilts(chain, problem.rewards, (4.0,))[0]
     rewards = np.asarray(jax.vmap(problem.path_reward)(paths))
     assert abs(rewards.mean() - truth.reward) < 4 * rewards.std() / np.sqrt(600) + 0.01 * truth.reward
     assert abs(nats.mean() / truth.kl - 1) < 0.12
+    # for the exact guide the log-ratio of every chain is the log of the tilt at its end
+    np.testing.assert_allclose(log_ratio[0], 4.0 * rewards - float(truth.log_z), atol=1.5)
+    assert abs(np.mean(log_ratio[0] - 4.0 * rewards) + truth.log_z) < 0.15
     assert (np.asarray(jax.vmap(chain.legal)(paths)) == 1).all()
 
 

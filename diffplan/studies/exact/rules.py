@@ -81,7 +81,7 @@ def numbers(
     """E[r], path KL, nearest-neighbour KL, share far from every mode, each with its standard error if it has one."""
     law = problem.law
     assert isinstance(law, Mixture)
-    x, nats = samplers.plans(
+    x, nats, _ = samplers.plans(
         jax.random.key(seed), law.denoise, lambda weight: energy, (WEIGHT,), sigmas, law.shape, COUNT
     )
     points = jnp.asarray(x[0, :, 0])

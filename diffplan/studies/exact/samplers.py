@@ -48,18 +48,18 @@ def plans(
     shape: tuple[int, int],
     count: int,
     step: Step = ancestral,
-) -> tuple[Float[np.ndarray, "w n h d"], Float[np.ndarray, "w n"]]:
-    """Guided plans and the log-ratios of their chains, of mean path KL, at every weight: one program, all devices."""
+) -> tuple[Float[np.ndarray, "w n h d"], Float[np.ndarray, "w n"], Float[np.ndarray, "w n"]]:
+    """(guided plans, their path KL, the log-ratios of their chains) at every weight: one program, all devices."""
 
-    def one(key: PRNGKey, weight: Scalar) -> tuple[Array, Scalar]:
+    def one(key: PRNGKey, weight: Scalar) -> tuple[Array, Scalar, Scalar]:
         x, info = sample(key, guided(prior, energy(weight), GUIDE_ONE), sigmas, shape, step, reference=prior)
-        return x, info.log_ratio
+        return x, info.path_kl, info.log_ratio
 
     batch = jax.jit(jax.vmap(one, (0, None)))
     keys = runtime.spread(jax.random.split(key, count))
     drawn = [batch(keys, jnp.asarray(weight, float)) for weight in weights]
-    x, nats = (np.stack([np.asarray(leaf) for leaf in leaves]) for leaves in zip(*drawn, strict=True))
-    return x, nats
+    x, path_kl, log_ratio = (np.stack([np.asarray(leaf) for leaf in leaves]) for leaves in zip(*drawn, strict=True))
+    return x, path_kl, log_ratio
 
 
 def rows(
@@ -75,7 +75,7 @@ def rows(
     """E[r] within 2 % and KL within 5 %, for every rule and weight."""
     sigmas = log_linear(256, *LEVELS[part])
     for name, rule in RULES.items():
-        x, nats = plans(jax.random.key(seed), law.denoise, energy, WEIGHTS, sigmas, shape, count, rule)
+        x, nats, _ = plans(jax.random.key(seed), law.denoise, energy, WEIGHTS, sigmas, shape, count, rule)
         rewards = np.asarray(jax.jit(jax.vmap(jax.vmap(reward)))(x))
         for i, exact in enumerate(truth):
             which = f"{name}, lambda {exact.weight:g}"
