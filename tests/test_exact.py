@@ -83,8 +83,8 @@ def test_exact_sampling_of_cells_in_small():
     assert abs(rewards.mean() - truth.reward) < 4 * rewards.std() / np.sqrt(600) + 0.01 * truth.reward
     assert abs(nats.mean() / truth.kl - 1) < 0.12
     # for the exact guide the log-ratio of every chain is the log of the tilt at its end
-    np.testing.assert_allclose(log_ratio[0], 4.0 * rewards - float(truth.log_z), atol=1.5)
-    assert abs(np.mean(log_ratio[0] - 4.0 * rewards) + truth.log_z) < 0.15
+    gap = log_ratio[0] - (4.0 * rewards - float(truth.log_z))
+    assert gap.std() < 0.5 * log_ratio[0].std() and abs(gap.mean()) < 0.12 * truth.kl
     assert (np.asarray(jax.vmap(chain.legal)(paths)) == 1).all()
 
 
