@@ -17,7 +17,8 @@ from diffplan.report import exact as exact_table
 from diffplan.report import table
 from diffplan.report.load import read_results
 from diffplan.report.summary import curves
-from scripts import bench, compare, exact, plot, tune_scale
+from diffplan.studies.tune import TuneConfig
+from scripts import bench, compare, exact, plot
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -104,7 +105,8 @@ def test_every_command_line_is_understood(capsys: pytest.CaptureFixture) -> None
             case "exact":
                 tyro.cli(exact.ExactConfig, args=words)
             case "tune_scale":
-                tyro.extras.overridable_config_cli(dict(tune_scale.TUNED), args=words)
+                tuned = {name: (text, TuneConfig(config)) for name, (text, config) in compare.PRESETS.items()}
+                tyro.extras.overridable_config_cli(tuned, args=words)
             case "plot":
                 taken = help_of(plot.main, capsys)
                 assert words[0].startswith(("runs/", "results/"))
