@@ -6,7 +6,7 @@
 
 Prints the table and writes it to ``--out``: results/exact.csv for all parts, RUN/seed-S/PART.csv for one. Exits with 1
 if a row fails, as four do today: see the README. Parts: order, gaussian, mixture, tabular, legality, references, rules,
-budget, particles, coverage, discrete, prior, attribution; trained models are kept in the run's directory and used again.
+budget, particles, coverage, discrete, prior, attribution; trained models are kept, and used again.
 ``--markdown`` prints the tables of the README from the CSV.
 """
 
