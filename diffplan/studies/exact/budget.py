@@ -2,7 +2,8 @@
 
 Two ways to spend it. *Calibrated*: the scale is sought at which the path KL of a few plans is 4, and the tilt at that
 scale is exact. *Along the chain*: `guide.budget` spends a stated share at every level. The path KL bounds from above
-what the plans have moved, and the cheapest KL to their mean reward bounds it from below; both have to be near 4.
+what the plans have moved, and the cheapest KL to their mean reward bounds it from below. Only the first is held to 4:
+spent along the chain the second is about 2, so that budget is a bound and no more.
 """
 
 from collections.abc import Callable, Iterator

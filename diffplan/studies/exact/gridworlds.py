@@ -137,7 +137,10 @@ def walks(seed: int, noise: Noise, posterior: Posterior, ratio: Ratio | None, ho
 
 
 def discretely(seed: int, problem: Cells, model: Lattice) -> Iterator[Row]:
-    """Exact and learned denoisers, without guide, with exact ratios and with first-order ones."""
+    """Exact and learned denoisers, without guide, with exact ratios and with first-order ones.
+
+    The path KL is a mean over the plans for which it is finite; how many are not is not in the table yet.
+    """
     chain = problem.chain
     k, legal = len(chain.points), jnp.isfinite(chain.log_kernels[0])
     truth = tilts(chain, problem.rewards, (WEIGHT,))[0]

@@ -44,7 +44,8 @@ EARLIER = {
     "raw": (7.17, 310.0, 60.0, 1.0),
 }
 ALLOWED = (0.03, 0.08, 0.08, 0.35)
-"""How near the earlier table each number has to come: its own sampling error, and a schedule that is not known."""
+"""How near the earlier table each number has to come. Set after the schedule had been searched for (four kinds, two
+variances, three points for the gradient), and wider than sampling error: some rows are several of those away."""
 
 
 def cosine(steps: int) -> Float[Array, "steps"]:
