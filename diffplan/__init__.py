@@ -28,7 +28,7 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     oracle     law, gaussian, mixture, tabular, control
     measure    returns, validity, pressure, diversity, statistics, selection
     learn      data, train, reward, contrastive, checkpoint
-    models     Mixer, Local, Value, TemporalUNet, to_pure, count
+    models     Mixer, Messages, Value, TemporalUNet, to_pure, count
     studies    stages, compare, tune, exact
     report     figure, page, table
 

@@ -63,8 +63,10 @@ class TrainConfig:
     """Gradient steps."""
     batch: int = 128
     """Windows a step."""
+    optimiser: Literal["adam", "muon"] = "adam"
+    """adam, or muon: the momentum of every matrix made orthogonal (Jordan et al. 2024), Adam for all else."""
     learning_rate: float = 1e-3
-    """Peak learning rate of Adam, after warm-up; it decays along a cosine to a hundredth."""
+    """Peak learning rate, after warm-up; it decays along a cosine to a hundredth. Muon takes some ten times Adam's."""
     warmup: int = 100
     """Steps of linear warm-up."""
     ema: float = 0.995

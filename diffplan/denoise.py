@@ -9,10 +9,11 @@ with s the standard deviation of the data (Karras et al. 2022, table 1). The los
 
 Where every step of a plan is one of k known points, as the cells of a gridworld, a network can say which:
 
-    D(x, sigma) = softmax(l + F(softmax l)) @ points,    l[t, s] = -|x_t - points[s]|^2 / (2 sigma^2)              (4b)
+    D(x, sigma) = softmax(l + F(sqrt softmax l)) @ points,    l[t, s] = -|x_t - points[s]|^2 / (2 sigma^2)         (4b)
 
 l is what a step's noisy value says by itself; the network adds what the others say. It is trained by the cross-entropy
-of the true points (Dieleman et al. 2022, arXiv 2211.15089), and needs no noise level: l shows how noisy it is.
+of the true points (Dieleman et al. 2022, arXiv 2211.15089), and needs no noise level: l shows how noisy it is. The root
+of a law has length 1, and tells unlikely points apart.
 """
 
 from typing import Protocol, runtime_checkable
@@ -57,8 +58,7 @@ class Lattice:
     def logits(self, log_likelihood: Float[Array, "h k"]) -> Float[Array, "h k"]:
         """Of the posterior of every step's point, from any evidence about each step alone, up to constants."""
         own = log_likelihood - jnp.max(log_likelihood, axis=1, keepdims=True)
-        read = jax.nn.softmax(own) * jnp.sqrt(float(own.shape[1]))
-        return jnp.maximum(own, FAINT) + self.apply(self.params, read, jnp.zeros(()))
+        return jnp.maximum(own, FAINT) + self.apply(self.params, amplitudes(own), jnp.zeros(()))
 
     def log_likelihood(self, x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h k"]:
         """l of (4b)."""
@@ -71,6 +71,11 @@ class Lattice:
     def __call__(self, x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h d"]:
         """E[x0 | x_sigma = x]: a mean of points, ``[h, d]``."""
         return self.posterior(self.log_likelihood(x, sigma)) @ self.points
+
+
+def amplitudes(logits: Float[Array, "h k"]) -> Float[Array, "h k"]:
+    """The root of each step's law, at unit mean square: what networks read. From logits, so that 0 has a gradient."""
+    return jnp.exp(jax.nn.log_softmax(logits) / 2) * jnp.sqrt(float(logits.shape[1]))
 
 
 def scaled(apply: Apply, params: Params, x: Float[Array, "h d"], sigma: Level, sigma_data: float = 1.0) -> Array:

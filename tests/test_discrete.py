@@ -213,6 +213,21 @@ def test_ratios_are_those_of_sums_over_all_paths(noise):
         np.testing.assert_allclose(found[possible], exact[possible], atol=2e-4)
 
 
+@both
+def test_evidence_of_all_neighbours_is_that_of_sums_over_all_paths(noise):
+    """One pass each way finds what changing any one token does to the evidence."""
+    alpha = 0.4
+    said = lambda z: noise.log_likelihood(jnp.asarray(z), jnp.asarray(alpha))
+    rows = jnp.stack([said(np.full(H, v)) for v in range(noise.symbols)], axis=1)
+    likelihood = np.exp(rows)  # [h, m, k]
+    for z in np.asarray(noisy_paths(noise, alpha)[:6]):
+        found = np.asarray(CHAIN.neighbours(said(z), rows))
+        for i, v in product(range(H), range(noise.symbols)):
+            changed = np.where(np.arange(H) == i, v, z)
+            total = PRIOR @ np.prod([likelihood[t, changed[t], PATHS[:, t]] for t in range(H)], axis=0)
+            np.testing.assert_allclose(np.exp(found[i, v]), total, rtol=1e-4, atol=1e-9)
+
+
 def test_first_order_ratios_are_exact_where_log_h_is_linear(key):
     weights = jax.random.normal(key, (H, K + 1))
     linear = lambda e, alpha: alpha * jnp.sum(e * weights)

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from diffplan import guide
 from diffplan.denoise import Lattice, lattice_loss
 from diffplan.learn import contrastive, train
 from diffplan.learn.contrastive import ContrastiveEnergy, Plain, balanced
-from diffplan.models import Local, LocalValue, build
+from diffplan.models import Messages, MessagesValue, build
 from diffplan.noise import LogUniform, log_linear
 from diffplan.oracle.gaussian import Gaussian
 from diffplan.sample import sample, sde_2m
@@ -106,7 +107,7 @@ def test_the_modes_are_those_of_the_earlier_table():
 def test_a_lattice_without_network_is_what_each_step_says():
     """With its readout at zero the posterior is Bayes' rule for each step alone; no level breaks it."""
     points = jnp.asarray([[0.0], [1.0], [3.0]])
-    apply, params = build(jax.random.key(0), lambda rngs: Local(4, 3, 3, width=8, dilations=(1,), rngs=rngs))
+    apply, params = build(jax.random.key(0), lambda rngs: Messages(3, 3, width=8, rngs=rngs))
     model = Lattice(params, points, apply)
     x, sigma = jnp.asarray([[0.2], [0.6], [2.5], [9.0]]), jnp.asarray(0.7)
     likelihood = np.exp(-((np.asarray(x) - np.asarray(points).T) ** 2) / (2 * 0.49))
@@ -117,19 +118,37 @@ def test_a_lattice_without_network_is_what_each_step_says():
     assert float(value) < 1e-3  # at a level this low every step says what it is
 
 
-@pytest.mark.parametrize(("dilations", "reach"), [((1,), 1), ((1, 2), 3)])
-def test_a_local_network_sees_as_far_as_its_dilations(dilations, reach):
-    apply, params = build(jax.random.key(0), lambda rngs: Local(12, 2, 2, width=8, dilations=dilations, rngs=rngs))
-    params = jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(1), leaf.shape), params)
-    seen = jax.jacobian(lambda x: apply(params, x, jnp.zeros(()))[6])(jnp.ones((12, 2)))
-    steps = np.flatnonzero(np.abs(seen).sum((0, 2)))
-    assert (steps.min(), steps.max()) == (6 - reach, 6 + reach)
+def test_messages_with_a_chains_kernel_are_its_filter():
+    """Forward messages with the kernel for a matrix and the likelihood for evidence predict as Bayes' rule does."""
+    rng = np.random.default_rng(0)
+    kernel, start = rng.dirichlet(np.ones(3), size=3), rng.dirichlet(np.ones(3))
+    likelihood = rng.uniform(size=(5, 3))
+    net = Messages(3, 3, width=3, rngs=nnx.Rngs(0))
+    net.forward.kernel[...] = jnp.asarray(kernel, jnp.float32)
+    net.first[...] = jnp.asarray(start @ np.linalg.inv(kernel), jnp.float32)
+    net.seen_forward.kernel[...] = jnp.eye(4, 3)  # the last entry is the noise level
+    along, _ = net.messages(jnp.asarray(np.column_stack([likelihood, np.zeros(5)]), jnp.float32))
+    for t in range(5):  # p(s_t | what steps before t say), over all paths
+        paths = np.array(list(np.ndindex(*[3] * (t + 1))))
+        p = start[paths[:, 0]] * np.prod(
+            [likelihood[i, paths[:, i]] * kernel[paths[:, i], paths[:, i + 1]] for i in range(t)], axis=0
+        )
+        expected = np.bincount(paths[:, t], weights=p, minlength=3)
+        np.testing.assert_allclose(along[t] / along[t].sum(), expected / expected.sum(), atol=1e-5)
+
+
+def test_messages_reach_every_step_but_their_own():
+    net = Messages(2, 2, width=8, rngs=nnx.Rngs(0))
+    along, against = jax.jacobian(lambda x: net.messages(jnp.pad(x, ((0, 0), (0, 1)))))(jnp.ones((6, 2)))
+    seen = lambda jacobian: np.abs(np.asarray(jacobian)).sum((1, 3)) > 0
+    before = np.tri(6, k=-1, dtype=bool)
+    assert (seen(along) == before).all() and (seen(against) == before.T).all()
 
 
 def test_balanced_groups_weigh_back_to_the_data(key):
-    """Importance weights turn half data, half tilt into the data again; the tilted half has the tilt's rewards."""
+    """With one weight beside 0, groups are half data, half tilt; importance weights turn them into the data again."""
     rewards = jax.random.normal(key, (4000,))
-    data = contrastive.contrast(rewards[:, None, None], rewards, 1.9999, 2.0)
+    data = contrastive.contrast(rewards[:, None, None], rewards, 2.0, grid=2)
     groups = jax.vmap(lambda key: balanced(key, data, 64))(jax.random.split(key, 400))
     back = jnp.exp(groups.correction)
     assert float(back.mean()) == pytest.approx(1.0, abs=0.02)
@@ -142,30 +161,30 @@ def test_contrast_learns_the_exact_energy():
     """On a Gaussian entry with a curved reward, -x^2, whose energy is known, and far from E[r | x]."""
     law = Gaussian.of(jnp.zeros(1), jnp.eye(1), (1, 1))
     x = jax.random.normal(jax.random.key(0), (20_000, 1, 1))
-    data = contrastive.contrast(x, -(x[:, 0, 0] ** 2), 0.5, 2.0)
-    apply, params = build(jax.random.key(1), lambda rngs: LocalValue(1, 2, width=32, dilations=(1,), rngs=rngs))
+    data = contrastive.contrast(x, -(x[:, 0, 0] ** 2), 2.0)
+    apply, params = build(jax.random.key(1), lambda rngs: MessagesValue(2, width=32, hidden=64, rngs=rngs))
     config = train.TrainConfig(steps=600, batch=4, learning_rate=5e-3, chunk=200, ema=0.98)
-    task = contrastive.task(apply, Plain(), LogUniform(0.3, 2.0), 0.5, 2.0)
+    task = contrastive.task(apply, Plain(), LogUniform(0.3, 2.0), 2.0)
     state = train.start(jax.random.key(2), params, config)
     state, _ = jax.jit(lambda state, data: train.chunk(task, config, state, data, 600))(state, data)
-    model = ContrastiveEnergy(state.ema, Plain(), apply, 0.5, 2.0)
+    model = ContrastiveEnergy(state.ema, Plain(), apply, 2.0)
     sigma, weight = jnp.asarray(0.8), jnp.asarray(1.5)
     tilted, _ = law.tilted(jnp.zeros((1, 1)), 1.5, 2 * jnp.eye(1))
     points = jnp.linspace(-2, 2, 9)[:, None, None]
     known = jax.vmap(lambda x: tilted.log_density(x, sigma) - law.log_density(x, sigma))(points)
-    found = jax.vmap(lambda x: model.value(x, sigma, weight))(points)
+    found = jax.vmap(lambda x: model.energy(weight)(x, sigma))(points)
     regression = -1.5 * (points[:, 0, 0] / (1 + 0.64)) ** 2
     off = lambda guess: float(jnp.abs((guess - guess[4]) - (known - known[4])).max())
     assert off(found) < 0.25 < off(regression)
 
 
 def test_contrast_refuses_what_cannot_be_learned():
-    with pytest.raises(ValueError, match="group=1: must be at least 2"):
-        contrastive.task(lambda *_: jnp.zeros(()), Plain(), LogUniform(), 1.0, 2.0, group=1)
-    with pytest.raises(ValueError, match="0 < low < high"):
-        contrastive.contrast(jnp.zeros((3, 1, 1)), jnp.zeros(3), 2.0, 1.0)
+    with pytest.raises(ValueError, match="group=3: must be even"):
+        contrastive.task(lambda *_: jnp.zeros(()), Plain(), LogUniform(), 2.0, group=3)
+    with pytest.raises(ValueError, match="high=0: must be more than 0"):
+        contrastive.contrast(jnp.zeros((3, 1, 1)), jnp.zeros(3), 0.0)
     with pytest.raises(ValueError, match="1 of 3 are not finite"):
-        contrastive.contrast(jnp.zeros((3, 1, 1)), jnp.asarray([0.0, 1.0, jnp.nan]), 1.0, 2.0)
+        contrastive.contrast(jnp.zeros((3, 1, 1)), jnp.asarray([0.0, 1.0, jnp.nan]), 2.0)
 
 
 def test_a_budget_of_nats_is_what_is_spent():

@@ -349,3 +349,15 @@ def test_the_average_lags_as_a_geometric_mean_of_the_path_does():
     rate = 0.001 + (0.1 - 0.001) * (1 - np.cos(np.pi * ago / steps)) / 2
     assert behind[0.0] == 0
     assert behind[0.9] == pytest.approx(np.sum(0.9**ago * rate), rel=1e-2)
+
+
+def test_muon_moves_every_direction_of_a_matrix_alike():
+    """A gradient whose singular values span a factor of 20 becomes an update whose span less than 2."""
+    rng = np.random.default_rng(0)
+    u, v = (np.linalg.qr(rng.normal(size=(8, 8)))[0] for _ in range(2))
+    gradient = {"matrix": jnp.asarray(u @ np.diag(np.linspace(0.05, 1, 8)) @ v), "vector": jnp.asarray([1.0, 0.1])}
+    rule = train.optimiser(TrainConfig(steps=10, warmup=0, optimiser="muon", learning_rate=1.0))
+    update, _ = rule.update(gradient, rule.init(gradient), gradient)
+    stretch = np.linalg.svd(update["matrix"], compute_uv=False)
+    assert stretch.max() < 2 * stretch.min()
+    np.testing.assert_allclose(*update["vector"], rtol=1e-3)  # a vector is Adam's: every entry by itself

@@ -2,16 +2,19 @@
 
 K plans x0_i noised to one level sigma, with rewards r_i of the clean ones, and a network f:
 
-    min  E [ - sum_i softmax_i(w r_i + c_i) log softmax_i(f(x_i, sigma, w) + c_i) ]                     (15)
+    min  E [ - sum_i softmax_i(w r_i) log softmax_i(f(x_i, sigma, w)) ]                                (15)
 
 Its minimum is f = log E[exp(w r(x0)) | x_sigma = x] + a constant: the exact energy, where a regression (13) learns
 w E[r | x] and misses the spread of r given x. The constant may depend on sigma and w; guidance, which takes a gradient,
 never sees it.
 
-Drawn from the data alone, few of a group say anything about a large weight. So half of every group is drawn from the
-tilt itself, in proportion to exp(w r) over the data, and weighed back by c_i = log p / q = -log(1/2 + exp(w r_i) / 2Z).
+Drawn from the data, few of a group say anything about a large weight. But any two weights v < w can be told apart:
+under the tilt at v, E[exp((w - v) r(x0)) | x] is exp of f(x, sigma, w) - f(x, sigma, v). So (15) is used with that
+difference for f and w - v for w, on groups of which half are drawn from the data's tilt at v, half from that at w, and
+weighed back to v by c_i = log p_v / q = -log(1/2 + exp((w - v) r_i) Z_v / 2 Z_w), which is added on both sides. At
+v = 0 the tilt is the data, and f is 0.
 
-One network learns all weights: w is drawn too, from a grid even in log w, and read as a further entry of every step.
+One network learns all weights: v and w are drawn too, from an even grid, and read as a further entry of every step.
 What it reads of the plan is a `Reader`'s business, who may also bring an energy that is good already: f = w (base +
 network).
 """
@@ -48,37 +51,39 @@ class Plain:
 
 @struct.dataclass
 class ContrastiveEnergy:
-    """The learned energy of every weight between `low` and `high`: ``energy(weight)`` guides with scale 1."""
+    """The learned energy of every weight between 0 and `high`: ``energy(weight)`` guides with scale 1."""
 
     params: Params
     reader: Reader
     apply: Apply = struct.field(pytree_node=False)
-    low: float = struct.field(pytree_node=False)
     high: float = struct.field(pytree_node=False)
 
-    def value(self, x: Float[Array, "h d"], sigma: Scalar, weight: Scalar) -> Scalar:
-        """f(x, sigma, w)."""
+    def values(self, x: Float[Array, "h d"], sigma: Scalar, weights: Float[Array, "w"]) -> Float[Array, "w"]:
+        """f(x, sigma, w) at several weights of one noisy plan, which is read once."""
         features, base = self.reader(x, sigma)
-        where = 2 * jnp.log(weight / self.low) / jnp.log(self.high / self.low) - 1
-        read = jnp.concatenate([features, jnp.broadcast_to(where, (len(x), 1))], axis=1)
-        return weight * (base + self.apply(self.params, read, jnp.log(sigma) / 4))
+
+        def one(weight: Scalar) -> Scalar:
+            read = jnp.concatenate([features, jnp.broadcast_to(weight / self.high, (len(x), 1))], axis=1)
+            return weight * (base + self.apply(self.params, read, jnp.log(sigma) / 4))
+
+        return jax.vmap(one)(weights)
 
     def energy(self, weight: Scalar) -> Energy:
         """log E[exp(w r(x0)) | x], up to a constant of the level."""
-        return lambda x, sigma: self.value(x, sigma, weight)
+        return lambda x, sigma: self.values(x, sigma, jnp.reshape(weight, 1))[0]
 
 
 class Group(NamedTuple):
-    """K plans to tell apart: clean, with their rewards, the logarithms c of (15), and the weight w."""
+    """K plans to tell apart: clean, with their rewards, the logarithms c of (15), and the weights (v, w)."""
 
     x: Float[Array, "k h d"]
     reward: Float[Array, "k"]
     correction: Float[Array, "k"]
-    weight: Scalar
+    weights: Float[Array, "2"]
 
 
 class Contrast(NamedTuple):
-    """Plans with their rewards, and their tilts at a grid of weights; build it with `contrast`.
+    """Plans with their rewards, and their tilts at a grid of weights, from 0; build it with `contrast`.
 
     x: ``[n, h, d]``; rewards: ``[n]``; weights: ``[g]``; cumulative: ``[g, n]``, of the tilts' probabilities;
     log_z: ``[g]``, the logarithm of the mean of exp(w r).
@@ -91,18 +96,20 @@ class Contrast(NamedTuple):
     log_z: Float[Array, "g"]
 
 
-def contrast(x: Float[Array, "n h d"], rewards: Float[Array, "n"], low: float, high: float, grid: int = 24) -> Contrast:
-    """Training data from clean plans and their rewards. The largest weight needs some exp(KL) times 100 of them.
+def contrast(x: Float[Array, "n h d"], rewards: Float[Array, "n"], high: float, grid: int = 24) -> Contrast:
+    """Training data from clean plans and their rewards, up to the weight `high`.
+
+    Its tilt has n Z^2 / Z(2 w) effective plans, and should have a thousand.
 
     Raises:
-        ValueError: if the weights are no interval of positive numbers, or a reward is not finite.
+        ValueError: if the largest weight is not positive, or a reward is not finite.
     """
-    if not 0 < low < high:
-        raise ValueError(f"low={low:g}, high={high:g}: must be 0 < low < high")
+    if not high > 0:
+        raise ValueError(f"high={high:g}: must be more than 0")
     r = np.asarray(rewards, np.float64)
     if not np.isfinite(r).all():
         raise ValueError(f"rewards: {int((~np.isfinite(r)).sum())} of {len(r)} are not finite")
-    weights = np.geomspace(low, high, grid)
+    weights = np.linspace(0.0, high, grid)
     cumulative = np.stack([np.cumsum(np.exp(w * (r - r.max()))) for w in weights])
     log_z = np.log(cumulative[:, -1] / len(r)) + weights * r.max()
     single = lambda values: jnp.asarray(values, jnp.float32)
@@ -110,34 +117,36 @@ def contrast(x: Float[Array, "n h d"], rewards: Float[Array, "n"], low: float, h
 
 
 def balanced(key: PRNGKey, data: Contrast, count: int) -> Group:
-    """Half of the plans from the data, half from its tilt at a random weight, evenly spread along the tilt."""
-    key_weight, key_data, key_tilt = jax.random.split(key, 3)
-    g = jax.random.randint(key_weight, (), 0, len(data.weights))
-    half, n = count // 2, len(data.rewards)
-    marks = (jnp.arange(half) + jax.random.uniform(key_tilt, (half,))) / half
-    tilted = jnp.minimum(jnp.searchsorted(data.cumulative[g], marks), n - 1)
-    index = jnp.concatenate([jax.random.randint(key_data, (count - half,), 0, n), tilted])
-    log_ratio = data.weights[g] * data.rewards[index] - data.log_z[g]
+    """Half of the plans from the tilt at v, half from that at w > v, each evenly spread along its tilt."""
+    key_weights, key_marks = jax.random.split(key)
+    upper, share = jax.random.uniform(key_weights, (2,))
+    w = 1 + (upper * (len(data.weights) - 1)).astype(int)
+    pair = jnp.stack([(share * w).astype(int), w])  # v < w
+    half = count // 2
+    marks = (jnp.arange(half)[None] + jax.random.uniform(key_marks, (2, half))) / half
+    index = jnp.minimum(jax.vmap(jnp.searchsorted)(data.cumulative[pair], marks), len(data.rewards) - 1).ravel()
+    apart, log_ratio = jnp.diff(data.weights[pair])[0], jnp.diff(data.log_z[pair])[0]
+    log_ratio = apart * data.rewards[index] - log_ratio
     correction = -jnp.logaddexp(jnp.log(0.5), jnp.log(0.5) + log_ratio)
-    return Group(data.x[index], data.rewards[index], correction, data.weights[g])
+    return Group(data.x[index], data.rewards[index], correction, data.weights[pair])
 
 
-def task(apply: Apply, reader: Reader, levels: NoiseLevels, low: float, high: float, group: int = 64) -> Task:
-    """(15) as a training task on `Contrast` data; one example is a group of K = `group` plans.
+def task(apply: Apply, reader: Reader, levels: NoiseLevels, high: float, group: int = 64) -> Task:
+    """(15) as a training task on `Contrast` data; one example is a group of K = `group` plans, an even number.
 
     Raises:
         ValueError: if a group has nothing to contrast.
     """
-    if group < 2:
-        raise ValueError(f"group={group}: must be at least 2")
+    if group < 2 or group % 2:
+        raise ValueError(f"group={group}: must be even, at least 2")
 
     def loss(params: Params, key: PRNGKey, example: Group) -> tuple[Scalar, dict[str, Scalar]]:
         key_sigma, key_noise = jax.random.split(key)
         sigma = levels.draw(key_sigma)
         x = jax.vmap(noised, (0, 0, None))(jax.random.split(key_noise, group), example.x, sigma)
-        model = ContrastiveEnergy(params, reader, apply, low, high)
-        f = jax.vmap(model.value, (0, None, None))(x, sigma, example.weight)
-        wanted = jax.nn.softmax(example.weight * example.reward + example.correction)
+        model = ContrastiveEnergy(params, reader, apply, high)
+        f = jnp.diff(jax.vmap(model.values, (0, None, None))(x, sigma, example.weights), axis=1)[:, 0]
+        wanted = jax.nn.softmax(jnp.diff(example.weights)[0] * example.reward + example.correction)
         return -jnp.sum(wanted * jax.nn.log_softmax(f + example.correction)), {"sigma": sigma}
 
     return Task(loss, lambda key, data: balanced(key, data, group))

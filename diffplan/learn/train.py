@@ -44,11 +44,12 @@ class Task(NamedTuple):
 
 
 def optimiser(config: TrainConfig) -> optax.GradientTransformation:
-    """Adam with the gradient's norm clipped to 1, linear warm-up and cosine decay to a hundredth."""
+    """Adam or Muon with the gradient's norm clipped to 1, linear warm-up and cosine decay to a hundredth."""
     rate = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup, max(config.steps, config.warmup + 1), config.learning_rate / 100
     )
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    rule = optax.adam if config.optimiser == "adam" else optax.contrib.muon
+    return optax.chain(optax.clip_by_global_norm(1.0), rule(rate))
 
 
 def start(key: PRNGKey, params: Params, config: TrainConfig) -> TrainState:

@@ -158,6 +158,26 @@ class Chain(NamedTuple):
         after = jnp.concatenate([first[None], rest])
         return jnp.where(forward.law > 0, forward.law * after, 0.0)
 
+    def neighbours(self, log_likelihood: Float[Array, "h k"], rows: Float[Array, "h m k"]) -> Float[Array, "h m"]:
+        """`evidence` if step t said rows[t, v] instead, for every t and v: one pass each way for all of them.
+
+        log sum_s ahead_t(s) exp(rows[t, v, s]) after_t(s), in logarithms throughout: no step bounds what is in reach.
+        """
+
+        def forward(ahead: Float[Array, "k"], inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+            l, log_kernel = inputs
+            return logsumexp((ahead + l)[:, None] + log_kernel, axis=0), ahead
+
+        def backward(after: Float[Array, "k"], inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+            l, log_kernel = inputs
+            return logsumexp(log_kernel + (l + after)[None], axis=1), after
+
+        last, ahead = jax.lax.scan(forward, self.log_start, (log_likelihood[:-1], self.log_kernels))
+        ends = jnp.zeros(len(self.log_start))
+        first, after = jax.lax.scan(backward, ends, (log_likelihood[1:], self.log_kernels), reverse=True)
+        both = jnp.concatenate([ahead, last[None]]) + jnp.concatenate([first[None], after])
+        return logsumexp(both[:, None] + rows, axis=2)
+
     def log_likelihood(self, x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h k"]:
         """l of (19)."""
         square = jnp.sum((x[:, None] - self.points[None]) ** 2, axis=-1)

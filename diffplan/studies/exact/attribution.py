@@ -27,7 +27,7 @@ from diffplan.studies.exact.table import Row, mean
 from diffplan.types import Denoise, Energy, Scalar
 
 WEIGHTS = (4.0, 8.0)
-COUNT, STEPS = 512, 128
+COUNT, STEPS = 400, 384
 
 
 def wasted(problem: Cells, rewards: np.ndarray, log_ratio: np.ndarray) -> tuple[float, float]:
@@ -41,11 +41,11 @@ def wasted(problem: Cells, rewards: np.ndarray, log_ratio: np.ndarray) -> tuple[
     return (spent - float(least.kl)) / float(least.kl), error / float(least.kl)
 
 
-def on_prior(seed: int, problem: Cells, prior: Lattice, count: int = 2000) -> Iterator[Row]:
+def on_prior(seed: int, problem: Cells, prior: Lattice, count: int = 3000) -> Iterator[Row]:
     """The learned prior by itself: legal moves, and where its plans spend their time."""
     chain = problem.chain
     none = lambda weight: lambda x, sigma: jnp.zeros(())
-    sigmas = log_linear(2 * STEPS, *samplers.LEVELS["tabular"])
+    sigmas = log_linear(STEPS, *samplers.LEVELS["tabular"])
     x, *_ = samplers.plans(jax.random.key(seed), prior, none, (0.0,), sigmas, chain.shape, count, sde_2m)
     paths = jax.vmap(chain.decode)(jnp.asarray(x[0]))
     legal = np.asarray(jax.vmap(chain.legal)(paths)).mean(axis=1)

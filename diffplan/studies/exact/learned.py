@@ -4,6 +4,7 @@ Both are trained on paths drawn from the exact prior, so that their only errors 
 the run, and read back when it is there.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +15,10 @@ from jaxtyping import Array, Float, Int
 
 from diffplan import runtime
 from diffplan.config import TrainConfig
-from diffplan.denoise import Lattice, lattice_loss
+from diffplan.denoise import Lattice, amplitudes, lattice_loss
 from diffplan.learn import contrastive, train
 from diffplan.learn.contrastive import ContrastiveEnergy
-from diffplan.models import Local, LocalValue, build
+from diffplan.models import Messages, MessagesValue, build
 from diffplan.noise import LogNormal
 from diffplan.studies import stages
 from diffplan.studies.exact.problems import Cells
@@ -28,14 +29,23 @@ class Size(NamedTuple):
     """How much is trained: paths of data, and those with rewards; gradient steps of prior, energy, discrete prior."""
 
     paths: int = 262_144
-    labelled: int = 524_288
-    prior: int = 4000
-    energy: int = 3000
-    discrete: int = 800
+    labelled: int = 2_097_152
+    prior: int = 4500
+    energy: int = 1700
+    discrete: int = 1000
 
 
-LOW, HIGH = 1.0, 10.0
-"""The weights that the energy learns."""
+HIGH = 9.0
+"""The largest weight that the energy learns."""
+
+Loss = Callable[[Lattice, PRNGKey, Int[Array, "h"]], Scalar]
+"""``loss(model, key, path)``."""
+
+
+def settings(seed: int, steps: int, batch: int) -> TrainConfig:
+    """How everything here is trained."""
+    rate = {"optimiser": "muon", "learning_rate": 2e-2}
+    return TrainConfig(steps=steps, batch=batch, **rate, ema=0.998, seed=seed, save_every=1000)
 
 
 def draws(key: PRNGKey, problem: Cells, count: int) -> Int[Array, "n h"]:
@@ -43,19 +53,25 @@ def draws(key: PRNGKey, problem: Cells, count: int) -> Int[Array, "n h"]:
     return jax.jit(jax.vmap(problem.chain.draw))(jax.random.split(key, count))
 
 
+def fit_lattice(directory: Path, problem: Cells, paths: int, loss: Loss, config: TrainConfig) -> Lattice:
+    """A network over cells (4b), trained on paths of the exact prior."""
+    points = problem.chain.points
+    key, k = jax.random.key(config.seed), len(points)
+    apply, params = build(key, lambda rngs: Messages(k, k, rngs=rngs))
+    task = train.Task(
+        lambda params, key, path: (loss(Lattice(params, points, apply), key, path), {}),
+        lambda key, data: data[jax.random.randint(key, (), 0, len(data))],
+    )
+    data = draws(jax.random.fold_in(key, 1), problem, paths)
+    identity = runtime.plain(config) | {"paths": paths, "problem": "rooms"}
+    return Lattice(stages.train_stage(directory, identity, task, params, data, config, "none"), points, apply)
+
+
 def fit_prior(run: Path, seed: int, problem: Cells, size: Size) -> Lattice:
     """The diffusion prior over cells, ``RUN/prior``; levels where cells are told apart are drawn most."""
-    chain = problem.chain
-    config = TrainConfig(steps=size.prior, batch=128, learning_rate=3e-3, ema=0.998, seed=seed, save_every=1000)
-    k = len(chain.points)
-    apply, params = build(jax.random.key(seed), lambda rngs: Local(chain.horizon, k, k, rngs=rngs))
-    levels = LogNormal(-0.8, 0.8)
-    loss = lambda params, key, path: lattice_loss(key, Lattice(params, chain.points, apply), path, levels)
-    draw = lambda key, paths: paths[jax.random.randint(key, (), 0, len(paths))]
-    settings = runtime.plain(config) | {"paths": size.paths, "problem": "rooms"}
-    data = draws(jax.random.fold_in(jax.random.key(seed), 1), problem, size.paths)
-    ema = stages.train_stage(run / "prior", settings, train.Task(loss, draw), params, data, config, "none")
-    return Lattice(ema, chain.points, apply)
+    levels = LogNormal(-0.8, 0.9)
+    loss: Loss = lambda model, key, path: lattice_loss(key, model, path, levels)[0]
+    return fit_lattice(run / "prior", problem, size.paths, loss, settings(seed, size.prior, 256))
 
 
 @struct.dataclass
@@ -67,22 +83,20 @@ class Marginals:
 
     def __call__(self, x: Float[Array, "h d"], sigma: Scalar) -> tuple[Float[Array, "h f"], Scalar]:
         own = self.prior.log_likelihood(x, sigma)
-        posterior = self.prior.posterior(own)
-        features = jnp.concatenate([posterior, jax.nn.softmax(own)], axis=1) * jnp.sqrt(float(own.shape[1]))
-        return features, jnp.sum(posterior * self.rewards)
+        logits = self.prior.logits(own)
+        features = jnp.concatenate([amplitudes(logits), amplitudes(own)], axis=1)
+        return features, jnp.sum(jax.nn.softmax(logits) * self.rewards)
 
 
 def fit_energy(run: Path, seed: int, problem: Cells, prior: Lattice, size: Size) -> ContrastiveEnergy:
     """The exact energy of the reward, learned as a correction of E[r | x], ``RUN/energy``."""
-    chain = problem.chain
-    config = TrainConfig(steps=size.energy, batch=6, learning_rate=3e-3, ema=0.998, seed=seed, save_every=1000)
+    chain, key, config = problem.chain, jax.random.key(seed), settings(seed, size.energy, 6)
     dim = 2 * len(chain.points) + 1
-    make = lambda rngs: LocalValue(chain.horizon, dim, dilations=(1, 2, 4, 8), rngs=rngs)
-    apply, params = build(jax.random.fold_in(jax.random.key(seed), 2), make)
-    paths = draws(jax.random.fold_in(jax.random.key(seed), 3), problem, size.labelled)
-    data = contrastive.contrast(chain.points[paths], jax.vmap(problem.path_reward)(paths), LOW, HIGH)
+    apply, params = build(jax.random.fold_in(key, 2), lambda rngs: MessagesValue(dim, rngs=rngs))
+    paths = draws(jax.random.fold_in(key, 3), problem, size.labelled)
+    data = contrastive.contrast(chain.points[paths], jax.vmap(problem.path_reward)(paths), HIGH)
     reader = Marginals(prior, problem.rewards)
-    task = contrastive.task(apply, reader, LogNormal(0.0, 1.0), LOW, HIGH)
-    settings = runtime.plain(config) | {"labelled": size.labelled, "problem": "rooms", "prior": size.prior}
-    ema = stages.train_stage(run / "energy", settings, task, params, data, config, "none")
-    return ContrastiveEnergy(ema, reader, apply, LOW, HIGH)
+    task = contrastive.task(apply, reader, LogNormal(0.3, 1.0), HIGH)
+    identity = runtime.plain(config) | {"labelled": size.labelled, "problem": "rooms", "prior": size.prior}
+    ema = stages.train_stage(run / "energy", identity, task, params, data, config, "none")
+    return ContrastiveEnergy(ema, reader, apply, HIGH)

@@ -33,7 +33,7 @@ from diffplan.studies.exact.problems import Linear, modes
 from diffplan.studies.exact.table import Row, mean
 from diffplan.types import Energy
 
-WEIGHT, COUNT = 8.0, 5000
+WEIGHT, COUNT = 8.0, 2000
 NEAR = 1e-3
 """The level at which the density of the modes is read."""
 EARLIER = {

@@ -97,7 +97,7 @@ def on_gaussian(seed: int) -> Iterator[Row]:
 
 def on_mixture(seed: int) -> Iterator[Row]:
     """Four modes; at lambda 0.5 the reward is near 0 on average, so that 2 % of it needs many plans."""
-    return linear("mixture", seed, modes(), 60_000)
+    return linear("mixture", seed, modes(), 50_000)
 
 
 def on_cells(seed: int) -> Iterator[Row]:
@@ -106,7 +106,7 @@ def on_cells(seed: int) -> Iterator[Row]:
     chain = problem.chain
     energy = lambda weight: exact_energy(chain, chain.tilted(problem.rewards, weight)[0])
     reward = lambda x: problem.path_reward(chain.decode(x))
-    yield from rows("tabular", seed, chain, energy, reward, tilts(chain, problem.rewards), 4_000, chain.shape)
+    yield from rows("tabular", seed, chain, energy, reward, tilts(chain, problem.rewards), 2_000, chain.shape)
 
 
 def drawn_variance(rule: Step, sigmas: Float[Array, "levels"]) -> Scalar:
