@@ -1,12 +1,12 @@
 """Every exact answer there is, measured: a table of quantity, measured, exact, tolerance and verdict.
 
-    python scripts/exact.py                                 # `make exact`: all parts, about 17 minutes on two cores
+    python scripts/exact.py                                 # `make exact`: all parts, 11 to 12 minutes on two cores
     python scripts/exact.py --seed 3 --only coverage           # one part again, with another seed
     python scripts/exact.py --only attribution               # sampler, guide or model? the 2 x 2
 
 Prints the table and writes it to ``--out``: results/exact.csv for all parts, RUN/seed-S/PART.csv for one. Exits with 1
-if a row fails, as four do today: see the README. Parts: order, gaussian, mixture, tabular, legality, references, rules,
-budget, particles, coverage, discrete, prior, attribution; trained models are kept, and used again.
+if a row fails. Parts: order, gaussian, mixture, tabular, legality, references, rules, budget, particles, coverage,
+discrete, prior, attribution; trained models are kept, and used again.
 ``--markdown`` prints the tables of the README from the CSV.
 """
 
