@@ -1,6 +1,6 @@
 """Every exact answer there is, measured: a table of quantity, measured, exact, tolerance and verdict.
 
-    python scripts/exact.py                                 # `make exact`: all parts, 11 to 12 minutes on two cores
+    python scripts/exact.py                                 # `make exact`: all parts, about 11 minutes on two cores
     python scripts/exact.py --seed 3 --only coverage           # one part again, with another seed
     python scripts/exact.py --only attribution               # sampler, guide or model? the 2 x 2
 
