@@ -145,16 +145,20 @@ def test_messages_reach_every_step_but_their_own():
     assert (seen(along) == before).all() and (seen(against) == before.T).all()
 
 
-def test_balanced_groups_weigh_back_to_the_data(key):
-    """With one weight beside 0, groups are half data, half tilt; importance weights turn them into the data again."""
+def test_balanced_groups_weigh_back_to_the_smaller_tilt(key):
+    """Half is drawn at each of two weights v < w; importance weights turn the whole into the tilt at v."""
     rewards = jax.random.normal(key, (4000,))
-    data = contrastive.contrast(rewards[:, None, None], rewards, 2.0, grid=2)
-    groups = jax.vmap(lambda key: balanced(key, data, 64))(jax.random.split(key, 400))
-    back = jnp.exp(groups.correction)
-    assert float(back.mean()) == pytest.approx(1.0, abs=0.02)
-    assert float((back * groups.reward).mean()) == pytest.approx(float(rewards.mean()), abs=0.03)
-    tilted = float(jnp.sum(jax.nn.softmax(2 * rewards) * rewards))
-    assert float(groups.reward[:, 32:].mean()) == pytest.approx(tilted, abs=0.03)
+    data = contrastive.contrast(rewards[:, None, None], rewards, 2.0, grid=3)
+    groups = jax.vmap(lambda key: balanced(key, data, 64))(jax.random.split(key, 1600))
+    tilted = lambda weight: float(jnp.sum(jax.nn.softmax(weight * rewards) * rewards))
+    pairs = {tuple(pair) for pair in np.asarray(groups.weights).tolist()}
+    assert pairs == {(0.0, 1.0), (0.0, 2.0), (1.0, 2.0)}
+    for v, w in pairs:
+        mine = np.flatnonzero((np.asarray(groups.weights) == (v, w)).all(axis=1))
+        reward, back = groups.reward[mine], jnp.exp(groups.correction[mine])
+        assert float(back.mean()) == pytest.approx(1.0, abs=0.02)
+        assert float((back * reward).mean()) == pytest.approx(tilted(v), abs=0.03)
+        assert float(reward[:, 32:].mean()) == pytest.approx(tilted(w), abs=0.03)
 
 
 def test_contrast_learns_the_exact_energy():

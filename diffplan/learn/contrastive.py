@@ -125,8 +125,8 @@ def balanced(key: PRNGKey, data: Contrast, count: int) -> Group:
     half = count // 2
     marks = (jnp.arange(half)[None] + jax.random.uniform(key_marks, (2, half))) / half
     index = jnp.minimum(jax.vmap(jnp.searchsorted)(data.cumulative[pair], marks), len(data.rewards) - 1).ravel()
-    apart, log_ratio = jnp.diff(data.weights[pair])[0], jnp.diff(data.log_z[pair])[0]
-    log_ratio = apart * data.rewards[index] - log_ratio
+    apart, log_z = jnp.diff(data.weights[pair])[0], jnp.diff(data.log_z[pair])[0]
+    log_ratio = apart * data.rewards[index] - log_z
     correction = -jnp.logaddexp(jnp.log(0.5), jnp.log(0.5) + log_ratio)
     return Group(data.x[index], data.rewards[index], correction, data.weights[pair])
 
