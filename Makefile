@@ -35,7 +35,7 @@ exact: $(VENV)/.core  ## measure every exact answer: is it the sampler, the guid
 	@$(RUN) scripts/exact.py $(ARGS)
 
 test: $(VENV)/.dev  ## run all the tests
-	@$(RUN) -m pytest -q $(ARGS)
+	@$(RUN) -m pytest -q -n auto --dist loadfile $(ARGS)
 
 test-latest:  ## run all the tests on the newest Python of this machine, in .venv-latest
 	@python='$(lastword $(subst @, ,$(lastword $(shell printf '%s\n' $(FOUND) | sort -t. -k2n))))'; \

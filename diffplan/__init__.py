@@ -17,19 +17,22 @@ Guidance and the pinning of starts and goals are functions from a denoiser to a 
 Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
 
     types      Denoise, Energy, Knobs, Pins, Trajectory
-    codec      Codec
+    codec      Codec, Cells
     noise      karras, log_linear, LogNormal, LogUniform
     denoise    Edm, Lattice, pinned, noised, loss
-    guide      guided, budget, plugin, raw, damped, Proxy
+    guide      guided, budget, plugin, raw, damped, Proxy, Learned
     sample     sample, ancestral, sde_2m, ddim, heun, dpmpp_2m
+    world      Dynamics, imagine
+    policy     Policy, act
+    count      count, counted
     smc        particles, twisted, annealed, steered, picked, interval
     discrete   Noise, reverse, exact_ratio, first_order
-    arms       Arm, Problem, Plans, Cost, Prior, Guided, BestOfN, Ascent
+    arms       Arm, Problem, Plans, Prior, Guided, BestOfN, Ascent
     oracle     law, gaussian, mixture, tabular, control
     measure    returns, validity, pressure, diversity, statistics, selection
     learn      data, train, reward, contrastive, checkpoint
     models     Mixer, Messages, Value, TemporalUNet, to_pure, count
-    studies    stages, compare, tune, exact
+    studies    stages, compare, tune, known, exact
     report     figure, page, table
 
 Importing this package imports none of them, and neither jax, flax nor matplotlib.
@@ -44,6 +47,9 @@ __all__ = [
     "denoise",
     "guide",
     "sample",
+    "world",
+    "policy",
+    "count",
     "smc",
     "discrete",
     "arms",

@@ -1,13 +1,16 @@
 """Between trajectories in the environment's units and plans ``x[h, d]`` of unit variance.
 
 Each observation and action entry is shifted and scaled by its mean and standard deviation over the data, so that the
-denoiser's ``sigma_data`` is 1 and noise levels, distances and gradients mean the same in every environment.
+denoiser's ``sigma_data`` is 1 and noise levels, distances and gradients mean the same in every environment. Where the
+observation is a cell of a gridworld, a plan is one-hot instead: which cell, at every step; its actions are the moves
+between them.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from diffplan.types import Pins, Trajectory
 
@@ -19,6 +22,11 @@ class Codec:
     mean: Float[Array, "d"]
     std: Float[Array, "d"]
     observation_dim: int = struct.field(pytree_node=False)
+
+    @property
+    def width(self) -> int:
+        """d."""
+        return self.mean.size
 
     @classmethod
     def fit(cls, observations: Float[np.ndarray, "*rows o"], actions: Float[np.ndarray, "*rows a"]) -> "Codec":
@@ -58,3 +66,53 @@ class Codec:
     @staticmethod
     def _like(entry: Float[Array, "d"], rows: Float[Array, "*batch d"]) -> Float[Array, "*ones d"]:
         return entry.reshape((1,) * (rows.ndim - 1) + entry.shape)
+
+
+@struct.dataclass
+class Cells:
+    """One-hot plans through k cells: the places ``[k, 2]`` that are observed, and where each of m moves leads."""
+
+    places: Float[Array, "k o"]
+    next_cell: Int[Array, "k m"]
+
+    @property
+    def width(self) -> int:
+        """d, the number of cells."""
+        return len(self.places)
+
+    @property
+    def observation_dim(self) -> int:
+        """o, the coordinates of a place."""
+        return self.places.shape[1]
+
+    def cell(self, place: Float[Array, "*batch o"]) -> Int[Array, "*batch"]:
+        """The number of the cell nearest to a place."""
+        places = self.places.reshape((1,) * (place.ndim - 1) + self.places.shape)
+        return jnp.argmin(jnp.sum((place[..., None, :] - places) ** 2, axis=-1), axis=-1)
+
+    def encode(self, trajectory: Trajectory) -> Float[Array, "*batch h k"]:
+        """To a one-hot plan; the actions follow from the cells and are left out."""
+        return jax.nn.one_hot(self.cell(trajectory.observations), self.width)
+
+    def decode(self, x: Float[Array, "*batch h k"]) -> Trajectory:
+        """The likeliest cell of every step, and the move from each to the next.
+
+        A move that leads there is one-hot; where no move does, and after the last cell, the action is the first move.
+        """
+        cells = jnp.argmax(x, axis=-1)
+        after = jnp.concatenate([cells[..., 1:], cells[..., -1:]], axis=-1)
+        move = jnp.argmax(self.next_cell[cells] == after[..., None], axis=-1)
+        return Trajectory(self.places[cells], jax.nn.one_hot(move, self.next_cell.shape[1]))
+
+    def legal(self, x: Float[Array, "h k"]) -> Float[Array, "h-1"]:
+        """1 for each step from a cell to one that a move leads to, else 0."""
+        cells = jnp.argmax(x, axis=-1)
+        return jnp.any(self.next_cell[cells[:-1]] == cells[1:, None], axis=-1).astype(jnp.float32)
+
+    def pin(self, horizon: int, start: Float[Array, "o"], goal: Float[Array, "o"] | None = None) -> Pins:
+        """Pins on the first cell, and on the last if a goal is given, from places."""
+        value, mask = jnp.zeros((horizon, self.width)), jnp.zeros((horizon, self.width), bool)
+        value, mask = value.at[0].set(jax.nn.one_hot(self.cell(start), self.width)), mask.at[0].set(True)
+        if goal is not None:
+            value, mask = value.at[-1].set(jax.nn.one_hot(self.cell(goal), self.width)), mask.at[-1].set(True)
+        return Pins(mask, value)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from diffplan.count import counted
 from diffplan.types import Apply, Denoise, Level, Params, Pins, PRNGKey, Scalar
 
 CLEAN = 0.02
@@ -44,7 +45,7 @@ class Edm:
         """E[x0 | x_sigma = x], shape ``[h, d]``; entries at level 0 come back as they are."""
         variance = sigma**2 + self.sigma_data**2
         skip, out = self.sigma_data**2 / variance, sigma * self.sigma_data / jnp.sqrt(variance)
-        return skip * x + out * scaled(self.apply, self.params, x, sigma, self.sigma_data)
+        return counted("network_evals", skip * x + out * scaled(self.apply, self.params, x, sigma, self.sigma_data))
 
 
 @struct.dataclass
@@ -70,7 +71,7 @@ class Lattice:
 
     def __call__(self, x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h d"]:
         """E[x0 | x_sigma = x]: a mean of points, ``[h, d]``."""
-        return self.posterior(self.log_likelihood(x, sigma)) @ self.points
+        return counted("network_evals", self.posterior(self.log_likelihood(x, sigma)) @ self.points)
 
 
 def amplitudes(logits: Float[Array, "h k"]) -> Float[Array, "h k"]:

@@ -13,11 +13,11 @@ How far an energy is from exact decides what guidance really samples; the energy
     raw          r(x)                    clean reward of the noisy plan; adversarial far from the data
 
 Regression and classifier are networks (`diffplan.learn.reward`); plugin and raw turn a clean reward into an energy.
-A `Proxy` is such a network with its score: the learned reward of a finished plan, in standard deviations of the data.
+A `Proxy` is what an optimiser pushes: an energy, the clean reward that it stands for, and the score that tables report.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -25,15 +25,33 @@ from flax import struct
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from diffplan.count import counted
 from diffplan.denoise import CLEAN, scaled
 from diffplan.types import Apply, Denoise, Energy, Knobs, Level, Params, Scalar
 
 Reward = Callable[[Float[Array, "h d"]], Scalar]
 
 
+@runtime_checkable
+class Proxy(Protocol):
+    """What is pushed in place of the gold reward. A pytree, so that whatever was learned is traced."""
+
+    def __call__(self, x: Float[Array, "h d"], sigma: Level) -> Scalar:
+        """The energy g(x, sigma) that guides."""
+        ...
+
+    def reward(self, x: Float[Array, "h d"]) -> Scalar:
+        """The reward of a clean plan, which the energy stands for."""
+        ...
+
+    def score(self, x: Float[Array, "h d"]) -> Scalar:
+        """The same in standard deviations of the data from its mean: what tables call the proxy."""
+        ...
+
+
 @struct.dataclass
-class Proxy:
-    """A learned reward: the energy that guides, and the score that is reported. A pytree; parameters are traced.
+class Learned:
+    """A network as a `Proxy`.
 
     kind: "regression", whose output estimates E[r | x_sigma], or "classifier", whose output is a logit.
     centre, spread: mean and standard deviation of the output over clean data, so that the score of data is (0, 1).
@@ -47,7 +65,7 @@ class Proxy:
 
     def output(self, x: Float[Array, "h d"], sigma: Level) -> Scalar:
         """The network's output at level sigma."""
-        return scaled(self.apply, self.params, x, sigma)
+        return counted("proxy_evals", scaled(self.apply, self.params, x, sigma))
 
     def __call__(self, x: Float[Array, "h d"], sigma: Level) -> Scalar:
         """The energy g(x, sigma): E[r | x] for a regression, log p(y | x) for a classifier."""

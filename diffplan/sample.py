@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffplan.count import uncounted
 from diffplan.types import Denoise, PRNGKey, Scalar
 
 
@@ -146,7 +147,8 @@ def sample(
         nats = log_ratio = jnp.full((), jnp.nan)
         noise = jax.random.normal(key, shape)
         if reference is not None:
-            expected, past_ref = step(reference, x, sigma, sigma_next, past_ref)
+            with uncounted():
+                expected, past_ref = step(reference, x, sigma, sigma_next, past_ref)
             shift = (proposal.mean - expected.mean) / proposal.std
             nats = jnp.where(proposal.std > 0, jnp.sum(shift**2) / 2, jnp.nan)
             log_ratio = nats + jnp.sum(shift * noise)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flax import struct
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 Scalar = Float[Array, ""]
 Level = Float[Array, ""] | Float[Array, "h d"]
@@ -34,6 +34,12 @@ entry."""
 
 Energy = Callable[[Float[Array, "h d"], Level], Float[Array, ""]]
 """``g(x, sigma)``: an estimate of log E[exp(r(x0)) | x_sigma = x], or named for what it is."""
+
+Conditional = Callable[[Float[Array, "h d"], Level, Float[Array, "c"]], Float[Array, "h d"]]
+"""``D(x, sigma, condition) = E[x0 | x_sigma = x, condition]``."""
+
+PlanValue = Callable[[Float[Array, "h d"], Int[Array, ""]], Float[Array, ""]]
+"""``V(x, known) = E[score | the first `known` rows of x]``; later rows are ignored."""
 
 
 @struct.dataclass

@@ -16,26 +16,42 @@ MAY_IMPORT = {
     "types": (),
     "config": (),
     "runtime": ("config",),
+    "count": (),
+    "world": ("types",),
+    "policy": ("types", "count", "world"),
     "codec": ("types",),
     "noise": ("types",),
     "models": ("types",),
     "oracle": ("types",),
     "measure": ("types",),
-    "denoise": ("types", "codec", "noise"),
-    "guide": ("types", "codec", "noise", "denoise"),
-    "sample": ("types", "codec", "noise", "denoise"),
+    "denoise": ("types", "codec", "noise", "count"),
+    "guide": ("types", "codec", "noise", "denoise", "count"),
+    "sample": ("types", "codec", "noise", "denoise", "count"),
     "smc": ("types", "codec", "noise", "denoise", "guide", "sample"),
     "discrete": ("types", "noise"),
-    "arms": ("types", "codec", "noise", "denoise", "guide", "sample", "smc", "measure.pressure"),
-    "learn": ("types", "codec", "noise", "denoise", "runtime", "config"),
+    "arms": (
+        *("types", "codec", "noise", "denoise", "guide", "sample", "smc", "count", "world", "policy"),
+        "measure.pressure",
+    ),
+    "learn": ("types", "codec", "noise", "denoise", "guide", "count", "world", "policy", "runtime", "config"),
     "report": ("measure.statistics",),
     "studies": (
         *("types", "codec", "noise", "denoise", "guide", "sample", "smc", "discrete", "arms"),
+        *("count", "world", "policy"),
         *("oracle", "measure", "learn", "models", "runtime", "config"),
     ),
 }
 ONLY = {"flax.nnx": "diffplan.models", "envs": "diffplan.studies"}  # what only one room of diffplan may import
-HEAVY = {"torch", "mujoco", "h5py", "wandb", "tensorboardX", "marimo", "gymnasium"}  # extras: inside functions only
+HEAVY = {
+    "torch",
+    "mujoco",
+    "h5py",
+    "wandb",
+    "tensorboardX",
+    "marimo",
+    "gymnasium",
+    "mctx",
+}  # extras: inside functions only
 ENVS_IMPORTS = {"jax", "numpy", "flax.struct", "jaxtyping", "envs"}  # at module level, beside the standard library
 LAZY = {"envs.render": {"matplotlib"}, "envs.gym": {"gymnasium"}}  # modules for leaves; nobody imports them at the top
 

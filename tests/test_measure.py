@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffplan.codec import Codec
-from diffplan.guide import Proxy
+from diffplan.guide import Learned
 from diffplan.learn.data import Rows, Windows
 from diffplan.measure import diversity, returns, validity
 from diffplan.studies.compare import executed, measured
@@ -185,7 +185,7 @@ def test_tracking_ends_where_the_plan_ends(recorded):
 
 def test_measures_of_a_batch_are_means_over_its_finite_plans(recorded):
     data = behaviour(recorded, REGION)
-    proxy = Proxy((), jnp.asarray(1.0), jnp.asarray(2.0), lambda params, x, c_noise: x.mean(), "regression")
+    proxy = Learned((), jnp.asarray(1.0), jnp.asarray(2.0), lambda params, x, c_noise: x.mean(), "regression")
     windows = data.train.rows[:8]
     x = data.codec.encode(Trajectory(recorded.observations[:6], recorded.actions[:6])) + 0.1
     batch = jax.jit(lambda x: measured(jax.random.key(0), proxy, data, windows, x))

@@ -1,7 +1,7 @@
 """Every way of turning a learned reward into plans, behind one signature (`diffplan.arms.base.Arm`)."""
 
 from diffplan.arms.ascent import Ascent
-from diffplan.arms.base import Arm, Cost, Plans, Problem
+from diffplan.arms.base import Arm, Plans, Problem
 from diffplan.arms.diffusion import BestOfN, Guided, Prior
 
-__all__ = ["Arm", "Ascent", "BestOfN", "Cost", "Guided", "Plans", "Prior", "Problem"]
+__all__ = ["Arm", "Ascent", "BestOfN", "Guided", "Plans", "Prior", "Problem"]

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffplan.arms.base import Cost, Plans, Problem
-from diffplan.arms.diffusion import regression, undefined
+from diffplan.arms.base import Plans, Problem
+from diffplan.arms.diffusion import regression
 from diffplan.denoise import CLEAN, pinned
 from diffplan.guide import Proxy, guided
 from diffplan.types import Knobs, Level, PRNGKey
@@ -67,4 +67,4 @@ class Ascent:
             return jax.lax.scan(body, (noise, kept), (jnp.arange(1, total + 1), levels))[0][1]
 
         x = jax.vmap(one, out_axes=1)(jax.random.split(key, len(starts)), starts)
-        return Plans(x, jnp.full(x.shape[:2], jnp.nan), undefined(strengths), Cost.of(strengths, 0.0, strengths))
+        return Plans.of(x)

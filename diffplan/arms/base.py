@@ -1,18 +1,19 @@
 """What an arm is given, what it gives back, and the one signature that all arms have."""
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from diffplan.codec import Codec
-from diffplan.denoise import Edm
+from diffplan.codec import Cells, Codec
 from diffplan.guide import Proxy
+from diffplan.policy import Policy
 from diffplan.sample import Step
-from diffplan.types import Pins, PRNGKey
+from diffplan.types import Conditional, Denoise, Pins, PlanValue, PRNGKey
+from diffplan.world import Dynamics
 
 Batched = TypeVar("Batched")
 
@@ -28,9 +29,12 @@ def over(draw: Callable[[Array], Batched], xs: Array) -> Batched:
 
 @struct.dataclass
 class Problem:
-    """All that an arm may use. The gold reward is not in it. A pytree: parameters are traced, structure is static."""
+    """All that an arm may use. The gold reward is not in it. A pytree: parameters are traced, structure is static.
 
-    denoise: Edm
+    The three proxies are three readings of one rater's labels. What only some arms use may be None; `need` names it.
+    """
+
+    denoise: Denoise
     """The prior."""
     regression: Proxy
     """Noise-conditioned regression of the return."""
@@ -38,55 +42,77 @@ class Problem:
     """Noise-conditioned classifier of a return in the top quantile."""
     clean: Proxy
     """Regression of the return that has only seen clean plans."""
-    codec: Codec
+    codec: Codec | Cells
     sigmas: Float[Array, "k"]
     """The sampling grid."""
     horizon: int = struct.field(pytree_node=False)
     step: Step = struct.field(pytree_node=False)
     """The sampler's step rule."""
+    data: Float[Array, "m h d"] | None = None
+    """Windows of behaviour, in normalised units."""
+    dynamics: Dynamics | None = None
+    """What an action really does."""
+    model: Dynamics | None = None
+    """What a model learned from transitions says that it does."""
+    behaviour: Policy | None = None
+    """The policy that the behaviour data show: what learned policies start from and are held to."""
+    value: PlanValue | None = None
+    """The score to be expected of a plan whose first rows are known and which goes on as behaviour does; learned."""
+    conditional: Conditional | None = None
+    """The prior given conditions, for classifier-free guidance."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """(h, d) of a plan."""
-        return self.horizon, self.codec.mean.size
+        return self.horizon, self.codec.width
 
     def pins(self, start: Float[Array, "o"]) -> Pins:
         """A plan that begins at `start`, in environment units."""
         return self.codec.pin(self.horizon, start)
 
 
-@struct.dataclass
-class Cost:
-    """Evaluations made for one plan of each strength, had that strength been run alone, ``[s]`` each.
+def need(problem: Problem, name: str, arm: str) -> Any:
+    """A part of the problem that not all have.
 
-    A gradient counts as one evaluation of what it differentiates. env_steps: steps taken in an environment or its
-    model.
+    Raises:
+        ValueError: if it is None.
     """
-
-    network_evals: Float[Array, "s"]
-    proxy_evals: Float[Array, "s"]
-    env_steps: Float[Array, "s"]
-
-    @classmethod
-    def of(
-        cls, strengths: Float[Array, "s"], network_evals: float | Array = 0.0, proxy_evals: float | Array = 0.0
-    ) -> "Cost":
-        """Broadcast numbers over the strengths; no environment steps."""
-        full = lambda value: jnp.broadcast_to(jnp.asarray(value, jnp.float32), strengths.shape)
-        return cls(full(network_evals), full(proxy_evals), full(0.0))
+    part = getattr(problem, name)
+    if part is None:
+        raise ValueError(f"arm {arm}: the problem has no {name}")
+    return part
 
 
 @struct.dataclass
 class Plans:
-    """What an arm returns: plans for each strength and start, and what they cost.
+    """What an arm returns: plans for each strength and start. Costs are counted from outside: `diffplan.count`.
 
     x: normalised units. path_kl: nats, NaN where the arm has no noisy chain. exact_kl: nats, NaN where it is not known.
+    ess: effective share of weighted candidates, NaN where plans have no weights.
     """
 
     x: Float[Array, "s n h d"]
     path_kl: Float[Array, "s n"]
     exact_kl: Float[Array, "s"]
-    cost: Cost
+    ess: Float[Array, "s"]
+
+    @classmethod
+    def of(
+        cls,
+        x: Float[Array, "s n h d"],
+        path_kl: Float[Array, "s n"] | None = None,
+        exact_kl: Float[Array, "s"] | None = None,
+        ess: Float[Array, "s"] | None = None,
+    ) -> "Plans":
+        """Plans with what is known of them; what is not given is NaN."""
+        unknown = undefined(x[:, 0, 0, 0])
+        known = lambda value: unknown if value is None else value
+        return cls(x, undefined(x[:, :, 0, 0]) if path_kl is None else path_kl, known(exact_kl), known(ess))
+
+
+def undefined(like: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """A quantity that an arm does not have."""
+    return jnp.full(like.shape, jnp.nan)
 
 
 @runtime_checkable
@@ -110,7 +136,7 @@ class Arm(Protocol):
 
     @property
     def shared(self) -> bool:
-        """Whether all strengths are read from the run of the largest, so that it alone is paid for."""
+        """Whether all strengths are read from the run of the largest, ``max(self.strengths)``: it alone is paid for."""
         ...
 
     @property

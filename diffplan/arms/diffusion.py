@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffplan import guide
-from diffplan.arms.base import Cost, Plans, Problem, over
+from diffplan.arms.base import Plans, Problem, over
 from diffplan.denoise import pinned
 from diffplan.guide import Proxy
 from diffplan.measure.pressure import best_of_n_kl
-from diffplan.sample import evaluations, sample
+from diffplan.sample import sample
 from diffplan.types import Energy, Knobs, PRNGKey
 
 
@@ -41,11 +41,6 @@ def raw(problem: Problem) -> Energy:
     return guide.raw(problem.clean.reward)
 
 
-def undefined(strengths: Float[Array, "s"]) -> Float[Array, "s"]:
-    """A quantity that an arm does not have."""
-    return jnp.full(strengths.shape, jnp.nan)
-
-
 @dataclass(frozen=True)
 class Prior:
     """Plans from the prior alone: what every other arm is compared with."""
@@ -69,7 +64,7 @@ class Prior:
         x = jax.vmap(one)(jax.random.split(key, len(starts)), starts)
         x = jnp.broadcast_to(x[None], (len(strengths), *x.shape))
         zero = jnp.zeros(x.shape[:2])
-        return Plans(x, zero, zero[:, 0], Cost.of(strengths, evaluations(problem.step, len(problem.sigmas))))
+        return Plans.of(x, zero, zero[:, 0])
 
 
 @dataclass(frozen=True)
@@ -99,9 +94,7 @@ class Guided:
         plans = jax.vmap(one, (0, 0, None))
         keys = jax.random.split(key, len(starts))
         x, path_kl = over(lambda scale: plans(keys, starts, scale), strengths)
-        evals = evaluations(problem.step, len(problem.sigmas))
-        through_denoiser = 2 if self.energy is plugin else 1
-        return Plans(x, path_kl, undefined(strengths), Cost.of(strengths, through_denoiser * evals, evals))
+        return Plans.of(x, path_kl)
 
 
 @dataclass(frozen=True)
@@ -128,7 +121,4 @@ class BestOfN:
             index = jnp.argmax(jnp.where(within, score, -jnp.inf), axis=0)
             return jax.vmap(lambda plans, i: plans[i], (1, 0))(candidates, index)
 
-        x = jax.vmap(best)(strengths)
-        evals = evaluations(problem.step, len(problem.sigmas))
-        cost = Cost.of(strengths, strengths * evals, strengths)
-        return Plans(x, jnp.full(x.shape[:2], jnp.nan), best_of_n_kl(strengths), cost)
+        return Plans.of(jax.vmap(best)(strengths), exact_kl=best_of_n_kl(strengths))

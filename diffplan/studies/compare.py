@@ -7,6 +7,7 @@ are kept as soon as it is done, so that a run that is stopped goes on with the n
 import csv
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,6 +21,7 @@ from diffplan import noise, runtime, sample
 from diffplan.arms import Arm, Ascent, BestOfN, Guided, Prior, Problem
 from diffplan.arms.diffusion import classifier, clean, plugin, raw
 from diffplan.config import ArmsConfig, CompareConfig
+from diffplan.count import WHATS, count
 from diffplan.guide import Proxy
 from diffplan.measure import diversity, returns, validity
 from diffplan.studies import stages
@@ -108,28 +110,43 @@ def starts_for(key: PRNGKey, data: Behaviour, count: int) -> Float[Array, "n o"]
     return data.codec.decode(data.held_out.draws(key, count)[:, :1]).observations[:, 0]
 
 
+def costs(
+    arm: Arm, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
+) -> dict[str, Float[np.ndarray, "s"]]:
+    """Evaluations of each kind for one plan of each strength, had that strength been run alone."""
+    if arm.shared:
+        alone = [replace(arm, strengths=(strength,)) for strength in arm.strengths]  # pyright: ignore[reportArgumentType]
+        found = [count(one.__call__, key, problem, starts, strengths[:1]) for one in alone]
+    else:
+        whole = count(arm.__call__, key, problem, starts, strengths)
+        found = [{what: number / len(strengths) for what, number in whole.items()}] * len(strengths)
+    return {what: np.array([one[what] for one in found]) / len(starts) for what in WHATS}
+
+
 def run_arm(
     arm: Arm, config: CompareConfig, problem: Problem, data: Behaviour, measure: Measure
 ) -> Iterator[tuple[list[dict], Array]]:
     """Run an arm for every seed; yields (rows, plans ``[s, n, h, d]``) a seed. Compilation is not timed."""
     strengths = jnp.asarray(arm.strengths, jnp.float32)
     root = jax.random.key(config.seed)
-    call = None
+    call, cost = None, {}
     for seed in range(config.seeds):
         key_starts, key_arm, key_measure = jax.random.split(jax.random.fold_in(root, seed), 3)
         arguments = (key_arm, problem, starts_for(key_starts, data, config.plans), strengths)
+        cost = cost or costs(arm, *arguments)
         call = call or jax.jit(arm.__call__).lower(*arguments).compile()
         began = perf_counter()
         plans = jax.block_until_ready(call(*arguments))
         seconds = perf_counter() - began
-        work = np.asarray(plans.cost.network_evals + plans.cost.proxy_evals, float)
-        paid = work.max() if arm.shared else work.sum()  # evaluations a start that this call really made
+        work = np.sum(list(cost.values()), axis=0)
+        paid = work.max() if arm.shared else work.sum()  # what this call really did
         known = {
             "strength": strengths,
             "path_kl": plans.path_kl.mean(axis=1),
             "exact_kl": plans.exact_kl,
-            "seconds": seconds / config.plans * work / max(paid, 1),
-            **{name: getattr(plans.cost, name) for name in ("network_evals", "proxy_evals", "env_steps")},
+            "ess": plans.ess,
+            "seconds": seconds / config.plans * work / max(paid, 1e-9),
+            **cost,
         }
         rows = []
         for i, x in enumerate(plans.x):

@@ -18,7 +18,7 @@ from diffplan import denoise, noise, runtime
 from diffplan.codec import Codec
 from diffplan.config import CompareConfig, DataConfig, GoldConfig, PriorConfig, ProxyConfig, TrainConfig
 from diffplan.denoise import CLEAN, Edm
-from diffplan.guide import Proxy
+from diffplan.guide import Learned
 from diffplan.learn import data as files
 from diffplan.learn import reward, train
 from diffplan.learn.checkpoint import Checkpoints, digest
@@ -168,7 +168,7 @@ def gold_returns(data: Behaviour, x: Float[Array, "n h d"]) -> Float[Array, "n"]
     return jax.jit(jax.vmap(lambda x: plan_return(data.maze.reward, data.codec.decode(x))))(x)
 
 
-def fit_proxy(compare: CompareConfig, kind: str, data: Behaviour) -> tuple[Proxy, str]:
+def fit_proxy(compare: CompareConfig, kind: str, data: Behaviour) -> tuple[Learned, str]:
     """A proxy stage, ``RUN/proxy/KIND``, for one of `PROXIES`; returns (proxy, digest of its parameters)."""
     config, levels = compare.proxy, compare.noise
     dim = data.train.rows.shape[-1]
@@ -184,4 +184,4 @@ def fit_proxy(compare: CompareConfig, kind: str, data: Behaviour) -> tuple[Proxy
     ema = train_stage(compare.run / "proxy" / kind, settings, task, params, labelled, config.train, compare.track)
     outputs = jax.jit(jax.vmap(lambda x: denoise.scaled(apply, ema, x, jnp.asarray(CLEAN))))
     seen = outputs(data.train.draws(jax.random.key(2), 2048))
-    return Proxy(ema, seen.mean(), seen.std(), apply, "classifier" if classify else "regression"), digest(ema)
+    return Learned(ema, seen.mean(), seen.std(), apply, "classifier" if classify else "regression"), digest(ema)

@@ -1,0 +1,87 @@
+"""Counting what an arm evaluates, from the program that it is: no arm reports its own cost.
+
+`counted` marks a value as the result of one evaluation. The mark is an identity that differentiates and batches and
+costs nothing when it runs; it carries the size of one unbatched result. `count` walks the traced program, through loops
+and calls, and adds up how often each mark would be passed:
+
+    evaluations = sum over marks of  trips of the loops around it * size of its batch / size of one result        (70)
+
+A gradient counts as one evaluation of what it differentiates: its backward pass carries no mark. What only measures, as
+the reference that a path KL is taken from, is traced under `uncounted` and costs an arm nothing.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import ClosedJaxpr, Jaxpr
+from jaxtyping import Array
+
+What = Literal["network_evals", "proxy_evals", "env_steps"]
+"""An evaluation of a denoiser, policy, value or other network; of the proxy; a step in an environment or its model."""
+
+WHATS: tuple[What, ...] = ("network_evals", "proxy_evals", "env_steps")
+
+_measuring: list[bool] = []
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """What is traced in here is a measurement, and not a cost."""
+    _measuring.append(True)
+    try:
+        yield
+    finally:
+        _measuring.pop()
+
+
+def counted(what: What, result: Array) -> Array:
+    """The result of one evaluation, marked. Call it where the result is unbatched."""
+    return result if _measuring else checkpoint_name(result, f"diffplan:{what}:{result.size}")
+
+
+def count(function: Any, *arguments: Any) -> dict[str, float]:
+    """Equation (70): evaluations of each kind in one call of `function(*arguments)`; nothing is run.
+
+    Raises:
+        ValueError: if a marked evaluation is in a loop whose number of trips is not known before it runs.
+    """
+    found = _passed(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return {what: float(found[what]) for what in WHATS}
+
+
+def _passed(jaxpr: Jaxpr) -> Counter:
+    """How often one run of a program passes each mark."""
+    total: Counter = Counter()
+    for equation in jaxpr.eqns:
+        name = str(equation.params.get("name", ""))
+        if equation.primitive.name == "name" and name.startswith("diffplan:"):
+            _, what, size = name.split(":")
+            total[what] += equation.outvars[0].aval.size / int(size)  # pyright: ignore[reportAttributeAccessIssue]
+            continue
+        inner = [_passed(sub) for sub in _programs(equation.params)]
+        match equation.primitive.name:
+            case "cond":
+                for what in WHATS:
+                    total[what] += max(branch[what] for branch in inner)
+            case "while":
+                if any(sum(part.values()) for part in inner):
+                    raise ValueError("an evaluation in a while loop cannot be counted: use scan or fori_loop")
+            case _:
+                trips = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+                for part in inner:
+                    total.update({what: trips * times for what, times in part.items()})
+    return total
+
+
+def _programs(params: dict[str, Any]) -> Iterator[Jaxpr]:
+    """The programs that an equation calls."""
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, Jaxpr):
+                yield item

@@ -1,0 +1,96 @@
+"""Policies: a network that looks at an observation and the time, as a law of actions.
+
+    discrete    pi(a | o, t) = softmax(f(o, t))                over m moves; an action is the one-hot move
+    continuous  pi(a | o, t) = N(f(o, t), diag exp(2 s))       s is a parameter of the policy, not of the observation
+
+t runs from 0 at the first step of a plan to 1 at the last. Observations and actions are in the environment's units; the
+network sees observations, and gives actions, scaled by `Scaling`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float
+
+from diffplan.count import counted
+from diffplan.types import Apply, Params, PRNGKey, Scalar, Trajectory
+from diffplan.world import Dynamics
+
+
+class Law(NamedTuple):
+    """The law of an action: logits of m moves (then std is all 0), or mean and std of a Gaussian, network units."""
+
+    centre: Float[Array, "a"]
+    std: Float[Array, "a"]
+
+
+@struct.dataclass
+class Policy:
+    """A policy as a pytree: parameters are traced.
+
+    params: ``{"network": ..., "log_std": [a]}``. apply: ``apply(params["network"], z[o], t[]) -> [a]``, the logits or
+    the mean. Scales are of observations and actions, in environment units.
+    """
+
+    params: Params
+    observation_mean: Float[Array, "o"]
+    observation_std: Float[Array, "o"]
+    action_mean: Float[Array, "a"]
+    action_std: Float[Array, "a"]
+    apply: Apply = struct.field(pytree_node=False)
+    discrete: bool = struct.field(pytree_node=False)
+
+    def law(self, observation: Float[Array, "o"], time: Scalar) -> Law:
+        """The law of the action at an observation and a time in [0, 1]."""
+        z = (observation - self.observation_mean) / self.observation_std
+        centre = counted("network_evals", self.apply(self.params["network"], z, time))
+        return Law(centre, jnp.zeros_like(centre) if self.discrete else jnp.exp(self.params["log_std"]))
+
+    def draw(self, key: PRNGKey, law: Law) -> Float[Array, "a"]:
+        """An action, in environment units."""
+        if self.discrete:
+            return jax.nn.one_hot(jax.random.categorical(key, law.centre), law.centre.size)
+        scaled = law.centre + law.std * jax.random.normal(key, law.centre.shape)
+        return self.action_mean + self.action_std * scaled
+
+    def log_prob(self, law: Law, action: Float[Array, "a"]) -> Scalar:
+        """log pi(action), of a Gaussian up to the constant of the units."""
+        if self.discrete:
+            return jnp.sum(action * jax.nn.log_softmax(law.centre))
+        z = ((action - self.action_mean) / self.action_std - law.centre) / law.std
+        return -jnp.sum(z**2 / 2 + jnp.log(law.std * np.sqrt(2 * np.pi)))
+
+    def kl(self, law: Law, other: Law) -> Scalar:
+        """KL(law || other) of one action, in nats."""
+        if self.discrete:
+            log_p, log_q = jax.nn.log_softmax(law.centre), jax.nn.log_softmax(other.centre)
+            return jnp.sum(jnp.exp(log_p) * (log_p - log_q))
+        ratio = (law.std / other.std) ** 2
+        return jnp.sum(ratio - 1 - jnp.log(ratio) + ((law.centre - other.centre) / other.std) ** 2) / 2
+
+
+def times(horizon: int) -> Float[Array, "h"]:
+    """The time of every step, from 0 to 1."""
+    return jnp.arange(horizon) / max(horizon - 1, 1)
+
+
+def act(
+    policy: Policy, dynamics: Dynamics, key: PRNGKey, start: Float[Array, "o"], horizon: int
+) -> tuple[Trajectory, Float[Array, "h"]]:
+    """Follow a policy from a start: the trajectory, and the dynamics' doubt about each row's observation.
+
+    Actions are kept as they were drawn; the dynamics clips them where it must.
+    """
+
+    def body(carry: tuple[Array, Array], inputs: tuple[Array, Array]) -> tuple[tuple[Array, Array], tuple]:
+        observation, doubt = carry
+        key_draw, key_step = jax.random.split(inputs[0])
+        action = policy.draw(key_draw, policy.law(observation, inputs[1]))
+        return dynamics(key_step, observation, action), (observation, action, doubt)
+
+    steps = (jax.random.split(key, horizon), times(horizon))
+    observations, actions, doubts = jax.lax.scan(body, (start, jnp.zeros(())), steps)[1]
+    return Trajectory(observations, actions), doubts
