@@ -23,7 +23,7 @@ NEWEST_PINNED := 3.13
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo exact test test-latest lint format bench constraints clean
+.PHONY: help demo exact arms studies test test-latest lint format bench constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -33,6 +33,12 @@ demo: $(VENV)/.core  ## draw the first figure: guidance against its rivals in a 
 
 exact: $(VENV)/.core  ## measure every exact answer: is it the sampler, the guide or the model?
 	@$(RUN) scripts/exact.py $(ARGS)
+
+arms: $(VENV)/.core  ## every arm on the demo's problem at equal budgets
+	@$(RUN) scripts/compare.py arms $(ARGS)
+
+studies: $(VENV)/.core  ## run the studies: claims, tables, verdicts, figures
+	@$(RUN) scripts/study.py run all $(ARGS)
 
 test: $(VENV)/.dev  ## run all the tests
 	@$(RUN) -m pytest -q -n auto --dist loadfile $(ARGS)

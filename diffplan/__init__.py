@@ -32,7 +32,7 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     measure    returns, validity, pressure, diversity, statistics, selection
     learn      data, train, reward, contrastive, checkpoint
     models     Mixer, Messages, Value, TemporalUNet, to_pure, count
-    studies    stages, compare, tune, known, exact
+    studies    stages, harness, catalogue, compare, tune, known, exact
     report     figure, page, table
 
 Importing this package imports none of them, and neither jax, flax nor matplotlib.

@@ -3,9 +3,10 @@ name.
 """
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 
 class ConfigError(Exception):
@@ -148,6 +149,21 @@ class ProxyConfig:
 
 
 @dataclass(frozen=True)
+class CloneConfig:
+    """The behaviour policy, cloned from the data: what learned policies start from and are held to."""
+
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, batch=64, learning_rate=3e-3))
+    width: int = 64
+    """Width of a hidden layer."""
+    depth: int = 2
+    """Number of hidden layers."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth"):
+            require(getattr(self, name) >= 1, f"clone.{name}", getattr(self, name), "at least 1")
+
+
+@dataclass(frozen=True)
 class SamplerConfig:
     """How plans are drawn from the prior, guided or not."""
 
@@ -161,31 +177,166 @@ class SamplerConfig:
 
 
 @dataclass(frozen=True)
-class ArmsConfig:
-    """The strengths of every arm, weakest first. They are traced: more of them cost time, never a recompilation."""
+class DialsConfig:
+    """The range of every dial, and how finely it is swept: evenly in its logarithm, after the weakest strength."""
 
-    guided: tuple[float, ...] = (0, 1, 3, 10, 20, 30, 100, 300, 1000)
-    """Guidance scales for the noise-conditioned regression, per standard deviation of the return."""
-    guided_classifier: tuple[float, ...] = (0, 1, 3, 10, 30, 100, 300, 1000)
-    """Guidance scales for the noise-conditioned classifier."""
-    guided_plugin: tuple[float, ...] = (0, 1, 3, 10, 30, 100, 300, 1000)
-    """Guidance scales for the clean reward of the denoised plan."""
-    guided_raw: tuple[float, ...] = (0, 1, 3, 10, 30, 100, 300, 1000)
-    """Guidance scales for the clean reward of the noisy plan."""
-    best_of_n: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 16, 32)
-    """Numbers of plans to pick the best of; the largest sets the cost."""
-    ascent: tuple[int, ...] = (0, 1, 3, 10, 30, 100, 300, 800)
-    """Gradient steps, on the noise-conditioned and on the clean regression; the largest sets the cost."""
+    points: int = 7
+    """Strengths of a grid beside the weakest; twice as many where all are read from one run."""
+    refine: int = 2
+    """Strengths added on each side of the best, where each strength is run by itself."""
+    scale: tuple[float, float] = (1, 1000)
+    """Smallest and largest guidance scale; for the regression, per standard deviation of the return."""
+    pool: int = 32
+    """Plans a start that are picked from."""
+    ascent_steps: int = 800
+    """Gradient steps of ascent."""
     ascent_rate: float = 10.0
-    """Length of an ascent step, in squared standard deviations of the data."""
+    """Length of an ascent step, in squared standard deviations of the data; a tenth of it from plans of the prior."""
+    weight: tuple[float, float] = (0.3, 30)
+    """Smallest and largest weight of a standard deviation of the score, against a nat: particles, policies, tuning."""
+    particles: int = 8
+    """Particles a plan."""
+    iterations: int = 16
+    """Iterations of a search of actions."""
+    population: int = 64
+    """Sequences of actions in an iteration."""
+    updates: int = 60
+    """Policy updates from fresh rollouts; a third of it where a whole prior is tuned."""
+    rounds: int = 6
+    """Rounds of drawing plans and training on them."""
+    round_plans: int = 4
+    """Plans a start in a round."""
+    round_steps: int = 50
+    """Gradient steps in a round."""
 
     def __post_init__(self) -> None:
-        for name in ("guided", "guided_classifier", "guided_plugin", "guided_raw", "best_of_n", "ascent"):
-            values = getattr(self, name)
-            low = 1 if name == "best_of_n" else 0
-            sound = len(values) > 0 and all(a < b for a, b in pairwise(values)) and values[0] >= low
-            require(sound, f"arms.{name}", values, f"strictly increasing numbers from {low} up")
-        require(self.ascent_rate > 0, "arms.ascent_rate", self.ascent_rate, "more than 0")
+        counts = ("points", "pool", "ascent_steps", "particles", "iterations", "population", "updates", "rounds")
+        for name in (*counts, "round_plans", "round_steps"):
+            require(getattr(self, name) >= 1, f"dials.{name}", getattr(self, name), "at least 1")
+        require(self.refine >= 0, "dials.refine", self.refine, "0 or more")
+        for name in ("scale", "weight"):
+            low, high = getattr(self, name)
+            require(0 < low < high, f"dials.{name}", (low, high), "two numbers above 0, the smaller first")
+        require(self.ascent_rate > 0, "dials.ascent_rate", self.ascent_rate, "more than 0")
+
+
+DEMO_ARMS = (
+    *("prior", "guided", "guided_classifier", "guided_plugin", "guided_raw"),
+    *("best_of_n", "ascent", "ascent_clean"),
+)
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """A model of the dynamics: an ensemble of networks, fitted on transitions of behaviour."""
+
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, batch=256))
+    transitions: int = 10_000
+    """M, the number of transitions that it learns from."""
+    members: int = 5
+    """K, the number of networks, whose disagreement is the doubt."""
+    width: int = 128
+    """Width of a hidden layer."""
+    depth: int = 2
+    """Number of hidden layers."""
+
+    def __post_init__(self) -> None:
+        require(self.members >= 2, "world.members", self.members, "at least 2 (doubt is disagreement)")
+        for name in ("transitions", "width", "depth"):
+            require(getattr(self, name) >= 1, f"world.{name}", getattr(self, name), "at least 1")
+
+
+@dataclass(frozen=True)
+class ValueConfig:
+    """The score to be expected of the beginning of a plan, fitted on windows of behaviour and the proxy's scores."""
+
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, batch=64))
+    width: int = 64
+    """Width of a token."""
+    depth: int = 2
+    """Number of blocks."""
+    patch: int = 8
+    """Steps to a token; the horizon must be a multiple of it."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "patch"):
+            require(getattr(self, name) >= 1, f"value.{name}", getattr(self, name), "at least 1")
+
+
+@dataclass(frozen=True)
+class ConditionalConfig:
+    """The diffusion model of behaviour given its score and where it ends, for classifier-free guidance."""
+
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3000, batch=64, learning_rate=2e-3))
+    drop: float = 0.5
+    """Probability that training leaves out a part of the condition, the score or the goal, each on its own. At 1/2
+    score alone, goal alone, both and neither are equally often asked; arms ask for one part, or for nothing."""
+    width: int = 128
+    """Width of a token."""
+    depth: int = 3
+    """Number of blocks."""
+    patch: int = 8
+    """Steps to a token; it must divide prior.horizon."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.drop < 1, "conditional.drop", self.drop, "between 0 and 1")
+        for name in ("width", "depth", "patch"):
+            require(getattr(self, name) >= 1, f"conditional.{name}", getattr(self, name), "at least 1")
+
+
+@dataclass(frozen=True)
+class RaterConfig:
+    """Who labels the windows that the proxies learn from, and how they learn from labels."""
+
+    kind: Annotated[
+        Literal[
+            "learned",
+            "true",
+            "noisy",
+            "ensemble_mean",
+            "ensemble_min",
+            "ensemble_uwo",
+            "adversarial",
+            "conservative",
+            "blind",
+            "deceivable",
+            "decomposed",
+        ],
+        tyro.conf.arg(name=""),
+    ] = "learned"
+    """learned: gold labels; true: the gold itself; noisy, blind, deceivable: labels that are wrong in a way; the others
+    learn from gold labels in another way."""
+    labels: int | None = None
+    """N, the number of labelled windows; as many as proxy.labels if not given, and 20 times as many for true."""
+    noise: float = 0.25
+    """noisy: share of windows that have another window's label; of a classifier's labels, share that is flipped."""
+    members: int = 5
+    """ensemble_*: networks, which differ in their seed alone."""
+    caution: float = 0.5
+    """ensemble_uwo: weight of the members' variance, taken off their mean."""
+    blind: tuple[float, float, float] = (1.6, 3.0, 0.3)
+    """blind: x, y and radius in cells of a disc in which the rater sees no reward."""
+    decoy: tuple[float, float, float] = (2.8, 0.8, 0.3)
+    """deceivable: x, y and radius in cells of a disc in which the ball seems to be in the gold's region."""
+    parts: int = 2
+    """decomposed: equal stretches of the plan, each with its own learned reward; what is pushed is their sum."""
+    push: float = 0.3
+    """adversarial, conservative: how far windows are moved, as root mean square in standard deviations of the data."""
+    push_steps: int = 3
+    """adversarial, conservative: gradient steps in which they are moved."""
+    conservatism: float = 0.5
+    """conservative: weight of the score that ascent gains, in the loss."""
+
+    def __post_init__(self) -> None:
+        require(self.labels is None or self.labels >= 2, "rater.labels", self.labels, "at least 2")
+        require(0 <= self.noise <= 1, "rater.noise", self.noise, "in [0, 1]")
+        for name, low in {"members": 2, "parts": 1, "push_steps": 1}.items():
+            require(getattr(self, name) >= low, f"rater.{name}", getattr(self, name), f"at least {low}")
+        for name in ("blind", "decoy"):
+            require(getattr(self, name)[2] > 0, f"rater.{name}", getattr(self, name), "of a radius above 0")
+        require(self.push > 0, "rater.push", self.push, "more than 0")
+        for name in ("caution", "conservatism"):
+            require(getattr(self, name) >= 0, f"rater.{name}", getattr(self, name), "0 or more")
 
 
 @dataclass(frozen=True)
@@ -200,7 +351,13 @@ class CompareConfig:
     prior: PriorConfig = field(default_factory=PriorConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    arms: ArmsConfig = field(default_factory=ArmsConfig)
+    arms: tuple[str, ...] = DEMO_ARMS
+    """Names of arms, as diffplan/studies/catalogue.py has them, or all. The prior is always among them."""
+    dials: DialsConfig = field(default_factory=DialsConfig)
+    rater: RaterConfig = field(default_factory=RaterConfig)
+    world: WorldConfig = field(default_factory=WorldConfig)
+    clone: CloneConfig = field(default_factory=CloneConfig)
+    conditional: ConditionalConfig = field(default_factory=ConditionalConfig)
     seeds: int = 4
     """Repetitions, each with its own starts and noise; intervals are over them."""
     plans: int = 64

@@ -14,9 +14,21 @@ How far an energy is from exact decides what guidance really samples; the energy
 
 Regression and classifier are networks (`diffplan.learn.reward`); plugin and raw turn a clean reward into an energy.
 A `Proxy` is what an optimiser pushes: an energy, the clean reward that it stands for, and the score that tables report.
+
+An `Ensemble` of k networks with outputs f_i is read as (Coste et al. 2023, arXiv 2310.02743, section 3.2)
+
+    mean = sum_i f_i / k,     min = min_i f_i,     uwo = mean - c sum_i (f_i - mean)^2 / k                (100)
+
+Energies of several rewards compose as (Du et al. 2023, arXiv 2302.11552)
+
+    product    g = sum_i w_i g_i              tilts by exp(sum_i w_i r_i): all of them at once            (101)
+    mixture    g = log sum_i w_i exp g_i      tilts by sum_i w_i exp r_i: any one of them                 (102)
+
+With exact g_i, E[sum_i w_i exp r_i | x_sigma] is linear in the parts: (102) is exact at every level. (101) is exact
+only where the r_i are independent given x_sigma, up to a constant; else at the level of clean plans alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import jax
@@ -81,6 +93,67 @@ class Learned:
         return (self.output(x, jnp.asarray(CLEAN)) - self.centre) / self.spread
 
 
+@struct.dataclass
+class Ensemble:
+    """Networks that learned the same from other seeds, as one `Proxy` (100).
+
+    params: with a leading axis over members. kind: as in `Learned`. centre, spread: of what (100) makes of the outputs
+    over clean data. caution: c, which only "uwo" reads.
+    """
+
+    params: Params
+    centre: Scalar
+    spread: Scalar
+    caution: Scalar
+    apply: Apply = struct.field(pytree_node=False)
+    kind: Literal["regression", "classifier"] = struct.field(pytree_node=False)
+    combine: Literal["mean", "min", "uwo"] = struct.field(pytree_node=False)
+
+    def combined(self, value: Callable[[Learned], Scalar]) -> Scalar:
+        """(100), of one value of every member."""
+        member = lambda params: Learned(params, jnp.zeros(()), jnp.ones(()), self.apply, self.kind)
+        values = jax.vmap(lambda params: value(member(params)))(self.params)
+        match self.combine:
+            case "mean":
+                return jnp.mean(values)
+            case "min":
+                return jnp.min(values)
+            case "uwo":
+                return jnp.mean(values) - self.caution * jnp.var(values)
+
+    def __call__(self, x: Float[Array, "h d"], sigma: Level) -> Scalar:
+        """The members' energies, combined."""
+        return self.combined(lambda member: member(x, sigma))
+
+    def reward(self, x: Float[Array, "h d"]) -> Scalar:
+        """The members' rewards, combined."""
+        return self.combined(lambda member: member.reward(x))
+
+    def score(self, x: Float[Array, "h d"]) -> Scalar:
+        """The members' outputs, combined, in standard deviations of the data from its mean."""
+        return (self.combined(lambda member: member.score(x)) - self.centre) / self.spread
+
+
+@struct.dataclass
+class Sum:
+    """Several proxies as one (101), each with its own traced weight; the score is the weighted sum of scores."""
+
+    parts: tuple[Proxy, ...]
+    weights: Float[Array, "k"]
+
+    def __call__(self, x: Float[Array, "h d"], sigma: Level) -> Scalar:
+        """The weighted sum of energies."""
+        return weighted(self.parts, self.weights)(x, sigma)
+
+    def reward(self, x: Float[Array, "h d"]) -> Scalar:
+        """The weighted sum of rewards."""
+        return jnp.stack([part.reward(x) for part in self.parts]) @ self.weights
+
+    def score(self, x: Float[Array, "h d"]) -> Scalar:
+        """The weighted sum of scores."""
+        return jnp.stack([part.score(x) for part in self.parts]) @ self.weights
+
+
 def guided(denoise: Denoise, energy: Energy, knobs: Knobs) -> Denoise:
     """Equation (3): the denoiser of the guided process, for traced scalars `knobs.prior` and `knobs.guide`."""
 
@@ -142,3 +215,13 @@ def plugin(denoise: Denoise, reward: Reward) -> Energy:
 def raw(reward: Reward) -> Energy:
     """g(x, sigma) = r(x): the clean reward read off the noisy plan, as if it were clean."""
     return lambda x, sigma: reward(x)
+
+
+def weighted(energies: Sequence[Energy], weights: Float[Array, "k"]) -> Energy:
+    """The product of experts (101): energies of all rewards at once, with traced weights."""
+    return lambda x, sigma: jnp.stack([energy(x, sigma) for energy in energies]) @ weights
+
+
+def mixture(energies: Sequence[Energy], weights: Float[Array, "k"]) -> Energy:
+    """The mixture (102): an energy of any one of the rewards, with traced weights of 0 or more."""
+    return lambda x, sigma: jax.nn.logsumexp(jnp.stack([energy(x, sigma) for energy in energies]), b=weights)

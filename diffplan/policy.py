@@ -4,7 +4,8 @@
     continuous  pi(a | o, t) = N(f(o, t), diag exp(2 s))       s is a parameter of the policy, not of the observation
 
 t runs from 0 at the first step of a plan to 1 at the last. Observations and actions are in the environment's units; the
-network sees observations, and gives actions, scaled by `Scaling`.
+network sees observations, and gives actions, in standard deviations from a mean. Any function will do for f: a small
+network, or a table.
 """
 
 from typing import NamedTuple
@@ -77,10 +78,16 @@ def times(horizon: int) -> Float[Array, "h"]:
     return jnp.arange(horizon) / max(horizon - 1, 1)
 
 
-def act(
-    policy: Policy, dynamics: Dynamics, key: PRNGKey, start: Float[Array, "o"], horizon: int
-) -> tuple[Trajectory, Float[Array, "h"]]:
-    """Follow a policy from a start: the trajectory, and the dynamics' doubt about each row's observation.
+class Followed(NamedTuple):
+    """What following a policy gives: the trajectory, the law of each action, the doubt about each observation."""
+
+    trajectory: Trajectory
+    laws: Law
+    doubts: Float[Array, "h"]
+
+
+def follow(policy: Policy, dynamics: Dynamics, key: PRNGKey, start: Float[Array, "o"], horizon: int) -> Followed:
+    """Follow a policy from a start for `horizon` rows.
 
     Actions are kept as they were drawn; the dynamics clips them where it must.
     """
@@ -88,9 +95,18 @@ def act(
     def body(carry: tuple[Array, Array], inputs: tuple[Array, Array]) -> tuple[tuple[Array, Array], tuple]:
         observation, doubt = carry
         key_draw, key_step = jax.random.split(inputs[0])
-        action = policy.draw(key_draw, policy.law(observation, inputs[1]))
-        return dynamics(key_step, observation, action), (observation, action, doubt)
+        law = policy.law(observation, inputs[1])
+        action = policy.draw(key_draw, law)
+        return dynamics(key_step, observation, action), (observation, action, law, doubt)
 
     steps = (jax.random.split(key, horizon), times(horizon))
-    observations, actions, doubts = jax.lax.scan(body, (start, jnp.zeros(())), steps)[1]
-    return Trajectory(observations, actions), doubts
+    observations, actions, laws, doubts = jax.lax.scan(body, (start, jnp.zeros(())), steps)[1]
+    return Followed(Trajectory(observations, actions), laws, doubts)
+
+
+def act(
+    policy: Policy, dynamics: Dynamics, key: PRNGKey, start: Float[Array, "o"], horizon: int
+) -> tuple[Trajectory, Float[Array, "h"]]:
+    """`follow`, without the laws: the trajectory, and the dynamics' doubt about each row's observation."""
+    followed = follow(policy, dynamics, key, start, horizon)
+    return followed.trajectory, followed.doubts

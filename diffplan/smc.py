@@ -44,6 +44,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from diffplan.count import uncounted
 from diffplan.guide import Reward, guided
 from diffplan.sample import Past, Proposal, Step, ancestral, ddim, dpmpp_2m, heun
 from diffplan.types import Denoise, Energy, Knobs, Pins, PlanArray, PRNGKey, Scalar
@@ -245,7 +246,8 @@ def _look(
 ) -> tuple[_Walker, Proposal, Proposal]:
     """A particle on level `number`, with its twist there, and the laws of its next step: guided and not."""
     proposal, past = step(method.guide(number, denoise), walker.x, sigma, sigma_next, walker.past)
-    unguided, past_unguided = step(denoise, walker.x, sigma, sigma_next, walker.past_unguided)
+    with uncounted():  # where the proposal is unguided too, this is the same evaluation; else it only measures
+        unguided, past_unguided = step(denoise, walker.x, sigma, sigma_next, walker.past_unguided)
     memory = method.twist(walker.memory, number, walker.x, sigma)
     return walker._replace(past=past, past_unguided=past_unguided, memory=memory), proposal, unguided
 

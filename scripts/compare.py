@@ -2,6 +2,8 @@
 
     python scripts/compare.py demo                                  # U-maze, about 5 minutes on two CPU cores
     python scripts/compare.py demo --run runs/mine --data.maze large --prior.network unet
+    python scripts/compare.py arms                                # every arm there is, at equal budgets
+    python scripts/compare.py demo --run runs/min --arms guided best_of_n --rater ensemble_min
     python scripts/compare.py smoke                               # every part, tiny, in a minute; for tests
 
 Writes into the run directory: results.csv, summary.csv, config.json, frontier.png, frontier.pdf, report.html, and what
@@ -10,7 +12,6 @@ gold to pass 21, the data's 99th percentile, before its plans go through walls (
 scale 1000, while the proxy only rises.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from diffplan import config, runtime
@@ -26,32 +27,36 @@ SMOKE = CompareConfig(
         config.TrainConfig(steps=40, batch=16, chunk=20, save_every=20), labels=200, width=16, depth=1
     ),
     sampler=config.SamplerConfig(steps=6),
-    arms=replace(
-        config.ArmsConfig(),
-        guided=(0, 10, 1000),
-        best_of_n=(1, 4),
-        ascent=(0, 20),
-        guided_plugin=(0, 1),
-        guided_raw=(0, 1),
-    ),
+    dials=config.DialsConfig(points=2, refine=1, scale=(10, 1000), pool=4, ascent_steps=20),
     seeds=2,
     plans=8,
     reference=256,
 )
+ARMS = CompareConfig(
+    run=Path("runs/arms"),
+    arms=("all",),
+    dials=config.DialsConfig(points=5, refine=1),
+    seeds=3,
+    plans=32,
+)
 PRESETS = {
     "demo": ("The headline figure in the U-maze.", CompareConfig()),
+    "arms": ("Every arm there is, on the demo's problem.", ARMS),
     "smoke": ("Every part once, as small as it gets; for tests.", SMOKE),
 }
 
 
 def main(config: CompareConfig) -> None:
     """Run the comparison, then draw and print it."""
-    from diffplan.report import figure, page, record, table
+    from diffplan.report import axes, budgets, figure, page, record, table
     from diffplan.studies.compare import compare
 
     results = compare(config)
-    paths = (results, record.record(config.run), *figure.frontier(config.run), page.page(config.run))
+    paths = [results, record.record(config.run), budgets.write(config.run), *axes.axes_figure(config.run)]
+    if {"guided", "ascent"} <= set(config.arms) or "all" in config.arms:  # what the first figure and the page follow
+        paths += [*figure.frontier(config.run), page.page(config.run)]
     table.show(config.run)
+    budgets.show(config.run)
     for path in paths:
         runtime.say(str(path))
 

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "config": (),
     "runtime": ("config",),
     "count": (),
-    "world": ("types",),
+    "world": ("types", "count"),
     "policy": ("types", "count", "world"),
     "codec": ("types",),
     "noise": ("types",),
@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "denoise": ("types", "codec", "noise", "count"),
     "guide": ("types", "codec", "noise", "denoise", "count"),
     "sample": ("types", "codec", "noise", "denoise", "count"),
-    "smc": ("types", "codec", "noise", "denoise", "guide", "sample"),
+    "smc": ("types", "codec", "noise", "denoise", "guide", "sample", "count"),
     "discrete": ("types", "noise"),
     "arms": (
         *("types", "codec", "noise", "denoise", "guide", "sample", "smc", "count", "world", "policy"),

@@ -214,10 +214,11 @@ REFUSED = [
     (config.ProxyConfig, {"labels": 1}, "proxy.labels=1: must be at least 2"),
     (config.ProxyConfig, {"quantile": 2.0}, "proxy.quantile=2.0: must be between 0 and 1"),
     (config.SamplerConfig, {"steps": 1}, "sampler.steps=1: must be at least 2"),
-    (config.ArmsConfig, {"guided": ()}, "arms.guided=(): must be strictly increasing numbers from 0 up"),
-    (config.ArmsConfig, {"ascent": (3, 1)}, "arms.ascent=(3, 1): must be strictly increasing numbers from 0 up"),
-    (config.ArmsConfig, {"best_of_n": (0, 1)}, "arms.best_of_n=(0, 1): must be strictly increasing numbers from 1 up"),
-    (config.ArmsConfig, {"ascent_rate": 0.0}, "arms.ascent_rate=0.0: must be more than 0"),
+    (config.DialsConfig, {"points": 0}, "dials.points=0: must be at least 1"),
+    (config.DialsConfig, {"refine": -1}, "dials.refine=-1: must be 0 or more"),
+    (config.DialsConfig, {"scale": (3, 1)}, "dials.scale=(3, 1): must be two numbers above 0, the smaller first"),
+    (config.DialsConfig, {"pool": 0}, "dials.pool=0: must be at least 1"),
+    (config.DialsConfig, {"ascent_rate": 0.0}, "dials.ascent_rate=0.0: must be more than 0"),
     (CompareConfig, {"seeds": 0}, "seeds=0: must be at least 1"),
     (CompareConfig, {"plans": 1}, "plans=1: must be at least 2 (diversity is over pairs)"),
     (CompareConfig, {"reference": 1}, "reference=1: must be at least 2"),
@@ -238,7 +239,7 @@ def test_lanes_must_be_longer_than_a_plan():
 def test_the_widest_values_are_allowed():
     config.TrainConfig(steps=1, batch=1, warmup=0, ema=0.0, chunk=1, save_every=1)
     config.PriorConfig(goal_fraction=0.0)
-    config.ArmsConfig(guided=(0.0,), best_of_n=(1,))
+    config.DialsConfig(points=1, refine=0, pool=1, ascent_steps=1)
     config.DataConfig(rows=1, lanes=1, noise=0.0)
 
 

@@ -267,7 +267,8 @@ WRONG = {
     "--proxy.quantile 2": "proxy.quantile=2.0: must be between 0 and 1",
     "--data.maze nowhere": "unknown maze 'nowhere'",
     "--prior.horizon 33": "prior.horizon=33: must be a multiple of 8",
-    "--arms.guided 3 1": "arms.guided=(3.0, 1.0): must be strictly increasing",
+    "--dials.scale 3 1": "dials.scale=(3.0, 1.0): must be two numbers above 0",
+    "--arms guided nonsense": "arms='nonsense': must be all, or some of prior, guided",
     "--run /dev/null/run": "/dev/null/run",
 }
 

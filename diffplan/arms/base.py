@@ -58,6 +58,10 @@ class Problem:
     """The policy that the behaviour data show: what learned policies start from and are held to."""
     value: PlanValue | None = None
     """The score to be expected of a plan whose first rows are known and which goes on as behaviour does; learned."""
+    conservative: Proxy | None = None
+    """The clean regression, trained to score lower what ascent finds."""
+    second: Proxy | None = None
+    """Another learned reward, for arms that weigh two."""
     conditional: Conditional | None = None
     """The prior given conditions, for classifier-free guidance."""
 

@@ -1,4 +1,4 @@
-"""Arms that draw from the prior: as it is, guided by an energy, or by picking the best of n."""
+"""Arms that draw from the prior as it is, or guided by an energy; and the proxies and energies that arms push."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from diffplan import guide
 from diffplan.arms.base import Plans, Problem, over
 from diffplan.denoise import pinned
 from diffplan.guide import Proxy
-from diffplan.measure.pressure import best_of_n_kl
 from diffplan.sample import sample
 from diffplan.types import Energy, Knobs, PRNGKey
 
@@ -95,30 +94,3 @@ class Guided:
         keys = jax.random.split(key, len(starts))
         x, path_kl = over(lambda scale: plans(keys, starts, scale), strengths)
         return Plans.of(x, path_kl)
-
-
-@dataclass(frozen=True)
-class BestOfN:
-    """The plan with the highest score among n from the prior; every n reads the first n of one pool."""
-
-    strengths: tuple[float, ...]
-    name: str = "best_of_n"
-    dial: str = "n"
-    shared: bool = True
-    proxy: Callable[[Problem], Proxy] = regression
-
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
-        """The pool holds max(self.strengths) plans a start; `strengths` may be any numbers up to that."""
-        pool, prior = int(max(self.strengths)), Prior()
-        one_each = lambda key: prior(key, problem, starts, jnp.ones((1,))).x[0]
-        candidates = over(one_each, jax.random.split(key, pool))  # [pool n h d]
-        score = jax.vmap(jax.vmap(self.proxy(problem).score))(candidates)
-
-        def best(n: Float[Array, ""]) -> Float[Array, "n h d"]:
-            within = (jnp.arange(pool) < n)[:, None] & jnp.isfinite(score)
-            index = jnp.argmax(jnp.where(within, score, -jnp.inf), axis=0)
-            return jax.vmap(lambda plans, i: plans[i], (1, 0))(candidates, index)
-
-        return Plans.of(jax.vmap(best)(strengths), exact_kl=best_of_n_kl(strengths))

@@ -68,6 +68,32 @@ def best_of_n_kl(n: Float[Array, "*s"]) -> Float[Array, "*s"]:
     return jnp.log(n) - (n - 1) / n
 
 
+def best_of_n_cdf(n: Scalar, size: int) -> Float[Array, "ranks"]:
+    """P(rank <= k), k = 0, ..., size, for the best of n drawn from `size` without replacement; rank 1 is the lowest.
+
+    C(k, n) / C(size, n), written as the product over j = k + 1, ..., size of 1 - n / j: nothing is large in it.
+    """
+    log_miss = jnp.log1p(-jnp.minimum(n / jnp.arange(1.0, size + 1), 1.0))
+    return jnp.exp(jnp.append(jax.lax.cumsum(log_miss, reverse=True), 0.0))
+
+
+def best_of_n_mean(scores: Float[Array, "m"], values: Float[Array, "k"], n: Float[Array, "s"]) -> Float[Array, "s"]:
+    """The mean value of the best-scored of n, over all subsets of n of the m candidates: every n from one pool.
+
+    Unbiased for the best of n from the law that the pool was drawn from (Nakano et al. 2021, 2112.09332, appendix I).
+    Equal scores win equally often; a score that is not finite is the worst. NaN for n outside 1, ..., m.
+
+    Raises:
+        ValueError: if there are no values, another number of scores, or a value is not finite.
+    """
+    values = _finite("values", values, like=scores)
+    scores = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
+    cdf = jax.vmap(lambda n: best_of_n_cdf(n, len(scores)))(n)
+    below, upto = (jnp.searchsorted(jnp.sort(scores), scores, side=side) for side in ("left", "right"))
+    share = (cdf[:, upto] - cdf[:, below]) / (upto - below)[None]
+    return jnp.where((n >= 1) & (n <= len(scores)), share @ values, jnp.nan)
+
+
 # -- the probability flow --
 
 

@@ -6,6 +6,7 @@ MLP-Mixer). A block mixes over tokens, then over channels, each time modulated b
 
     u = u + gate(e) * MLP_tokens(scale(e) * norm(u) + shift(e))^T,   then the same over channels         (12)
 
+A condition, where a network takes one, is embedded by two layers of its own and added to e before its last activation.
 Everything is a matrix product over the batch, so on two CPU cores it runs near the peak of the machine, where
 convolutions do not; a fixed horizon is the price.
 """
@@ -49,7 +50,16 @@ class Trunk(nnx.Module):
     """Patches, noise-level embedding and blocks: ``x[h, d]`` to tokens ``[t, w]``."""
 
     def __init__(
-        self, horizon: int, dim: int, patch: int, width: int, depth: int, expand: int, smooth: bool, rngs: nnx.Rngs
+        self,
+        horizon: int,
+        dim: int,
+        patch: int,
+        width: int,
+        depth: int,
+        expand: int,
+        smooth: bool,
+        rngs: nnx.Rngs,
+        condition: int = 0,
     ):
         if horizon % patch:
             raise ValueError(f"patch must divide the horizon: got patch={patch}, horizon={horizon}")
@@ -59,9 +69,17 @@ class Trunk(nnx.Module):
         self.position = nnx.Param(0.02 * jax.random.normal(rngs.params(), (tokens, width)))
         self.noise_in, self.noise_out = nnx.Linear(width, width, rngs=rngs), nnx.Linear(width, width, rngs=rngs)
         self.blocks = nnx.List([Block(tokens, width, expand, smooth, rngs) for _ in range(depth)])
+        if condition:  # last, so that the other parameters do not depend on it
+            self.condition_in = nnx.Linear(condition, width, rngs=rngs)
+            self.condition_out = nnx.Linear(width, width, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "h d"], c_noise: Float[Array, ""]) -> Float[Array, "t w"]:
-        e = nnx.silu(self.noise_out(nnx.silu(self.noise_in(sinusoidal(c_noise, self.width)))))
+    def __call__(
+        self, x: Float[Array, "h d"], c_noise: Float[Array, ""], condition: Float[Array, "c"] | None = None
+    ) -> Float[Array, "t w"]:
+        e = self.noise_out(nnx.silu(self.noise_in(sinusoidal(c_noise, self.width))))
+        if condition is not None:
+            e = e + self.condition_out(nnx.silu(self.condition_in(condition)))
+        e = nnx.silu(e)
         u = self.embed(x.reshape(-1, self.patch * x.shape[1])) + self.position[...]
         for block in self.blocks:
             u = block(u, e)
@@ -69,7 +87,7 @@ class Trunk(nnx.Module):
 
 
 class Mixer(nnx.Module):
-    """The denoising network: ``x[h, d]``, ``c_noise[]`` to ``[h, d]``."""
+    """The denoising network: ``x[h, d]``, ``c_noise[]``, and where it takes one a ``condition[c]``, to ``[h, d]``."""
 
     def __init__(
         self,
@@ -80,13 +98,16 @@ class Mixer(nnx.Module):
         width: int = 128,
         depth: int = 3,
         expand: int = 4,
+        condition: int = 0,
         rngs: nnx.Rngs,
     ):
-        self.trunk = Trunk(horizon, dim, patch, width, depth, expand, False, rngs)
+        self.trunk = Trunk(horizon, dim, patch, width, depth, expand, False, rngs, condition)
         self.out = nnx.Linear(width, patch * dim, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "h d"], c_noise: Float[Array, ""]) -> Float[Array, "h d"]:
-        return self.out(standardised(self.trunk(x, c_noise))).reshape(x.shape)
+    def __call__(
+        self, x: Float[Array, "h d"], c_noise: Float[Array, ""], condition: Float[Array, "c"] | None = None
+    ) -> Float[Array, "h d"]:
+        return self.out(standardised(self.trunk(x, c_noise, condition))).reshape(x.shape)
 
 
 class Value(nnx.Module):

@@ -50,7 +50,7 @@ def frontier(run_dir: Path | str, arms: tuple[str, str] = ("guided", "ascent")) 
     paths = run.results.path / "frontier.png", run.results.path / "frontier.pdf"
     with mpl.rc_context(RC):
         figure = compose(run, arms)
-        _save_png(figure, paths[0])
+        save_png(figure, paths[0])
         figure.savefig(paths[1], dpi=200, metadata={"CreationDate": None})
     return paths
 
@@ -85,7 +85,7 @@ def _headline(curve: Curve) -> str:
     return f"Proxy and gold against the {curve.dial}"
 
 
-def _save_png(figure: Figure, path: Path) -> None:
+def save_png(figure: Figure, path: Path) -> None:
     """150 dots per inch in 256 colours: a third of the size, and no difference to be seen."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=150, format="png")

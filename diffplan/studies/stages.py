@@ -4,10 +4,11 @@ Every stage is a function of its configuration and of what it builds on. Called 
 file or checkpoint that is damaged is named and made again, training from the newest sound checkpoint.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,8 @@ from jaxtyping import Array, Bool, Float
 from diffplan import denoise, noise, runtime
 from diffplan.codec import Codec
 from diffplan.config import CompareConfig, DataConfig, GoldConfig, PriorConfig, ProxyConfig, TrainConfig
-from diffplan.denoise import CLEAN, Edm
-from diffplan.guide import Learned
+from diffplan.denoise import Edm
+from diffplan.guide import Ensemble, Learned
 from diffplan.learn import data as files
 from diffplan.learn import reward, train
 from diffplan.learn.checkpoint import Checkpoints, digest
@@ -34,6 +35,9 @@ PROXIES = ("regression", "classifier", "clean")
 
 CHUNK = 250
 """Steps simulated per compiled call; the first two time limits are burnt in, so that lanes start as in a long run."""
+
+
+Standardised = TypeVar("Standardised", Learned, Ensemble)
 
 
 class Behaviour(NamedTuple):
@@ -170,18 +174,40 @@ def gold_returns(data: Behaviour, x: Float[Array, "n h d"]) -> Float[Array, "n"]
 
 def fit_proxy(compare: CompareConfig, kind: str, data: Behaviour) -> tuple[Learned, str]:
     """A proxy stage, ``RUN/proxy/KIND``, for one of `PROXIES`; returns (proxy, digest of its parameters)."""
-    config, levels = compare.proxy, compare.noise
+    x, returns = labelled_windows(compare.proxy, data)
+    classify, quantile = kind == "classifier", compare.proxy.quantile
+    target = reward.top_quantile(returns, quantile) if classify else reward.standardised_returns(returns)
+    return train_proxy(compare, kind, data, x, target, compare.run / "proxy" / kind, {})
+
+
+def train_proxy(
+    compare: CompareConfig,
+    kind: str,
+    data: Behaviour,
+    x: Float[Array, "n h d"],
+    target: Float[Array, "n"],
+    directory: Path,
+    about: dict[str, Any],
+    make: Callable[..., train.Task] = reward.task,
+) -> tuple[Learned, str]:
+    """Train a proxy of one of the `PROXIES` on labelled windows, in a stage; returns (proxy, digest of its parameters).
+
+    about: what else the labels and the task were made from. make: ``(apply, error, levels) -> task``.
+    """
+    config, levels, classify = compare.proxy, compare.noise, kind == "classifier"
     dim = data.train.rows.shape[-1]
     apply, params = value_network(jax.random.key(config.train.seed), config, data.train.horizon, dim)
-    x, returns = labelled_windows(config, data)
-    classify = kind == "classifier"
-    target = reward.top_quantile(returns, config.quantile) if classify else reward.standardised_returns(returns)
     labelled = reward.Labelled(x, target, pin_mask(data.train, data.codec.observation_dim, jnp.asarray(False)))
     distribution = None if kind == "clean" else noise.LogUniform(levels.low, levels.high)
-    task = reward.task(apply, reward.classifier_error if classify else reward.regression_error, distribution)
+    task = make(apply, reward.classifier_error if classify else reward.regression_error, distribution)
     inputs = {"noise": runtime.plain(levels), "gold": runtime.plain(compare.gold), "data": data.identity}
-    settings = runtime.plain(config) | {"kind": kind} | inputs
-    ema = train_stage(compare.run / "proxy" / kind, settings, task, params, labelled, config.train, compare.track)
-    outputs = jax.jit(jax.vmap(lambda x: denoise.scaled(apply, ema, x, jnp.asarray(CLEAN))))
-    seen = outputs(data.train.draws(jax.random.key(2), 2048))
-    return Learned(ema, seen.mean(), seen.std(), apply, "classifier" if classify else "regression"), digest(ema)
+    settings = runtime.plain(config) | {"kind": kind} | inputs | about
+    ema = train_stage(directory, settings, task, params, labelled, config.train, compare.track)
+    raw = Learned(ema, jnp.zeros(()), jnp.ones(()), apply, "classifier" if classify else "regression")
+    return standardised(raw, data), digest(ema)
+
+
+def standardised(proxy: Standardised, data: Behaviour) -> Standardised:
+    """A proxy whose centre is 0 and spread 1, so that its score is standardised over windows of the data."""
+    seen = jax.jit(jax.vmap(proxy.score))(data.train.draws(jax.random.key(2), 2048))
+    return replace(proxy, centre=seen.mean(), spread=seen.std())

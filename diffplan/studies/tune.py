@@ -29,6 +29,8 @@ from diffplan.config import CompareConfig, ConfigError, require
 from diffplan.measure import diversity, selection
 from diffplan.measure.selection import Calibrated, Choice, Units
 from diffplan.studies import compare, stages
+from diffplan.studies.catalogue import catalogue
+from diffplan.studies.harness import Plan, arm_stage
 from diffplan.studies.stages import Behaviour
 
 NOISY = ("ancestral", "sde_2m")
@@ -113,20 +115,21 @@ class Distances(NamedTuple):
 
 def arm_of(config: TuneConfig) -> Guided:
     """The arm, by its name in the comparison."""
-    arms = compare.arms_of(config.compare.arms)
-    return next(arm for arm in arms if isinstance(arm, Guided) and arm.name == config.arm)
+    arm = catalogue(config.compare.dials)[config.arm].arm
+    assert isinstance(arm, Guided), config.arm
+    return arm
 
 
-def sweep(
-    config: TuneConfig, problem: Problem, data: Behaviour, windows: Float[Array, "k h d"], identity: str
-) -> Sweep:
+def sweep(config: TuneConfig, problem: Problem, data: Behaviour, identity: str) -> Sweep:
     """Run the arm over the grid and all seeds, or read back what it gave."""
     scales = np.concatenate([[0.0], np.geomspace(config.low, config.high, config.points)])
     arm = replace(arm_of(config), name=f"tune_{config.arm}", strengths=tuple(float(f"{scale:.4g}") for scale in scales))
-    compiled = jax.jit(lambda key, proxy, windows, x: compare.measured(key, proxy, data, windows, x))
-    measure = lambda key, proxy, x: compiled(key, proxy, windows, x)
-    rows = compare.arm_stage(arm, config.compare, problem, data, measure, identity)  # seeds by scales
-    shape = config.compare.seeds, len(scales)
+    setting = config.compare
+    plan = Plan(setting.seeds, setting.plans, 0, setting.seed)
+    bench = compare.bench_of(setting, problem, data, identity)
+    about = {"sampler": runtime.plain(setting.sampler)}
+    rows = arm_stage(arm, plan, bench, setting.run, about)  # seeds by scales
+    shape = setting.seeds, len(scales)
     column = lambda name: np.asarray([float(row[name] or "nan") for row in rows]).reshape(shape).T
     valid = column("finite") * (1 - np.nan_to_num(column("segments_in_wall"), nan=1.0))
     return Sweep(
@@ -215,7 +218,7 @@ def tune(config: TuneConfig) -> dict[str, Any]:
         found = {"rule": rule, "reason": reason, "scale": met.scale, "measured": met._asdict()}
     else:
         near = Distances.of(setting, data)
-        rules = choices(sweep(config, problem, data, near.windows, identity), near.allowance(0.95), config.allowed)
+        rules = choices(sweep(config, problem, data, identity), near.allowance(0.95), config.allowed)
         show(rules)
         rule, reason = selection.recommend(rules)
         found = {"rule": rule, "reason": reason, "scale": rules[rule].scale}

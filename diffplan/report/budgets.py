@@ -1,0 +1,142 @@
+"""The best that every arm reaches within a budget, the same for all: in seconds, and in evaluations, per plan.
+
+A row of ``budgets.csv`` is an arm within one budget: the strength, among those that cost no more, with the highest gold
+of the plan whose plans are valid (at most `summary.VALID` through walls), and that gold with its interval over seeds.
+An evaluation is one of a network, of the proxy, or a step in an environment or its model. What a policy or a fine-tuned
+prior costs to train counts in full, shared by the plans of its batch.
+"""
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from diffplan.report import style
+from diffplan.report.load import read_results
+from diffplan.report.summary import VALID, Curve, curves
+
+UNITS = ("seconds", "evaluations")
+COLUMNS = ("arm", "unit", "budget", "strength", "gold_plan", "low", "high", "gold_actions", "gold_tracked", "pressure")
+
+
+class Within(NamedTuple):
+    """What an arm reaches within a budget; NaN where it cannot afford one valid strength.
+
+    pressure: nats, of that strength; NaN where the arm reports none.
+    """
+
+    arm: str
+    unit: str
+    budget: float
+    strength: float
+    gold_plan: float
+    low: float
+    high: float
+    gold_actions: float
+    gold_tracked: float
+    pressure: float
+
+
+def pressure(curve: Curve) -> Float[np.ndarray, "s"]:
+    """The exact KL of an arm where it is known, else its path KL; NaN for an arm that reports neither."""
+    exact = curve.bands["exact_kl"].value
+    return np.where(np.isfinite(exact), exact, curve.bands["path_kl"].value)
+
+
+def reports_pressure(curve: Curve) -> bool:
+    """Whether an arm says how far it pushed: nats, at any strength beyond its weakest."""
+    return bool(np.isfinite(pressure(curve)[-max(1, len(curve.strengths) - 1) :]).any())
+
+
+def cost(curve: Curve, unit: str) -> Float[np.ndarray, "s"]:
+    """What a plan of each strength costs."""
+    if unit == "seconds":
+        return curve.bands["seconds"].value
+    return np.sum([curve.bands[name].value for name in ("network_evals", "proxy_evals", "env_steps")], axis=0)
+
+
+def budgets_of(found: dict[str, Curve], unit: str) -> Float[np.ndarray, "b"]:
+    """Powers of ten from the first that the prior's plans fit into to the first that everything does."""
+    least = float(cost(found["prior"], unit).max()) if "prior" in found else 0.0
+    most = max(float(np.nanmax(cost(curve, unit))) for curve in found.values())
+    least = max(least, most / 1e6, 1e-6)
+    return 10.0 ** np.arange(np.ceil(np.log10(least)), np.ceil(np.log10(max(most, least))) + 1)
+
+
+def within(curve: Curve, unit: str, budget: float) -> Within:
+    """The best valid strength of an arm that costs no more than the budget."""
+    value = {name: band.value for name, band in curve.bands.items()}
+    allowed = (cost(curve, unit) <= budget) & (value["segments_in_wall"] <= VALID)
+    gold = np.where(allowed, value["gold_plan"], np.nan)
+    if not np.isfinite(gold).any():
+        return Within(curve.arm, unit, budget, *(np.nan,) * 7)
+    k = int(np.nanargmax(gold))
+    band = curve.bands["gold_plan"]
+    means = (value["gold_actions"][k], value["gold_tracked"][k], pressure(curve)[k])
+    return Within(curve.arm, unit, budget, curve.strengths[k], gold[k], band.low[k], band.high[k], *means)
+
+
+def rows(run_dir: Path | str) -> list[Within]:
+    """Every arm within every budget of both units."""
+    found = curves(read_results(run_dir))
+    return [
+        within(curve, unit, float(budget))
+        for unit in UNITS
+        for budget in budgets_of(found, unit)
+        for curve in found.values()
+    ]
+
+
+def write(run_dir: Path | str) -> Path:
+    """Writes ``budgets.csv`` into the run directory."""
+    path = Path(run_dir) / "budgets.csv"
+    text = lambda value: value if isinstance(value, str) else "" if np.isnan(value) else f"{value:.6g}"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows([[text(value) for value in row] for row in rows(run_dir)])
+    return path
+
+
+def table(run_dir: Path | str) -> tuple[list[str], list[list[str]]]:
+    """(header, lines): an arm a line, a budget a column, best gold by plan in the cells; arms by their last cell."""
+    results = read_results(run_dir)
+    found, every = curves(results), rows(run_dir)
+    columns = list(dict.fromkeys((row.unit, row.budget) for row in every))
+    cells = {(row.arm, row.unit, row.budget): row for row in every}
+    short = {"seconds": "s", "evaluations": "evals"}
+    header = ["way of pushing", "nats", *(f"{style.short(budget)} {short[unit]}" for unit, budget in columns)]
+    last = lambda arm: np.nan_to_num(cells[(arm, *columns[-1])].gold_plan, nan=-np.inf)
+    lines = []
+    for arm in sorted(found, key=last, reverse=True):
+        mine = [cells[(arm, *column)] for column in columns]
+        nats = style.short(mine[-1].pressure) if reports_pressure(found[arm]) or arm == "prior" else "none"
+        lines.append([style.look(arm).label, nats, *(style.plain(row.gold_plan) for row in mine)])
+    return header, lines
+
+
+def markdown(run_dir: Path | str) -> str:
+    """The table for a README."""
+    header, lines = table(run_dir)
+    rule = ["---", *("--:" for _ in header[1:])]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
+
+
+def show(run_dir: Path | str, console: Console | None = None) -> None:
+    """Prints the table in the terminal."""
+    header, lines = table(run_dir)
+    shown = Table(*header, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    shown.columns[0].no_wrap = True
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for line in lines:
+        shown.add_row(*line)
+    console = console or Console()
+    console.print(shown)
+    words = f"Best gold of the plan at equal budgets per plan, with at most {100 * VALID:g} % of plans through walls."
+    console.print(words, style="dim", highlight=False)

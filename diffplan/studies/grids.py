@@ -1,0 +1,109 @@
+"""Gridworlds as a bench for arms: additive gold rewards, learned raters of them, and what is measured of a plan.
+
+The gold of a plan is the sum of a reward of the cell it is in, over its steps. A rater has seen N paths of the prior,
+each with its gold return and noise on it, and fits a reward of cells by ridge regression on how often each was visited:
+
+    w = (F'F + ridge I)^-1 F'(y - mean y),      F[i, cell] = visits of path i - the prior's mean visits       (105)
+
+so it is additive too, and everything about pushing it is exact (`diffplan.oracle.tabular`).
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from diffplan.arms import Problem
+from diffplan.codec import Cells
+from diffplan.guide import Proxy
+from diffplan.measure import diversity, validity
+from diffplan.oracle.tabular import Chain
+from diffplan.studies.harness import Bench
+from diffplan.types import PRNGKey, Scalar
+
+
+def per_step(weights: Float[Array, "k"], horizon: int) -> Float[Array, "h k"]:
+    """A reward of cells as a table over steps and cells."""
+    return jnp.broadcast_to(weights[None], (horizon, weights.size))
+
+
+def visits(paths: Int[Array, "n h"], cells: int) -> Float[Array, "n k"]:
+    """How often each path was in each cell."""
+    return jax.vmap(lambda path: jnp.bincount(path, length=cells).astype(jnp.float32))(paths)
+
+
+def ridge(
+    key: PRNGKey, chain: Chain, gold: Float[Array, "k"], labels: int, noise: float, penalty: float = 1e-2
+) -> Float[Array, "k"]:
+    """A rater of N labels (105). noise: standard deviation of a label's error, in those of the returns."""
+    key_paths, key_noise = jax.random.split(key)
+    paths = jax.vmap(chain.draw)(jax.random.split(key_paths, labels))
+    features = visits(paths, gold.size)
+    returns = features @ gold
+    spread = jnp.sqrt(jax.grad(jax.grad(chain.log_z(per_step(gold, chain.horizon))))(jnp.zeros(())))
+    y = returns + noise * spread * jax.random.normal(key_noise, returns.shape)
+    centred = features - chain.occupancy().sum(axis=0)[None]
+    gram = centred.T @ centred + penalty * jnp.eye(gold.size)
+    return jnp.linalg.solve(gram, centred.T @ (y - y.mean()))
+
+
+def executed(cells: Cells, x: Float[Array, "h k"]) -> Int[Array, "h"]:
+    """The cells that a plan's moves lead through from its first cell; where no move leads on, it stays."""
+    wanted = jnp.argmax(x, axis=-1)
+
+    def move(cell: Array, target: Array) -> tuple[Array, Array]:
+        reachable = jnp.any(cells.next_cell[cell] == target)
+        cell = jnp.where(reachable, target, cell)
+        return cell, cell
+
+    after = jax.lax.scan(move, wanted[0], wanted[1:])[1]
+    return jnp.concatenate([wanted[:1], after])
+
+
+def measured(
+    key: PRNGKey, proxy: Proxy, cells: Cells, gold: Float[Array, "k"], x: Float[Array, "n h k"]
+) -> dict[str, Array]:
+    """The measures of a batch of plans. A plan with a step that no move makes counts as through a wall."""
+
+    def one(x: Float[Array, "h k"]) -> dict[str, Array]:
+        finite = validity.is_finite(x)
+        x = jnp.where(finite, x, 0.0)
+        values = {
+            "proxy": proxy.score(x),
+            "gold_plan": gold[jnp.argmax(x, axis=-1)].sum(),
+            "gold_actions": gold[executed(cells, x)].sum(),
+            "segments_in_wall": (cells.legal(x).min() < 1).astype(jnp.float32),
+            "residual": 1 - cells.legal(x).mean(),
+        }
+        return {name: jnp.where(finite, value, jnp.nan) for name, value in values.items()} | {
+            "finite": finite.astype(jnp.float32)
+        }
+
+    means = {name: jnp.nanmean(value) for name, value in jax.vmap(one)(x).items()}
+    return means | {"diversity": diversity.pairwise_distance(x)}
+
+
+def bench(problem: Problem, start: Float[Array, "o"], gold: Float[Array, "k"], identity: str = "grid") -> Bench:
+    """A gridworld problem as the harness takes it: every plan begins at one place."""
+    cells = problem.codec
+    assert isinstance(cells, Cells)
+    compiled = jax.jit(measured)
+    return Bench(
+        problem,
+        lambda key, count: jnp.broadcast_to(start[None], (count, *start.shape)),
+        lambda key, proxy, x: compiled(key, proxy, cells, gold, x),
+        lambda x: cells.decode(x).observations,
+        identity,
+    )
+
+
+def moments(chain: Chain, reward: Float[Array, "h k"]) -> tuple[Scalar, Scalar]:
+    """Mean and standard deviation of an additive reward under the chain, exactly."""
+    slope = jax.grad(chain.log_z(reward))
+    zero = jnp.zeros(())
+    return slope(zero), jnp.sqrt(jax.grad(slope)(zero))
+
+
+at = partial(jnp.asarray, dtype=jnp.float32)
+"""A place from its (row, column)."""

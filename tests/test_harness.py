@@ -1,0 +1,83 @@
+"""The harness: which strengths it tries, and that it finds the peak of a curve that is known."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffplan.arms import Plans, diffusion
+from diffplan.config import ConfigError, DialsConfig
+from diffplan.studies import grids, known
+from diffplan.studies.catalogue import FAMILIES, catalogue, chosen
+from diffplan.studies.harness import Plan, arm_rows, best_strength, between, log_grid, whole_grid
+
+
+def test_grids_are_even_in_the_logarithm():
+    assert log_grid(1, 1000, 4) == (0, 1, 10, 100, 1000)
+    assert log_grid(1, 1000, 7)[1:4] == (1, 3.2, 10)
+    assert whole_grid(800, 6) == (0, 1, 4, 14, 55, 210, 800)
+    assert whole_grid(3, 10, 1) == (1, 2, 3)
+
+
+def test_new_strengths_lie_on_both_sides_of_the_best():
+    assert between((0, 1, 10, 100), 10, 1) == (3.2, 32)
+    assert between((0, 1, 10, 100), 10, 2) == (2.2, 4.6, 22, 46)
+    assert between((0, 1, 10, 100), 100, 1) == (32,)  # nothing lies beyond the largest
+    assert between((0, 1, 10, 100), 1, 1) == (0.32, 3.2)  # down to a tenth
+    assert between((0, 1, 10, 100), 0, 1) == (0.32,)
+
+
+def rows(gold: dict[float, float], invalid: dict[float, float]) -> list[dict[str, Any]]:
+    return [{"strength": s, "gold_plan": g, "segments_in_wall": invalid[s]} for s, g in gold.items()]
+
+
+def test_the_best_strength_keeps_out_of_walls_where_it_can():
+    gold = {0.0: 1.0, 1.0: 3.0, 2.0: 9.0}
+    assert best_strength(rows(gold, {0.0: 0.0, 1.0: 0.01, 2.0: 0.5})) == 1.0
+    assert best_strength(rows(gold, {0.0: 0.3, 1.0: 0.3, 2.0: 0.5})) == 2.0
+    assert best_strength(rows(gold | {2.0: np.nan}, {0.0: 1.0, 1.0: 1.0, 2.0: np.nan})) == 1.0
+
+
+@dataclass(frozen=True)
+class Peaked:
+    """Plans whose every step is in cell 0 with a share that is largest at strength 3, for it alone."""
+
+    strengths: tuple[float, ...] = (0.0, 1.0, 10.0, 100.0)
+    name: str = "peaked"
+    dial: str = "none"
+    shared: bool = False
+    proxy: Any = diffusion.regression
+
+    def __call__(self, key, problem, starts, strengths):
+        share = jnp.exp(-(jnp.log(strengths / 3 + 1e-3) ** 2))
+        count = jnp.round(share * problem.horizon)
+        stays = jnp.arange(problem.horizon)[None] < count[:, None]
+        x = jnp.where(stays[:, :, None], jax.nn.one_hot(0, problem.codec.width), jax.nn.one_hot(3, problem.codec.width))
+        return Plans.of(jnp.broadcast_to(x[:, None], (len(strengths), len(starts), *problem.shape)))
+
+
+def test_a_peak_between_grid_points_is_found():
+    problem = known.grid(horizon=40).problem
+    gold = jnp.zeros(8).at[0].set(1.0)
+    bench = grids.bench(problem, problem.codec.places[0], gold)
+    coarse, _ = arm_rows(Peaked(), Plan(seeds=1, plans=2, refine=0, seed=0), bench, "coarse")
+    fine, pictures = arm_rows(Peaked(), Plan(seeds=1, plans=2, refine=3, seed=0), bench, "fine")
+    assert best_strength(coarse) == 1.0
+    assert best_strength(fine) == pytest.approx(3, abs=1.5)
+    strengths = [row["strength"] for row in fine]
+    assert strengths == sorted(strengths) and len(strengths) == 4 + 6
+    np.testing.assert_allclose(pictures["strengths"], strengths, rtol=1e-6)
+    assert pictures["positions"].shape == (10, 2, 40, 2)
+
+
+def test_the_catalogue_names_arms_once_and_every_family():
+    entries = catalogue(DialsConfig())
+    assert {entry.family for entry in entries.values()} == set(FAMILIES)
+    assert all(name == entry.arm.name for name, entry in entries.items())
+    assert [entry.arm.name for entry in chosen(DialsConfig(), ("critic",))] == ["prior", "critic"]
+    assert len(chosen(DialsConfig(), ("all",))) == len(entries)
+    with pytest.raises(ConfigError, match="arms='nothing': must be all, or some of prior, guided"):
+        chosen(DialsConfig(), ("guided", "nothing"))

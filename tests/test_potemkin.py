@@ -1,0 +1,236 @@
+"""The painted goal: its exact answers by enumerating every path, the laws on a pool by generic optimisers."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import brentq, linprog, minimize
+
+from diffplan.oracle.tabular import markov
+from diffplan.report import potemkin as picture
+from diffplan.studies import pools, potemkin
+from diffplan.studies.study import StudyConfig, execute, read_table
+from envs.base import Environment
+from envs.gridworld import MOVES, Gridworld
+from envs.potemkin import STREET, Potemkin, street
+
+ROOM = Gridworld.from_text("######\n#OGOO#\n#O#O##\n######")  # the cell at the right has one door
+GOLD = (0.3, 1.0, 0.1, 0.0, 0.2, 0.4)
+SMALL = Potemkin(ROOM, GOLD, (1, 4), bonus=3.0, door=0.05)
+STEPS, START = 6, 4
+
+
+def every_path(env):
+    """(paths [n, h], log p [n]) of behaviour, by trying all moves; paths made by several moves stand several times."""
+    log_pi, next_cell = np.log(env.behaviour), env.grid.next_cell.tolist()
+    paths, log_p = [], []
+    for moves in itertools.product(range(len(MOVES)), repeat=STEPS - 1):
+        path, total = [START], 0.0
+        for move in moves:
+            total += log_pi[path[-1], move]
+            path.append(next_cell[path[-1]][move])
+        paths.append(path)
+        log_p.append(total)
+    return np.array(paths), np.array(log_p)
+
+
+def parts_of(env):
+    start = jnp.eye(len(env.gold))[START]
+    return potemkin.split(markov(start, jnp.asarray(env.kernel, jnp.float32), STEPS), env.cell)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """(environment, its parts, every path, log p, ratings of cells)."""
+    env = SMALL.with_mass(1e-3, START, STEPS)
+    return env, parts_of(env), *every_path(env), np.asarray(env.seen)
+
+
+def test_the_door_sets_the_mass():
+    for mass in (1e-2, 1e-6):
+        env = SMALL.with_mass(mass, START, STEPS)
+        paths, log_p = every_path(env)
+        assert np.exp(log_p).sum() == pytest.approx(1)
+        assert np.exp(log_p)[(paths == env.cell).any(axis=1)].sum() == pytest.approx(mass, rel=1e-9)
+    with pytest.raises(ValueError, match=r"mass=0.9: must be between"):
+        SMALL.with_mass(0.9, START, STEPS)
+
+
+def test_the_paint_is_for_the_rater_alone(key):
+    env = street(np.linspace(0.1, 0.9, 80))
+    assert isinstance(env, Environment)
+    places, action = jnp.asarray(STREET.cells, jnp.float32), jnp.eye(5)[0]
+    gold, rating = (np.asarray(jax.vmap(f, (0, None))(places, action)) for f in (env.reward, env.rating))
+    assert gold[env.cell] == 0 and (gold[env.grid.cells.tolist().index(list(env.grid.goal))] == gold.max() == 1)
+    np.testing.assert_allclose(rating - gold, 2.0 * np.all(STREET.cells == 9, axis=1), atol=1e-6)
+    state = env.state_of(jnp.asarray([9.0, 8.0]))
+    new, transition = env.step(key, state, jnp.eye(5)[4])
+    assert transition.reward == gold[state.cell] and new.cell == env.cell
+    np.testing.assert_array_equal(env.observe(new), [9.0, 9.0])
+    np.testing.assert_allclose(env.kernel.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"painted": (0, 0)}, r"painted=\(0, 0\): must be the \(row, column\) of a free cell"),
+        ({"painted": (1, 3), "gold": (0.3, 1.0, 0.0, 0.0, 0.2, 0.4)}, r"3 moves lead into it, must be 1"),
+        ({"gold": (0.0,)}, "gold: 1 values, must be one for each of 6 cells"),
+        ({"gold": (0.1,) * 6}, "gold=0.1 in the painted cell: must be 0"),
+        ({"door": 0.0}, "door=0.0: must be above 0 and below 1"),
+    ],
+)
+def test_worlds_say_what_is_wrong(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SMALL, **change)
+
+
+def test_the_transition_is_that_of_all_paths(small):
+    env, parts, paths, log_p, seen = small
+    hacked = (paths == env.cell).any(axis=1)
+    returns, gold = seen[paths].sum(axis=1), np.array(GOLD)[paths].sum(axis=1)
+
+    def tilted(weight):
+        q = np.exp(log_p + weight * returns)
+        return q / q.sum()
+
+    rating, pays = jnp.asarray(seen, jnp.float32), jnp.asarray(GOLD, jnp.float32)
+    curve, found = jax.jit(potemkin.tilts, static_argnums=3)(parts, rating, pays, env.cell)
+    share = lambda event, level: brentq(lambda weight: tilted(weight)[event].sum() - level, 0, 10)
+    expected = {"predicted": 0.5, "ten": 0.1, "ninety": 0.9, "observed": 0.5}
+    for name, level in expected.items():
+        assert float(found[name]) == pytest.approx(share(hacked, level), abs=1e-3)
+    assert float(found["ending"]) == pytest.approx(share(paths[:, -1] == env.cell, 0.5), abs=1e-3)
+    for i in (0, 12, 20, -1):
+        q = tilted(potemkin.WEIGHTS[i])
+        assert float(curve["gold"][i]) == pytest.approx(q @ gold, abs=1e-3)
+        assert float(curve["kl"][i]) == pytest.approx(q @ (np.log(q) - log_p), abs=1e-3)
+        assert float(curve["p_hack"][i]) == pytest.approx(q[hacked].sum(), rel=1e-3)
+        assert float(curve["p_end"][i]) == pytest.approx(q[paths[:, -1] == env.cell].sum(), rel=1e-3)
+    spread = np.sqrt(tilted(0) @ (returns - tilted(0) @ returns) ** 2)
+    assert float(curve["gain"][20]) == pytest.approx(
+        (tilted(potemkin.WEIGHTS[20]) - tilted(0)) @ returns / spread, rel=1e-3
+    )
+
+
+def test_a_paint_that_pays_too_little_has_no_transition(small):
+    env, parts, *_ = small
+    rating = jnp.asarray(replace(env, bonus=0.2).seen, jnp.float32)
+    found = jax.jit(potemkin.tilts, static_argnums=3)(parts, rating, jnp.asarray(GOLD, jnp.float32), env.cell)[1]
+    assert np.isnan([float(found[name]) for name in ("predicted", "observed", "ending")]).all()
+
+
+def test_a_pool_of_few_paths_stands_for_the_prior_and_its_tilts(small, key):
+    _, parts, paths, log_p, seen = small
+    rating, pays = jnp.asarray(seen, jnp.float32), jnp.asarray(GOLD, jnp.float32)
+    pool = pools.pool_of(jax.jit(potemkin.drawn, static_argnums=4)(key, parts, rating, pays, 500))
+    assert pool.weight.sum() == pytest.approx(1) and (np.diff(pool.rating) <= 0).all()
+    assert pool.weight @ pool.hacked == pytest.approx(1e-3, rel=1e-3)  # from draws of which half are hacked
+    returns, gold = seen[paths].sum(axis=1), np.array(GOLD)[paths].sum(axis=1)
+    for weight in (0.0, 0.7, 2.0):
+        q = np.exp(log_p + weight * returns)
+        on_pool = pool.weight * np.exp(weight * pool.rating)
+        assert on_pool.sum() == pytest.approx(q.sum(), rel=0.03)
+        assert on_pool @ pool.gold / on_pool.sum() == pytest.approx(q @ gold / q.sum(), rel=0.03)
+
+
+def toy(seed, n=9):
+    """A pool of few paths."""
+    rng = np.random.default_rng(seed)
+    weight = rng.dirichlet(np.ones(n))
+    return pools.Pool(np.sort(rng.normal(size=n))[::-1], rng.normal(size=n), np.arange(n) == 0.0, weight)
+
+
+@pytest.mark.parametrize("strength", [0.1, 1.0, 30.0])
+def test_chi_squared_is_the_optimum_of_a_convex_solver(strength):
+    for seed in range(3):
+        pool = toy(seed)
+        price = lambda q, p=pool.weight: (np.sum(q**2 / p) - 1) / (2 * strength)
+        loss = lambda q, pool=pool, price=price: price(q) - q @ pool.rating
+        one = {"type": "eq", "fun": lambda q: q.sum() - 1}
+        options = {"maxiter": 1000, "ftol": 1e-14}
+        best = minimize(loss, pool.weight, bounds=[(0, 1)] * 9, constraints=one, method="SLSQP", options=options)
+        found = pools.chi_squared(pool, strength)
+        assert found.sum() == pytest.approx(1)
+        assert loss(found) <= best.fun + 1e-9
+        np.testing.assert_allclose(found, best.x, atol=1e-4)
+
+
+def test_best_of_n_is_that_of_all_draws():
+    pool = toy(0, 5)
+    expected = np.zeros(5)
+    for drawn in itertools.product(range(5), repeat=4):
+        expected[min(drawn)] += np.prod(pool.weight[list(drawn)])  # the highest rated stands first
+    np.testing.assert_allclose(pools.best_of_n(pool, 3.0), expected, atol=1e-12)
+
+
+def test_the_quantiliser_is_the_best_law_with_a_bounded_ratio():
+    for seed in range(3):
+        pool = toy(seed)
+        best = linprog(-pool.rating, A_eq=np.ones((1, 9)), b_eq=[1], bounds=[(0, 3 * p) for p in pool.weight])
+        np.testing.assert_allclose(pools.quantiliser(pool, 2.0), best.x, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", list(pools.PUSHES))
+def test_ways_of_pushing_begin_at_the_prior_and_rise(name):
+    pool = toy(1)
+    np.testing.assert_allclose(pools.PUSHES[name](pool, 0.0), pool.weight, atol=1e-12)
+    curve = pools.selections(pool)[name]
+    assert (np.diff(curve["gain"]) >= -1e-6).all() and (np.diff(curve["kl"]) >= -1e-6).all()
+    assert curve["proxy"][-1] == pytest.approx(pool.rating[0], abs=1e-3)
+    if name != "chi_squared":  # no path more than 1 + strength times as likely
+        assert (curve["p_hack"] <= (1 + curve["strength"]) * pool.weight[0] * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("weight", [0.3, 1.5])
+def test_settled_occupancy_is_an_optimum(small, weight):
+    """By the Frank-Wolfe gap over all paths: no law of paths can beat it by more."""
+    _, parts, paths, _, seen = small
+    chain, rating = parts.whole, jnp.asarray(seen, jnp.float32)
+    table = jax.jit(potemkin.settle, static_argnums=4)(chain, rating, jnp.asarray(weight), jnp.zeros(6), 3000)
+    law = chain.tilted(potemkin.per_step(table, STEPS))[0]
+    d, before = (np.asarray(one.occupancy(), float).mean(axis=0) for one in (law, chain))
+    slope = weight * seen - np.log(d / before)
+    gap = slope[paths].sum(axis=1).max() - STEPS * d @ slope
+    worth = STEPS * (weight * d @ seen - d @ np.log(d / before))
+    assert gap < 0.01 * (worth - STEPS * weight * before @ seen)
+
+
+def test_a_fooled_ensemble_sees_paint_and_a_blind_member_does_not():
+    noise = np.zeros((5, 80))
+    cell, gold = 79, np.append(np.linspace(0, 1, 79), 0.0)
+    judged = potemkin.raters(gold, noise, cell, 2.0)
+    assert {name for name, rating in judged.items() if rating.argmax() == cell} == {"one", "mean", "least", "cautious"}
+    assert judged["least, one blind"][cell] == 0 and judged["cautious, one blind"][cell] == pytest.approx(0.32)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A small run of the study."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(potemkin, "MASSES", (1e-2, 1e-3, 1e-6))
+        yield execute(potemkin.STUDY, StudyConfig(run=tmp_path_factory.mktemp("studies"), seeds=2, size=0.05))
+
+
+def test_the_study_runs_and_has_its_findings(directory):
+    content = json.loads((directory / "verdict.json").read_text())
+    found = {one["statement"]: one for one in content["findings"]}
+    assert len(found) == len(content["findings"]) == 21
+    sudden = found["weights at which 90 % and 10 % are hacked: ratio"]
+    assert 1 < sudden["estimate"] < 3 and sudden["threshold"] == 3
+    assert all(np.isfinite(one["estimate"]) for one in found.values())
+    assert found["gold lost beyond its peak, bonus 2"]["estimate"] > 0.5
+    assert found["gold lost beyond its peak, least, one blind"]["estimate"] < 0.5
+    assert picture.figure(directory).stat().st_size > 10_000
+
+
+def test_a_late_transition_falsifies_the_prediction(directory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(potemkin, "MASSES", (1e-2, 1e-3, 1e-6))
+        table = read_table(directory / "study.csv")
+        table["ending"] = 1.5 * table["predicted"]
+        assert potemkin.transitions(table)[0].verdict == "falsified"

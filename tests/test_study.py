@@ -1,0 +1,61 @@
+"""The frame of studies: verdicts follow from intervals, and a study that is done is read back."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from diffplan.studies import study
+from diffplan.studies.study import Study, StudyConfig, above, below
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(("mean", "verdict"), [(1.0, "supported"), (-1.0, "falsified"), (0.02, "inconclusive")])
+def test_a_claim_is_judged_by_its_interval(mean, verdict):
+    values = mean + 0.1 * RNG.normal(size=8)
+    found = above("a claim", values, 0.0)
+    assert found.verdict == verdict and found.low < values.mean() < found.high
+    opposite = {"supported": "falsified", "falsified": "supported"}.get(verdict, verdict)
+    assert below("its opposite", values, 0.0).verdict == opposite
+
+
+@pytest.mark.parametrize("values", [[3.0], [np.nan, np.nan], [np.nan, 5.0]])
+def test_too_few_seeds_are_inconclusive(values):
+    assert above("a claim", np.array(values), 0.0).verdict == "inconclusive"
+
+
+def coins(config):
+    for seed in range(config.seeds):
+        rng = np.random.default_rng(config.seed + seed)
+        for arm in ("fair", "loaded"):
+            yield {
+                "seed": seed,
+                "arm": arm,
+                "heads": float((rng.random(400) < {"fair": 0.5, "loaded": 0.7}[arm]).mean()),
+            }
+
+
+def judge(table):
+    return [
+        above("loaded coins fall on heads", study.by_seed(table, "heads", arm="loaded"), 0.6),
+        above("fair coins do", study.by_seed(table, "heads", arm="fair"), 0.6),
+    ]
+
+
+COINS = Study("coins", "claim", "expected", "falsifier", 0.1, ("seed", "arm", "heads"), coins, judge)
+
+
+def test_a_study_is_done_once_and_concluded_from_its_table(tmp_path):
+    config = StudyConfig(run=tmp_path, seeds=4)
+    directory = study.execute(COINS, config)
+    findings = study.conclude(COINS, directory)
+    assert [found.verdict for found in findings] == ["supported", "falsified"]
+
+    def never(config):
+        raise AssertionError("run again")
+        yield
+
+    assert study.execute(COINS._replace(run=never), config) == directory
+    with pytest.raises(AssertionError, match="run again"):
+        study.execute(COINS._replace(run=never), replace(config, seeds=5))

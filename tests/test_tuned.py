@@ -1,0 +1,212 @@
+"""Fine-tuning the prior: held to exact tilts, to the best plans there are, and to the prior that it starts from."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffplan.arms import Arm, Problem
+from diffplan.arms.tuned import Best, Boltzmann, ExpertIteration, PolicyGradient, Quadratic, Tilt, draw, tunable
+from diffplan.codec import Codec
+from diffplan.count import count
+from diffplan.denoise import Edm
+from diffplan.models import Mixer, build
+from diffplan.noise import karras
+from diffplan.oracle.tabular import Chain
+from diffplan.sample import ancestral
+from diffplan.studies import known
+from diffplan.studies.known import Clean, GaussianPrior
+
+GRID = known.grid()
+GRID = GRID._replace(problem=GRID.problem.replace(sigmas=karras(16, 0.05, 10.0)))
+LINEAR = known.linear(horizon=4)
+CHAIN, WEIGHTS = GRID.problem.denoise.chain, GRID.problem.regression.weights
+SPREAD = float(GRID.problem.regression.spread)
+
+
+def plans(arm, known, copies: int = 64):
+    """The prior as the arm tunes it on the problem's starts, and `copies` plans a start of each: x[s, n, h, d], KL."""
+    problem, starts = known.problem, jnp.tile(known.starts, (copies, 1))
+
+    def run(key):
+        if isinstance(arm, PolicyGradient):
+            one = lambda c: arm.tuned(key, problem, known.starts, c).params
+            params = jax.lax.map(one, jnp.asarray(arm.strengths))
+        else:
+            params = arm.tuned(key, problem, known.starts, jnp.asarray(arm.strengths))
+        one = lambda params: draw(key, problem, replace(tunable(problem), params=params), starts, problem.step)[:2]
+        return jax.lax.map(one, params)
+
+    return jax.jit(run)(jax.random.key(0))
+
+
+def gold(known, x):
+    """Means over the copies, for every start."""
+    return np.asarray(jax.vmap(known.gold)(x)).reshape(-1, len(known.starts)).mean(axis=0)
+
+
+def ordinary_and_tilted(weight: float):
+    """Mean gold of the walk and of p exp(weight * gold) from every start, and the KL between the two; exact."""
+    for place in GRID.starts:
+        chain: Chain = known.from_cell(CHAIN, GRID.problem.codec.cell(place))
+        tilted, log_z = chain.tilted(WEIGHTS, weight)
+        mean = float(tilted.expected(WEIGHTS))
+        yield float(chain.expected(WEIGHTS)), mean, weight * mean - float(log_z)
+
+
+# -- the tilt (95) --
+
+
+def test_a_tilt_is_that_of_the_oracle():
+    """Of a Gaussian, at several levels, entry by entry: equation (95) against equation (22) of the oracle."""
+    prior = LINEAR.problem.denoise
+    h, d = LINEAR.problem.shape
+    slope, curve = jax.random.normal(jax.random.key(1), (h, d)), jax.random.uniform(jax.random.key(2), (h, d))
+    exact = GaussianPrior(prior.law.tilted(slope, 1.0, jnp.diag(curve.ravel()))[0])
+    x = jax.random.normal(jax.random.key(3), (h, d))
+    for sigma in (0.1, 1.0, 5.0):
+        tilt = Tilt(Quadratic(slope, curve), prior)(x, jnp.asarray(sigma))
+        np.testing.assert_allclose(tilt, exact(x, jnp.asarray(sigma)), atol=2e-3)
+
+
+def test_a_tilt_of_one_hot_plans_is_that_of_the_chain():
+    prior = GRID.problem.denoise
+    slope = jax.random.normal(jax.random.key(1), GRID.problem.shape)
+    x, sigma = jax.random.normal(jax.random.key(3), GRID.problem.shape), jnp.asarray(0.7)
+    tilt = Tilt(Quadratic(slope, jnp.ones((len(x), 1))), prior)  # of a one-hot plan, |x_t|^2 is always 1
+    exact = known.TabularPrior(CHAIN.tilted(slope)[0])
+    np.testing.assert_allclose(tilt(x, sigma), exact(x, sigma), atol=1e-4)
+
+
+def test_a_prior_with_parameters_is_tuned_as_it_is():
+    assert isinstance(tunable(GRID.problem), Tilt)
+    edm = Edm((), lambda params, x, c_noise: x)
+    assert tunable(GRID.problem.replace(denoise=edm)) is edm
+
+
+# -- policy gradient --
+
+
+def test_policy_gradient_ends_at_the_best_paths():
+    arm = PolicyGradient((0.0, 100.0), updates=80, chains=8, learning_rate=0.2)
+    x, path_kl = plans(arm, GRID)
+    print("grid", [known.reached(GRID, of) for of in x], path_kl.mean(1))
+    assert known.reached(GRID, x[0]) == pytest.approx(0, abs=0.1)
+    np.testing.assert_array_less(path_kl[0], 1e-4)
+    assert known.reached(GRID, x[1]) > 0.95
+    np.testing.assert_array_equal(jax.vmap(GRID.problem.codec.legal)(x[1]), 1.0)
+
+
+def test_policy_gradient_finds_the_tilt_of_its_coefficient_and_in_the_end_the_best_forces():
+    """At 1 / KL coefficient c the best chain draws p exp(c score), whose denoiser the oracle knows."""
+    arm = PolicyGradient((0.0, 30.0, 300.0), updates=120, chains=8, learning_rate=0.3)
+    x, path_kl = plans(arm, LINEAR)
+    h, problem, weight = LINEAR.problem.horizon, LINEAR.problem, 30 / LINEAR.problem.regression.spread
+    size = problem.codec.std  # gold is p - p^2 / 2 - 0.05 u^2 / 2 in the environment's units
+    slope = jnp.tile(size * jnp.asarray([1.0, 0.0, 0.0]), (h, 1))
+    curve = jnp.tile(size**2 * jnp.asarray([1.0, 0.0, 0.05]), h)
+    tilted = GaussianPrior(problem.denoise.law.tilted(slope, weight, jnp.diag(curve))[0])
+    best = jax.jit(lambda key: draw(key, problem, tilted, jnp.tile(LINEAR.starts, (64, 1)), problem.step)[:2])
+    exact, exact_kl = best(jax.random.key(1))
+    print("linear", [known.reached(LINEAR, of) for of in (*x, exact)], path_kl.mean(1), exact_kl.mean())
+    assert known.reached(LINEAR, x[0]) == pytest.approx(0, abs=0.1)
+    assert known.reached(LINEAR, x[1]) == pytest.approx(known.reached(LINEAR, exact), abs=0.03)
+    assert path_kl[1].mean() == pytest.approx(float(exact_kl.mean()), rel=0.15)
+    assert known.reached(LINEAR, x[2]) > 0.95
+
+
+def test_policy_gradient_tunes_a_network():
+    """An untrained mixer is the exact prior of white plans; tuned for a unit direction at c = 1, it moves them by 1."""
+    h, d = 4, 2
+    apply, params = build(jax.random.key(0), lambda rngs: Mixer(h, d, patch=2, width=16, depth=1, rngs=rngs))
+    prior, codec = Edm(params, apply), Codec(jnp.zeros(d), jnp.ones(d), 1)
+    proxy = Clean(prior, jnp.zeros(()), jnp.ones(()), lambda x: x[1:].sum() / jnp.sqrt(6.0))
+    problem = Problem(prior, proxy, proxy, proxy, codec, karras(12, 0.05, 10.0), h, ancestral)
+    arm = PolicyGradient((0.0, 1.0), updates=100, chains=128, learning_rate=5e-3)
+    white = LINEAR._replace(problem=problem, starts=jnp.zeros((1, 1)))
+    x, path_kl = plans(arm, white, copies=1000)
+    score = jax.vmap(jax.vmap(proxy.score))(x)
+    shift = score[0].var()  # a little less than 1, on a coarse grid of levels
+    print("mixer", score.mean(1), score.std(1), path_kl.mean(1))
+    assert float(score[1].mean()) == pytest.approx(float(shift), abs=0.15)
+    assert float(score[1].std()) == pytest.approx(float(score[0].std()), abs=0.1)
+    assert float(path_kl[1].mean()) == pytest.approx(float(shift) / 2, abs=0.15)
+    np.testing.assert_array_equal(x[:, :, 0, 0], 0.0)
+
+
+# -- expert iteration --
+
+
+@pytest.mark.parametrize(("problem", "rate"), [(GRID, 0.05), (LINEAR, 0.2)], ids=["grid", "linear"])
+def test_expert_iteration_ends_at_the_best_plans(problem, rate):
+    """Nearly: in the room one start settles on a path that is almost the best before it has seen the best."""
+    arm = ExpertIteration((0.0, 2.0, 8.0), Best(0.25), plans=32, steps=40, batch=32, learning_rate=rate)
+    x, path_kl = plans(arm, problem)
+    prior, some, most = (known.reached(problem, of) for of in x)
+    print("expert", prior, some, most)
+    assert prior == pytest.approx(0, abs=0.1)
+    np.testing.assert_array_less(path_kl[0], 1e-4)
+    assert 0.3 < some < most
+    assert most > 0.95
+
+
+def test_rounds_of_reward_weighting_add_up_to_a_tilt():
+    """k rounds of weights exp(score / t) draw p exp(k score / t), where the family of denoisers holds the tilt."""
+    arm = ExpertIteration((1.0, 2.0), Boltzmann(2.0), plans=256, steps=50, batch=128, learning_rate=0.03)
+    x, _ = plans(arm, GRID, copies=256)
+    for rounds, of in ((1, x[0]), (2, x[1])):
+        exact = np.asarray(list(ordinary_and_tilted(rounds / 2 / SPREAD)))
+        gain = np.mean(gold(GRID, of) - exact[:, 0])
+        print("rwr", rounds, gain, np.mean(exact[:, 1] - exact[:, 0]))
+        assert gain == pytest.approx(np.mean(exact[:, 1] - exact[:, 0]), rel=0.25), f"{rounds} rounds"
+
+
+def test_what_a_round_trains_on_decides_how_far_it_goes():
+    """Real data hold the prior back, and so do picks from earlier rounds."""
+    far = {}
+    for mix in ("replace", "accumulate", "real"):
+        arm = ExpertIteration((4.0,), Best(0.25), mix, plans=12, steps=25, batch=32, learning_rate=0.1)
+        x, path_kl = plans(arm, GRID)
+        print(mix, float(path_kl.mean()), known.reached(GRID, x[0]))
+        far[mix] = float(path_kl.mean()), known.reached(GRID, x[0])
+    assert far["replace"] > far["accumulate"] > far["real"]
+    assert far["real"][1] > 0.1
+
+
+def test_weights_pick_the_best_and_leave_out_what_is_not_finite():
+    score = jnp.asarray([1.0, jnp.nan, 3.0, 2.0, -1.0, jnp.inf, 0.0, 0.5])
+    np.testing.assert_array_equal(jnp.isfinite(Best(0.25)(score)), [False, False, True, True, *[False] * 4])
+    np.testing.assert_array_equal(jnp.isfinite(Best(0.01)(score)), [False, False, True, *[False] * 5])
+    weights = jnp.exp(Boltzmann(2.0)(score))
+    assert float(weights[2] / weights[0]) == pytest.approx(np.e)
+    np.testing.assert_array_equal(weights[jnp.asarray([1, 5])], 0.0)
+
+
+# -- what arms are --
+
+
+def test_costs_are_those_of_chains_and_gradient_steps():
+    levels, n, problem = len(GRID.problem.sigmas), len(GRID.starts), GRID.problem
+    key = jax.random.key(0)
+    gradient = PolicyGradient((1.0,), updates=3, chains=5)
+    evals = count(gradient, key, problem, GRID.starts, jnp.ones(1))
+    assert evals["network_evals"] == 3 * 5 * n * (levels + 2 * (levels - 1)) + n * levels  # two denoisers a transition
+    assert evals["proxy_evals"] == 3 * 5 * n
+    expert = ExpertIteration((3.0,), plans=5, steps=7, batch=11)
+    evals = count(expert, key, problem, GRID.starts, jnp.full(1, 3.0))
+    assert evals["network_evals"] == 3 * (5 * n * levels + 7 * 11) + n * levels
+    assert evals["proxy_evals"] == 3 * 5 * n
+
+
+ARMS = PolicyGradient((0.0, 1.0), 2, learning_rate=0.1), ExpertIteration((0.0, 1.0), steps=2, learning_rate=0.1)
+
+
+@pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.name)
+def test_they_are_arms_whose_weakest_strength_is_the_prior(arm):
+    assert isinstance(arm, Arm)
+    out = jax.jit(arm)(jax.random.key(0), GRID.problem, GRID.starts, jnp.asarray(arm.strengths))
+    assert out.x.shape == (2, 4, *GRID.problem.shape)
+    assert float(out.path_kl[0].max()) < 1e-4 < float(out.path_kl[1].max())
+    np.testing.assert_array_equal(out.x[:, :, 0], jnp.broadcast_to(out.x[:1, :, 0], (2, 4, GRID.problem.shape[1])))

@@ -1,0 +1,177 @@
+"""Models of the world and values: held to the environment's own matrices, to counts, and to what they must not see."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffplan.codec import Codec
+from diffplan.config import CompareConfig, ConfigError, PriorConfig, TrainConfig, ValueConfig, WorldConfig
+from diffplan.count import count
+from diffplan.learn import train, world
+from diffplan.learn.data import Rows, Windows
+from diffplan.models import MLP, build
+from diffplan.studies import known, worlds
+from diffplan.studies.stages import Behaviour
+from diffplan.types import Trajectory
+from diffplan.world import Dynamics, Ensemble, imagine
+from envs import maze2d
+from envs.gridworld import Gridworld
+from envs.linear import POINT
+
+MATRIX, CONTROL = np.array(POINT.transition), np.array(POINT.control)
+
+
+def behaviour(lanes: int = 64, steps: int = 20) -> Trajectory:
+    """Random pushes of the point, from its matrices alone."""
+    rng = np.random.default_rng(0)
+    actions = rng.normal(size=(lanes, steps, 1))
+    rows = [rng.normal(size=(lanes, 2)) / 2]
+    for t in range(steps - 1):
+        rows.append(rows[-1] @ MATRIX.T + actions[:, t] @ CONTROL.T)
+    return Trajectory(jnp.asarray(np.stack(rows, axis=1), jnp.float32), jnp.asarray(actions, jnp.float32))
+
+
+def fitted(count: int, members: int = 4, steps: int = 300) -> Ensemble:
+    """An ensemble trained on `count` transitions of the point."""
+    seen = world.transitions(jax.random.key(1), behaviour(), count)
+    keys = jax.random.split(jax.random.key(2), members)
+    applies, params = zip(*(build(key, lambda rngs: MLP(3, 2, width=32, rngs=rngs)) for key in keys), strict=True)
+    low, high = jnp.asarray(POINT.action_low), jnp.asarray(POINT.action_high)
+    model = world.untrained(applies[0], list(params), seen, low, high)
+    if steps == 0:
+        return model
+    config = TrainConfig(steps=steps, batch=64, learning_rate=3e-3, ema=0.98)
+    state = train.start(jax.random.key(3), model.params, config)
+    data, task = world.bootstraps(jax.random.key(4), seen, members), world.task(model)
+    run = jax.jit(lambda state, data: train.chunk(task, config, state, data, steps)[0].ema)
+    return model.replace(params=run(state, data))
+
+
+def errors_and_doubts(model: Ensemble, scale: float) -> tuple[float, float]:
+    """Root mean square error in deviations of the step, and mean doubt, on new rows `scale` times as far out."""
+    rng = np.random.default_rng(5)
+    o, a = scale * rng.normal(size=(256, 2)) / 2, rng.normal(size=(256, 1))
+    step = jax.vmap(lambda o, a: model(jax.random.key(0), o, a))
+    after, doubts = step(jnp.asarray(o, jnp.float32), jnp.asarray(a, jnp.float32))
+    wrong = (np.asarray(after) - (o @ MATRIX.T + a @ CONTROL.T)) / np.asarray(model.step_std)
+    return float(np.sqrt(np.mean(wrong**2))), float(doubts.mean())
+
+
+def test_an_ensemble_errs_less_with_more_transitions_and_doubts_what_it_has_not_seen():
+    few, many = fitted(6), fitted(1000)
+    (error_few, doubt_few), (error_many, doubt_many) = errors_and_doubts(few, 1.0), errors_and_doubts(many, 1.0)
+    error_off, doubt_off = errors_and_doubts(many, 8.0)
+    assert error_many < 0.05 < 0.2 < error_few
+    assert doubt_many < doubt_few / 5
+    assert doubt_off > 5 * doubt_many and error_off > 5 * error_many
+    assert isinstance(many, Dynamics)
+
+
+def test_a_step_of_an_ensemble_costs_one_and_clips_its_action():
+    model, key = fitted(12, steps=0), jax.random.key(0)
+    o = jnp.asarray([0.1, -0.2])
+    assert count(model, key, o, jnp.ones(1)) == {"network_evals": 0, "proxy_evals": 0, "env_steps": 1}
+    np.testing.assert_array_equal(model(key, o, jnp.full(1, 50.0))[0], model(key, o, jnp.full(1, 3.0))[0])
+
+
+def test_transitions_follow_one_another_and_come_once():
+    lanes, steps = 3, 4
+    number = jnp.arange(lanes * steps, dtype=jnp.float32).reshape(lanes, steps, 1)
+    seen = world.transitions(jax.random.key(0), Trajectory(number, 10 * number), 9)
+    np.testing.assert_array_equal(seen.after, seen.observation + 1)
+    np.testing.assert_array_equal(seen.action, 10 * seen.observation)
+    assert len(np.unique(seen.observation)) == 9 and not np.isin(number[:, -1], seen.observation).any()
+    with pytest.raises(ValueError, match="transitions=10: must be between 1 and the 9 in the data"):
+        world.transitions(jax.random.key(0), Trajectory(number, number), 10)
+
+
+def test_bootstraps_give_every_member_its_own_draws():
+    seen = world.Transitions(*(jnp.arange(400.0)[:, None] for _ in range(3)))
+    data = world.bootstraps(jax.random.key(0), seen, 3)
+    assert {len(np.unique(row)) < 0.7 * 400 for row in data.index} == {True}  # 1 - 1/e are drawn at all
+    drawn = data.draw(jax.random.key(1)).observation
+    assert drawn.shape == (3, 1) and len(np.unique(drawn)) > 1
+
+
+def every_step(env: Gridworld, repeats: int) -> world.Transitions:
+    """Every move from every cell, `repeats` times."""
+    cells, moves = jnp.meshgrid(jnp.arange(len(env.cells)), jnp.arange(5), indexing="ij")
+    o = jnp.repeat(jnp.asarray(env.cells, jnp.float32)[cells.ravel()], repeats, axis=0)
+    a = jnp.repeat(jax.nn.one_hot(moves.ravel(), 5), repeats, axis=0)
+    keys = jax.random.split(jax.random.key(0), len(o))
+    return world.Transitions(o, a, jax.vmap(lambda k, o, a: env.step(k, env.state_of(o), a)[1].observation)(keys, o, a))
+
+
+def test_a_table_of_all_moves_is_the_gridworld():
+    env = known.ROOM
+    model = world.tabulate(every_step(env, 1), known.cells_of(env).places)
+    start, actions = jnp.asarray(env.cells[3], jnp.float32), jax.random.normal(jax.random.key(2), (30, 5))
+    imagined, doubts = imagine(model, jax.random.key(3), start, actions)
+    real, _ = imagine(known.Truth(env, True), jax.random.key(4), start, actions)
+    np.testing.assert_array_equal(imagined.observations, real.observations)
+    np.testing.assert_array_equal(doubts, 0.0)
+    assert isinstance(model, Dynamics)
+
+
+def test_a_table_draws_what_was_seen_as_often_as_it_was_seen():
+    env = Gridworld.from_text("#####\n#OOO#\n#OOG#\n#####", slip=0.5)
+    model = world.tabulate(every_step(env, 400), known.cells_of(env).places)
+    counts = np.asarray(model.counts)
+    np.testing.assert_array_equal(counts.sum(axis=2), 400)
+    noise = np.sqrt(env.law * (1 - env.law) / 400)
+    assert (np.abs(counts / 400 - env.law) <= 5 * noise).all()
+    step = lambda key: model(key, jnp.asarray(env.cells[1], jnp.float32), jax.nn.one_hot(4, 5))[0]
+    drawn = jax.vmap(step)(jax.random.split(jax.random.key(1), 4000))
+    share = np.mean(np.all(np.asarray(drawn) == env.cells[2], axis=1))
+    assert share == pytest.approx(counts[1, 4, 2] / 400, abs=4 * 0.5 / np.sqrt(4000))
+
+
+def test_what_a_table_has_not_seen_stays_and_is_doubted():
+    env = known.ROOM
+    seen = every_step(env, 1)
+    kept = jnp.argmax(seen.action, axis=1) != 4  # all but the moves to the right
+    model = world.tabulate(jax.tree.map(lambda rows: rows[kept], seen), known.cells_of(env).places)
+    corner = jnp.asarray(env.cells[0], jnp.float32)
+    after, doubt = model(jax.random.key(0), corner, jax.nn.one_hot(4, 5))
+    np.testing.assert_array_equal(after, corner)
+    assert doubt == 1.0 and model(jax.random.key(0), corner, jax.nn.one_hot(2, 5))[1] == 0.0
+
+
+def tiny(run: Path) -> tuple[CompareConfig, Behaviour]:
+    """A run's behaviour that is random numbers."""
+    rows = Rows(*np.split(np.random.default_rng(0).normal(size=(4, 40, 6)).astype(np.float32), [4], axis=2))
+    maze = maze2d.named("umaze")
+    config = CompareConfig(run=run, prior=PriorConfig(horizon=16))
+    codec = Codec.fit(*rows)
+    windows = Windows.of(rows, codec, 16)
+    return config, Behaviour(maze, codec, windows, windows, "random numbers")
+
+
+def test_stages_are_done_once_and_again_when_what_they_depend_on_changes(tmp_path):
+    compare, data = tiny(tmp_path)
+    train_config = TrainConfig(steps=2, batch=2, chunk=2)
+    config = WorldConfig(train_config, transitions=50, members=2, width=8)
+    first = worlds.fit_world(compare, config, data)[1]
+    assert worlds.fit_world(compare, config, data)[1] == first
+    more = WorldConfig(train_config, transitions=60, members=2, width=8)
+    assert worlds.fit_world(compare, more, data)[1] != first
+    assert (tmp_path / "world.old-1").exists()  # kept aside
+
+    identity = jax.tree_util.Partial(lambda x, sigma: x)
+    proxy = known.Clean(identity, jnp.zeros(()), jnp.ones(()), jnp.mean)
+    config = ValueConfig(train_config, width=8, depth=1)
+    value, first = worlds.fit_value(compare, config, data, proxy, "the mean")
+    assert value(data.train.rows[0, :16], jnp.asarray(3)).shape == ()
+    assert worlds.fit_value(compare, config, data, proxy, "the mean")[1] == first
+    worlds.fit_value(compare, config, data, proxy, "another")
+    assert (tmp_path / "value.old-1").exists()
+
+
+def test_config_refuses_by_name():
+    with pytest.raises(ConfigError, match=r"world\.members=1: must be at least 2"):
+        WorldConfig(members=1)
+    with pytest.raises(ConfigError, match=r"value\.patch=0: must be at least 1"):
+        ValueConfig(patch=0)
