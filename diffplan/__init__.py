@@ -20,20 +20,21 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     codec      Codec, Cells
     noise      karras, log_linear, LogNormal, LogUniform
     denoise    Edm, Lattice, pinned, noised, loss
-    guide      guided, budget, plugin, raw, damped, Proxy, Learned
+    guide      guided, budget, plugin, raw, damped, weighted, mixture, Proxy, Learned, Ensemble, Sum
     sample     sample, ancestral, sde_2m, ddim, heun, dpmpp_2m
     world      Dynamics, imagine
     policy     Policy, act
     count      count, counted
     smc        particles, twisted, annealed, steered, picked, interval
     discrete   Noise, reverse, exact_ratio, first_order
-    arms       Arm, Problem, Plans, Prior, Guided, BestOfN, Ascent
+    arms       Arm, Problem, Plans; families: diffusion, conditional, selection, particles, ascent,
+               shooting, tree, policy, tuned, pareto
     oracle     law, gaussian, mixture, tabular, control
-    measure    returns, validity, pressure, diversity, statistics, selection
-    learn      data, train, reward, contrastive, checkpoint
+    measure    returns, validity, pressure, diversity, statistics, selection, pareto
+    learn      data, train, reward, raters, contrastive, conditional, world, value, clone, checkpoint
     models     Mixer, Messages, Value, TemporalUNet, to_pure, count
-    studies    stages, harness, catalogue, compare, tune, known, exact
-    report     figure, page, table
+    studies    stages, harness, catalogue, compare, tune, known, exact; study, pressure, leftout, potemkin, pareto
+    report     figure, axes, page, table, budgets
 
 Importing this package imports none of them, and neither jax, flax nor matplotlib.
 """

@@ -17,6 +17,7 @@ from pathlib import Path
 from diffplan import config, runtime
 from diffplan.config import CompareConfig
 
+TINY = config.TrainConfig(steps=20, batch=16, chunk=20, save_every=20)
 SMOKE = CompareConfig(
     run=Path("runs/smoke"),
     data=config.DataConfig(rows=20_000, lanes=40),
@@ -27,7 +28,23 @@ SMOKE = CompareConfig(
         config.TrainConfig(steps=40, batch=16, chunk=20, save_every=20), labels=200, width=16, depth=1
     ),
     sampler=config.SamplerConfig(steps=6),
-    dials=config.DialsConfig(points=2, refine=1, scale=(10, 1000), pool=4, ascent_steps=20),
+    world=config.WorldConfig(TINY, transitions=500, members=2, width=8, depth=1),
+    clone=config.CloneConfig(TINY, width=8, depth=1),
+    conditional=config.ConditionalConfig(TINY, width=16, depth=1),
+    dials=config.DialsConfig(
+        points=2,
+        refine=1,
+        scale=(10, 1000),
+        pool=4,
+        ascent_steps=20,
+        particles=2,
+        iterations=2,
+        population=4,
+        updates=3,
+        rounds=1,
+        round_plans=2,
+        round_steps=2,
+    ),
     seeds=2,
     plans=8,
     reference=256,

@@ -21,7 +21,7 @@ from rich.box import SIMPLE_HEAD
 from diffplan import runtime
 from diffplan.studies.study import Finding, StudyConfig
 
-NAMES = ("pressure", "leftout", "potemkin")
+NAMES = ("pressure", "leftout", "potemkin", "pareto")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Command:
 
     do: tyro.conf.Positional[Literal["list", "run", "render"]]
     """list: every study and its claim; run: make table, verdict and figure; render: the last two, from the table."""
-    name: tyro.conf.Positional[Literal["pressure", "leftout", "potemkin", "all"]] = "all"
+    name: tyro.conf.Positional[Literal["pressure", "leftout", "potemkin", "pareto", "all"]] = "all"
     """Which study."""
     study: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
     """How large it is run."""

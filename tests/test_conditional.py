@@ -100,7 +100,6 @@ def test_weight_0_is_the_prior_and_weight_1_the_conditional_law():
 def test_weight_1_of_the_best_that_can_be_asked_gives_the_best_forces():
     plans = run(ClassifierFree((0.0, 1.0, 3.0), lambda problem, proxy: jnp.full(1, 30.0)), LINEAR, Optimal())
     reached = [known.reached(LINEAR, x) for x in plans.x]
-    print("linear", reached)
     assert reached[0] == pytest.approx(0, abs=0.15)
     assert min(reached[1:]) > 0.95
 
@@ -114,13 +113,11 @@ def test_a_return_asked_for_draws_its_tilt_and_a_high_one_the_best_paths():
     tilted = np.mean([float(chain.tilted(WEIGHTS, 0.5)[0].expected(WEIGHTS)) for chain in starts])
     gold = np.asarray(jax.vmap(jax.vmap(GRID.gold))(plans.x))
     error = gold[1].std() / np.sqrt(gold[1].size)
-    print("grid tilt", gold.mean(axis=1), tilted, error)
     assert gold[1].mean() == pytest.approx(tilted, abs=4 * error)
     reached = [known.reached(GRID, x) for x in plans.x]
     assert reached[0] == pytest.approx(0, abs=0.1)
     assert reached[0] < reached[1] < reached[2] < reached[3]
     high = run(ClassifierFree((1.0,), ask(15.0)), GRID, Walk()).x[0]
-    print("grid", reached, known.reached(GRID, high))
     assert known.reached(GRID, high) > 0.95
 
 

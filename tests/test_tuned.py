@@ -92,7 +92,6 @@ def test_a_prior_with_parameters_is_tuned_as_it_is():
 def test_policy_gradient_ends_at_the_best_paths():
     arm = PolicyGradient((0.0, 100.0), updates=80, chains=8, learning_rate=0.2)
     x, path_kl = plans(arm, GRID)
-    print("grid", [known.reached(GRID, of) for of in x], path_kl.mean(1))
     assert known.reached(GRID, x[0]) == pytest.approx(0, abs=0.1)
     np.testing.assert_array_less(path_kl[0], 1e-4)
     assert known.reached(GRID, x[1]) > 0.95
@@ -110,7 +109,6 @@ def test_policy_gradient_finds_the_tilt_of_its_coefficient_and_in_the_end_the_be
     tilted = GaussianPrior(problem.denoise.law.tilted(slope, weight, jnp.diag(curve))[0])
     best = jax.jit(lambda key: draw(key, problem, tilted, jnp.tile(LINEAR.starts, (64, 1)), problem.step)[:2])
     exact, exact_kl = best(jax.random.key(1))
-    print("linear", [known.reached(LINEAR, of) for of in (*x, exact)], path_kl.mean(1), exact_kl.mean())
     assert known.reached(LINEAR, x[0]) == pytest.approx(0, abs=0.1)
     assert known.reached(LINEAR, x[1]) == pytest.approx(known.reached(LINEAR, exact), abs=0.03)
     assert path_kl[1].mean() == pytest.approx(float(exact_kl.mean()), rel=0.15)
@@ -129,7 +127,6 @@ def test_policy_gradient_tunes_a_network():
     x, path_kl = plans(arm, white, copies=1000)
     score = jax.vmap(jax.vmap(proxy.score))(x)
     shift = score[0].var()  # a little less than 1, on a coarse grid of levels
-    print("mixer", score.mean(1), score.std(1), path_kl.mean(1))
     assert float(score[1].mean()) == pytest.approx(float(shift), abs=0.15)
     assert float(score[1].std()) == pytest.approx(float(score[0].std()), abs=0.1)
     assert float(path_kl[1].mean()) == pytest.approx(float(shift) / 2, abs=0.15)
@@ -145,7 +142,6 @@ def test_expert_iteration_ends_at_the_best_plans(problem, rate):
     arm = ExpertIteration((0.0, 2.0, 8.0), Best(0.25), plans=32, steps=40, batch=32, learning_rate=rate)
     x, path_kl = plans(arm, problem)
     prior, some, most = (known.reached(problem, of) for of in x)
-    print("expert", prior, some, most)
     assert prior == pytest.approx(0, abs=0.1)
     np.testing.assert_array_less(path_kl[0], 1e-4)
     assert 0.3 < some < most
@@ -159,7 +155,6 @@ def test_rounds_of_reward_weighting_add_up_to_a_tilt():
     for rounds, of in ((1, x[0]), (2, x[1])):
         exact = np.asarray(list(ordinary_and_tilted(rounds / 2 / SPREAD)))
         gain = np.mean(gold(GRID, of) - exact[:, 0])
-        print("rwr", rounds, gain, np.mean(exact[:, 1] - exact[:, 0]))
         assert gain == pytest.approx(np.mean(exact[:, 1] - exact[:, 0]), rel=0.25), f"{rounds} rounds"
 
 
@@ -169,7 +164,6 @@ def test_what_a_round_trains_on_decides_how_far_it_goes():
     for mix in ("replace", "accumulate", "real"):
         arm = ExpertIteration((4.0,), Best(0.25), mix, plans=12, steps=25, batch=32, learning_rate=0.1)
         x, path_kl = plans(arm, GRID)
-        print(mix, float(path_kl.mean()), known.reached(GRID, x[0]))
         far[mix] = float(path_kl.mean()), known.reached(GRID, x[0])
     assert far["replace"] > far["accumulate"] > far["real"]
     assert far["real"][1] > 0.1

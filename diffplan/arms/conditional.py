@@ -1,7 +1,7 @@
 """Classifier-free guidance: ask the prior for a high score, or for where the best plan known ended.
 
 One network is the denoiser of behaviour and of behaviour given a condition, D(x, sigma, c), with nothing asked at c = 0
-(Ho and Salimans 2022, eq. 6). The arm extrapolates from the one to the other:
+(Ho and Salimans 2022, eq. 6, with w for their 1 + w). The arm extrapolates from the one to the other:
 
     D_w(x, sigma) = D(x, sigma, 0) + w (D(x, sigma, c) - D(x, sigma, 0))                 (89)
 

@@ -4,7 +4,7 @@ What is tuned is the denoiser's `params`; plans are then sampled from it as from
 
 **Policy gradient.** The chain x_1, ..., x_n of the ancestral sampler (5) is a trajectory of the Gaussian policy
 N(mean_k, std_k^2), with mean_k from the denoiser, and its end is scored (DDPO, Black et al. 2023, arXiv 2305.13301,
-section 4.3; with the divergence from the prior, DPOK, Fan et al. 2023, arXiv 2305.16381, eq. 5):
+section 4.3; with the divergence from the prior, DPOK, Fan et al. 2023, arXiv 2305.16381):
 
     J = E[score(x0)] - K / c,     K = E[sum_k nats_k],     nats_k = |mean_k - prior mean_k|^2 / (2 std_k^2)    (92)
     grad J = E[A sum_k grad log N(x_k+1; mean_k, std_k^2)  -  sum_k grad nats_k / c]                           (93)
@@ -134,6 +134,10 @@ class PolicyGradient:
     shared: bool = False
     proxy: Callable[[Problem], Proxy] = regression
 
+    def __post_init__(self) -> None:
+        if self.chains < 2:
+            raise ValueError(f"chains={self.chains}: must be at least 2")
+
     def __call__(
         self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
     ) -> Plans:
@@ -173,6 +177,7 @@ class PolicyGradient:
         def term(params: Params, x: Array, x_next: Array, advantage: Scalar, start: Array, level: tuple) -> Scalar:
             pins, past = problem.pins(start), Past.none(problem.shape)
             law = ancestral(pinned(replace(denoise, params=params), pins), x, level[0], level[1], past)[0]
+            # Evaluated along the chain once already, for its nats; uncounted there, it is paid for here.
             prior = ancestral(pinned(problem.denoise, pins), x, level[0], level[1], past)[0]
             square = lambda gap: jnp.sum(gap**2) / (2 * law.std**2)
             return -advantage * square(x_next - law.mean) - price * square(law.mean - prior.mean)

@@ -78,13 +78,17 @@ def whole_grid(high: int, points: int, first: int = 0) -> tuple[int, ...]:
 def costs(
     arm: Arm, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
 ) -> dict[str, Float[np.ndarray, "s"]]:
-    """Evaluations of each kind for one plan of each strength, had that strength been run alone."""
-    if arm.shared:
-        alone = [replace(arm, strengths=(strength,)) for strength in arm.strengths]  # pyright: ignore[reportArgumentType]
-        found = [count(one.__call__, key, problem, starts, strengths[:1]) for one in alone]
-    else:
-        whole = count(arm.__call__, key, problem, starts, strengths)
-        found = [{what: number / len(strengths) for what, number in whole.items()}] * len(strengths)
+    """Evaluations of each kind for one plan of each strength, had that strength been run alone.
+
+    If the weakest and the largest cost the same, so do those between: one program serves them all.
+    """
+
+    def alone(strength: float) -> dict[str, float]:
+        one = replace(arm, strengths=(strength,))  # pyright: ignore[reportArgumentType]
+        return count(one.__call__, key, problem, starts, strengths[:1])
+
+    ends = alone(arm.strengths[0]), alone(arm.strengths[-1])
+    found = [ends[0]] * len(strengths) if ends[0] == ends[1] else [alone(strength) for strength in arm.strengths]
     return {what: np.array([one[what] for one in found]) / len(starts) for what in WHATS}
 
 

@@ -133,13 +133,13 @@ def arms(walk: Chain, config: StudyConfig) -> tuple[tuple[Arm, str], ...]:
     )
 
 
-def weight_for(walk: Chain, given: Case, nats: Scalar) -> Scalar:
-    """The weight whose tilt has this KL, by bisection of its logarithm: KL rises with the weight."""
+def weight_for(walk: Chain, reward: Float[Array, "h k"], nats: Scalar) -> Scalar:
+    """The weight of a reward whose tilt has this KL, by bisection of its logarithm: KL rises with the weight."""
 
     def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = (low + high) / 2
-        under = walk.tilted(given.proxy, jnp.exp(middle))[0].kl(walk) < nats
+        under = walk.tilted(reward, jnp.exp(middle))[0].kl(walk) < nats
         return jnp.where(under, middle, low), jnp.where(under, high, middle)
 
     low, high = jax.lax.fori_loop(0, 24, halve, (jnp.log(jnp.asarray(1e-2)), jnp.log(jnp.asarray(1e3))))
@@ -150,7 +150,7 @@ def tilted(walk: Chain, given: Case, nats: Float[Array, "s"]) -> dict[str, Float
     """The exact tilt at every KL: everything by messages along the chain."""
 
     def one(target: Array) -> dict[str, Array]:
-        law, _ = walk.tilted(given.proxy, weight_for(walk, given, target))
+        law, _ = walk.tilted(given.proxy, weight_for(walk, given.proxy, target))
         gold = (law.expected(grids.per_step(given.gold, HORIZON)) - given.gold_mean) / given.gold_spread
         gain = law.expected(given.proxy) - given.proxy_mean
         return {"kl": law.kl(walk), "proxy_gain": gain, "gold_gain": gold, "gold_acted": gold}
