@@ -304,7 +304,7 @@ class ExpertIteration:
             keep = lambda old, new: jnp.where((strengths == number + 1).reshape(-1, *(1,) * new.ndim), new[None], old)
             return (params, pool, jax.tree.map(keep, kept, params)), None
 
-        slots = rounds if self.mix == "accumulate" else 1
+        slots = max(1, rounds) if self.mix == "accumulate" else 1
         size = (slots, self.plans, len(starts))
         pool = Pool(jnp.zeros((*size, *problem.shape)), jnp.zeros(size))
         kept = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (len(strengths), *leaf.shape)), prior.params)

@@ -19,12 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffplan import noise
 from diffplan.arms.base import need
 from diffplan.arms.pareto import Compromise
 from diffplan.measure.pareto import hypervolume
 from diffplan.oracle.tabular import Chain
 from diffplan.studies import grids, known
-from diffplan.studies.pressure import FIELD, HORIZON, NOISE, SIDE, chain, weight_for
+from diffplan.studies.pressure import FIELD, HORIZON, LEVELS, NOISE, SIDE, chain, weight_for
 from diffplan.studies.study import Finding, Study, StudyConfig, Table, above, below
 from diffplan.types import PRNGKey
 
@@ -94,7 +95,7 @@ def guided(walk: Chain, key: PRNGKey, given: Pair, plans: int) -> dict[str, Floa
         reward = (1 - share) * given.proxy[0] + share * given.proxy[1]
         weight = weight_for(walk, reward, jnp.asarray(NATS))
         first, other = (known.Additive(weight * table, prior, zero, one) for table in given.proxy)
-        problem = replace(known.grid_problem(FIELD, walk, first, steps=24), second=other)
+        problem = replace(known.grid_problem(FIELD, walk, first), second=other, sigmas=noise.log_linear(24, *LEVELS))
         found = Compromise(second, (0.0,), scale=1.0)(key, problem, starts, share[None])
         plan = jax.nn.one_hot(jnp.argmax(found.x[0], axis=-1), SIDE * SIDE).mean(axis=0)
         names = ("gold_1", "gold_2", "proxy_1", "proxy_2")

@@ -14,6 +14,7 @@ lambda^2 / 2 and E He_k(z) = lambda^k, so that R = c1 sqrt(2) d + c2 2 d^2 + ...
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffplan import sample
+from diffplan import noise, sample
 from diffplan.arms import Arm, Ascent, Guided, Plans, Prior, Problem
 from diffplan.arms.ascent import AscentRenoised
 from diffplan.arms.diffusion import regression
@@ -43,6 +44,9 @@ LABELS = (30, 100, 300, 1000, 3000, 30_000)
 NOISE = 1.0
 """Standard deviation of a label's error, in those of the returns."""
 HORIZON, SIDE = 20, 9
+LEVELS = 0.15, 3.0
+"""Where one-hot plans of this prior tell anything: the noisiest level leaves under two nats of a plan."""
+
 NEAR, FAR = 4.0, 10.0
 """Nats on which the forms are fitted, and up to which they are judged."""
 
@@ -84,7 +88,7 @@ def case(key: PRNGKey, walk: Chain, labels: int) -> Case:
 def problem_of(walk: Chain, given: Case, data: Float[Array, "m h k"], levels: int = 24) -> Problem:
     """The case as a problem: its proxy's unit is a standard deviation under the prior."""
     proxy = known.Additive(given.proxy, known.TabularPrior(walk), given.proxy_mean, jnp.ones(()))
-    return known.grid_problem(FIELD, walk, proxy, data, levels)
+    return replace(known.grid_problem(FIELD, walk, proxy, data), sigmas=noise.log_linear(levels, *LEVELS))
 
 
 class ExactlyGuided(NamedTuple):
