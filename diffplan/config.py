@@ -356,6 +356,7 @@ class CompareConfig:
     dials: DialsConfig = field(default_factory=DialsConfig)
     rater: RaterConfig = field(default_factory=RaterConfig)
     world: WorldConfig = field(default_factory=WorldConfig)
+    value: ValueConfig = field(default_factory=ValueConfig)
     clone: CloneConfig = field(default_factory=CloneConfig)
     conditional: ConditionalConfig = field(default_factory=ConditionalConfig)
     seeds: int = 4

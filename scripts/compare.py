@@ -29,6 +29,7 @@ SMOKE = CompareConfig(
     ),
     sampler=config.SamplerConfig(steps=6),
     world=config.WorldConfig(TINY, transitions=500, members=2, width=8, depth=1),
+    value=config.ValueConfig(TINY, width=8, depth=1),
     clone=config.CloneConfig(TINY, width=8, depth=1),
     conditional=config.ConditionalConfig(TINY, width=16, depth=1),
     dials=config.DialsConfig(
@@ -39,7 +40,7 @@ SMOKE = CompareConfig(
         ascent_steps=20,
         particles=2,
         iterations=2,
-        population=4,
+        population=8,
         updates=3,
         rounds=1,
         round_plans=2,

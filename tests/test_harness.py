@@ -23,11 +23,14 @@ def test_grids_are_even_in_the_logarithm():
 
 
 def test_new_strengths_lie_on_both_sides_of_the_best():
-    assert between((0, 1, 10, 100), 10, 1) == (3.2, 32)
-    assert between((0, 1, 10, 100), 10, 2) == (2.2, 4.6, 22, 46)
-    assert between((0, 1, 10, 100), 100, 1) == (32,)  # nothing lies beyond the largest
-    assert between((0, 1, 10, 100), 1, 1) == (0.32, 3.2)  # down to a tenth
-    assert between((0, 1, 10, 100), 0, 1) == (0.32,)
+    grid = (0.0, 1.0, 10.0, 100.0)
+    assert between(grid, 10, 1) == (3.2, 32)
+    assert between(grid, 10, 2) == (2.2, 4.6, 22, 46)
+    assert between(grid, 100, 1) == (32,)  # nothing lies beyond the largest
+    assert between(grid, 1, 1) == (0.32, 3.2)  # down to a tenth
+    assert between(grid, 0, 1) == (0.32,)
+    assert between((0, 1, 10, 100), 10, 1) == (3, 32)  # iterations are whole
+    assert between((0, 1, 2), 1, 3) == ()
 
 
 def rows(gold: dict[float, float], invalid: dict[float, float]) -> list[dict[str, Any]]:

@@ -34,9 +34,41 @@ LOOKS = {
 }
 
 
+LABELS = {
+    "free_return": "classifier-free, return",
+    "free_goal": "classifier-free, goal",
+    "critic": "best of n, clean critic",
+    "soft_best_of_n": "soft best of n",
+    "regularised_best_of_n": "regularised best of n",
+    "twisted": "twisted particles",
+    "annealed": "annealed particles",
+    "steered": "steered particles",
+    "picked": "picked steps (SVDD)",
+    "ascent_data": "ascent from data",
+    "ascent_early": "ascent, stopped early",
+    "ascent_renoised": "ascent, renoised",
+    "ascent_conservative": "ascent, conservative proxy",
+    "cem": "CEM, true dynamics",
+    "mppi": "MPPI, true dynamics",
+    "cem_model": "CEM, learned model",
+    "mppi_model": "MPPI, learned model",
+    "cem_doubt": "CEM, model less doubt",
+    "receding_model": "receding horizon, model and value",
+    "reinforce": "REINFORCE, KL",
+    "ppo": "PPO, KL",
+    "ppo_occupancy": "PPO, occupancy",
+    "tuned_gradient": "tuned by policy gradient",
+    "reward_weighted": "reward-weighted regression",
+    "expert_replace": "expert iteration, replace",
+    "expert_accumulate": "expert iteration, accumulate",
+    "expert_real": "expert iteration, real data mixed in",
+}
+"""Of arms that have no look of their own."""
+
+
 def look(arm: str) -> Look:
-    """The look of an arm; one that is not in the list gets a plain one, and its own name."""
-    return LOOKS.get(arm, Look(arm.replace("_", " "), "#7a828c", "h", (0, (2, 1)), False))
+    """The look of an arm; one that is not in the lists gets a plain one, and its own name."""
+    return LOOKS.get(arm, Look(LABELS.get(arm, arm.replace("_", " ")), "#7a828c", "h", (0, (2, 1)), False))
 
 
 def plain(value: float) -> str:

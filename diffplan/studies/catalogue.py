@@ -9,6 +9,7 @@ from diffplan.arms.base import need
 from diffplan.arms.conditional import ClassifierFree, best_goal
 from diffplan.arms.diffusion import classifier, clean, plugin, raw
 from diffplan.arms.particles import Particles, annealed, picked, steered
+from diffplan.arms.receding import Receding
 from diffplan.arms.selection import Quantiliser, RegularisedBestOfN, SoftBestOfN
 from diffplan.arms.shooting import Shooting, Softmax, learned
 from diffplan.arms.tuned import Boltzmann, ExpertIteration
@@ -78,6 +79,9 @@ def ascent(dials: DialsConfig) -> tuple[Entry, ...]:
 def planning(dials: DialsConfig) -> tuple[Entry, ...]:
     """Searching sequences of actions, in the true dynamics and in a learned model."""
     search = partial(Shooting, strengths=whole_grid(dials.iterations, dials.points), population=dials.population)
+    ahead = Receding(
+        "receding_model", whole_grid(dials.iterations // 4, dials.points), population=dials.population // 2
+    )
     truth, model = ("dynamics", "behaviour"), ("dynamics", "behaviour", "model")
     return (
         Entry("planning", search("cem"), truth),
@@ -85,6 +89,7 @@ def planning(dials: DialsConfig) -> tuple[Entry, ...]:
         Entry("planning", search("cem_model", dynamics=learned), model),
         Entry("planning", search("mppi_model", weigh=Softmax(), dynamics=learned), model),
         Entry("planning", search("cem_doubt", dynamics=learned, doubt_penalty=1.0), model),
+        Entry("planning", Receding("receding_model", few, population=half), (*model, "value")),
     )
 
 

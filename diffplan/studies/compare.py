@@ -25,7 +25,7 @@ from diffplan.studies.known import Truth
 from diffplan.studies.policies import fit_behaviour
 from diffplan.studies.raters import fit_rater
 from diffplan.studies.stages import Behaviour
-from diffplan.studies.worlds import fit_world
+from diffplan.studies.worlds import fit_value, fit_world
 from diffplan.types import PRNGKey
 from envs import experts
 from envs.base import follow, rollout
@@ -132,6 +132,8 @@ def equip(
                 parts[name], digests[name] = Truth(data.maze), ""
             case "model":
                 parts[name], digests[name] = fit_world(config, config.world, data)
+            case "value":
+                parts[name], digests[name] = fit_value(config, config.value, data, problem.regression, identity)
             case "behaviour":
                 parts[name], digests[name] = fit_behaviour(config, config.clone, data)
             case "conditional":

@@ -140,7 +140,8 @@ def best_strength(rows: Rows) -> float:
 def between(strengths: tuple[float, ...], best: float, count: int) -> tuple[float, ...]:
     """`count` new strengths on each side of the best, evenly spaced in the logarithm up to its neighbours.
 
-    Below the smallest strength above 0 the neighbour is a tenth of it; beyond the largest there is nothing.
+    Below the smallest strength above 0 the neighbour is a tenth of it; beyond the largest there is nothing. Between
+    whole numbers, as of iterations, there are only whole ones.
     """
     grid = np.array(sorted(strengths))
     at = int(np.abs(grid - best).argmin())
@@ -149,7 +150,9 @@ def between(strengths: tuple[float, ...], best: float, count: int) -> tuple[floa
     sides = [(below, middle)] if grid[at] > 0 else []
     sides += [(middle, grid[at + 1])] if at + 1 < len(grid) else []
     inside = lambda low, high: np.geomspace(low, high, count + 2)[1:-1]
-    new = {float(f"{value:.2g}") for low, high in sides for value in inside(low, high)}
+    whole = all(isinstance(strength, int) for strength in strengths)
+    shown = (lambda value: max(1, round(value))) if whole else (lambda value: float(f"{value:.2g}"))
+    new = {shown(value) for low, high in sides for value in inside(low, high)}
     return tuple(sorted(new - set(grid.tolist())))
 
 

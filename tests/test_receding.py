@@ -1,0 +1,99 @@
+"""Control with a receding horizon: near the best that is known, made of steps that can be made, and behaviour at 0."""
+
+from dataclasses import replace
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffplan.arms import Arm
+from diffplan.arms.receding import Receding
+from diffplan.arms.shooting import Elite, Softmax, true
+from diffplan.studies import known
+from diffplan.studies.harness import costs
+
+HORIZON, COPIES = 6, 48
+MAKE = {"grid": known.grid, "linear": known.linear}
+
+
+@cache
+def problem_of(name: str) -> known.Known:
+    """With the exact value of behaviour: the mean score of the prior given the first rows."""
+    one = MAKE[name](horizon=HORIZON)
+    prior, score = one.problem.denoise, one.problem.regression.score
+
+    def value(x, rows):
+        seen = (jnp.arange(HORIZON) < rows)[:, None]
+        level = jnp.where(seen, 0.0, 30.0) * jnp.ones_like(x)
+        return score(jnp.where(seen, x, prior(jnp.where(seen, x, 0.0), level)))
+
+    return one._replace(problem=replace(one.problem, value=jax.tree_util.Partial(value)))
+
+
+KINDS = [("grid", 3, Elite()), ("linear", 6, Elite()), ("linear", 6, Softmax())]
+
+
+def plans(name: str, arm: Receding, copies: int = COPIES) -> tuple[known.Known, np.ndarray]:
+    one = problem_of(name)
+    many = lambda value: jnp.repeat(value, copies, axis=0)
+    call = jax.jit(lambda key, starts: arm(key, one.problem, starts, jnp.asarray(arm.strengths, jnp.float32)).x)
+    many_of = one._replace(starts=many(one.starts), ordinary=many(one.ordinary), best=many(one.best))
+    return many_of, call(jax.random.key(0), many_of.starts)
+
+
+@pytest.mark.parametrize(("name", "lookahead", "weigh"), KINDS)
+def test_it_comes_near_the_best_from_behaviour(name, lookahead, weigh):
+    arm = Receding("control", (0, 10), weigh, true, lookahead=lookahead, every=3, population=48)
+    assert isinstance(arm, Arm)
+    one, x = plans(name, arm)
+    spread = float(jnp.std(jax.vmap(one.gold)(x[0]))) / np.sqrt(len(x[0])) / float((one.best - one.ordinary).mean())
+    assert abs(known.reached(one, x[0])) < 4 * spread
+    assert known.reached(one, x[1]) >= 0.95
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_what_comes_back_can_be_carried_out(name):
+    one, x = plans(name, Receding("control", (3,), dynamics=true, lookahead=4, every=3, population=8), 2)
+    decoded = one.problem.codec.decode(x[0])
+    np.testing.assert_allclose(decoded.observations[:, 0], one.starts, atol=1e-5)
+    step = jax.vmap(jax.vmap(lambda o, a: one.problem.dynamics(jax.random.key(0), o, a)[0]))
+    after = step(decoded.observations[:, :-1], decoded.actions[:, :-1])
+    np.testing.assert_allclose(after, decoded.observations[:, 1:], atol=1e-4)
+
+
+def test_it_acts_in_the_truth_and_dreams_in_the_model():
+    """Planning in a world that stands still, all sequences look alike; what happens is still what really happens."""
+
+    class Still:
+        action_low, action_high, discrete = known.Truth(known.point()).action_low, jnp.ones(1), False
+
+        def __call__(self, key, observation, action):
+            return observation, jnp.zeros(())
+
+    one = problem_of("linear")
+    still = replace(one.problem, model=Still())
+    arm = Receding("control", (4,), lookahead=4, every=2, population=8)
+    x = jax.jit(lambda key: arm(key, still, one.starts, jnp.asarray([4.0])).x)(jax.random.key(0))[0]
+    decoded = one.problem.codec.decode(x)
+    assert float(jnp.abs(jnp.diff(decoded.observations, axis=1)).max()) > 0.05
+
+
+def test_costs_grow_with_iterations_and_are_those_of_the_search():
+    one = problem_of("linear")
+    arm = Receding("control", (0, 1, 3), dynamics=true, lookahead=4, every=2, population=8)
+    found = costs(arm, jax.random.key(0), one.problem, one.starts, jnp.asarray([0.0, 1.0, 3.0]))
+    blocks, candidates = HORIZON // 2, 8
+    acted = blocks * (2 + 1)  # every block's two steps, and the one that leads out of it
+    assert found["env_steps"].tolist() == [
+        acted + blocks * 4,
+        acted + blocks * candidates * (4 + 4),
+        acted + blocks * candidates * (4 + 3 * 4),
+    ]
+
+
+def test_a_horizon_that_is_not_a_multiple_is_refused():
+    one = problem_of("linear")
+    with pytest.raises(ValueError, match=r"every=4: must divide the horizon \(6\)"):
+        Receding("control", (1,), every=4)(jax.random.key(0), one.problem, one.starts, jnp.ones(1))
