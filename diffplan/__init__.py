@@ -27,13 +27,12 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     count      count, counted
     smc        particles, twisted, annealed, steered, picked, interval
     discrete   Noise, reverse, exact_ratio, first_order
-    arms       Arm, Problem, Plans; families: diffusion, conditional, selection, particles, ascent,
-               shooting, tree, policy, tuned, pareto
+    arms       Arm, Problem, Plans, Prior, Guided, BestOfN, Ascent, conditional, particles, shooting, tree, policy, tuned
     oracle     law, gaussian, mixture, tabular, control
     measure    returns, validity, pressure, diversity, statistics, selection, pareto
     learn      data, train, reward, raters, contrastive, conditional, world, value, clone, checkpoint
     models     Mixer, Messages, Value, TemporalUNet, to_pure, count
-    studies    stages, harness, catalogue, compare, tune, known, exact; study, pressure, leftout, potemkin, pareto
+    studies    stages, harness, catalogue, compare, tune, known, exact, study, pressure, leftout, potemkin, pareto
     report     figure, axes, page, table, budgets
 
 Importing this package imports none of them, and neither jax, flax nor matplotlib.

@@ -30,9 +30,9 @@ from diffplan.policy import Law
 from diffplan.studies import known
 
 REINFORCE = PolicyGradient("reinforce", (0.0, 1000.0), updates=200, rollouts=8, rate=0.2)
-PPO = PolicyGradient("ppo", (0.0, 1000.0), epochs=4, trace=0.95, updates=200, rollouts=4, rate=0.07)
+PPO = PolicyGradient("ppo", (0.0, 1000.0), epochs=4, trace=0.95, updates=200, rollouts=4, rate=0.28)
 OCCUPANCY = PolicyGradient(
-    "occupancy", (0.0, 10_000.0), regulariser="occupancy", updates=400, rollouts=8, rate=0.1, critic_steps=4
+    "occupancy", (0.0, 10_000.0), regulariser="occupancy", updates=250, rollouts=8, rate=0.1, critic_steps=4
 )
 
 
@@ -130,7 +130,7 @@ def test_held_to_occupancy_a_policy_imitates_the_data():
     answers = grid()
     chain, other = answers.problem.denoise.chain, known.walk(known.ROOM, 5, (0.1, 0.05, 0.4, 0.05, 0.4))
     data = jax.nn.one_hot(jax.vmap(other.draw)(jax.random.split(jax.random.key(5), 2000)), 8)
-    arm = replace(OCCUPANCY, strengths=(1e-3,), updates=250, rollouts=2, rate=0.05)
+    arm = replace(OCCUPANCY, strengths=(1e-3,), rollouts=2, rate=0.05)
     moved = answers._replace(problem=replace(answers.problem, data=data))
     x = planned(arm, moved, jnp.repeat(answers.starts, 32, axis=0)).x[0]
     apart = lambda p, q: float(jnp.abs(p - q)[1:].sum(axis=1).mean() / 2)  # total variation, mean over steps

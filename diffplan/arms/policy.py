@@ -28,9 +28,10 @@ et al. 2019). (85) is also the first gradient of the clipped objective, on which
 (Schulman et al. 2016, GAE, eq. 16, undiscounted). Instead of actions, the observations visited may be held to those of
 the data (Laidlaw et al. 2024, arXiv 2403.03185), by a discriminator d that learns to tell the policy's from the data's:
 
-    k_t = log d / (1 - d) (o_t, t) -> log p_pi(o_t) / p_data(o_t),    E_pi sum_t k_t -> sum_t KL(p_pi || p_data)    (88)
+    k_t = log d / (1 - d) (o_t, t) / h -> log p_pi(o_t, t) / p_data(o_t, t) / h,    E_pi sum_t k_t -> KL(p_pi || p_data)
 
-which does not depend on the policy but through where it leads: its direct gradient is 0 in the mean.
+of occupancies p(o, t), each one law of observation and time (88). That depends on the policy but through where it
+leads: its direct gradient is 0 in the mean. Which of the actions that lead there it takes, nothing holds.
 """
 
 from collections.abc import Callable
@@ -162,13 +163,13 @@ class PolicyGradient:
     trace: float | None = None
     """Of (87), with a learned value; None for the leave-one-out baseline of (85)."""
     regulariser: Literal["action", "occupancy"] = "action"
-    """What is held to behaviour: every action (84), or the observations visited (88)."""
+    """What is held: every action to behaviour's (84), or the observations visited to the data's (88)."""
     updates: int = 300
     """Batches of rollouts, each from the latest policy."""
     rollouts: int = 4
     """Rollouts a start in each batch."""
     rate: float = 1e-2
-    """Learning rate of the policy at first; it decays to 0 along a cosine."""
+    """Learning rate of the policy at first, shared out among the epochs; it decays to 0 along a cosine."""
     critic_rate: float = 1e-2
     """Learning rate of the value and of the discriminator."""
     critic_steps: int = 2
@@ -207,7 +208,7 @@ class PolicyGradient:
         """The parameters of the policy for one strength: behaviour's own for 0."""
         behaviour, dynamics = need(problem, "behaviour", self.name), need(problem, self.world, self.name)
         lanes, score = jnp.repeat(starts, self.rollouts, axis=0), self.proxy(problem).score
-        rule = optax.adam(optax.cosine_decay_schedule(self.rate, self.updates * self.epochs))
+        rule = optax.adam(optax.cosine_decay_schedule(self.rate / self.epochs, self.updates * self.epochs))
 
         def update(learner: Learner, inputs: tuple[PRNGKey, Scalar]) -> tuple[Learner, None]:
             (key_act, key_data), weight = jax.random.split(inputs[0]), inputs[1]
@@ -232,7 +233,9 @@ class PolicyGradient:
 
         key_nets, key_updates = jax.random.split(key)
         first = Learner(Net(behaviour.params, rule.init(behaviour.params)), *self.critics(key_nets, starts.shape[1]))
-        weights = strength / (1 + strength) * jnp.minimum(1.0, jnp.linspace(0.0, 2.0, self.updates))
+        # a discriminator that knows nothing yet cannot hold a policy back: there the score leads from the beginning
+        rise = jnp.minimum(1.0, jnp.linspace(0.0 if self.regulariser == "action" else 1.0, 2.0, self.updates))
+        weights = rise * strength / (1 + strength)
         return jax.lax.scan(update, first, (jax.random.split(key_updates, self.updates), weights))[0].policy.params
 
     def critics(self, key: PRNGKey, observation_dim: int) -> tuple[Net, Net]:
@@ -254,7 +257,8 @@ class PolicyGradient:
         data = problem.codec.decode(windows[chosen]).observations
         loss = lambda params: told_apart(params, behaviour, visited, data)
         discriminator = descend(optax.adam(self.critic_rate), loss, discriminator, self.critic_steps)
-        return None, jax.vmap(judged, (None, None, 0))(discriminator.params, behaviour, visited), discriminator
+        logits = jax.vmap(judged, (None, None, 0))(discriminator.params, behaviour, visited)
+        return None, logits / problem.horizon, discriminator
 
     def credited(
         self, policy: Policy, visited: Float[Array, "b h o"], pay: Float[Array, "b h"], value: Net

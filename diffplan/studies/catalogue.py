@@ -79,9 +79,7 @@ def ascent(dials: DialsConfig) -> tuple[Entry, ...]:
 def planning(dials: DialsConfig) -> tuple[Entry, ...]:
     """Searching sequences of actions, in the true dynamics and in a learned model."""
     search = partial(Shooting, strengths=whole_grid(dials.iterations, dials.points), population=dials.population)
-    ahead = Receding(
-        "receding_model", whole_grid(dials.iterations // 4, dials.points), population=dials.population // 2
-    )
+    few, half = whole_grid(max(1, dials.iterations // 4), dials.points), max(2, dials.population // 2)
     truth, model = ("dynamics", "behaviour"), ("dynamics", "behaviour", "model")
     return (
         Entry("planning", search("cem"), truth),
