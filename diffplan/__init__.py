@@ -27,7 +27,7 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     count      count, counted
     smc        particles, twisted, annealed, steered, picked, interval
     discrete   Noise, reverse, exact_ratio, first_order
-    arms       Arm, Problem, Plans, Prior, Guided, BestOfN, Ascent, conditional, particles, shooting, tree, policy, tuned
+    arms       Arm, Problem, Plans, Prior, Guided, BestOfN, Ascent, conditional, particles, shooting, policy, tuned
     oracle     law, gaussian, mixture, tabular, control
     measure    returns, validity, pressure, diversity, statistics, selection, pareto
     learn      data, train, reward, raters, contrastive, conditional, world, value, clone, checkpoint

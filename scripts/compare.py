@@ -1,6 +1,6 @@
 """Every arm at all its strengths on one prior and one proxy: data -> prior -> proxy -> plans -> figure, page and table.
 
-    python scripts/compare.py demo                                  # U-maze, about 5 minutes on two CPU cores
+    python scripts/compare.py demo                                  # U-maze, about 7 minutes on two CPU cores
     python scripts/compare.py demo --run runs/mine --data.maze large --prior.network unet
     python scripts/compare.py arms                                # every arm there is, at equal budgets
     python scripts/compare.py demo --run runs/min --arms guided best_of_n --rater ensemble_min
@@ -8,7 +8,7 @@
 
 Writes into the run directory: results.csv, summary.csv, config.json, frontier.png, frontier.pdf, report.html, and what
 each stage made. Stopped at any moment and started again, it goes on where it was. In the demo expect the guided arm's
-gold to pass 21, the data's 99th percentile, before its plans go through walls (at scale 20), and to fall to nothing by
+gold to pass 21, the data's 99th percentile, before its plans go through walls (at scale 22), and to fall to nothing by
 scale 1000, while the proxy only rises.
 """
 

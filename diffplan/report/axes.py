@@ -43,7 +43,7 @@ def compose(found: dict[str, Curve], families: dict[str, list[str]]) -> Figure:
     drawn = Figure(figsize=(11, 1.2 + 2.3 * len(families)))
     room = 1.2 + 2.3 * len(families)
     grid = drawn.add_gridspec(
-        len(families), 3, left=0.075, right=0.985, top=1 - 0.55 / room, bottom=0.62 / room, hspace=0.32, wspace=0.09
+        len(families), 3, left=0.075, right=0.975, top=1 - 0.55 / room, bottom=0.62 / room, hspace=0.32, wspace=0.09
     )
     top = max(float(np.nanmax(curve.bands["gold_plan"].value)) for curve in found.values())
     for r, (family, arms) in enumerate(families.items()):
