@@ -229,7 +229,7 @@ def flags(name: str, prefix: str = "") -> list[tuple[str, str]]:
     result = []
     for field, both in fields[name].items():
         annotation, text = both.split("\n", 1)
-        if 'name=""' in annotation:  # a field that lends its class's own flag
+        if "name=''" in annotation:  # a field that lends its class's own flag
             result.append((f"--{prefix.removesuffix('.')}", text))
         elif annotation in fields:
             result += flags(annotation, f"{prefix}{field}.")

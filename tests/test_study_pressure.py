@@ -1,0 +1,84 @@
+"""The studies of pressure and of two rewards: their pieces against what is known, and a small run of each."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffplan.arms import Ascent, Prior
+from diffplan.report import pareto as pareto_figure
+from diffplan.report import pressure as pressure_figure
+from diffplan.studies import grids, pareto, pressure, study
+from diffplan.studies.study import StudyConfig
+
+WALK = pressure.chain()
+KL = np.linspace(0.2, 3.1, 20) ** 2
+
+
+@pytest.mark.parametrize(("form", "bend"), [("best of n", lambda d: d), ("RL", np.log)])
+def test_each_form_is_found_where_it_holds(form, bend):
+    d = np.sqrt(KL)
+    found = pressure.fits(KL, d * (2 - 0.4 * bend(d)))
+    a, b, error = found.pop(form)
+    assert (a, b) == (pytest.approx(2, abs=1e-6), pytest.approx(0.4, abs=1e-6)) and error < 1e-6
+    assert next(iter(found.values()))[2] > 0.01  # the other form misses the held-out part
+
+
+@pytest.fixture(scope="module")
+def given() -> pressure.Case:
+    return pressure.case(jax.random.key(3), WALK, 1000)
+
+
+def test_a_proxy_is_standardised_and_its_tilt_has_the_nats_asked_for(given):
+    mean, spread = grids.moments(WALK, given.proxy)
+    assert float(mean) == pytest.approx(float(given.proxy_mean), abs=1e-4)
+    assert float(spread) == pytest.approx(1, abs=1e-3)
+    found = jax.jit(partial(pressure.tilted, WALK, given))(jnp.asarray([0.01, 1.0, 9.0]))
+    np.testing.assert_allclose(found["kl"], [0.01, 1.0, 9.0], rtol=2e-3)
+    assert (np.diff(found["proxy_gain"]) > 0).all()
+
+
+def test_a_is_the_slope_of_the_exact_curve_at_the_prior(given):
+    """Draws of the prior foretell R / d for d to 0, whatever the law of the proxy."""
+    paths = jax.vmap(WALK.draw)(jax.random.split(jax.random.key(0), 20_000))
+    a, _ = pressure.foretold(given, grids.visits(paths, pressure.SIDE**2))
+    found = pressure.tilted(WALK, given, jnp.asarray([1e-3]))
+    assert float(a) == pytest.approx(float(found["gold_gain"][0]) / np.sqrt(1e-3), rel=0.05)
+
+
+def test_a_rater_of_many_labels_is_right_and_one_of_few_is_not():
+    fit = lambda labels: pressure.case(jax.random.key(5), WALK, labels)
+    gain = lambda given: float(pressure.tilted(WALK, given, jnp.asarray([4.0]))["gold_gain"][0])
+    assert gain(fit(30_000)) > gain(fit(300)) + 0.2 > gain(fit(100)) + 0.2
+
+
+def test_the_study_of_pressure_in_small(tmp_path, monkeypatch):
+    few = lambda walk, config: ((Prior(), "exact"), (Ascent((0, 5), rate=0.3, anneal=0), "none"))
+    monkeypatch.setattr(pressure, "arms", few)
+    monkeypatch.setattr(pressure, "LABELS", (100, 300, 1000, 30_000))
+    directory = study.execute(pressure.STUDY, StudyConfig(run=tmp_path, seeds=2, size=0.05))
+    found = study.conclude(pressure.STUDY, directory)
+    assert len(found) == 9 and all(np.isfinite(one.estimate) for one in found)
+    assert pressure_figure.figure(directory).stat().st_size > 20_000
+
+
+def test_the_front_of_the_sum_has_its_ends_in_common_with_the_mixture_and_bulges():
+    given = pareto.pair(jax.random.key(0), WALK, None)
+    shares = jnp.linspace(0, 1, 5)
+    both = jax.jit(lambda given: pareto.fronts(WALK, given, shares))(given)
+    np.testing.assert_allclose(both["sum"]["kl"], pareto.NATS, rtol=5e-3)
+    for name in ("gold_1", "gold_2"):
+        np.testing.assert_allclose(both["sum"][name][::4], both["mixture"][name][::4], atol=1e-5)
+    # of all laws within these nats, and the mixture is one, the tilt by the weighted sum has most of that sum
+    weigh = lambda front: (1 - shares) * front["gold_1"] + shares * front["gold_2"]
+    summed, mixed = weigh(both["sum"]), weigh(both["mixture"])
+    assert (summed >= mixed - 1e-4).all() and summed[2] > mixed[2]
+
+
+def test_the_study_of_two_rewards_in_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(pareto, "GUIDED", (0.0, 1.0))
+    directory = study.execute(pareto.STUDY, StudyConfig(run=tmp_path, seeds=2, size=0.05))
+    assert len(study.conclude(pareto.STUDY, directory)) == 4
+    assert pareto_figure.figure(directory).stat().st_size > 10_000
