@@ -1,13 +1,16 @@
 """The problems whose best answer is known: their answers, held to brute force and to draws; and the arms, to them."""
 
 import itertools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffplan.arms import Guided
 from diffplan.codec import Cells
+from diffplan.noise import karras
 from diffplan.studies import known
 from diffplan.types import Trajectory
 
@@ -58,3 +61,23 @@ def test_cells_name_illegal_steps_and_pin_both_ends():
     pins = cells.pin(3, path[0], path[2])
     np.testing.assert_array_equal(pins.mask.any(axis=1), [True, False, True])
     np.testing.assert_array_equal(pins.value, x.at[1].set(0.0))
+
+
+COPIES = 32
+
+
+def reached(problem: known.Known, arm) -> list[float]:
+    """The share of the way to the best at every strength, many plans from every start."""
+    many = lambda values: jnp.repeat(values, COPIES, axis=0)
+    problem = problem._replace(starts=many(problem.starts), ordinary=many(problem.ordinary), best=many(problem.best))
+    strengths = jnp.asarray(arm.strengths, jnp.float32)
+    x = jax.jit(lambda key: arm(key, problem.problem, problem.starts, strengths).x)(jax.random.key(0))
+    return [known.reached(problem, one) for one in x]
+
+
+def test_guidance_with_gold_as_proxy_comes_near_the_best_and_is_the_prior_at_zero():
+    fine = known.linear()
+    fine = fine._replace(problem=replace(fine.problem, sigmas=karras(96, 0.02, 10.0)))
+    for problem, scale in ((known.grid(), 400.0), (fine, 25.0)):
+        none, full = reached(problem, Guided("guided", (0.0, scale)))
+        assert abs(none) < 0.15 and full >= 0.95

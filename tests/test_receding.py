@@ -32,7 +32,7 @@ def problem_of(name: str) -> known.Known:
     return one._replace(problem=replace(one.problem, value=jax.tree_util.Partial(value)))
 
 
-KINDS = [("grid", 3, Elite()), ("linear", 6, Elite()), ("linear", 6, Softmax())]
+KINDS = [("grid", 4, Elite()), ("linear", 6, Elite()), ("linear", 6, Softmax())]
 
 
 def plans(name: str, arm: Receding, copies: int = COPIES) -> tuple[known.Known, np.ndarray]:
@@ -45,7 +45,7 @@ def plans(name: str, arm: Receding, copies: int = COPIES) -> tuple[known.Known, 
 
 @pytest.mark.parametrize(("name", "lookahead", "weigh"), KINDS)
 def test_it_comes_near_the_best_from_behaviour(name, lookahead, weigh):
-    arm = Receding("control", (0, 10), weigh, true, lookahead=lookahead, every=3, population=48)
+    arm = Receding("control", (0, 10), weigh, true, lookahead=lookahead, every=2, population=48)
     assert isinstance(arm, Arm)
     one, x = plans(name, arm)
     spread = float(jnp.std(jax.vmap(one.gold)(x[0]))) / np.sqrt(len(x[0])) / float((one.best - one.ordinary).mean())

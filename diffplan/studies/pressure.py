@@ -140,7 +140,7 @@ def arms(walk: Chain, config: StudyConfig) -> tuple[tuple[Arm, str], ...]:
 def weight_for(walk: Chain, reward: Float[Array, "h k"], nats: Scalar) -> Scalar:
     """The weight of a reward whose tilt has this KL, by bisection of its logarithm: KL rises with the weight."""
 
-    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = (low + high) / 2
         under = walk.tilted(reward, jnp.exp(middle))[0].kl(walk) < nats
