@@ -59,7 +59,7 @@ def selection(dials: DialsConfig) -> tuple[Entry, ...]:
         Entry("particles", Particles("twisted", weights, count=dials.particles)),
         Entry("particles", Particles("annealed", weights, annealed, count=dials.particles)),
         Entry("particles", Particles("steered", weights, steered, plugin, clean, count=dials.particles)),
-        Entry("particles", Particles("picked", weights, picked, plugin, clean, count=dials.particles)),
+        Entry("particles", Particles("picked", weights, picked, plugin, clean, count=max(1, dials.particles // 8))),
     )
 
 
