@@ -37,7 +37,7 @@ exact: $(VENV)/.core  ## measure every exact answer: is it the sampler, the guid
 arms: $(VENV)/.core  ## every arm on the demo's problem at equal budgets
 	@$(RUN) scripts/compare.py arms $(ARGS)
 
-studies: $(VENV)/.core  ## run the studies: claims, tables, verdicts, figures
+studies: $(VENV)/.dev  ## run the studies: claims, tables, verdicts, figures
 	@$(RUN) scripts/study.py run all $(ARGS)
 
 test: $(VENV)/.dev  ## run all the tests

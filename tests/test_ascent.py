@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.arms import Arm, Plans, Prior
+from diffplan.arms import Arm, Ascent, Plans, Prior
 from diffplan.arms.ascent import AscentEarly, AscentFrom, AscentRenoised, from_data, from_prior
 from diffplan.arms.diffusion import clean
 from diffplan.denoise import CLEAN, pinned
 from diffplan.studies import known
+from diffplan.types import Trajectory
 
 STEPS = (0, 1, 2, 5, 20, 300)
 PATIENCE = (0.0, 0.5, 1.0, 2.0, 1e6)
@@ -50,6 +51,27 @@ def test_plans_begin_at_their_starts_and_reach_the_optimum(arm, name):
     np.testing.assert_array_equal(np.asarray(plans.x)[:, pins.mask], first)
     assert known.reached(whole, plans.x[-1]) >= 0.95
     assert abs(known.reached(whole, plans.x[0])) < 0.95
+
+
+def test_ascent_from_noise_finds_the_best_actions_of_a_proxy_that_carries_them_out():
+    """From noise a plan is no trajectory, so gold is what its actions earn, and so is the proxy."""
+    whole = problem("linear")
+    codec, dynamics = whole.problem.codec, whole.problem.dynamics
+
+    def earned(x):
+        plan = codec.decode(x)
+        step = lambda o, a: (dynamics(jax.random.key(0), o, a)[0], o)
+        return whole.gold(
+            codec.encode(Trajectory(jax.lax.scan(step, plan.observations[0], plan.actions)[1], plan.actions))
+        )
+
+    one = jnp.ones(())
+    proxy = known.Clean(lambda x, sigma: x, one, one, earned)
+    arm = Ascent((0, 300), proxy=lambda problem: proxy, rate=0.3, anneal=0)
+    run = jax.jit(lambda key: arm(key, whole.problem, whole.starts, jnp.asarray(arm.strengths, jnp.float32)).x)
+    gold = np.asarray(jax.vmap(jax.vmap(earned))(run(jax.random.key(0)))).mean(axis=1)
+    share = (gold - whole.ordinary.mean()) / (whole.best.mean() - whole.ordinary.mean())
+    assert share[0] < 0.5 and share[1] >= 0.95
 
 
 def test_the_plans_on_the_grid_that_are_projected_back_are_paths():

@@ -20,7 +20,7 @@ from diffplan.models import Mixer, build
 from diffplan.noise import LogUniform, karras
 from diffplan.studies import known
 from diffplan.studies.conditionals import fit_conditional
-from diffplan.studies.known import GaussianPrior, TabularPrior
+from diffplan.studies.known import GaussianPrior
 from diffplan.studies.stages import Behaviour
 from envs import maze2d
 
@@ -55,14 +55,7 @@ class Optimal:
         return GaussianPrior(LINEAR.problem.denoise.law.tilted(slope, condition[0], curve)[0])(x, sigma)
 
 
-@struct.dataclass
-class Walk:
-    """The exact walk tilted by exp(return * gold) where a return is asked, and to its last cell where a goal is."""
-
-    def __call__(self, x, sigma, condition):
-        ends = 100 * condition[2] * (condition[3:] - 1)
-        rewards = (condition[1] * WEIGHTS).at[-1].add(ends)
-        return TabularPrior(CHAIN.tilted(rewards)[0])(x, sigma)
+WALK = known.TabularConditional(CHAIN, WEIGHTS)
 
 
 def run(arm, known, conditional, copies=64, steps=32):
@@ -108,7 +101,7 @@ def test_a_return_asked_for_draws_its_tilt_and_a_high_one_the_best_paths():
     def ask(value):
         return lambda problem, proxy: jnp.zeros(3 + 8).at[:2].set(jnp.asarray([1.0, value]))
 
-    plans = run(ClassifierFree((0.0, 1.0, 3.0, 10.0), ask(0.5)), GRID, Walk())
+    plans = run(ClassifierFree((0.0, 1.0, 3.0, 10.0), ask(0.5)), GRID, WALK)
     starts = [known.from_cell(CHAIN, GRID.problem.codec.cell(start)) for start in GRID.starts]
     tilted = np.mean([float(chain.tilted(WEIGHTS, 0.5)[0].expected(WEIGHTS)) for chain in starts])
     gold = np.asarray(jax.vmap(jax.vmap(GRID.gold))(plans.x))
@@ -117,12 +110,12 @@ def test_a_return_asked_for_draws_its_tilt_and_a_high_one_the_best_paths():
     reached = [known.reached(GRID, x) for x in plans.x]
     assert reached[0] == pytest.approx(0, abs=0.1)
     assert reached[0] < reached[1] < reached[2] < reached[3]
-    high = run(ClassifierFree((1.0,), ask(15.0)), GRID, Walk()).x[0]
+    high = run(ClassifierFree((1.0,), ask(15.0)), GRID, WALK).x[0]
     assert known.reached(GRID, high) > 0.95
 
 
 def test_a_goal_asked_for_is_reached():
-    goal = run(ClassifierFree((1.0,), best_goal), GRID, Walk(), copies=16)
+    goal = run(ClassifierFree((1.0,), best_goal), GRID, WALK, copies=16)
     data = np.asarray(GRID.problem.data)
     best = data[np.argmax((data * np.asarray(WEIGHTS)[None]).sum(axis=(1, 2)))]
     np.testing.assert_array_equal(goal.x[0, :, -1].argmax(axis=1), best[-1].argmax())
@@ -145,7 +138,7 @@ def test_what_is_asked():
 def test_it_is_an_arm_that_needs_a_conditional_and_pays_for_two_networks():
     arm = ClassifierFree((0.0, 1.0))
     assert isinstance(arm, Arm)
-    arguments = jax.random.key(0), GRID.problem.replace(conditional=Walk()), GRID.starts, jnp.ones(2)
+    arguments = jax.random.key(0), GRID.problem.replace(conditional=WALK), GRID.starts, jnp.ones(2)
     evals = count(arm, *arguments)
     assert evals["network_evals"] == 2 * 2 * 4 * len(GRID.problem.sigmas)
     assert evals["proxy_evals"] == len(GRID.problem.data)

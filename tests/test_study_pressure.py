@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffplan.arms import Ascent, Prior
+from diffplan.arms.shooting import Shooting
 from diffplan.report import pareto as pareto_figure
 from diffplan.report import pressure as pressure_figure
 from diffplan.studies import grids, pareto, pressure, study
@@ -55,12 +56,14 @@ def test_a_rater_of_many_labels_is_right_and_one_of_few_is_not():
 
 
 def test_the_study_of_pressure_in_small(tmp_path, monkeypatch):
-    few = lambda walk, config: ((Prior(), "exact"), (Ascent((0, 5), rate=0.3, anneal=0), "none"))
-    monkeypatch.setattr(pressure, "arms", few)
+    ascent = Ascent((0, 5), proxy=pressure.unread, rate=0.3, anneal=0)
+    few = ((Prior(), "exact"), (ascent, "none"), (Shooting("cross-entropy method", (0, 1), population=8), "none"))
+    monkeypatch.setattr(pressure, "quick", lambda walk, config: few)
+    monkeypatch.setattr(pressure, "slow", lambda walk, config: ())
     monkeypatch.setattr(pressure, "LABELS", (100, 300, 1000, 30_000))
     directory = study.execute(pressure.STUDY, StudyConfig(run=tmp_path, seeds=2, size=0.05))
     found = study.conclude(pressure.STUDY, directory)
-    assert len(found) == 9 and all(np.isfinite(one.estimate) for one in found)
+    assert len(found) == 10 and all(np.isfinite(one.estimate) for one in found)
     assert pressure_figure.figure(directory).stat().st_size > 20_000
 
 

@@ -6,18 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
 
 from diffplan.arms import Arm
 from diffplan.arms.tree import Tree
 from diffplan.codec import Codec
 from diffplan.config import TrainConfig
-from diffplan.count import count, counted
+from diffplan.count import count
 from diffplan.learn import train, value
 from diffplan.learn.data import Windows
 from diffplan.learn.value import LearnedValue
 from diffplan.models import Value, build
-from diffplan.oracle.tabular import Chain
 from diffplan.studies import known
 
 HORIZON, EACH = 5, 100
@@ -25,25 +23,11 @@ STRENGTHS = (0, 1, 4, 24)
 MOVES = (0.4, 0.05, 0.3, 0.2, 0.05)
 
 
-@struct.dataclass
-class Exact:
-    """E[score | first rows] under a chain, from its posterior given those rows."""
-
-    chain: Chain
-    proxy: known.Additive
-
-    def __call__(self, x, known):
-        seen = (jnp.arange(len(x)) < known)[:, None]
-        law = self.chain.posterior(jnp.where(seen & (x < 0.5), -100.0, 0.0))
-        total = jnp.sum(law * self.proxy.weights)
-        return counted("network_evals", (total - self.proxy.centre) / self.proxy.spread)
-
-
 @cache
 def room() -> known.Known:
     """The room with the exact value of its walk."""
     one = known.grid(HORIZON)
-    exact = Exact(known.walk(known.ROOM, HORIZON), one.problem.regression)
+    exact = known.TabularValue(known.walk(known.ROOM, HORIZON), one.problem.regression)
     return one._replace(problem=one.problem.replace(value=exact))
 
 

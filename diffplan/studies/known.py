@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from diffplan import noise
 from diffplan.arms import Problem
@@ -133,6 +133,35 @@ class TabularEnergy:
         likelihood = self.prior.log_likelihood(x, sigma)
         tilted = self.prior.chain.tilted(self.rewards, self.weight)[0]
         return counted("proxy_evals", tilted.evidence(likelihood) - self.prior.chain.evidence(likelihood))
+
+
+@struct.dataclass
+class TabularValue:
+    """E[score | the first rows of a plan] of an additive reward, exactly, for a chain of one-hot plans."""
+
+    chain: Chain
+    proxy: Additive
+
+    def __call__(self, x: Float[Array, "h k"], known: Int[Array, ""]) -> Scalar:
+        """What a plan whose first `known` rows are these is worth if the chain goes on from there."""
+        seen = (jnp.arange(len(x)) < known)[:, None]
+        law = self.chain.posterior(jnp.where(seen & (x < 0.5), -100.0, 0.0))
+        total = jnp.sum(law * self.proxy.weights)
+        return counted("network_evals", (total - self.proxy.centre) / self.proxy.spread)
+
+
+@struct.dataclass
+class TabularConditional:
+    """The exact denoiser given a condition (90): tilted by exp(return * R), and brought to its last cell by a goal."""
+
+    chain: Chain
+    rewards: Float[Array, "h k"]
+
+    def __call__(self, x: Float[Array, "h k"], sigma: Level, condition: Float[Array, "c"]) -> Float[Array, "h k"]:
+        """E[x0 | x_sigma = x, condition]."""
+        _, score, goal = condition[:3]
+        wanted = (score * self.rewards).at[-1].add(100 * goal * (condition[3:] - 1))
+        return TabularPrior(self.chain.tilted(wanted)[0])(x, sigma)
 
 
 @struct.dataclass

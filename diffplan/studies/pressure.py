@@ -16,6 +16,7 @@ lambda^2 / 2 and E He_k(z) = lambda^k, so that R = c1 sqrt(2) d + c2 2 d^2 + ...
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import jax
@@ -25,13 +26,17 @@ from jaxtyping import Array, Float
 
 from diffplan import noise, sample
 from diffplan.arms import Arm, Ascent, Guided, Plans, Prior, Problem
-from diffplan.arms.ascent import AscentRenoised
+from diffplan.arms.ascent import AscentRenoised, flat
+from diffplan.arms.conditional import ClassifierFree, best_goal
 from diffplan.arms.diffusion import regression
+from diffplan.arms.particles import Particles
 from diffplan.arms.policy import PolicyGradient
 from diffplan.arms.selection import Quantiliser, SoftBestOfN
 from diffplan.arms.shooting import Shooting, Softmax
+from diffplan.arms.tree import Tree
+from diffplan.arms.tuned import ExpertIteration
 from diffplan.denoise import pinned
-from diffplan.guide import guided
+from diffplan.guide import Proxy, guided
 from diffplan.measure.pressure import best_of_n_kl, best_of_n_mean
 from diffplan.oracle.tabular import Chain
 from diffplan.studies import grids, known
@@ -41,6 +46,8 @@ from diffplan.types import Knobs, PRNGKey, Scalar
 from envs.gridworld import Gridworld
 
 LABELS = (30, 100, 300, 1000, 3000, 30_000)
+SLOW = (300, 30_000)
+"""Labels of the raters that arms which take long are run on."""
 NOISE = 1.0
 """Standard deviation of a label's error, in those of the returns."""
 HORIZON, SIDE = 20, 9
@@ -88,7 +95,12 @@ def case(key: PRNGKey, walk: Chain, labels: int) -> Case:
 def problem_of(walk: Chain, given: Case, data: Float[Array, "m h k"], levels: int = 24) -> Problem:
     """The case as a problem: its proxy's unit is a standard deviation under the prior."""
     proxy = known.Additive(given.proxy, known.TabularPrior(walk), given.proxy_mean, jnp.ones(()))
-    return replace(known.grid_problem(FIELD, walk, proxy, data), sigmas=noise.log_linear(levels, *LEVELS))
+    return replace(
+        known.grid_problem(FIELD, walk, proxy, data),
+        sigmas=noise.log_linear(levels, *LEVELS),
+        value=known.TabularValue(walk, proxy),
+        conditional=known.TabularConditional(walk, given.proxy),
+    )
 
 
 class ExactlyGuided(NamedTuple):
@@ -119,21 +131,40 @@ class ExactlyGuided(NamedTuple):
         return Plans.of(x, path_kl)
 
 
-def arms(walk: Chain, config: StudyConfig) -> tuple[tuple[Arm, str], ...]:
-    """The arms that draw plans, each with what its KL is: exact, a bound from above, or none."""
-    weights = log_grid(0.3, 10.0, 4)
-    pool = config.share(256, 8)
+def unread(problem: Problem) -> Proxy:
+    """The proxy read from the plan as it is, which ascent can raise: read from the denoised plan it is level there."""
+    return replace(problem.regression, denoise=flat)  # pyright: ignore[reportArgumentType]
+
+
+def quick(walk: Chain, config: StudyConfig) -> tuple[tuple[Arm, str], ...]:
+    """Arms for every rater, each with what its KL is: exact, a bound from above, or none."""
+    weights, steps = log_grid(0.3, 10.0, 4), whole_grid(100, 4)
+    shooting = partial(Shooting, strengths=whole_grid(8, 4), population=config.share(64, 8))
     return (
         (Prior(), "exact"),
         (ExactlyGuided(weights, walk), "bound"),
         (Guided("guided, regression", weights), "bound"),
+        (ClassifierFree(weights, best_goal, "classifier-free, goal"), "bound"),
+        (Ascent(steps, "ascent", unread, rate=0.3, anneal=0), "none"),
+        (AscentRenoised(steps, "ascent, renoised", proxy=unread, rate=0.3, tau=0.4), "none"),
+        (shooting("cross-entropy method"), "none"),
+        (shooting("MPPI", weigh=Softmax()), "none"),
+        (Tree(whole_grid(config.share(16, 2), 3), "tree search"), "none"),
+    )
+
+
+def slow(walk: Chain, config: StudyConfig) -> tuple[tuple[Arm, str], ...]:
+    """Arms that learn, or that draw many plans for one: for the raters of `SLOW` labels alone."""
+    weights, pool = log_grid(0.3, 10.0, 4), config.share(64, 8)
+    policy = partial(PolicyGradient, strengths=weights, updates=config.share(100, 4), rate=0.1)
+    rounds, steps = whole_grid(config.share(8, 1), 3), config.share(50, 2)
+    return (
         (SoftBestOfN(weights, "soft best of n", pool), "none"),
         (Quantiliser(whole_grid(pool, 5, 1), "quantiliser", pool), "bound"),
-        (Ascent(whole_grid(100, 4), "ascent", rate=0.3, anneal=0), "none"),
-        (AscentRenoised(whole_grid(100, 4), "ascent, renoised", rate=0.3), "none"),
-        (Shooting("cross-entropy method", whole_grid(8, 4), population=config.share(64, 8)), "none"),
-        (Shooting("MPPI", whole_grid(8, 4), Softmax(), population=config.share(64, 8)), "none"),
-        (PolicyGradient("REINFORCE with KL", weights, updates=config.share(150, 4)), "exact"),
+        (Particles("twisted particles", weights, count=config.share(8, 2)), "none"),
+        (policy("REINFORCE with KL"), "bound"),
+        (policy("PPO with KL", epochs=4, trace=0.95, critic_steps=4), "bound"),
+        (ExpertIteration(rounds, steps=steps, learning_rate=0.1, name="expert iteration"), "bound"),
     )
 
 
@@ -204,18 +235,23 @@ def drawn(
 
 
 def run(config: StudyConfig) -> Iterator[dict[str, Any]]:
-    """Rows of every seed: the exact curves of every rater, and of every arm on every rater."""
+    """Rows of every seed: the exact curves of every rater, and of every arm on every rater.
+
+    Raises:
+        ModuleNotFoundError: if mctx, which searches trees, is not installed.
+    """
+    if find_spec("mctx") is None:
+        raise ModuleNotFoundError("study pressure: tree search needs mctx: pip install -e '.[search]'")
     walk = chain()
-    pool, plans = config.share(20_000, 500), config.share(64, 4)
+    pool, plans = config.share(20_000, 500), config.share(32, 4)
     n = jnp.asarray([value for value in np.geomspace(1, 8192, 14).round() if value <= pool], jnp.float32)
     nats = jnp.linspace(0.2, 3.3, 14) ** 2
     paths = jax.vmap(walk.draw)(jax.random.split(jax.random.key(config.seed), pool))
     features, data = grids.visits(paths, SIDE * SIDE), jax.nn.one_hot(paths[:256], SIDE * SIDE)
     known_curves = lambda given: (tilted(walk, given, nats), best_of(given, features, n), foretold(given, features))
     exact = jax.jit(known_curves)
-    calls = [
-        (arm, what, jax.jit(partial(drawn, arm, walk), static_argnames="plans")) for arm, what in arms(walk, config)
-    ]
+    call_of = lambda arm: jax.jit(partial(drawn, arm, walk), static_argnames="plans")
+    always, sometimes = ([(arm, what, call_of(arm)) for arm, what in arms(walk, config)] for arms in (quick, slow))
     fit = jax.jit(partial(case, walk=walk), static_argnames="labels")
     for seed in range(config.seeds):
         key = jax.random.key(1000 * (config.seed + 1) + seed)
@@ -225,7 +261,7 @@ def run(config: StudyConfig) -> Iterator[dict[str, Any]]:
             about = {"seed": seed, "labels": labels, "a": float(a), "b": float(b)}
             yield from rows_of(tilt, {**about, "arm": "exact tilt", "kl_is": "exact"}, nats)
             yield from rows_of(best, {**about, "arm": "best of n", "kl_is": "bound"}, n)
-            for arm, what, call in calls:
+            for arm, what, call in always + (sometimes if labels in SLOW else []):
                 found = call(jax.random.fold_in(key, labels), given, data, plans=plans)
                 yield from rows_of(found, {**about, "arm": arm.name, "kl_is": what}, arm.strengths)
 
@@ -309,6 +345,7 @@ def verdict(table: Table) -> list[Finding]:
         below("1k labels: miss of the foretold b, as a share of it", each(lambda s: miss(s, 1000, 1)), 0.25),
         above("300 labels: best of n over the tilt, gold at 5 nats", each(lambda s: frontier(s, 300)), 0.9),
         above("300 labels: gold of the tilt beyond ascent's", each(lambda s: ahead(s, 300, "ascent")), 0.0),
+        above("300 labels: of the tilt beyond CEM's", each(lambda s: ahead(s, 300, "cross-entropy method")), 0.0),
     ]
 
 
