@@ -13,7 +13,7 @@ from diffplan.report import figure as frontier
 from diffplan.report import style
 
 SHADES = ("#c9ddec", "#98bfdc", "#5f9cc9", "#2f78ad", "#16537e", "#0a2f4a")
-COLOURS = ("#e2571e", "#3a8f6a", "#9b6bb3", "#c69214", "#4b9cd3", "#8c564b", "#d1618f", "#5b6470", "#1b1f24", "#7f9f3f")
+COLOURS = ("#e2571e", "#3a8f6a", "#9b6bb3", "#c69214", "#4b9cd3", "#8c564b", "#d1618f", "#5b6470", "#7f9f3f")
 FAR = 12.0
 """Nats shown."""
 
@@ -79,7 +79,8 @@ def by_arm(axes: Axes, table: Table, axis: str, labels: float = 300) -> None:
     """Gold when carried out, against pressure or proxy gain, a line for each arm."""
     arms = [arm for arm in dict.fromkeys(table["arm"].tolist()) if arm != "prior"]
     silent = []
-    for arm, colour in zip(arms, np.resize(COLOURS, len(arms)), strict=True):
+    looks = zip(arms, np.resize(COLOURS, len(arms)), (k // len(COLOURS) for k in range(len(arms))), strict=True)
+    for arm, colour, again in looks:
         points = table.curve(labels, arm, axis, "gold_acted")
         points = points[np.argsort(points[:, 0])]
         x = np.sqrt(np.maximum(points[:, 0], 0)) if axis == "kl" else points[:, 0]
@@ -87,15 +88,16 @@ def by_arm(axes: Axes, table: Table, axis: str, labels: float = 300) -> None:
             silent.append(arm)
             continue
         main = arm == "exact tilt"
-        axes.plot(x, points[:, 1], color=style.INK if main else colour, linewidth=2.4 if main else 1.4, label=arm)
-        axes.plot(x, points[:, 1], "o", color=style.INK if main else colour, markersize=3.5)
+        look = {"color": style.INK if main else colour, "linewidth": 2.4 if main else 1.4}
+        axes.plot(x, points[:, 1], **look, linestyle="--" if again else "-", label=arm)
+        axes.plot(x, points[:, 1], "s" if again else "o", color=look["color"], markersize=3.5)
     axes.set_ylabel("gain in gold, carried out (sd)")
     if axis == "kl":
         axes.set_xlim(-0.1, np.sqrt(2 * FAR))
         axes.set_xlabel("sqrt(path KL, or exact where known), nats")
         axes.set_title(f"Every arm, {labels:.0f} labels, against pressure", loc="left", fontsize=11)
-        words = "no pressure reported: " + ", ".join(silent)
-        axes.text(0.99, 0.02, words, fontsize=7, color=style.SOFT, ha="right", transform=axes.transAxes)
+        words = "no pressure reported:\n" + "\n".join(silent)
+        axes.text(0.02, 0.98, words, fontsize=7, color=style.SOFT, va="top", transform=axes.transAxes)
     else:
         axes.set_xscale("symlog", linthresh=6)
         axes.set_xlabel("gain in proxy (sd under the prior)")
