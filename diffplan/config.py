@@ -201,7 +201,7 @@ class DialsConfig:
     population: int = 64
     """Sequences of actions in an iteration."""
     updates: int = 60
-    """Policy updates from fresh rollouts; a third of it where a whole prior is tuned."""
+    """Policy updates from fresh rollouts; a sixth of it where a whole prior is tuned."""
     rounds: int = 6
     """Rounds of drawing plans and training on them."""
     round_plans: int = 4

@@ -95,12 +95,12 @@ def learning(dials: DialsConfig) -> tuple[Entry, ...]:
     """Policies, and priors fine-tuned on their own plans."""
     prices, needs = log_grid(*dials.weight, max(1, dials.points // 2)), ("dynamics", "behaviour")
     gradient = partial(policy.PolicyGradient, strengths=prices, updates=dials.updates)
-    ppo = partial(gradient, epochs=4, trace=0.95, critic_steps=4)
-    tune = partial(tuned.PolicyGradient, prices, updates=max(1, dials.updates // 3), chains=2)
+    ppo = partial(gradient, epochs=4, trace=0.95, critic_steps=4, rate=4e-3)
+    tune = partial(tuned.PolicyGradient, prices, updates=max(1, dials.updates // 6), learning_rate=1e-4)
     rounds = whole_grid(dials.rounds, dials.points)
     again = partial(ExpertIteration, rounds, plans=dials.round_plans, steps=dials.round_steps)
     return (
-        Entry("policies", gradient("reinforce"), needs),
+        Entry("policies", gradient("reinforce", rate=2e-3), needs),
         Entry("policies", ppo("ppo"), needs),
         Entry("policies", ppo("ppo_occupancy", regulariser="occupancy"), needs),
         Entry("fine-tuning", tune(name="tuned_gradient")),
