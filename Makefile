@@ -36,6 +36,8 @@ exact: $(VENV)/.core  ## measure every exact answer: is it the sampler, the guid
 
 arms: $(VENV)/.core  ## every arm on the demo's problem at equal budgets
 	@$(RUN) scripts/compare.py arms $(ARGS)
+	@mkdir -p results/arms; cd runs/arms && cp results.csv summary.csv config.json ../../results/arms/ && \
+		cp budgets.csv ../../results/arms.csv && cp axes.png ../../results/arms.png
 
 studies: $(VENV)/.dev  ## run the studies: claims, tables, verdicts, figures
 	@$(RUN) scripts/study.py run all $(ARGS)

@@ -25,7 +25,8 @@ Tree = TypeVar("Tree")
 Sink = Callable[[int, Mapping[str, float]], Any]
 """``sink(step, values)``: somewhere else that metrics go."""
 
-console = rich.console.Console(highlight=False, soft_wrap=True)
+console = rich.console.Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+"""As wide as the terminal; in a log wide enough for the tables."""
 
 
 def say(line: str) -> None:

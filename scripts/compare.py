@@ -73,8 +73,8 @@ def main(config: CompareConfig) -> None:
     paths = [results, record.record(config.run), budgets.write(config.run), *axes.axes_figure(config.run)]
     if {"guided", "ascent"} <= set(config.arms) or "all" in config.arms:  # what the first figure and the page follow
         paths += [*figure.frontier(config.run), page.page(config.run)]
-    table.show(config.run)
-    budgets.show(config.run)
+    table.show(config.run, runtime.console)
+    budgets.show(config.run, runtime.console)
     for path in paths:
         runtime.say(str(path))
 

@@ -1,5 +1,7 @@
 """The README: its examples run as they stand, what it names exists, and what it says is in the result files."""
 
+import csv
+import json
 import os
 import re
 import shlex
@@ -31,7 +33,7 @@ needs_results = pytest.mark.skipif(not RESULTS.exists(), reason="results/demo is
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 260
+    assert len(README.splitlines()) <= 280
     assert EXAMPLES.keys() == {"environment", "guide", "arm"}
     assert README.count("```python") == len(EXAMPLES)
     for name, code in EXAMPLES.items():
@@ -197,3 +199,69 @@ def test_the_settings_named_are_those_of_the_run() -> None:
     labels = re.search(r"from ([\d,]+) labelled windows", README)[1]
     assert int(labels.replace(",", "")) == config["proxy"]["labels"]
     assert config["gold"]["kind"] == "region"
+
+
+def test_the_arms_are_those_of_the_result_files() -> None:
+    """Each sentence of "Every optimiser on one axis"."""
+    with (ROOT / "results" / "arms.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["arm"] for row in rows}) == 36
+    found = curves(read_results(ROOT / "results" / "arms"))
+    assert {row["arm"] for row in rows} == found.keys()
+    gold = lambda seconds: {
+        row["arm"]: float(row["gold_plan"])
+        for row in rows
+        if row["unit"] == "seconds" and float(row["budget"]) == seconds and row["gold_plan"]
+    }
+    fast, medium = gold(0.01), gold(0.1)
+    assert max(fast, key=fast.__getitem__) == "guided" and sorted(fast.values())[-2] < 0.75 * fast["guided"]
+    assert max(medium, key=medium.__getitem__) == "annealed"
+    at = lambda arm, measure, k=None: float(found[arm].bands[measure].value[found[arm].best if k is None else k])
+    shown = [
+        fast["guided"],
+        medium["annealed"],
+        medium["best_of_n"],
+        at("mppi", "gold_plan"),
+        at("mppi", "gold_actions"),
+    ]
+    shown += [at("receding_model", "gold_plan"), at("receding_model", "gold_actions"), at("guided", "gold_actions")]
+    shown += [at("ascent_renoised", "gold_plan"), at("ascent_renoised", "gold_plan", -1)]
+    shown += [at("expert_replace", "gold_plan"), at("expert_real", "gold_plan")]
+    expected = [22.1, 25.0, 13.9, 16.5, 16.5, 18.9, 18.9, 5.4, 15.3, 45.5, 18.0, 10.1]
+    np.testing.assert_allclose(shown, expected, atol=0.05)
+    walls = [at(arm, "segments_in_wall", -1) for arm in ("cem_model", "mppi_model", "cem_doubt")]
+    assert 0.335 < min(walls) and max(walls) < 0.405 and at("receding_model", "segments_in_wall", -1) == 0
+    assert at("ascent_renoised", "segments_in_wall", -1) == pytest.approx(0.99, abs=0.005)
+
+
+def finding(study: str, words: str) -> dict[str, Any]:
+    """The one finding of a committed verdict that is stated in these words."""
+    verdict = json.loads((ROOT / "results" / "studies" / study / "verdict.json").read_text())
+    (found,) = [found for found in verdict["findings"] if words in found["statement"]]
+    return found
+
+
+def test_the_verdicts_are_those_of_the_result_files() -> None:
+    """Each sentence of "Four questions, with verdicts"."""
+    says = lambda study, words: finding(study, words)["verdict"]
+    value = lambda study, words: finding(study, words)["estimate"]
+    assert says("pressure", "best of n over the tilt, gold at 5 nats") == "supported"
+    assert says("pressure", "miss of the foretold a") == "supported"
+    assert says("pressure", "miss of the foretold b") == "falsified"
+    assert {says("pressure", f"{what}: error of") for what in ("300 labels, tilt", "300 labels, best of n")} == {
+        "inconclusive"
+    }
+    for geometry, hits in (("composition", 0.11), ("homotopy", 0.08)):
+        assert value("leftout", f"{geometry}, never seen, joint prior: p(class") >= 0.92
+        assert value("leftout", f"{geometry}, never seen, joint prior, perfect") == pytest.approx(hits, abs=0.006)
+    assert value("leftout", "composition, never seen, local prior") == pytest.approx(0.97, abs=0.005)
+    near = finding("leftout", "near speed, never seen, joint prior, perfect")
+    assert (near["verdict"], round(near["estimate"], 2)) == ("falsified", 0.83)
+    assert value("potemkin", "error of the prediction") <= 0.0235
+    for arm in ("chi-squared", "best of n", "quantiliser", "occupancy"):
+        assert says("potemkin", f"P(hack) of {arm} less the tilt's, at 4 nats") == "supported"
+    assert {says("potemkin", f"{how} of five fooled") for how in ("mean", "least", "cautious")} == {"supported"}
+    assert value("potemkin", "least, one blind") == 0
+    assert value("pareto", "sum over that of the mixture") == pytest.approx(2, abs=0.05)
+    last = finding("pareto", "guidance over the exact sum")
+    assert (last["verdict"], last["threshold"]) == ("falsified", 0.8) and abs(last["estimate"] - 1 / 3) < 0.01
