@@ -23,7 +23,7 @@ from diffplan.studies.conditionals import fit_conditional
 from diffplan.studies.harness import Bench, Plan, arm_stage, write_csv
 from diffplan.studies.known import Truth
 from diffplan.studies.policies import fit_behaviour
-from diffplan.studies.raters import fit_rater
+from diffplan.studies.raters import fit_one, fit_rater
 from diffplan.studies.stages import Behaviour
 from diffplan.studies.worlds import fit_value, fit_world
 from diffplan.types import PRNGKey
@@ -140,8 +140,8 @@ def equip(
                 settings = config.conditional
                 parts[name], digests[name] = fit_conditional(config, settings, data, problem.regression, identity)
             case "conservative":
-                proxies, digests[name] = fit_rater(config, replace(config.rater, kind="conservative"), data)
-                parts[name] = proxies[2]
+                cautious = replace(config.rater, kind="conservative")
+                parts[name], (digests[name],) = fit_one(config, cautious, "clean", data)
     return replace(problem, **parts), digests
 
 
