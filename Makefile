@@ -23,7 +23,7 @@ NEWEST_PINNED := 3.13
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo exact arms studies test test-latest lint format bench constraints clean
+.PHONY: help demo exact arms studies scores test test-latest lint format bench constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -41,6 +41,9 @@ arms: $(VENV)/.core  ## every arm on the demo's problem at equal budgets
 
 studies: $(VENV)/.dev  ## run the studies: claims, tables, verdicts, figures
 	@$(RUN) scripts/study.py run all $(ARGS)
+
+scores: $(VENV)/.dev  ## Maze2D's published protocol in MuJoCo: train, tune, run the episodes, print the table
+	@$(RUN) scripts/benchmark.py $(ARGS)
 
 test: $(VENV)/.dev  ## run all the tests
 	@$(RUN) -m pytest -q -n auto --dist loadfile $(ARGS)

@@ -2,47 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 import pytest
 
 from envs import base, maze2d
-
-WALL = '<geom type="box" pos="{} {} 0" size=".5 .5 .2" contype="1" conaffinity="1"/>'
-MJCF = """
-<mujoco>
-  <option timestep="0.01" gravity="0 0 0" integrator="Euler" iterations="100" tolerance="1e-12"/>
-  <default><geom density="1000" condim="1"/><joint type="slide" damping="1"/></default>
-  <worldbody>
-    <body pos="1.2 1.2 0">
-      <joint name="x" axis="1 0 0"/><joint name="y" axis="0 1 0"/>
-      <geom type="sphere" size=".1" margin="0.002" contype="1" conaffinity="1"/>
-    </body>
-    {walls}
-  </worldbody>
-  <actuator>
-    <motor joint="x" gear="100" ctrlrange="-1 1" ctrllimited="true"/>
-    <motor joint="y" gear="100" ctrlrange="-1 1" ctrllimited="true"/>
-  </actuator>
-</mujoco>
-"""
-
-
-class Simulator:
-    """The same maze in MuJoCo, built from D4RL's description: bodies from 1.2, walls at index + 1."""
-
-    def __init__(self, maze):
-        walls = "".join(WALL.format(i + 1, j + 1) for i, j in np.argwhere(maze.walls))
-        self.model = mujoco.MjModel.from_xml_string(MJCF.replace("{walls}", walls))
-        self.data = mujoco.MjData(self.model)
-        self.model.body_invweight0[1, 0] = 1 / self.model.body_mass[1]  # as MuJoCo 4 has it; 2 / (3 m) in 2.3.7
-
-    def step(self, observation, action):
-        """Returns (next observation, number of contacts)."""
-        self.data.qpos[:], self.data.qvel[:] = observation[:2], np.clip(observation[2:], -5, 5)
-        self.data.ctrl[:] = action
-        mujoco.mj_step(self.model, self.data)
-        return np.concatenate([self.data.qpos, self.data.qvel]), self.data.ncon
+from envs.mujoco import Simulator
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from diffplan.codec import Codec
 from diffplan.types import PRNGKey, Trajectory
@@ -169,3 +169,59 @@ class Windows:
     def draws(self, key: PRNGKey, count: int) -> Float[Array, "n h d"]:
         """`count` windows, independently drawn."""
         return jax.vmap(self.draw)(jax.random.split(key, count))
+
+
+@struct.dataclass
+class Strided:
+    """All windows of `horizon` points, `stride` steps apart, in normalised rows ``[lanes, steps, d]``, on the device.
+
+    A point of a plan is an observation and the actions of all steps from it to the next: ``[h, o + stride * a]``.
+    """
+
+    rows: Float[Array, "lanes steps d"]
+    horizon: int = struct.field(pytree_node=False)
+    stride: int = struct.field(pytree_node=False)
+    observation_dim: int = struct.field(pytree_node=False)
+
+    @classmethod
+    def of(cls, rows: Rows, codec: Codec, horizon: int, stride: int) -> "Strided":
+        """Normalise by the codec of single rows. Raises DataError if a lane is shorter than a window."""
+        steps = rows.observations.shape[1]
+        if steps < horizon * stride:
+            raise DataError(f"lanes of {steps} steps are shorter than {horizon} points, {stride} steps apart")
+        encoded = codec.encode(Trajectory(jnp.asarray(rows.observations), jnp.asarray(rows.actions)))
+        return cls(encoded, horizon, stride, codec.observation_dim)
+
+    @property
+    def firsts(self) -> int:
+        """How many steps of a lane a window can begin at."""
+        return self.rows.shape[1] - self.horizon * self.stride + 1
+
+    def at(self, lane: Int[Array, ""], first: Int[Array, ""]) -> Float[Array, "h d"]:
+        """The window that begins at one step of one lane."""
+        block = self.rows[lane, first + jnp.arange(self.horizon * self.stride)]
+        block = block.reshape(self.horizon, self.stride, -1)
+        actions = block[:, :, self.observation_dim :].reshape(self.horizon, -1)
+        return jnp.concatenate([block[:, 0, : self.observation_dim], actions], axis=1)
+
+    def place(self, key: PRNGKey) -> tuple[Int[Array, ""], Int[Array, ""]]:
+        """A lane and a first step, each uniform."""
+        key_lane, key_step = jax.random.split(key)
+        return jax.random.randint(key_lane, (), 0, len(self.rows)), jax.random.randint(key_step, (), 0, self.firsts)
+
+    def draw(self, key: PRNGKey) -> Float[Array, "h d"]:
+        """One window, uniform over lanes and first steps."""
+        return self.at(*self.place(key))
+
+
+def strided_codec(codec: Codec, stride: int) -> Codec:
+    """The normaliser of `Strided` plans, from that of the rows that they are cut from."""
+    o = codec.observation_dim
+    wide = lambda entry: jnp.concatenate([entry[:o], jnp.tile(entry[o:], stride)])
+    return Codec(wide(codec.mean), wide(codec.std), o)
+
+
+def muted(codec: Codec, factor: float) -> Codec:
+    """A normaliser under which actions have a deviation of 1 / factor, and so cost 1 / factor^2 in a loss."""
+    action = jnp.arange(codec.width) >= codec.observation_dim
+    return Codec(codec.mean, jnp.where(action, factor * codec.std, codec.std), codec.observation_dim)

@@ -1,0 +1,64 @@
+"""Inverse dynamics: the action with which behaviour sets out from one observation for another, some steps away.
+
+On pairs of rows of behaviour, k steps apart with k uniform among 1 .. K,
+
+    min  E |f(o_t, o_t+k, k) - a_t|^2,        f -> E[a_t | o_t, o_t+k, k]                (121)
+
+The network reads o_t, the rate of change (o_t+k - o_t) K / k, which is of one size for all k, and k / K, all in
+normalised units. What the noise on behaviour's actions adds is averaged away.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from diffplan.codec import Codec
+from diffplan.learn.train import Task
+from diffplan.types import Apply, Params, PRNGKey, Scalar
+
+
+@struct.dataclass
+class Inverse:
+    """The learned f of (121). apply: ``apply(params, z[o], rate[o], left[]) -> z_a[a]``."""
+
+    params: Params
+    codec: Codec
+    apply: Apply = struct.field(pytree_node=False)
+    steps: int = struct.field(pytree_node=False)
+    """K."""
+
+    def normalised(self, z: Float[Array, "o"], target: Float[Array, "o"], left: Int[Array, ""]) -> Float[Array, "a"]:
+        """f in normalised units."""
+        share = left / self.steps
+        return self.apply(self.params, z, (target - z) / share, share)
+
+    def __call__(
+        self, observation: Float[Array, "o"], target: Float[Array, "o"], left: Int[Array, ""]
+    ) -> Float[Array, "a"]:
+        """The action from an observation for one that is `left` steps away, 1 to K; the environment's units."""
+        o = self.codec.observation_dim
+        mean, std = self.codec.mean, self.codec.std
+        z = lambda row: (row - mean[:o]) / std[:o]
+        return self.normalised(z(observation), z(target), left) * std[o:] + mean[o:]
+
+
+def task(inverse: Inverse) -> Task:
+    """(121) as a training task on normalised rows ``[lanes, steps, o + a]``; trains `inverse.params`."""
+    o = inverse.codec.observation_dim
+
+    def draw(key: PRNGKey, rows: Float[Array, "lanes steps d"]) -> tuple[Array, Array, Array]:
+        key_lane, key_step, key_left = jax.random.split(key, 3)
+        left = jax.random.randint(key_left, (), 1, inverse.steps + 1)
+        lane = jax.random.randint(key_lane, (), 0, rows.shape[0])
+        step = jax.random.randint(key_step, (), 0, rows.shape[1] - inverse.steps)
+        return rows[lane, step], rows[lane, step + left, :o], left
+
+    def loss(params: Params, key: PRNGKey, example: tuple[Array, Array, Array]) -> tuple[Scalar, dict[str, Scalar]]:
+        row, target, left = example
+        guess = replace(inverse, params=params).normalised(row[:o], target, left)
+        return jnp.mean((guess - row[o:]) ** 2), {}
+
+    return Task(loss, draw)

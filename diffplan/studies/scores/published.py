@@ -1,0 +1,56 @@
+"""Scores that others publish, with where each was printed: rows of the same table as ours.
+
+Maze2D: D4RL's normalised score, 100 (R - min) / (max - min), R the steps within 0.5 cells of a fixed goal. `min` is a
+random policy's, `max` D4RL's own controller's, both means of 100 episodes, and so known to about 10 %
+(D4RL, `d4rl/infos.py`). Scores above 100 are usual: a planner that plans for each episode beats that controller.
+"""
+
+from typing import NamedTuple
+
+
+class Reference(NamedTuple):
+    """D4RL's reference returns of a task, and its time limit in steps."""
+
+    low: float
+    high: float
+    steps: int
+
+    def score(self, value: float) -> float:
+        """The normalised score of a return."""
+        return 100 * (value - self.low) / (self.high - self.low)
+
+
+REFERENCES = {
+    "umaze": Reference(23.85, 161.86, 300),
+    "medium": Reference(13.13, 277.39, 600),
+    "large": Reference(6.70, 273.99, 800),
+}
+"""Of Maze2D-v1."""
+
+
+class Published(NamedTuple):
+    """One method's means and standard errors, None where none is printed, in the order of `REFERENCES`."""
+
+    method: str
+    controller: str
+    means: tuple[float, float, float]
+    errors: tuple[float, float, float] | None
+    source: str
+
+
+HD = "Chen et al. 2024 (HD), Table 1"
+DF = "Chen et al. 2024 (Diffusion Forcing), Table 1"
+DV = "Lu et al. 2025 (Diffusion Veteran), Table 1"
+
+MAZE2D = (
+    Published("MPPI", "true dynamics", (33.2, 10.2, 5.1), None, HD),
+    Published("IQL", "policy", (47.4, 34.9, 58.6), None, HD),
+    Published("Diffuser", "tracking", (113.9, 121.5, 123.0), (3.1, 2.7, 6.4), HD),
+    Published("Diffuser", "plan's actions", (6.3, 13.5, 6.3), (2.1, 2.3, 2.1), DF),
+    Published("HDMI", "not stated", (120.1, 121.8, 128.6), (2.5, 1.6, 2.9), HD),
+    Published("AdaptDiffuser", "not stated", (135.1, 129.9, 167.9), None, DV),
+    Published("Diffusion Forcing", "not stated", (116.7, 149.4, 159.0), (2.0, 7.5, 2.7), DF),
+    Published("Hierarchical Diffuser", "not stated", (128.4, 135.6, 155.8), (3.6, 3.0, 2.5), HD),
+    Published("DQL", "policy", (140.6, 152.0, 186.8), None, DV),
+    Published("Diffusion Veteran", "inverse dynamics", (136.6, 150.7, 203.6), None, DV),
+)
