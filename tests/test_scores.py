@@ -161,6 +161,7 @@ TINY = TrainConfig(steps=20, batch=16, chunk=20, save_every=20)
 SMALL = planner.PlannerConfig(
     DataConfig(rows=20_000, lanes=20),
     levels=3,
+    actions=True,
     prior=TINY,
     value=TINY,
     pays=TINY,

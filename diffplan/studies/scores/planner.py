@@ -1,8 +1,10 @@
 """What is trained to be scored, and how it plans: a prior over strided windows, critics of them, inverse dynamics.
 
-A plan is 32 points, 15 steps apart: at each an observation and the 15 actions until the next (`learn.data.Strided`).
-It begins where the ball is. Of the goal the planner knows what the data's rewards say. With r_t the reward at step t of
-a window of L steps,
+A plan is 32 points, 15 steps apart: observations, and where `actions` is set the 15 actions until the next point
+(`learn.data.Strided`). By default it is not: behaviour's actions are noise for the most part, and so would the loss be.
+
+A plan begins where the ball is. Of the goal the planner knows what the data's rewards say. With r_t the reward
+at step t of a window of L steps,
 
     V = - min { t : r_t > 0 } / L,     -1 if it is never paid                            (122)
 
@@ -51,6 +53,8 @@ class PlannerConfig:
     """Points of a plan."""
     stride: int = 15
     """Steps from one point to the next."""
+    actions: bool = False
+    """Whether a plan holds actions, so that it can be carried out by its own."""
     mute: float = 10.0
     """Actions in a plan have a deviation of 1 / this: their noise says little, and would be most of the loss."""
     low: float = 0.02
@@ -59,9 +63,9 @@ class PlannerConfig:
     """Largest noise level."""
     levels: int = 12
     """Steps of the sampler, DPM-Solver++ (2M)."""
-    prior: TrainConfig = field(default_factory=lambda: TrainConfig(4000, 128, "muon", 2e-2))
+    prior: TrainConfig = field(default_factory=lambda: TrainConfig(3000, 128, "muon", 2e-2))
     """Training of the prior."""
-    value: TrainConfig = field(default_factory=lambda: TrainConfig(steps=4000, batch=128, learning_rate=1e-3))
+    value: TrainConfig = field(default_factory=lambda: TrainConfig(steps=1500, batch=128, learning_rate=1e-3))
     """Training of each value."""
     pays: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3000, batch=256, learning_rate=3e-3))
     """Training of p(r > 0 | o)."""
@@ -213,14 +217,18 @@ def fit(directory: Path, config: PlannerConfig, maze: Maze2d, rows: Rows, identi
     value = values(rewards, config.horizon * config.stride)
     data = Rated(windows, jnp.asarray((value - value.mean()) / value.std(), jnp.float32))
     codec, levels = strided_codec(row_codec, config.stride), noise.LogUniform(config.low, config.high)
+    if not config.actions:
+        o = codec.observation_dim
+        codec = Codec(codec.mean[:o], codec.std[:o], o)
     settings = {name: part for name, part in runtime.plain(config).items() if name not in ("data", "levels")}
     about = settings | {"rows": identity}
     key, o, seen = jax.random.key(config.prior.seed), codec.observation_dim, maze.observation_dim
 
     size = {"patch": config.patch, "width": config.width}
     apply, params = build(key, lambda rngs: Mixer(config.horizon, codec.width, **size, depth=config.depth, rngs=rngs))
-    draw = lambda key, data: data.windows.draw(key)
-    loss = lambda params, key, x: denoise.loss(key, Edm(params, apply), x, data.mask, levels)
+    width, mask = codec.width, data.mask[:, : codec.width]
+    draw = lambda key, data: data.windows.draw(key)[:, :width]
+    loss = lambda params, key, x: denoise.loss(key, Edm(params, apply), x, mask, levels)
     stage = lambda name, task, params, given: stages.train_stage(
         directory / name, about, task, params, given, getattr(config, name.split("_")[0]), "none"
     )

@@ -204,10 +204,11 @@ def rows_of(config: ScoresConfig, bench: Bench) -> Iterator[dict[str, Any]]:
 
 def schedule(config: ScoresConfig, method: Method, steps: int) -> Iterator[tuple[str, Name, int]]:
     """(simulator, controller, steps between plans) of every row of a method."""
-    for name in control.CONTROLLERS:
+    names = control.CONTROLLERS if config.planner.actions else control.CONTROLLERS[1:]
+    for name in names:
         yield "mujoco", name, config.every
     if method.candidates > 1 and method.scale is None:
-        for name in control.CONTROLLERS:
+        for name in names:
             yield "mujoco", name, steps
             yield "jax", name, steps
 
