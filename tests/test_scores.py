@@ -193,6 +193,8 @@ def test_the_suite_in_small_has_every_row_and_draws_them(small):
     assert {row["simulator"] for row in ours} == {"mujoco", "jax"}
     assert all(row["source"] for row in rows) and all(float(row["limit_fraction"]) <= 1.2 for row in ours)
     assert all(float(row["seconds_per_plan"]) > 0 for row in ours if row["controller"] != "optimal")
+    took = {float(row["train_minutes"]) for row in ours if row["controller"] != "optimal"}
+    assert len(took) == 1 and suite.bench(config, "umaze").minutes == pytest.approx(took.pop(), rel=1e-4) != 0
     assert report.figure(config.run).stat().st_size > 20_000
     report.show(config.run)
     kept = sorted((config.run / "umaze" / "rollouts").glob("*.npz"))

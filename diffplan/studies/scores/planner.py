@@ -17,10 +17,11 @@ whose points after the first with p > 1/2 are that point, at rest. w = 0 is Mont
 alone, both together is Diffuser's (Janner et al. 2022, section 3.3).
 """
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -208,9 +209,22 @@ def pay_task(apply: Apply, o: int) -> train.Task:
     return train.Task(loss, draw)
 
 
-def fit(directory: Path, config: PlannerConfig, maze: Maze2d, rows: Rows, identity: str) -> tuple[Planner, float]:
-    """Train everything in a directory, or read it back; returns (planner, minutes of training, 0 if read back)."""
+def timed(
+    directory: Path, about: dict[str, Any], task: train.Task, params: Params, data: object, setting: TrainConfig
+) -> tuple[Params, float]:
+    """A training stage and the minutes that it took when it was trained: of its last unbroken run."""
+    record = directory / "minutes.json"
+    done = runtime.Stage(directory, about).ready() and record.exists()
     began = perf_counter()
+    trained = stages.train_stage(directory, about, task, params, data, setting, "none")
+    if not done:
+        runtime.write_json(record, (perf_counter() - began) / 60)
+    return trained, float(json.loads(record.read_text()))
+
+
+def fit(directory: Path, config: PlannerConfig, maze: Maze2d, rows: Rows, identity: str) -> tuple[Planner, float]:
+    """Train everything in a directory, or read it back; returns (planner, minutes that its training took)."""
+    minutes: list[float] = []
     row_codec = muted(Codec.fit(rows.observations, rows.actions), config.mute)
     windows = Strided.of(rows, row_codec, config.horizon, config.stride)
     rewards = paid(maze, rows)
@@ -229,9 +243,12 @@ def fit(directory: Path, config: PlannerConfig, maze: Maze2d, rows: Rows, identi
     width, mask = codec.width, data.mask[:, : codec.width]
     draw = lambda key, data: data.windows.draw(key)[:, :width]
     loss = lambda params, key, x: denoise.loss(key, Edm(params, apply), x, mask, levels)
-    stage = lambda name, task, params, given: stages.train_stage(
-        directory / name, about, task, params, given, getattr(config, name.split("_")[0]), "none"
-    )
+
+    def stage(name: str, task: train.Task, params: Params, given: object) -> Params:
+        trained, took = timed(directory / name, about, task, params, given, getattr(config, name.split("_")[0]))
+        minutes.append(took)
+        return trained
+
     prior = Edm(stage("prior", train.Task(loss, draw), params, data), apply)
 
     judge, params = build(key, lambda rngs: Value(config.horizon, seen, **size, depth=config.depth - 1, rngs=rngs))
@@ -255,7 +272,7 @@ def fit(directory: Path, config: PlannerConfig, maze: Maze2d, rows: Rows, identi
     logit, params = build(key, lambda rngs: MLP(o, 1, width=config.width, depth=2, rngs=rngs))
     pays = Pays(stage("pays", pay_task(logit, o), params, (windows.rows, jnp.asarray(rewards))), row_codec, logit)
     grid = noise.karras(config.levels, config.low, config.high)
-    return Planner(codec, prior, value_noisy, critic, pays, acting, grid), (perf_counter() - began) / 60
+    return Planner(codec, prior, value_noisy, critic, pays, acting, grid), sum(minutes)
 
 
 def centred(proxy: Learned, data: Rated) -> Learned:
