@@ -218,7 +218,7 @@ KEPT = 16
 
 
 def keep(directory: Path, method: str, name: str, simulator: str, when: str, found: Outcome) -> None:
-    """Some episodes, for `scripts/benchmark.py --render`."""
+    """Some episodes, for `scripts/benchmark.py --do render`."""
     directory.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(f"{method}|{name}|{simulator}|{when}".encode()).hexdigest()[:12]
     about = np.asarray([method, name, simulator, when])
