@@ -75,7 +75,7 @@ def load(path: Path) -> tuple[Rows, dict[str, Any]]:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{sidecar}: not a description of a data set ({error!r})") from error
     content = path.read_bytes()
-    rows = read_fields(path, content)
+    rows = checked(path, read_npz(path, content))
     for name, value in rows._asdict().items():
         if value.shape != shapes[name]:
             raise DataError(f"{path}: field {name!r} has shape {list(value.shape)}, described as {list(shapes[name])}")
@@ -84,19 +84,13 @@ def load(path: Path) -> tuple[Rows, dict[str, Any]]:
     return rows, description
 
 
-def read_fields(path: Path, content: bytes) -> Rows:
-    """The arrays of an .npz file's content, each checked by itself; `path` is named in errors. Raises DataError."""
+def read_npz(path: Path, content: bytes) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file's content; `path` is named in errors. Raises DataError."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            missing = [name for name in FIELDS if name not in archive.files]
-            if missing:
-                raise DataError(f"{path}: field {missing[0]!r} is missing; found {sorted(archive.files)}")
-            fields = {name: archive[name] for name in FIELDS}
-    except DataError:
-        raise
+            return {name: archive[name] for name in archive.files}
     except Exception as error:  # zipfile, zlib and numpy raise whatever they trip over first
         raise DataError(f"{path}: truncated or not an .npz file ({one_line(error)})") from error
-    return checked(path, fields)
 
 
 def one_line(error: Exception) -> str:
@@ -106,7 +100,10 @@ def one_line(error: Exception) -> str:
 
 def checked(path: Path, fields: dict[str, np.ndarray]) -> Rows:
     """The fields as rows, if each is what it must be; `path` is named in errors. Raises DataError."""
-    for name, value in fields.items():
+    for name in FIELDS:
+        if name not in fields:
+            raise DataError(f"{path}: field {name!r} is missing; found {sorted(fields)}")
+        value = fields[name]
         if value.ndim != 3 or value.dtype != np.float32:
             raise DataError(
                 f"{path}: field {name!r} must be float32 [lanes, steps, entries], got {value.dtype} {list(value.shape)}"
@@ -115,32 +112,9 @@ def checked(path: Path, fields: dict[str, np.ndarray]) -> Rows:
             lane, step, _ = np.argwhere(~np.isfinite(value))[0]
             raise DataError(f"{path}: field {name!r} holds NaN or infinity, first at lane {lane}, step {step}")
     if fields["observations"].shape[:2] != fields["actions"].shape[:2]:
-        shapes = [list(value.shape) for value in fields.values()]
+        shapes = [list(fields[name].shape) for name in FIELDS]
         raise DataError(f"{path}: fields 'observations' and 'actions' differ in lanes or steps: {shapes}")
-    return Rows(**fields)
-
-
-def from_d4rl(path: Path) -> Rows:
-    """One long lane from a D4RL HDF5 file, keys ``observations`` and ``actions``; needs the `data` extra (h5py).
-
-    Raises:
-        DataError: if the file or a field is missing, truncated, of the wrong shape, or holds NaN or infinity.
-    """
-    import h5py
-
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    try:
-        with h5py.File(path, "r") as file:
-            for name in FIELDS:
-                if name not in file:
-                    raise DataError(f"{path}: field {name!r} is missing; found {sorted(file)}")
-            fields = {name: np.asarray(file[name], np.float32)[None] for name in FIELDS}
-    except DataError:
-        raise
-    except Exception as error:  # h5py raises OSError, RuntimeError or KeyError, depending on where the file ends
-        raise DataError(f"{path}: truncated or not an HDF5 file ({one_line(error)})") from error
-    return checked(path, fields)
+    return Rows(*(fields[name] for name in FIELDS))
 
 
 @struct.dataclass
