@@ -180,6 +180,20 @@ def test_make_data_makes_the_same_data(whole, tmp_path):
         assert all(f"{name:<13}{list(data[name].shape)}" in done.stdout for name in ("observations", "actions"))
 
 
+def test_make_data_makes_files_that_ogbench_loads_by_name(tmp_path):
+    ogbench = pytest.importorskip("ogbench")
+    arguments = ("--maze", "large", "--kind", "stitch", "--episodes", "12", "--steps", "5", "--folder", str(tmp_path))
+    done = run("make_data.py", "ogbench", *arguments)
+    name = "pointmaze-large-stitch-v0"
+    training, validation = ogbench.make_env_and_datasets(name, dataset_dir=str(tmp_path), dataset_only=True)
+    assert len(training["actions"]) == 12 * 4 and len(validation["actions"]) == 4
+    for line in (str(tmp_path / f"{name}.npz"), str(tmp_path / f"{name}-val.npz"), "large-stitch-v0 ", "touching"):
+        assert line in done.stdout
+    assert run("make_data.py", "ogbench", "--steps", "1", code=2).stderr.startswith(
+        "error: steps=1: must be at least 2"
+    )
+
+
 @pytest.mark.parametrize(("script", "stage"), [("train.py", "prior"), ("train_reward.py", "proxy/clean")])
 def test_train_scripts_find_what_compare_trained(whole, script, stage):
     folder, _ = whole
