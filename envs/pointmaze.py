@@ -183,7 +183,7 @@ class Episode(NamedTuple):
     observations: Float[np.ndarray, "steps 2"]
     actions: Float[np.ndarray, "steps 2"]
     velocities: Float[np.ndarray, "steps 2"]
-    """What the walls left the ball with in the step before; it has no effect."""
+    """What the walls left the ball with in the step before; without effect, and 0 in the first row."""
     goals: Float[np.ndarray, "steps 2"]
     """The goal in force, (x, y)."""
 

@@ -68,6 +68,16 @@ def test_the_description_is_that_of_the_simulator(name):
     assert not in_a_wall(name, tasks).any()
 
 
+def test_tasks_begin_and_end_where_the_environments_do():
+    maze, env = pointmaze.named("giant"), pointmaze.environment("giant")
+    away = []
+    for number, (start, goal) in enumerate(maze.tasks, 1):
+        for seed in range(20):
+            seen, info = env.reset(seed=seed, options={"task_id": number})
+            away += [seen - maze.centre(start), info["goal"] - maze.centre(goal)]
+    assert 0.95 * maze.jitter < np.abs(away).max() <= maze.jitter
+
+
 def test_a_segment_crosses_a_wall_if_one_of_its_points_is_in_one():
     rng = np.random.default_rng(0)
     maze = pointmaze.named("large")

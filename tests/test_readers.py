@@ -129,13 +129,14 @@ def test_d4rl_without_the_slip_is_one_run(tmp_path, published):
     np.testing.assert_array_equal(run.actions, fields["actions"])
 
 
-def test_d4rl_repeats_may_come_twice_and_last(tmp_path):
-    fields = numbers(10)
-    for row in (4, 5, 9):
+def test_d4rl_repeats_may_come_twice_soon_and_last(tmp_path):
+    fields = numbers(13)
+    for row in (4, 5, 8, 10, 12):
         fields["observations"][row] = fields["observations"][row - 1]
     runs, found = readers.from_d4rl(hdf5(tmp_path / "maze.hdf5", fields))
-    assert found.repeated == 3
-    assert [run.actions.tolist() for run in runs] == [fields["actions"][:4].tolist(), fields["actions"][6:9].tolist()]
+    assert found == Found(rows=13, repeated=5)
+    kept = [fields["actions"][first:end].tolist() for first, end in ((0, 4), (6, 8))]  # rows 9 and 11 hold no step
+    assert [run.actions.tolist() for run in runs] == kept
 
 
 @pytest.mark.parametrize("wrong", WRONG)
