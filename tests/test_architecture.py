@@ -50,6 +50,9 @@ HEAVY = {
     "tensorboardX",
     "marimo",
     "gymnasium",
+    "gymnasium_robotics",
+    "ogbench",
+    "minari",
     "mctx",
 }  # extras: inside functions only
 ENVS_IMPORTS = {"jax", "numpy", "flax.struct", "jaxtyping", "envs"}  # at module level, beside the standard library
