@@ -15,8 +15,8 @@ environment's own `truncated`; the ids carry none, and no TimeLimit is wrapped r
 
 Gridworlds score their moves and take the largest; here the action is the number of a move, `Discrete(5)`, and becomes
 the one-hot score. Both functions of (1) are compiled once per environment, however many copies there are, and run on
-JAX's default device. A step costs a call into JAX, some 0.1 ms: to train or to measure, use `vmap` and `scan` on the
-Environment instead, which is a thousand times faster.
+JAX's default device. A step costs a call into JAX, 13,000 steps a second on one busy core: to train or to measure, use
+`vmap` and `scan` on the Environment instead, which is some hundred times faster.
 """
 
 from collections.abc import Callable

@@ -86,6 +86,12 @@ def test_a_seed_fixes_this_episode_and_those_after_it(world):
     assert not np.array_equal(one[1], one[6])  # the second episode is another
 
 
+def test_episodes_without_a_seed_begin_differently():
+    env, fresh = Gym(UMAZE), Gym(UMAZE)
+    starts = [env.reset(seed=0)[0], *(env.reset()[0] for _ in range(5)), fresh.reset()[0]]
+    assert len(np.unique(np.array(starts)[:, 0])) == 7
+
+
 def test_chance_follows_the_environments_law():
     """Slips are drawn anew at each step: the share of steps that go where they should is the law's, to 4 deviations."""
     world = Gridworld(CORRIDORS.rows, slip=0.4, max_steps=10**6)
