@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import gymnasium
@@ -65,8 +66,9 @@ def test_coordinates_are_those_of_its_map(maze):
 
 
 @pytest.mark.parametrize(("name", "size"), [("umaze", "UMaze"), ("medium", "Medium"), ("large", "Large")])
-def test_it_is_pointmaze(name, size):
+def test_it_is_pointmaze(name, size, tmp_path, monkeypatch):
     """The same episodes through gymnasium: made by id, reset by seed, moved by step; side by side as one by one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # gymnasium-robotics leaves a file there for each maze
     maze, rng = maze2d.named(name), np.random.default_rng(1)
     actions = np.repeat(rng.uniform(-1.3, 1.3, (3, 30, 2)), 10, axis=1)  # beyond the bounds too
     starts, theirs = [], []
