@@ -123,6 +123,7 @@ def sample(
     shape: tuple[int, int],
     step: Step = ancestral,
     reference: Denoise | None = None,
+    warm: Float[Array, "h d"] | None = None,
 ) -> tuple[Float[Array, "h d"], Info]:
     """Draw one plan from noise.
 
@@ -133,12 +134,13 @@ def sample(
         shape: ``(h, d)`` of the plan.
         step: one of the rules above, or your own.
         reference: the unguided denoiser, pinned as `denoise` is, from which the path KL is measured.
+        warm: a clean plan to start from, noised to the first level; without it the start is noise alone.
 
     Returns:
         The plan ``[h, d]`` and `Info`.
     """
     key_start, key_steps = jax.random.split(key)
-    x = sigmas[0] * jax.random.normal(key_start, shape)
+    x = sigmas[0] * jax.random.normal(key_start, shape) + (0.0 if warm is None else warm)
 
     def body(carry, level):
         x, past, past_ref = carry

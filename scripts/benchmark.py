@@ -1,12 +1,14 @@
 """Scores that others publish, in the simulators that others use: train, tune, run the episodes, print the table.
 
     python scripts/benchmark.py                                    # Maze2D, three mazes, from nothing
+    python scripts/benchmark.py --suite multi2d                    # with random goals; the planners are the same
+    python scripts/benchmark.py --suite ogbench --planner.horizon 48 --planner.stride 19 --every 100
     python scripts/benchmark.py --tasks umaze --episodes 100 --run runs/quick
-    python scripts/benchmark.py --do render --tasks large          # the table, figure and rollouts again, from files
-    python scripts/benchmark.py --do table                         # the table and the figure alone
+    python scripts/benchmark.py --do render --tasks large          # table, figure and every row's rollouts, from files
+    python scripts/benchmark.py --do table                         # table and figure alone
 
-Writes into the run directory: scores.csv, scores.png, and for every task its data, its networks and
-TASK/rollouts/*.npz, some episodes of every row. Stopped and started again, it goes on after what was trained.
+Writes RUN/SUITE/scores.csv and scores.png; beside them, for every maze, its data, its networks and
+rollouts/SUITE/*.npz, some episodes of every row. Stopped and started again, it goes on after what was trained.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +17,7 @@ from typing import Annotated, Literal
 import tyro
 
 from diffplan import runtime
-from diffplan.studies.scores.suite import ScoresConfig
+from diffplan.studies.scores.rows import ScoresConfig
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,19 @@ class Command:
 def main(command: Command) -> None:
     """Carry the command out."""
     from diffplan.report import scores as report
-    from diffplan.studies.scores import suite
-    from envs import maze2d
+    from diffplan.studies.scores import run
 
     config = command.scores
     if command.do == "run":
-        suite.run(config)
-    report.show(config.run, runtime.console)
-    for path in (config.run / "scores.csv", report.figure(config.run)):
+        run.run(config)
+    directory = config.run / config.suite
+    report.show(directory, runtime.console)
+    for path in (directory / "scores.csv", report.figure(directory)):
         runtime.say(str(path))
     if command.do == "render":
-        for task in config.tasks:
-            maze = maze2d.named(task)
-            for kept in sorted((config.run / task / "rollouts").glob("*.npz")):
-                runtime.say(str(report.rollouts(kept.parent, maze.walls, maze.goal, kept)))
+        for task in config.named:
+            for kept in sorted((directory / "rollouts" / task).glob("*.npz")):
+                runtime.say(str(report.rollouts(kept)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Scores: strided windows, values, inverse dynamics, controllers and the limit, each against what it must be."""
+"""Scores: windows that reach a goal, inverse dynamics, controllers and the limit, each against what it must be."""
 
-from functools import partial
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +10,20 @@ import pytest
 from diffplan.codec import Codec
 from diffplan.config import DataConfig, TrainConfig
 from diffplan.learn import inverse, train
-from diffplan.learn.data import DataError, Rows, Strided, strided_codec
+from diffplan.learn.data import DataError, Rows, Strided
 from diffplan.learn.inverse import Inverse
 from diffplan.models import MLP, build
+from diffplan.noise import LogNormal
 from diffplan.report import scores as report
-from diffplan.studies.scores import control, limit, planner, suite
-from diffplan.studies.scores.control import Execution
-from diffplan.studies.scores.published import REFERENCES
+from diffplan.studies.scores import control, limit, planner, playing, suite, training
+from diffplan.studies.scores import run as suites
+from diffplan.studies.scores.control import Carried, Execution
+from diffplan.studies.scores.examples import Reaching
+from diffplan.studies.scores.planner import Dials
+from diffplan.studies.scores.published import PUBLISHED, REFERENCES, TASKS
+from diffplan.studies.scores.rows import ScoresConfig
 from diffplan.types import Trajectory
-from envs import experts, maze2d
+from envs import experts, maze2d, mujoco
 from envs.base import rollout
 from envs.maze2d import UMAZE, Maze2d
 
@@ -32,38 +37,47 @@ def rows() -> Rows:
     return Rows(np.asarray(found.observations), np.asarray(found.actions))
 
 
-def test_a_strided_window_holds_every_observation_s_actions(rows):
+def test_a_strided_window_is_every_so_manieth_observation(rows):
     codec = Codec.fit(rows.observations, rows.actions)
     windows = Strided.of(rows, codec, horizon=4, stride=15)
-    plan = strided_codec(codec, 15).decode(windows.at(jnp.int32(2), jnp.int32(100)))
-    np.testing.assert_allclose(plan.observations, rows.observations[2, 100:160:15], atol=1e-4)
-    np.testing.assert_allclose(plan.actions.reshape(60, 2), rows.actions[2, 100:160], atol=1e-4)
-    assert windows.firsts == 600 - 60 + 1
+    window = windows.at(jnp.int32(2), jnp.int32(100)) * codec.std[None, :4] + codec.mean[None, :4]
+    np.testing.assert_allclose(window, rows.observations[2, 100:160:15], atol=1e-4)
+    assert windows.length == 60
     with pytest.raises(DataError, match="600 steps are shorter than 41 points, 15 steps apart"):
         Strided.of(rows, codec, horizon=41, stride=15)
 
 
-def test_values_say_when_a_window_is_first_paid():
-    rewards = np.zeros((3, 30))
-    rewards[1, 7:] = 1.0
-    rewards[2, [4, 25]] = 1.0
-    found = planner.values(rewards, 20)
-    assert found.shape == (3, 11)
-    np.testing.assert_allclose(found[:, 0], [-1, -7 / 20, -4 / 20])
-    brute = [[next((t for t in range(20) if row[first + t]), 20) for first in range(11)] for row in rewards]
-    np.testing.assert_allclose(found, -np.asarray(brute) / 20)
+def test_a_reaching_window_is_the_data_until_it_first_arrives_and_then_stays(rows):
+    """Every drawn window is looked for in the data, step by step."""
+    codec = Codec.fit(rows.observations, rows.actions)
+    examples = Reaching.of(Strided.of(rows, codec, horizon=8, stride=15), codec)
+    keys = jax.random.split(jax.random.key(0), 40)
+    held, soonest = jax.jit(jax.vmap(examples.arrival))(keys)
+    z = (rows.observations - np.asarray(codec.mean[:4])) / np.asarray(codec.std[:4])
+    for x, k in zip(np.asarray(held), np.asarray(soonest, int), strict=True):
+        lane, first = np.unravel_index(np.abs(z - x[0]).sum(-1).argmin(), z.shape[:2])
+        path, last = z[lane, first : first + 106], -(-k // 15)
+        np.testing.assert_allclose(x[0], path[0], atol=1e-5)
+        np.testing.assert_allclose(x[1:last], path[15:k:15][: last - 1], atol=1e-5)
+        np.testing.assert_allclose(x[max(last, 1) :, :2] - path[k, :2], 0, atol=1e-5)
+        np.testing.assert_allclose(
+            codec.decode(jnp.asarray(np.pad(x, ((0, 0), (0, 2))))).observations[-1, 2:], 0, atol=1e-5
+        )
+    assert np.asarray(soonest).max() <= 105
+    _, value, mask = jax.vmap(examples.draw)(keys)
+    assert np.corrcoef(value, -soonest)[0, 1] == pytest.approx(1)
+    assert mask[0].all(axis=1).tolist() == [True] + [False] * 6 + [True]
 
 
-def test_a_plan_is_held_at_the_first_point_that_pays():
-    codec = Codec(jnp.zeros(6), jnp.ones(6), 4)
-    pays = planner.Pays((), codec, lambda params, z: z[:1] - 2.5)  # beyond x = 2.5
-    points = jnp.stack([jnp.asarray([x, 0.0, 1.0, 1.0]) for x in (1.0, 2.0, 3.0, 4.0)])
-    held = pays.held(Trajectory(points, jnp.ones((4, 30))))
-    np.testing.assert_array_equal(held.observations[:, 0], [1, 2, 3, 3])
-    np.testing.assert_array_equal(held.observations[:, 2], [1, 1, 0, 0])
-    np.testing.assert_array_equal(held.actions[:, 0], [1, 1, 1, 0])
-    never = pays.held(Trajectory(points.at[:, 0].set(0.0), jnp.ones((4, 30))))
-    np.testing.assert_array_equal(never.observations, points.at[:, 0].set(0.0))
+def test_arriving_is_the_first_time_that_it_was_there():
+    """A lane that goes round in a square of four places never arrives later than after three."""
+    corners = np.asarray([[0, 0], [0, 1], [1, 1], [1, 0]], np.float32)
+    places = np.tile(corners, (50, 1))[None]
+    rows = Rows(places, np.random.default_rng(0).normal(size=places.shape).astype(np.float32))
+    codec = Codec.fit(*rows)
+    examples = Reaching.of(Strided.of(rows, codec, horizon=16, stride=2), codec)
+    _, soonest = jax.vmap(examples.arrival)(jax.random.split(jax.random.key(0), 300))
+    assert set(np.unique(soonest)) == {0.0, 1.0, 2.0, 3.0}
 
 
 def test_inverse_dynamics_are_learned_where_they_are_known():
@@ -84,35 +98,31 @@ def test_inverse_dynamics_are_learned_where_they_are_known():
         np.testing.assert_allclose(model(start, start + 0.1 * k * velocity, jnp.int32(k)), velocity, atol=0.1)
 
 
-def plan_of(maze: Maze2d, start, actions, stride: int) -> Trajectory:
-    """What happens when these actions are taken, as a plan of points and of all actions."""
-    moved = rollout(maze, jax.random.key(0), maze.state_of(start), actions).observation
-    path = jnp.concatenate([start[None], moved[:-1]])
-    return Trajectory(path[::stride], actions.reshape(-1, 2 * stride))
-
-
 IDLE = Inverse((), Codec(jnp.zeros(6), jnp.ones(6), 4), lambda params, *inputs: jnp.zeros(2), 15)
+NONE = jnp.zeros((1, 1, 2))
 
 
-@pytest.mark.parametrize("make", [control.in_jax, control.in_mujoco])
+def in_mujoco(maze: Maze2d) -> control.Physics:
+    return control.outside(mujoco.Simulator(maze))
+
+
+@pytest.mark.parametrize("make", [control.in_jax, in_mujoco])
 def test_a_plan_s_own_actions_lead_where_they_led(make):
-    maze = maze2d.OPEN
-    start = jnp.asarray([2.0, 2.0, 0.0, 0.0])
+    maze, start = maze2d.OPEN, jnp.asarray([2.0, 2.0, 0.0, 0.0])
     actions = 0.3 * jax.random.normal(jax.random.key(1), (60, 2))
-    plans = jax.tree.map(lambda leaf: leaf[None], plan_of(maze, start, actions, 15))
     truth = rollout(maze, jax.random.key(0), maze.state_of(start), actions).observation
     physics = make(maze)
-    _, seen = physics.run(physics.start(np.asarray(start)[None]), "actions", IDLE, Execution.of(plans), 60)
+    at = Execution.of(jnp.zeros((1, 5, 4)), actions[None])
+    _, seen = physics.run(physics.start(np.asarray(start)[None]), "actions", IDLE, at, 60)
     np.testing.assert_allclose(np.asarray(seen)[0], truth, atol=1e-3)
 
 
 def test_tracking_goes_along_the_points_to_the_last_and_stays_there():
     corner = jnp.asarray([[1.0, 1.0], [1.0, 2.0], [1.0, 3.0], [2.0, 3.0], [3.0, 3.0]])
-    plan = Trajectory(jnp.concatenate([corner, jnp.zeros((5, 2))], axis=1)[None], jnp.zeros((1, 5, 30)))
+    points = jnp.concatenate([corner, jnp.zeros((5, 2))], axis=1)[None]
     physics = control.in_jax(UMAZE)
-    path = np.asarray(
-        physics.run(physics.start(np.asarray([[1.0, 1.0, 0.0, 0.0]])), "tracking", IDLE, Execution.of(plan), 300)[1]
-    )[0]
+    states = physics.start(np.asarray([[1.0, 1.0, 0.0, 0.0]]))
+    path = np.asarray(physics.run(states, "tracking", IDLE, Execution.of(points, NONE), 300)[1])[0]
     near = lambda point: np.linalg.norm(path[:, :2] - np.asarray(point), axis=1).argmin()
     visits = [near(point) for point in corner]
     assert visits == sorted(visits) and len(set(visits)) == 5
@@ -120,105 +130,209 @@ def test_tracking_goes_along_the_points_to_the_last_and_stays_there():
 
 
 def test_planning_anew_begins_where_the_ball_is_and_once_is_once():
-    calls = []
+    calls, pasts = [], []
 
-    def plans(key, seen):
+    def plans(key, seen, past):
         calls.append(np.asarray(seen))
-        points = jnp.broadcast_to(seen[:, None], (len(seen), 2, 4))
-        return Trajectory(points, jnp.ones((len(seen), 2, 30)))
+        pasts.append(past)
+        return jnp.broadcast_to(seen[:, None], (len(seen), 2, 4))
 
     starts = np.asarray([[1.0, 1.0, 0.0, 0.0], [3.0, 1.0, 0.0, 0.0]], np.float32)
-    run = partial(control.episodes, jax.random.key(0), control.in_jax(UMAZE), plans, "actions", IDLE, starts, 50)
+    push = lambda key, points: jnp.ones((len(points), 20, 2))
+    run = lambda every: control.episodes(
+        jax.random.key(0), control.in_jax(UMAZE), plans, Carried("actions", every, IDLE, push), starts, 50
+    )
     found = run(20)
-    assert found.paths.shape == (2, 50, 4) and found.plans.shape == (2, 3, 2, 4) and len(calls) == 4
-    np.testing.assert_array_equal(calls[2], found.paths[:, 19])
-    np.testing.assert_array_equal(calls[3], found.paths[:, 39])
+    assert found.paths.shape == (2, 50, 4) and found.plans.shape == (2, 3, 2, 4)
+    assert [past is None for past in pasts] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]  # the first two are compiled, then timed
+    np.testing.assert_array_equal(calls[3], found.paths[:, 19])
+    np.testing.assert_array_equal(calls[4], found.paths[:, 39])
+    np.testing.assert_array_equal(pasts[4], found.plans[:, 1])
     calls.clear()
     assert run(50).plans.shape[1] == 1 and len(calls) == 2
 
 
 def test_returns_are_those_of_d4rl():
     paths = np.zeros((1, 4, 4))
-    paths[0, :, :2] = [[1.0, 1.0], [1.3, 1.4], [1.3, 1.41], [1.0, 0.5]]  # the goal is at (1, 1)
-    assert control.returns(UMAZE, paths).tolist() == [3.0]
+    paths[0, :, :2] = [[1.0, 1.0], [1.3, 1.4], [1.3, 1.41], [1.0, 0.5]]
+    assert control.returns(np.asarray([1.0, 1.0]), paths).tolist() == [3.0]
+    both = control.returns(np.asarray([[1.0, 1.0], [9.0, 9.0]]), np.concatenate([paths, paths]))
+    assert both.tolist() == [3.0, 0.0]
     assert REFERENCES["umaze"].score(161.86) == pytest.approx(100)
     assert REFERENCES["large"].score(6.70) == pytest.approx(0)
 
 
-def test_the_limit_of_a_corridor_is_that_of_full_force():
+def test_the_limit_of_a_corridor_is_that_of_full_force(tmp_path):
     """From rest, straight on: nothing is faster than full force all the way, and there is room to stop."""
-    start = jnp.asarray([1.0, 1.0, 0.0, 0.0])
+    start, goals = jnp.asarray([1.0, 1.0, 0.0, 0.0]), np.asarray([[1.0, 8.0], [1.0, 5.0]], np.float32)
     forced = rollout(CORRIDOR, jax.random.key(0), CORRIDOR.state_of(start), jnp.tile(jnp.asarray([0.0, 1.0]), (200, 1)))
-    goal = np.asarray(CORRIDOR.goal)
-    fastest = int((np.linalg.norm(np.asarray(forced.observation)[:, :2] - goal, axis=1) > 0.5).argmin())
-    grid = limit.solve(CORRIDOR, positions=5, velocities=11)
-    path = np.asarray(limit.play(CORRIDOR, grid, start[None], 200))
-    assert float(grid.at(start)) == pytest.approx(fastest, rel=0.1)
-    assert 200 - fastest - 6 <= control.returns(CORRIDOR, path)[0] <= 200 - fastest
+    outside = np.linalg.norm(np.asarray(forced.observation)[None, :, :2] - goals[:, None], axis=-1) > 0.5
+    fastest = outside.argmin(axis=1)
+    grid, value = limit.solve(CORRIDOR, goals, 5, 11)
+    corners, weights = grid.corners(start)
+    np.testing.assert_allclose(weights @ value[corners], fastest, rtol=0.02)
+    starts = np.tile(np.asarray(start), (2, 1))
+    path = limit.paths(tmp_path / "limit", CORRIDOR, starts, goals, 200, (5, 11))
+    left = 200 - fastest - control.returns(goals, path)
+    assert (0 <= left).all() and (left <= 3).all()
+    again = limit.paths(tmp_path / "limit", CORRIDOR, starts, goals, 200, (5, 11))
+    np.testing.assert_array_equal(again, path)
+
+
+def test_the_limit_s_grid_is_where_the_ball_fits_and_interpolates_what_is_linear():
+    grid, points = limit.gridded(UMAZE, positions=4, velocities=5)
+    assert len(points) == len(UMAZE.cells) * 4**2 * 5**2
+    offset = np.asarray(points[:, :2]) + 0.7
+    assert jax.vmap(UMAZE.is_free)(points[:, :2]).all()
+    assert np.abs(offset - np.round(offset)).min() >= 0.1 - 1e-5  # the ball's radius from any wall
+    slope = jnp.asarray([1.0, -2.0, 0.5, 3.0])
+    for inside in ([1.13, 2.05, 0.4, -3.0], [1.0, 1.0, 5.1, 5.1], [2.0, 3.05, -5.2, 0.0]):
+        corners, weights = grid.corners(jnp.asarray(inside))
+        assert float(weights @ (points[corners] @ slope)) == pytest.approx(float(jnp.asarray(inside) @ slope), abs=1e-4)
+    wall = jnp.asarray([2.0, 2.35, 0.0, 0.0])  # too near to the wall of the free cell (2, 3), whose places begin at 2.4
+    corners, weights = grid.corners(wall)
+    np.testing.assert_allclose(weights @ points[corners], [2.0, 2.4, 0.0, 0.0], atol=0.01)
 
 
 TINY = TrainConfig(steps=20, batch=16, chunk=20, save_every=20)
 SMALL = planner.PlannerConfig(
     DataConfig(rows=20_000, lanes=20),
     levels=3,
-    actions=True,
     prior=TINY,
+    fine=TINY,
     value=TINY,
-    pays=TINY,
     inverse=TINY,
+    reach=TINY,
     width=16,
     depth=2,
+    features=8,
     patch=8,
 )
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory) -> tuple[suite.ScoresConfig, list[dict[str, str]]]:
-    """The whole suite, as small as it gets, on one maze; and its rows."""
+@pytest.fixture(scope="module", params=["maze2d", "multi2d"])
+def small(request, tmp_path_factory) -> tuple[ScoresConfig, list[dict[str, str]]]:
+    """A whole suite, as small as it gets, on one maze; and its rows."""
     run = tmp_path_factory.mktemp("scores")
-    config = suite.ScoresConfig(run, tasks=("umaze",), planner=SMALL, episodes=4, every=150, candidates=2, tuning=5)
-    coarse = limit.solve
-    patch = pytest.MonkeyPatch()
-    patch.setattr(limit, "solve", lambda maze: coarse(maze, 4, 7))
-    patch.setattr(suite, "SCALES", (1.0, 10.0))
-    suite.run(config)
-    patch.undo()
-    return config, report.read(run)
+    settings = {"tasks": ("umaze",), "planner": SMALL, "episodes": 4, "every": 150, "candidates": 4, "tuning": 5}
+    config = ScoresConfig(run, request.param, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suite, "FINENESS", {request.param: (4, 7)})
+        patch.setattr("diffplan.studies.scores.tuning.SCALES", (1.0, 10.0))
+        suites.run(config)
+    return config, report.read(run / request.param)
 
 
 def test_the_suite_in_small_has_every_row_and_draws_them(small):
     config, rows = small
+    directory = config.run / config.suite
     ours = [row for row in rows if report.ours(row)]
-    assert {row["controller"] for row in ours} == {"optimal", *control.CONTROLLERS}
-    assert {row["simulator"] for row in ours} == {"mujoco", "jax"}
+    played = [row for row in ours if row["seconds_per_plan"]]
+    assert {row["method"] for row in rows if not report.ours(row)} == {one.method for one in PUBLISHED[config.suite]}
+    assert {row["controller"] for row in played} == set(control.CONTROLLERS)
+    assert {row["simulator"] for row in played} == {"mujoco", "jax", "gymnasium-robotics"}
+    assert {row["controller"] for row in ours} - {row["controller"] for row in played} == {"optimal", "waypoints"}
     assert all(row["source"] for row in rows) and all(float(row["limit_fraction"]) <= 1.2 for row in ours)
-    assert all(float(row["seconds_per_plan"]) > 0 for row in ours if row["controller"] != "optimal")
-    took = {float(row["train_minutes"]) for row in ours if row["controller"] != "optimal"}
+    assert len({(row["method"], row["controller"], row["simulator"]) for row in ours}) == len(ours)
+    took = {float(row["train_minutes"]) for row in played}
     assert len(took) == 1 and suite.bench(config, "umaze").minutes == pytest.approx(took.pop(), rel=1e-4) != 0
-    assert report.figure(config.run).stat().st_size > 20_000
-    report.show(config.run)
-    kept = sorted((config.run / "umaze" / "rollouts").glob("*.npz"))
-    assert len(kept) == len(ours) - 1
-    assert report.rollouts(config.run, UMAZE.walls, UMAZE.goal, kept[0]).stat().st_size > 10_000
+    assert report.figure(directory).stat().st_size > 20_000
+    report.show(directory)
+    kept = sorted((directory / "rollouts" / "umaze").glob("*.npz"))
+    assert len(kept) == len(played)
+    assert report.rollouts(kept[0]).stat().st_size > 10_000
 
 
-def test_the_best_candidate_is_the_one_with_the_highest_value(small):
-    config, _ = small
-    bench = suite.bench(config, "umaze")
-    starts = jnp.asarray(suite.starts_of(UMAZE, jax.random.key(5), 3))
-    key, horizon, n = jax.random.key(7), bench.horizon, 5
-    best, value = jax.jit(lambda key: bench.planner.best(key, starts, horizon, None, n))(key)
+def test_goals_are_the_maze_s_own_or_random_free_cells():
+    own = suite.drawn(ScoresConfig(), UMAZE, jax.random.key(0), 50)
+    random = suite.drawn(ScoresConfig(suite="multi2d"), UMAZE, jax.random.key(0), 50)
+    np.testing.assert_array_equal(own.goals, np.tile(np.asarray(UMAZE.goal, np.float32), (50, 1)))
+    np.testing.assert_array_equal(own.starts, random.starts)
+    cells = {tuple(cell) for cell in np.round(random.goals).astype(int)}
+    assert len(cells) > 4 and cells <= {tuple(cell) for cell in UMAZE.cells}
+    assert 0.05 < np.abs(random.goals - np.round(random.goals)).max() <= 0.1
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, rows) -> planner.Planner:
+    """A planner of tiny networks."""
+    return training.fit(tmp_path_factory.mktemp("planner"), SMALL, rows, "rows")[0]
+
+
+STARTS = jnp.asarray(suite.drawn(ScoresConfig(), UMAZE, jax.random.key(5), 3).starts)
+GOALS = jnp.asarray([[1.0, 1.0, 0, 0], [3.0, 3.0, 0, 0], [1.0, 3.0, 0, 0]])
+
+
+def test_the_best_candidate_is_the_one_with_the_highest_value(trained):
+    key, n = jax.random.key(7), 5
+    best, value = jax.jit(lambda key: trained.best(key, STARTS, GOALS, None, Dials(None, n)))(key)
     keys = jax.vmap(lambda key: jax.random.split(key, 3))(jax.random.split(key, n))
-    draw = jax.jit(jax.vmap(jax.vmap(lambda key, start: bench.planner.draw(key, start, horizon, None)), (0, None)))
-    x, scores = draw(keys, starts)
+    draw = jax.vmap(lambda key, start, goal: trained.draw(key, start, goal, None, None))
+    x, scores = jax.jit(jax.vmap(draw, (0, None, None)))(keys, STARTS, GOALS)
     np.testing.assert_allclose(value, scores.max(axis=0), rtol=1e-4)
     np.testing.assert_allclose(best, x[scores.argmax(axis=0), jnp.arange(3)], atol=1e-3)
-    first = bench.planner.codec.decode(best).observations[:, 0]
-    np.testing.assert_allclose(first, starts, atol=1e-4)
+    points = trained.codec.decode(best).observations
+    np.testing.assert_allclose(points[:, 0], STARTS, atol=1e-4)
+    np.testing.assert_allclose(points[:, -1], GOALS, atol=1e-4)
+
+
+def test_a_warm_start_goes_on_from_the_last_plan(trained):
+    """At noise levels near nothing, the plan is the last one moved on; its pins are the new ones."""
+    assert 0 < trained.warmed < len(trained.sigmas)
+    points = jnp.linspace(jnp.asarray([1.0, 1.0, 0, 0]), jnp.asarray([3.0, 3.0, 0, 0]), trained.horizon)
+    past = trained.moved_on(points, 45)
+    moved = trained.codec.decode(past).observations
+    np.testing.assert_allclose(moved[:-3], points[3:], atol=1e-5)
+    np.testing.assert_allclose(moved[-3:], jnp.tile(points[-1], (3, 1)), atol=1e-5)
+    still = replace(trained, sigmas=jnp.geomspace(2e-3, 1e-3, len(trained.sigmas)))
+    x, _ = still.draw(jax.random.key(0), moved[0], points[-1], past, None)
+    np.testing.assert_allclose(x, past, atol=0.02)
+    plans = lambda dials, past: playing.plans(trained, dials, np.asarray(GOALS[:, :2]), 45)(
+        jax.random.key(1), STARTS, past
+    )
+    cold, warm = Dials(None, 2), Dials(None, 2, True)
+    before = jnp.tile(points, (3, 1, 1))
+    np.testing.assert_array_equal(plans(cold, None), plans(cold, before))
+    np.testing.assert_array_equal(plans(cold, None), plans(warm, None))
+    assert jnp.abs(plans(warm, before) - plans(warm, None)).max() > 0.01
+
+
+def test_gaps_are_filled_one_after_another(trained):
+    """The fine prior is one whose rows go straight from end to end, with the way between two of them as action."""
+    rows, stride = trained.rows, trained.inverse.steps
+
+    def straight(x, sigma):
+        start, end = rows.decode(x[:1]).observations, rows.decode(x[-1:]).observations
+        share = jnp.linspace(0, 1, len(x))[:, None]
+        steps = jnp.tile((end - start)[:, :2] / stride, (len(x), 1))
+        return rows.encode(Trajectory(start * (1 - share) + end * share, steps))
+
+    corners = jnp.asarray([[1.0, 1.0], [1.0, 2.5], [1.6, 2.5], [1.6, 2.5]])
+    points = jnp.concatenate([corners, jnp.zeros((4, 2))], axis=1)
+    found = replace(trained, fine=straight).actions(jax.random.key(0), points, 2 * stride + 4)
+    truth = np.repeat(np.diff(corners, axis=0) / stride, stride, axis=0)[: 2 * stride + 4]
+    np.testing.assert_allclose(found, truth, atol=0.01)
 
 
 def test_a_setting_that_cannot_work_is_named():
     with pytest.raises(Exception, match=r"tasks='tiny': must be some of umaze, medium, large"):
-        suite.ScoresConfig(tasks=("tiny",))
-    with pytest.raises(Exception, match=r"horizon=30: must be a multiple of patch \(4\)"):
-        planner.PlannerConfig(horizon=30)
+        ScoresConfig(tasks=("tiny",))
+    with pytest.raises(Exception, match=r"tasks='umaze': must be some of medium, large, giant"):
+        ScoresConfig(suite="ogbench", tasks=("umaze",))
+    with pytest.raises(Exception, match=r"stride=16: must be 1 less than a multiple of 4"):
+        planner.PlannerConfig(stride=16)
+    with pytest.raises(Exception, match=r"warm=9.0: must be above low"):
+        planner.PlannerConfig(warm=9.0)
+
+
+def test_published_rows_name_their_source_for_every_maze():
+    for name, methods in PUBLISHED.items():
+        assert len(TASKS[name]) == 3 and all(len(one.means) == 3 and one.source for one in methods)
+    diffuser = next(one for one in PUBLISHED["maze2d"] if one.method == "Diffuser")
+    assert diffuser.means == (113.9, 121.5, 123.0) and LogNormal().std > 0

@@ -147,9 +147,8 @@ class Windows:
 
 @struct.dataclass
 class Strided:
-    """All windows of `horizon` points, `stride` steps apart, in normalised rows ``[lanes, steps, d]``, on the device.
-
-    A point of a plan is an observation and the actions of all steps from it to the next: ``[h, o + stride * a]``.
+    """All windows of `horizon` observations, `stride` steps apart, of normalised rows ``[lanes, steps, d]``, on the
+    device.
     """
 
     rows: Float[Array, "lanes steps d"]
@@ -167,35 +166,17 @@ class Strided:
         return cls(encoded, horizon, stride, codec.observation_dim)
 
     @property
-    def firsts(self) -> int:
-        """How many steps of a lane a window can begin at."""
-        return self.rows.shape[1] - self.horizon * self.stride + 1
+    def length(self) -> int:
+        """Steps of a window, to where a next point would be."""
+        return self.horizon * self.stride
 
-    def at(self, lane: Int[Array, ""], first: Int[Array, ""]) -> Float[Array, "h d"]:
+    def at(self, lane: Int[Array, ""], first: Int[Array, ""]) -> Float[Array, "h o"]:
         """The window that begins at one step of one lane."""
-        block = self.rows[lane, first + jnp.arange(self.horizon * self.stride)]
-        block = block.reshape(self.horizon, self.stride, -1)
-        actions = block[:, :, self.observation_dim :].reshape(self.horizon, -1)
-        return jnp.concatenate([block[:, 0, : self.observation_dim], actions], axis=1)
+        return self.rows[lane, first + self.stride * jnp.arange(self.horizon), : self.observation_dim]
 
     def place(self, key: PRNGKey) -> tuple[Int[Array, ""], Int[Array, ""]]:
         """A lane and a first step, each uniform."""
+        lanes, steps, _ = self.rows.shape
         key_lane, key_step = jax.random.split(key)
-        return jax.random.randint(key_lane, (), 0, len(self.rows)), jax.random.randint(key_step, (), 0, self.firsts)
-
-    def draw(self, key: PRNGKey) -> Float[Array, "h d"]:
-        """One window, uniform over lanes and first steps."""
-        return self.at(*self.place(key))
-
-
-def strided_codec(codec: Codec, stride: int) -> Codec:
-    """The normaliser of `Strided` plans, from that of the rows that they are cut from."""
-    o = codec.observation_dim
-    wide = lambda entry: jnp.concatenate([entry[:o], jnp.tile(entry[o:], stride)])
-    return Codec(wide(codec.mean), wide(codec.std), o)
-
-
-def muted(codec: Codec, factor: float) -> Codec:
-    """A normaliser under which actions have a deviation of 1 / factor, and so cost 1 / factor^2 in a loss."""
-    action = jnp.arange(codec.width) >= codec.observation_dim
-    return Codec(codec.mean, jnp.where(action, factor * codec.std, codec.std), codec.observation_dim)
+        first = jax.random.randint(key_step, (), 0, steps - self.length + 1)
+        return jax.random.randint(key_lane, (), 0, lanes), first

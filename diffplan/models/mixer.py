@@ -6,6 +6,11 @@ MLP-Mixer). A block mixes over tokens, then over channels, each time modulated b
 
     u = u + gate(e) * MLP_tokens(scale(e) * norm(u) + shift(e))^T,   then the same over channels         (12)
 
+Where a point's place decides what may follow, as between walls, tokens are single points, and a place p, the first two
+entries of x, is given with random Fourier features of it (Tancik et al. 2020, arXiv 2006.10739),
+
+    sin(B p), cos(B p),     B ~ N(0, 3^2) [features, 2], fixed                                           (12c)
+
 A condition, where a network takes one, is embedded by two layers of its own and added to e before its last activation.
 Everything is a matrix product over the batch, so on two CPU cores it runs near the peak of the machine, where
 convolutions do not; a fixed horizon is the price.
@@ -17,6 +22,17 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from diffplan.models.blocks import sinusoidal
+
+FREQUENCY = 3.0
+"""Standard deviation of B in (12c): a map with details of a third of the data's deviation."""
+
+
+def with_features(x: Float[Array, "h d"], features: int) -> Float[Array, "h wide"]:
+    """Points with the features (12c) of their places."""
+    if not features:
+        return x
+    phase = x[:, :2] @ (FREQUENCY * jax.random.normal(jax.random.key(9), (2, features)))
+    return jnp.concatenate([x, jnp.sin(phase), jnp.cos(phase)], axis=1)
 
 
 def standardised(u: Float[Array, "t w"]) -> Float[Array, "t w"]:
@@ -60,12 +76,13 @@ class Trunk(nnx.Module):
         smooth: bool,
         rngs: nnx.Rngs,
         condition: int = 0,
+        features: int = 0,
     ):
         if horizon % patch:
             raise ValueError(f"patch must divide the horizon: got patch={patch}, horizon={horizon}")
-        self.patch, self.width = patch, width
+        self.patch, self.width, self.features = patch, width, features
         tokens = horizon // patch
-        self.embed = nnx.Linear(patch * dim, width, rngs=rngs)
+        self.embed = nnx.Linear(patch * (dim + 2 * features), width, rngs=rngs)
         self.position = nnx.Param(0.02 * jax.random.normal(rngs.params(), (tokens, width)))
         self.noise_in, self.noise_out = nnx.Linear(width, width, rngs=rngs), nnx.Linear(width, width, rngs=rngs)
         self.blocks = nnx.List([Block(tokens, width, expand, smooth, rngs) for _ in range(depth)])
@@ -80,6 +97,7 @@ class Trunk(nnx.Module):
         if condition is not None:
             e = e + self.condition_out(nnx.silu(self.condition_in(condition)))
         e = nnx.silu(e)
+        x = with_features(x, self.features)
         u = self.embed(x.reshape(-1, self.patch * x.shape[1])) + self.position[...]
         for block in self.blocks:
             u = block(u, e)
@@ -99,9 +117,10 @@ class Mixer(nnx.Module):
         depth: int = 3,
         expand: int = 4,
         condition: int = 0,
+        features: int = 0,
         rngs: nnx.Rngs,
     ):
-        self.trunk = Trunk(horizon, dim, patch, width, depth, expand, False, rngs, condition)
+        self.trunk = Trunk(horizon, dim, patch, width, depth, expand, False, rngs, condition, features)
         self.out = nnx.Linear(width, patch * dim, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
     def __call__(

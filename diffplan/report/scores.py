@@ -1,6 +1,7 @@
 """The table and the figure of scores: ours beside those that others publish, from ``scores.csv`` alone."""
 
 import csv
+import re
 from pathlib import Path
 
 import matplotlib as mpl
@@ -39,7 +40,7 @@ def ours(row: Row) -> bool:
 def lines(rows: list[Row]) -> list[tuple[str, str, str, dict[str, Row]]]:
     """(method, controller, simulator, row by task), tasks side by side.
 
-    A setting that differs from task to task, as in ``n = 16``, does not keep a method's rows apart.
+    A setting that differs from task to task, as in ``selection of 16``, does not keep a method's rows apart.
     """
     table: dict[tuple[str, str, str], dict[str, Row]] = {}
     for row in rows:
@@ -49,8 +50,7 @@ def lines(rows: list[Row]) -> list[tuple[str, str, str, dict[str, Row]]]:
 
 def plain(method: str) -> str:
     """A method's name without the settings that were tuned for each task."""
-    words = [part for part in method.split(", ") if not part.startswith("n = ")]
-    return ", ".join(part.split(", scale")[0] if "scale" not in part else part.split("scale")[0] for part in words)
+    return re.sub(r"(guidance|selection of) [\d.e+]+", lambda found: found[1].removesuffix(" of"), method)
 
 
 def show(directory: Path, console: Console | None = None) -> None:
@@ -109,29 +109,27 @@ def panel(axes: Axes, task: str, rows: list[Row]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def rollouts(directory: Path, walls: np.ndarray, goal: tuple[int, int], kept: Path) -> Path:
-    """Writes a picture of the kept episodes of one row: plans (thin) and what became of them."""
+def rollouts(kept: Path) -> Path:
+    """Writes a picture of the kept episodes of one row beside them: plans (thin) and what became of them."""
     with np.load(kept) as file:
-        paths, plans, about = file["paths"], file["plans"], file["about"]
+        paths, plans, goals, about = (file[name] for name in ("paths", "plans", "goals", "about"))
+        walls, low, unit, near, turned = (file[name] for name in ("walls", "low", "unit", "near", "turned"))
+    across, down = (0, 1) if turned else (1, 0)
+    (height, width), (top, left) = walls.shape, low
     with mpl.rc_context(frontier.RC):
-        drawn = Figure(figsize=(10, 10 * walls.shape[0] / walls.shape[1] + 0.6), layout="constrained")
-        grid = drawn.subplots(2, 4)
-        for axes, path, made in zip(grid.flat, paths, plans, strict=False):
-            style_maze(axes, walls, goal)
+        drawn = Figure(figsize=(12, 6.2 * height / width + 0.5), layout="constrained")
+        for axes, path, made, goal in zip(drawn.subplots(2, 4).flat, paths, plans, goals, strict=False):
+            extent = (left, left + width * unit, top + height * unit, top)  # row index downwards
+            axes.imshow(walls, cmap="Greys", vmin=0, vmax=3, extent=extent)
+            place = (float(goal[across]), float(goal[down]))
+            axes.add_patch(Circle(place, float(near), color="#3a8f6a", alpha=0.35, linewidth=0))
             for points in made:
-                axes.plot(points[:, 1], points[:, 0], color=style.SOFT, linewidth=0.6, alpha=0.6)
-            axes.plot(path[:, 1], path[:, 0], color=ACCENT, linewidth=1.4)
-            axes.plot(path[0, 1], path[0, 0], "o", color=style.INK, markersize=4)
+                axes.plot(points[:, across], points[:, down], color=style.SOFT, linewidth=0.6, alpha=0.6)
+            axes.plot(path[:, across], path[:, down], color=ACCENT, linewidth=1.4)
+            axes.plot(path[0, across], path[0, down], "o", color=style.INK, markersize=4)
+            axes.set_xticks([])
+            axes.set_yticks([])
         drawn.suptitle(" · ".join(about), x=0.01, ha="left", fontsize=11)
-        path = directory / f"{kept.stem}.png"
-        frontier.save_png(drawn, path)
-    return path
-
-
-def style_maze(axes: Axes, walls: np.ndarray, goal: tuple[int, int]) -> None:
-    """Walls and the goal's disc, row index downwards; cells are [i - 0.7, i + 0.3]."""
-    height, width = walls.shape
-    axes.imshow(walls, cmap="Greys", vmin=0, vmax=3, extent=(-0.7, width - 0.7, height - 0.7, -0.7))
-    axes.add_patch(Circle((goal[1], goal[0]), 0.5, color="#3a8f6a", alpha=0.35, linewidth=0))
-    axes.set_xticks([])
-    axes.set_yticks([])
+        picture = kept.with_suffix(".png")
+        frontier.save_png(drawn, picture)
+    return picture

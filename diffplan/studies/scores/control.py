@@ -1,20 +1,21 @@
-"""How a plan is carried out: three controllers, in JAX's physics or MuJoCo's, once or planned anew every k steps.
+"""How a plan is carried out: three controllers, in any physics, once or planned anew every k steps.
 
 With p_i, v_i the plan's points, one every K steps, and t the steps since it was made, i = floor(t / K):
 
-    actions     u = the plan's own action of step t
+    actions     u = the plan's own action of step t            drawn by the fine prior between two points
     inverse     u = f(o, (p_i+1, v_i+1), K - t mod K)          the learned f of (121): every action is learned
-    tracking    u = 10 (p_j - p) - v                           D4RL's rule, with points for waypoints         (124)
+    tracking    u = 10 (p_j - p) - v  in Maze2D                D4RL's rule, with points for waypoints         (124)
+                u = (p_j - p) / s     in OGBench               the displacement s u that leads there
 
-For `tracking` j begins at 1 and goes on by one when the ball is within `REACHED` of p_j: it takes the way from the plan
-and its own time. All are clipped to [-1, 1], and stay at the last point when the plan is over.
+For `tracking` j begins at 1 and goes on by one when the ball is near p_j: it takes the way from the plan and its own
+time. All are clipped to [-1, 1], and stay at the last point when the plan is over.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,47 +24,58 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from diffplan.learn.inverse import Inverse
-from diffplan.types import PRNGKey, Trajectory
+from diffplan.types import PRNGKey
 from envs.maze2d import Maze2d
 
 Name = Literal["actions", "inverse", "tracking"]
 CONTROLLERS: tuple[Name, ...] = ("actions", "inverse", "tracking")
-REACHED = 0.4
-"""Cells from a point at which `tracking` goes on to the next."""
+
+
+class Tracker(NamedTuple):
+    """A rule of (124). aim: ``(observation, place) -> action``; near: the distance at which it goes on to the next."""
+
+    aim: Callable[[Float[Array, "o"], Float[Array, "2"]], Float[Array, "2"]]
+    near: float
+
+
+def spring(observation: Float[Array, "4"], place: Float[Array, "2"]) -> Float[Array, "2"]:
+    """D4RL's rule."""
+    return 10 * (place - observation[:2]) - observation[2:]
+
+
+MAZE2D = Tracker(spring, 0.4)
 
 
 @struct.dataclass
 class Execution:
     """What one episode's controller is given, and where it is: a plan, the steps since it was made, and j of (124)."""
 
-    plan: Trajectory
+    points: Float[Array, "*n h o"]
+    actions: Float[Array, "*n steps a"]
     t: Int[Array, "*n"]
     j: Int[Array, "*n"]
 
     @classmethod
-    def of(cls, plans: Trajectory) -> "Execution":
-        """New plans ``[n, h, ...]``."""
-        count = len(plans.observations)
-        return cls(plans, jnp.zeros(count, jnp.int32), jnp.ones(count, jnp.int32))
+    def of(cls, points: Float[Array, "n h o"], actions: Float[Array, "n steps a"]) -> "Execution":
+        """New plans; actions that no controller will look at may be empty."""
+        return cls(points, actions, jnp.zeros(len(points), jnp.int32), jnp.ones(len(points), jnp.int32))
 
 
 def act(
-    name: Name, inverse: Inverse, at: Execution, observation: Float[Array, "o"]
+    name: Name, tracker: Tracker, inverse: Inverse, at: Execution, observation: Float[Array, "o"]
 ) -> tuple[Execution, Float[Array, "a"]]:
     """The next action of one episode."""
-    points, stride = at.plan.observations, inverse.steps
-    last = len(points) - 1
-    now = jnp.minimum(at.t // stride, last)
-    ahead = points[jnp.minimum(at.j, last), :2]
+    last, stride = len(at.points) - 1, inverse.steps
+    ahead = at.points[jnp.minimum(at.j, last), :2]
     match name:
         case "actions":
-            action = at.plan.actions[now].reshape(stride, -1)[at.t % stride]
+            action = at.actions[jnp.minimum(at.t, len(at.actions) - 1)]
         case "inverse":
-            action = inverse(observation, points[jnp.minimum(now + 1, last)], stride - at.t % stride)
+            action = inverse(observation, at.points[jnp.minimum(at.t // stride + 1, last)], stride - at.t % stride)
         case "tracking":
-            action = 10 * (ahead - observation[:2]) - observation[2:]
-    reached = jnp.linalg.norm(ahead - observation[:2]) < REACHED
-    return replace(at, t=at.t + 1, j=at.j + reached), jnp.clip(action, -1, 1)
+            action = tracker.aim(observation, ahead)
+    near = jnp.linalg.norm(ahead - observation[:2]) < tracker.near
+    return replace(at, t=at.t + 1, j=at.j + near), jnp.clip(action, -1, 1)
 
 
 class Physics(NamedTuple):
@@ -73,6 +85,15 @@ class Physics(NamedTuple):
     run: Callable[..., tuple[Any, Float[np.ndarray, "n steps o"]]]
 
 
+@runtime_checkable
+class Simulator(Protocol):
+    """Any physics outside JAX: `envs.mujoco`, `envs.robotics`, OGBench's."""
+
+    def start(self, observations: Float[np.ndarray, "n o"]) -> Any: ...
+
+    def run(self, states: Any, act: Callable[[np.ndarray], np.ndarray], steps: int) -> np.ndarray: ...
+
+
 def in_jax(maze: Maze2d) -> Physics:
     """`envs.maze2d` itself, compiled."""
 
@@ -80,7 +101,7 @@ def in_jax(maze: Maze2d) -> Physics:
     def run(states: Any, name: Name, inverse: Inverse, at: Execution, steps: int) -> tuple[Any, Array]:
         def body(carry: tuple[Any, Execution], _: None) -> tuple[tuple[Any, Execution], Array]:
             states, at = carry
-            at, actions = jax.vmap(partial(act, name, inverse))(at, jax.vmap(maze.observe)(states))
+            at, actions = jax.vmap(partial(act, name, MAZE2D, inverse))(at, jax.vmap(maze.observe)(states))
             states, moved = jax.vmap(maze.step, (None, 0, 0))(jax.random.key(0), states, actions)
             return (states, at), moved.observation
 
@@ -90,14 +111,12 @@ def in_jax(maze: Maze2d) -> Physics:
     return Physics(lambda starts: jax.vmap(maze.state_of)(jnp.asarray(starts)), run)
 
 
-def in_mujoco(maze: Maze2d) -> Physics:
-    """MuJoCo, a state an episode; controllers are compiled, and called once a step for all episodes."""
-    from envs.mujoco import Simulator
+def outside(simulator: Simulator, tracker: Tracker = MAZE2D) -> Physics:
+    """A simulator that is no JAX; controllers are compiled, and called once a step for all episodes."""
 
-    simulator = Simulator(maze)
-    controlled = jax.jit(
-        lambda name, inverse, at, seen: jax.vmap(partial(act, name, inverse))(at, seen), static_argnums=0
-    )
+    @partial(jax.jit, static_argnames="name")
+    def controlled(name: Name, inverse: Inverse, at: Execution, seen: Array) -> tuple[Execution, Array]:
+        return jax.vmap(partial(act, name, tracker, inverse))(at, seen)
 
     def run(states: Any, name: Name, inverse: Inverse, at: Execution, steps: int) -> tuple[Any, np.ndarray]:
         held = [at]
@@ -121,36 +140,50 @@ class Outcome:
     """In a batch of all episodes, without compilation."""
 
 
-Plans = Callable[[PRNGKey, Float[Array, "n o"]], Trajectory]
-"""``plans(key, observations) -> plans [n, h, ...]`` in the environment's units; compiled."""
+@runtime_checkable
+class Plans(Protocol):
+    """``plans(key, observations, past) -> points [n, h, o]`` in the environment's units, compiled. past: the points
+    of the plans before, None at first.
+    """
+
+    def __call__(
+        self, key: PRNGKey, seen: Float[Array, "n o"], past: Float[Array, "n h o"] | None
+    ) -> Float[Array, "n h o"]: ...
+
+
+class Carried(NamedTuple):
+    """How plans are carried out. actions: ``(key, points [n, h, o]) -> [n, every, a]``, for `actions` alone."""
+
+    name: Name
+    every: int
+    """Steps from plan to plan; one plan, where it is no less than an episode."""
+    inverse: Inverse
+    actions: Callable[[PRNGKey, Float[Array, "n h o"]], Float[Array, "n steps a"]]
 
 
 def episodes(
-    key: PRNGKey,
-    physics: Physics,
-    plans: Plans,
-    name: Name,
-    inverse: Inverse,
-    starts: Float[np.ndarray, "n o"],
-    steps: int,
-    every: int,
+    key: PRNGKey, physics: Physics, plans: Plans, how: Carried, starts: Float[np.ndarray, "n o"], steps: int
 ) -> Outcome:
-    """All episodes to their end, planned anew every `every` steps, or once where that is no less than `steps`."""
+    """All episodes to their end."""
     states, seen = physics.start(starts), np.asarray(starts, np.float32)
+    made, none = None, jnp.zeros((len(starts), 1, 2))
     paths, drawn, seconds = [], [], []
-    jax.block_until_ready(plans(key, jnp.asarray(seen)))  # compiled before it is timed
-    for number, first in enumerate(range(0, steps, every)):
+    for number, first in enumerate(range(0, steps, how.every)):
+        key_plan, key_act = jax.random.split(jax.random.fold_in(key, number))
+        if number < 2:  # the first plan and those after it are two programs: compiled before they are timed
+            jax.block_until_ready(plans(key_plan, jnp.asarray(seen), made))
         began = perf_counter()
-        made = jax.block_until_ready(plans(jax.random.fold_in(key, number), jnp.asarray(seen)))
+        made = jax.block_until_ready(plans(key_plan, jnp.asarray(seen), made))
         seconds.append((perf_counter() - began) / len(starts))
-        states, path = physics.run(states, name, inverse, Execution.of(made), min(every, steps - first))
+        at = Execution.of(made, how.actions(key_act, made) if how.name == "actions" else none)
+        states, path = physics.run(states, how.name, how.inverse, at, min(how.every, steps - first))
         seen = np.asarray(path)[:, -1]
         paths.append(np.asarray(path))
-        drawn.append(np.asarray(made.observations))
+        drawn.append(np.asarray(made))
     return Outcome(np.concatenate(paths, axis=1), np.stack(drawn, axis=1), float(np.median(seconds)))
 
 
-def returns(maze: Maze2d, paths: Float[np.ndarray, "n steps o"]) -> Float[np.ndarray, "n"]:
-    """D4RL's return of each episode: steps that ended within 0.5 cells of the goal's integer location."""
-    goal = np.asarray(maze.goal, np.float32)
-    return (np.linalg.norm(paths[..., :2] - goal, axis=-1) <= 0.5).sum(axis=1).astype(np.float64)
+def returns(goals: Float[np.ndarray, "*n 2"], paths: Float[np.ndarray, "n steps o"]) -> Float[np.ndarray, "n"]:
+    """D4RL's return of each episode: steps that ended within 0.5 cells of the goal."""
+    goals = np.broadcast_to(np.asarray(goals, np.float32), (len(paths), 2))
+    return (np.linalg.norm(paths[..., :2] - goals[:, None], axis=-1) <= 0.5).sum(axis=1).astype(np.float64)

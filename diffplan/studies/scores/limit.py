@@ -4,104 +4,171 @@ With c = 1 for a step that ends outside the goal's disc and 0 inside it, the lea
 
     V(s) = min over controls of sum_t c(s_t)  =  min_u [ sum over K steps of c + V(s after K steps of u) ]      (125)
 
-for the nine u with entries -1, 0 and 1, on a grid over positions and velocities, with the real physics between grid
-points and linear interpolation at their ends; iterated from 0, which is below V. Nobody scores more than a player who
-knows V: here `play`, which looks K steps ahead in the real physics at each step and is measured like everyone else.
-What the grid costs it is not known, but grids can be compared.
+for the nine u with entries -1, 0 and 1, at points of a grid over places and velocities, with the real physics from each
+and linear interpolation where they lead; iterated from 0, which is below V. The places are those where the ball fits
+into a free cell, up to its walls; elsewhere V is that of the nearest such place. Where u leads is the same for all
+goals, so it is simulated once, and V is solved for all goals together.
+
+Nobody scores more than a player who knows V: here `play`, which looks K steps ahead in the real physics at each step
+and is measured like everyone else. What the grid costs it is not known, but grids can be compared.
 """
 
+import hashlib
 from functools import partial
-from typing import NamedTuple
+from itertools import product
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.ndimage import map_coordinates
-from jaxtyping import Array, Float
+from flax import struct
+from jaxtyping import Array, Float, Int
 
 from diffplan import runtime
 from diffplan.types import Scalar
-from envs.maze2d import SPEED_BOUND, Maze2d, State
+from envs.maze2d import RADIUS, SPEED_BOUND, Maze2d, State
 
 AHEAD = 5
 """K, steps between decisions of (125), and that `play` looks ahead."""
 
-FORCES = jnp.asarray([[a, b] for a in (-1.0, 0.0, 1.0) for b in (-1.0, 0.0, 1.0)])
+FORCES = jnp.asarray(list(product((-1.0, 0.0, 1.0), repeat=2)))
+CORNERS = np.asarray(list(product((0, 1), repeat=4)))
 
 
-class Grid(NamedTuple):
-    """V on a grid over (x, y, vx, vy). Also inside walls, whence the physics push the ball out."""
+@struct.dataclass
+class Grid:
+    """Where V is known. axes: the coordinates of x, y and each velocity; place: for every (x, y) of the grid, the
+    number of the nearest place at which the ball fits.
+    """
 
-    value: Float[Array, "i j k l"]
-    low: Float[Array, "4"]
-    spacing: Float[Array, "4"]
+    axes: tuple[Float[Array, "x"], Float[Array, "y"], Float[Array, "v"]]
+    place: Int[Array, "x y"]
 
-    def at(self, observation: Float[Array, "4"]) -> Scalar:
-        """V between grid points."""
-        return map_coordinates(self.value, list((observation - self.low) / self.spacing), order=1, mode="nearest")
+    def corners(self, observation: Float[Array, "4"]) -> tuple[Int[Array, "16"], Float[Array, "16"]]:
+        """The points round an observation, as numbers of (place, vx, vy), and their weights in interpolation."""
+        low, share = [], []
+        for value, axis in zip(observation, (*self.axes, self.axes[-1]), strict=True):
+            i = jnp.clip(jnp.searchsorted(axis, value) - 1, 0, len(axis) - 2)
+            low.append(i)
+            share.append(jnp.clip((value - axis[i]) / (axis[i + 1] - axis[i]), 0, 1))
+        x, y, vx, vy = (jnp.stack(low)[None] + CORNERS).T
+        speeds = len(self.axes[-1])
+        weight = jnp.where(CORNERS == 1, jnp.stack(share)[None], 1 - jnp.stack(share)[None])
+        return (self.place[x, y] * speeds + vx) * speeds + vy, weight.prod(axis=1)
 
 
-def after(maze: Maze2d, observation: Float[Array, "4"], force: Float[Array, "2"]) -> tuple[Float[Array, "4"], Scalar]:
-    """What K steps of one force lead to, and how many of them end outside the disc."""
-    goal = jnp.asarray(maze.goal, jnp.float32)
+def gridded(maze: Maze2d, positions: int, velocities: int) -> tuple[Grid, Float[Array, "n 4"]]:
+    """A grid with so many positions a cell, along each axis, and so many velocities; and all its points in order."""
+    inside = np.linspace(RADIUS, 1 - RADIUS, positions)
+    x, y = ((np.arange(n)[:, None] - 0.7 + inside).ravel() for n in maze.walls.shape)
+    every = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)
+    fits = ~np.kron(maze.walls, np.ones((positions, positions), bool))
+    place = np.stack([np.argmin(((every[fits] - row[:, None]) ** 2).sum(-1), axis=1) for row in every])
+    speeds = np.linspace(-SPEED_BOUND, SPEED_BOUND, velocities)
+    velocity = np.stack(np.meshgrid(speeds, speeds, indexing="ij"), axis=-1).reshape(-1, 2)
+    points = np.concatenate([np.repeat(every[fits], len(velocity), 0), np.tile(velocity, (fits.sum(), 1))], axis=1)
+    axes = tuple(jnp.asarray(axis, jnp.float32) for axis in (x, y, speeds))
+    return Grid(axes, jnp.asarray(place)), jnp.asarray(points, jnp.float32)
+
+
+def after(maze: Maze2d, observation: Float[Array, "4"], force: Float[Array, "2"]) -> Float[Array, "k 4"]:
+    """What K steps of one force lead through."""
 
     def body(state: State, _: None) -> tuple[State, Array]:
         state, moved = maze.step(jax.random.key(0), state, force)
-        return state, jnp.linalg.norm(moved.observation[:2] - goal) > 0.5
+        return state, moved.observation
 
-    state, outside = jax.lax.scan(body, maze.state_of(observation), None, length=AHEAD)
-    return maze.observe(state), outside.sum().astype(jnp.float32)
-
-
-def blank(maze: Maze2d, positions: int, velocities: int) -> Grid:
-    """V = 0, with so many points a cell, and so many for each velocity."""
-    (height, width), low = maze.walls.shape, maze.observation_low
-    spacing = np.array([1 / positions] * 2 + [2 * SPEED_BOUND / (velocities - 1)] * 2, np.float32)
-    shape = (height * positions + 1, width * positions + 1, velocities, velocities)
-    return Grid(jnp.zeros(shape), jnp.asarray(low), jnp.asarray(spacing))
+    return jax.lax.scan(body, maze.state_of(observation), None, length=AHEAD)[1]
 
 
-def solve(maze: Maze2d, positions: int = 8, velocities: int = 15) -> Grid:
-    """Value iteration until no point of a free cell changes by a tenth of a step; to the time limit at most."""
-    grid = blank(maze, positions, velocities)
-    axes = [low + step * jnp.arange(n) for low, step, n in zip(grid.low, grid.spacing, grid.value.shape, strict=True)]
-    points = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 4)
-    free = jax.vmap(maze.is_free)(points[:, :2]).reshape(
-        grid.value.shape
-    )  # from other cells the goal may be out of reach
-    ahead = jax.jit(jax.vmap(partial(after, maze), (0, None)))
-    ends = [ahead(points, force) for force in FORCES]
+def cost(goal: Float[Array, "2"], seen: Float[Array, "k 4"]) -> Int[Array, ""]:
+    """How many steps end outside the goal's disc."""
+    return (jnp.linalg.norm(seen[:, :2] - goal[None], axis=-1) > 0.5).sum()
+
+
+def solve(
+    maze: Maze2d, goals: Float[np.ndarray, "g 2"], positions: int, velocities: int
+) -> tuple[Grid, Float[Array, "n g"]]:
+    """V at every point of a grid for every goal: value iteration until nothing changes by a tenth of a step; to the
+    time limit at most.
+    """
+    grid, points = gridded(maze, positions, velocities)
 
     @jax.jit
-    def backed_up(best: Array, value: Array, end: Array, cost: Array) -> Array:
-        return jnp.minimum(best, cost + jax.vmap(grid._replace(value=value).at)(end).reshape(value.shape))
+    def led(force: Float[Array, "2"]) -> tuple[Array, Array, Array]:
+        """For every point: the corners of where the force leads, their weights, and the costs on the way."""
+        seen = jax.lax.map(lambda point: after(maze, point, force), points, batch_size=4096)
+        paid = jax.vmap(lambda way: jax.vmap(lambda goal: cost(goal, way))(jnp.asarray(goals, jnp.float32)))(seen)
+        return *jax.vmap(grid.corners)(seen[:, -1]), paid.astype(jnp.uint8)
 
-    with runtime.Progress(
-        f"limit of {maze.walls.shape} cells", total=maze.max_steps // AHEAD, unit="sweeps"
-    ) as progress:
-        for _ in range(maze.max_steps // AHEAD):
-            best = jnp.full(grid.value.shape, jnp.inf)
-            for end, cost in ends:
-                best = backed_up(best, grid.value, end, cost.reshape(best.shape))
-            change = float(jnp.max(jnp.where(free, jnp.abs(best - grid.value), 0.0)))
-            grid = grid._replace(value=best)
-            progress.advance(1, change=change)
-            if change < 0.1:
+    @jax.jit
+    def swept(value: Array, ways: list[tuple[Array, Array, Array]]) -> tuple[Array, Scalar]:
+        best = jnp.full_like(value, jnp.inf)
+        for corners, weights, paid in ways:
+            later = sum(weights[:, c, None] * value[corners[:, c]] for c in range(len(CORNERS)))
+            best = jnp.minimum(best, paid + later)
+        return best, jnp.abs(best - value).max()
+
+    sweeps = maze.max_steps // AHEAD
+    with runtime.Progress(f"limit: {len(points)} states, {len(goals)} goals", total=sweeps, unit="sweeps") as progress:
+        ways, value = [led(force) for force in FORCES], jnp.zeros((len(points), len(goals)))
+        for _ in range(sweeps):
+            value, change = swept(value, ways)
+            progress.advance(1, change=float(change))
+            if float(change) < 0.1:
                 break
-    return grid
+    return grid, value
 
 
 @partial(jax.jit, static_argnames=("maze", "steps"))
-def play(maze: Maze2d, grid: Grid, starts: Float[Array, "n 4"], steps: int) -> Float[Array, "n steps 4"]:
-    """Episodes of the player who knows V: at each step the force whose next K steps are the best."""
+def play(
+    maze: Maze2d,
+    grid: Grid,
+    value: Float[Array, "p g"],
+    which: Int[Array, "n"],
+    goals: Float[Array, "n 2"],
+    starts: Float[Array, "n 4"],
+    steps: int,
+) -> Float[Array, "n steps 4"]:
+    """Episodes of the player who knows V, each with the column of its goal: at each step the force whose next K steps
+    are the best.
+    """
 
-    def choose(observation: Float[Array, "4"]) -> Float[Array, "2"]:
-        ends, costs = jax.vmap(lambda force: after(maze, observation, force))(FORCES)
-        return FORCES[jnp.argmin(costs + jax.vmap(grid.at)(ends))]
+    def choose(column: Int[Array, ""], goal: Float[Array, "2"], observation: Float[Array, "4"]) -> Float[Array, "2"]:
+        def left(force: Float[Array, "2"]) -> Scalar:
+            seen = after(maze, observation, force)
+            corners, weights = grid.corners(seen[-1])
+            return cost(goal, seen) + weights @ value[corners, column]
+
+        return FORCES[jnp.argmin(jax.vmap(left)(FORCES))]
 
     def body(states: State, _: None) -> tuple[State, Array]:
-        forces = jax.vmap(lambda state: choose(maze.observe(state)))(states)
+        forces = jax.vmap(choose)(which, goals, jax.vmap(maze.observe)(states))
         states, moved = jax.vmap(maze.step, (None, 0, 0))(jax.random.key(0), states, forces)
         return states, moved.observation
 
     return jnp.swapaxes(jax.lax.scan(body, jax.vmap(maze.state_of)(starts), None, length=steps)[1], 0, 1)
+
+
+def paths(
+    directory: Path,
+    maze: Maze2d,
+    starts: Float[np.ndarray, "n 4"],
+    goals: Float[np.ndarray, "n 2"],
+    steps: int,
+    fineness: tuple[int, int],
+) -> Float[np.ndarray, "n steps 4"]:
+    """Episodes of the best player there is, kept in a directory. V is solved for the goals' cells, on a grid with so
+    many positions a cell and velocities; costs are paid to the goals themselves.
+    """
+    digest = hashlib.sha256(starts.tobytes() + goals.tobytes()).hexdigest()
+    about = {"drawing": list(maze.rows), "episodes": digest, "steps": steps, "fineness": list(fineness)}
+    stage = runtime.Stage(directory / digest[:8], about)
+    path = stage.directory / "paths.npy"
+    if not stage.ready():
+        cells, which = np.unique(np.round(goals), axis=0, return_inverse=True)
+        grid, value = solve(maze, cells, *fineness)
+        played = play(maze, grid, value, jnp.asarray(which), jnp.asarray(goals), jnp.asarray(starts), steps)
+        np.save(path, np.asarray(played))
+        stage.finish("paths.npy")
+    return np.load(path)

@@ -1,16 +1,13 @@
-"""A published protocol from nothing to a table: data, training, tuning, episodes in two simulators, the limit, rows.
+"""Maze2D's published protocol from nothing to a table, with the maze's own goal, or with random ones (Multi2D).
 
-Guidance and selection are both tuned, each on its own dial, by the rule `not_below_best` of `measure.selection` on
-episodes that are not scored: other starts, in JAX's physics, carried out by learned actions. Then every method plans
-the same starts with the same keys.
+One planner serves both. Data, training, tuning, episodes in three simulators, the limit, rows. Tuning plays other
+starts, in JAX's physics, carried out by learned actions; then every method plans the same starts with the same keys.
 """
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,226 +15,143 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan import runtime
-from diffplan.config import require
-from diffplan.measure import selection
 from diffplan.studies import stages
-from diffplan.studies.harness import log_grid, write_csv
-from diffplan.studies.scores import control, limit, planner
-from diffplan.studies.scores.control import Name, Outcome, Physics
-from diffplan.studies.scores.planner import Planner, PlannerConfig
-from diffplan.studies.scores.published import MAZE2D, REFERENCES, Reference
-from diffplan.types import PRNGKey, Trajectory
-from envs import maze2d
+from diffplan.studies.scores import control, limit, playing, training
+from diffplan.studies.scores.control import Name, Physics
+from diffplan.studies.scores.planner import Dials, Planner
+from diffplan.studies.scores.published import REFERENCES, Reference
+from diffplan.studies.scores.rows import Drawn, Row, ScoresConfig, keep, measured
+from diffplan.studies.scores.tuning import Method, methods
+from diffplan.types import PRNGKey
+from envs import experts, maze2d
 from envs.maze2d import Maze2d
+from envs.mujoco import Simulator as MujocoMaze
+from envs.robotics import Simulator as PointMaze
 
-COLUMNS = (
-    *("suite", "task", "simulator", "method", "controller", "episodes", "mean", "sem", "limit_fraction"),
-    *("seconds_per_plan", "train_minutes", "source"),
-)
-
-
-@dataclass(frozen=True)
-class ScoresConfig:
-    """Which suite, and how much of it."""
-
-    run: Path = field(default_factory=lambda: Path("runs/scores"))
-    """Directory of everything that is made."""
-    suite: Literal["maze2d"] = "maze2d"
-    """Which protocol."""
-    tasks: tuple[str, ...] = tuple(REFERENCES)
-    """Mazes."""
-    planner: PlannerConfig = field(default_factory=PlannerConfig)
-    """What is trained; the same for all mazes."""
-    episodes: int = 500
-    """Episodes of each row."""
-    every: int = 45
-    """Steps between plans where planned anew."""
-    candidates: int = 32
-    """The most candidates that selection may draw."""
-    tuning: int = 100
-    """Episodes a setting in tuning, in five batches."""
-    seed: int = 0
-    """Of starts and plans."""
-
-    def __post_init__(self) -> None:
-        for name in ("episodes", "every", "candidates"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        require(self.tuning >= BATCHES, "tuning", self.tuning, f"at least {BATCHES}")
-        for task in self.tasks:
-            require(task in REFERENCES, "tasks", task, f"some of {', '.join(REFERENCES)}")
+FINENESS = {"maze2d": (8, 15), "multi2d": (4, 9)}
+"""Grid points of the limit, a cell and a velocity: coarse where there are many goals."""
 
 
-BATCHES = 5
-SCALES = log_grid(0.3, 30, 7)
-"""Guidance scales that are tried, per standard deviation of the value."""
+class Episodes(NamedTuple):
+    """Where episodes begin, and where their goals are, in cells."""
 
-
-class Method(NamedTuple):
-    """(123) with its two dials. No scale: no guide is evaluated."""
-
-    name: str
-    scale: float | None
-    candidates: int
+    starts: Float[np.ndarray, "n 4"]
+    goals: Float[np.ndarray, "n 2"]
 
 
 class Bench(NamedTuple):
     """One task with all that is scored on it."""
 
-    task: str
     maze: Maze2d
+    reference: Reference
     planner: Planner
-    horizon: int
     minutes: float
 
-    def plans(self, method: Method) -> control.Plans:
-        """The method as a compiled function of observations."""
-        scale = None if method.scale is None else jnp.asarray(method.scale)
-        return partial(_plans, self.planner, self.horizon, method.candidates, scale)
+    def scores(self, goals: Float[np.ndarray, "n 2"], paths: Float[np.ndarray, "n steps o"]) -> Float[np.ndarray, "n"]:
+        """Normalised scores of episodes."""
+        return np.asarray([self.reference.score(value) for value in control.returns(goals, paths)])
 
 
-@partial(jax.jit, static_argnums=(1, 2))
-def _plans(
-    planner: Planner, horizon: int, candidates: int, scale: Array | None, key: PRNGKey, starts: Float[Array, "n o"]
-) -> Trajectory:
-    x, _ = planner.best(key, starts, horizon, scale, candidates)
-    return jax.vmap(planner.pays.held)(planner.codec.decode(x))
-
-
-def starts_of(maze: Maze2d, key: PRNGKey, count: int) -> Float[np.ndarray, "n o"]:
-    """First observations as D4RL draws them."""
-    return np.asarray(jax.vmap(lambda key: maze.observe(maze.reset(key)))(jax.random.split(key, count)))
+def drawn(config: ScoresConfig, maze: Maze2d, key: PRNGKey, count: int) -> Episodes:
+    """First observations as D4RL draws them, and the maze's goal, or a free cell's location plus U(-0.1, 0.1)^2."""
+    key_start, key_goal, key_noise = jax.random.split(key, 3)
+    starts = jax.vmap(lambda key: maze.observe(maze.reset(key)))(jax.random.split(key_start, count))
+    cells = jax.random.choice(key_goal, jnp.asarray(maze.cells, jnp.float32), (count,))
+    random = cells + jax.random.uniform(key_noise, (count, 2), minval=-0.1, maxval=0.1)
+    fixed = np.broadcast_to(np.asarray(maze.goal, np.float32), (count, 2))
+    return Episodes(np.asarray(starts), np.asarray(random) if config.suite == "multi2d" else fixed)
 
 
 def bench(config: ScoresConfig, task: str) -> Bench:
     """Data and training of one task."""
     maze, directory = maze2d.named(task), config.run / task
     rows, identity = stages.make_data(directory, replace(config.planner.data, maze=task), maze)
-    trained, minutes = planner.fit(directory, config.planner, maze, rows, identity)
-    return Bench(task, maze, trained, config.planner.horizon, minutes)
+    trained, minutes = training.fit(directory, config.planner, rows, identity)
+    return Bench(maze, REFERENCES[task], trained, minutes)
 
 
-def score(reference: Reference, maze: Maze2d, paths: Float[np.ndarray, "n steps o"]) -> Float[np.ndarray, "n"]:
-    """Normalised scores of episodes."""
-    return np.asarray([reference.score(value) for value in control.returns(maze, paths)])
+def tuned(config: ScoresConfig, task: str, bench: Bench) -> tuple[Method, ...]:
+    """The methods, tuned."""
+    physics, key = control.in_jax(bench.maze), jax.random.fold_in(jax.random.key(config.seed), 1)
+    starts, goals = drawn(config, bench.maze, key, config.tuning)
+
+    def played(dials: Dials) -> Float[np.ndarray, "n"]:
+        plans = playing.plans(bench.planner, dials, goals, config.every)
+        how = playing.carried(bench.planner, "inverse", config.every)
+        found = control.episodes(key, physics, plans, how, starts, bench.reference.steps)
+        return bench.scores(goals, found.paths)
+
+    return methods(task, config.candidates, played)
 
 
-def tuned(config: ScoresConfig, bench: Bench) -> tuple[Method, ...]:
-    """Selection, guidance, and both, each at the setting that tuning finds; and the prior."""
-    physics, reference = control.in_jax(bench.maze), REFERENCES[bench.task]
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    starts = starts_of(bench.maze, key, config.tuning)
-
-    def swept(methods: list[Method], values: tuple[float, ...], what: str) -> float:
-        table = []
-        with runtime.Progress(f"{bench.task}: tuning {what}", total=len(methods), unit="settings") as progress:
-            for method in methods:
-                found = control.episodes(
-                    key,
-                    physics,
-                    bench.plans(method),
-                    "inverse",
-                    bench.planner.inverse,
-                    starts,
-                    reference.steps,
-                    config.every,
-                )
-                batches = np.array_split(score(reference, bench.maze, found.paths), BATCHES)
-                table.append([batch.mean() for batch in batches])
-                progress.advance(1, setting=values[len(table) - 1], score=float(np.mean(table[-1])))
-        choice = selection.largest_not_below_best(np.asarray(values, float), np.asarray(table))
-        runtime.say(f"{bench.task}: {what} {choice.scale:g}: {choice.reason}")
-        return choice.scale
-
-    counts = tuple(2**k for k in range(config.candidates.bit_length()) if 2**k <= config.candidates)
-    n = int(swept([Method("", None, count) for count in counts], counts, "candidates"))
-    alone = swept([Method("", scale, 1) for scale in SCALES], SCALES, "guidance scale")
-    both = swept([Method("", scale, n) for scale in SCALES], SCALES, f"guidance scale with {n} candidates")
-    return (
-        Method("prior", None, 1),
-        Method(f"selection, n = {n}", None, n),
-        Method(f"guidance, scale {alone:g}", alone, 1),
-        Method(f"guidance, scale {both:g}, and selection, n = {n}", both, n),
-    )
+def schedule(config: ScoresConfig, methods: tuple[Method, ...], steps: int) -> Iterator[tuple[str, Name, Method, int]]:
+    """(simulator, controller, method, steps between plans) of every row."""
+    *cold, warm = methods
+    for method in cold:
+        for name in control.CONTROLLERS:
+            yield "mujoco", name, method, config.every
+    for name in control.CONTROLLERS[1:]:
+        yield "mujoco", name, warm, config.every
+        yield "gymnasium-robotics", name, cold[-1], config.every
+    for name in control.CONTROLLERS:
+        yield "mujoco", name, cold[-1], steps
+        yield "jax", name, cold[-1], steps
 
 
-def rows_of(config: ScoresConfig, bench: Bench) -> Iterator[dict[str, Any]]:
+def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
     """All rows of one task, ours."""
-    reference, maze = REFERENCES[bench.task], bench.maze
-    starts = starts_of(maze, jax.random.key(config.seed), config.episodes)
-    simulators: dict[str, Physics] = {"mujoco": control.in_mujoco(maze), "jax": control.in_jax(maze)}
-    grid = limit.solve(maze)
-    best = score(reference, maze, np.asarray(limit.play(maze, grid, jnp.asarray(starts), reference.steps)))
-    about = {"suite": config.suite, "task": bench.task, "episodes": config.episodes, "source": "measured here"}
+    found = bench(config, task)
+    maze, steps = found.maze, found.reference.steps
+    starts, goals = drawn(config, maze, jax.random.key(config.seed), config.episodes)
+    simulators: dict[str, Physics] = {
+        "mujoco": control.outside(MujocoMaze(maze)),
+        "gymnasium-robotics": control.outside(PointMaze(maze)),
+        "jax": control.in_jax(maze),
+    }
+    about = {"suite": config.suite, "task": task}
+    fastest = limit.paths(config.run / task / "limit", maze, starts, goals, steps, FINENESS[config.suite])
+    best = found.scores(goals, fastest)
     top = best.mean()
-
-    def row(method: str, controller: str, simulator: str, scores: np.ndarray, **more: Any) -> dict[str, Any]:
-        error = scores.std(ddof=1) / np.sqrt(len(scores))
-        numbers = {"mean": scores.mean(), "sem": error, "limit_fraction": scores.mean() / top}
-        return about | {"simulator": simulator, "method": method, "controller": controller} | numbers | more
-
-    yield row("diffplan limit (optimal control)", "optimal", "jax", best)
-    for method in tuned(config, bench):
-        for simulator, name, every in schedule(config, method, reference.steps):
-            found = control.episodes(
-                jax.random.key(config.seed),
-                simulators[simulator],
-                bench.plans(method),
-                name,
-                bench.planner.inverse,
-                starts,
-                reference.steps,
-                every,
-            )
-            when = f"every {every} steps" if every < reference.steps else "one plan"
-            keep(config.run / bench.task / "rollouts", method.name, name, simulator, when, found)
-            scores = score(reference, maze, found.paths)
-            runtime.say(f"{bench.task}: {method.name}, {name}, {when}, {simulator}: {scores.mean():.1f}")
-            yield row(
-                f"diffplan {method.name}, {when}",
-                name,
-                simulator,
-                scores,
-                seconds_per_plan=found.seconds_per_plan,
-                train_minutes=bench.minutes,
-            )
+    yield measured(about, "jax", "limit (optimal control)", "optimal", best, top)
+    walked = found.scores(goals, np.asarray(waypoints(maze, jax.random.key(config.seed), starts, goals, steps)))
+    yield measured(about, "jax", "D4RL's controller, a path for each episode", "waypoints", walked, top)
+    for simulator, name, method, every in schedule(config, tuned(config, task, found), steps):
+        plans, how = (
+            playing.plans(found.planner, method.dials, goals, every),
+            playing.carried(found.planner, name, every),
+        )
+        seen = control.episodes(jax.random.key(config.seed), simulators[simulator], plans, how, starts, steps)
+        scores = found.scores(goals, seen.paths)
+        when = f"every {every} steps" if every < steps else "one plan"
+        cost = {"seconds_per_plan": seen.seconds_per_plan, "train_minutes": found.minutes}
+        row = measured(about, simulator, f"{method.name}, {when}", name, scores, top, **cost)
+        keep(config.run / config.suite / "rollouts" / task, row, seen, goals, drawing(maze))
+        runtime.say(f"{task}: {method.name}, {name}, {when}, {simulator}: {scores.mean():.1f}")
+        yield row
 
 
-def schedule(config: ScoresConfig, method: Method, steps: int) -> Iterator[tuple[str, Name, int]]:
-    """(simulator, controller, steps between plans) of every row of a method."""
-    names = control.CONTROLLERS if config.planner.actions else control.CONTROLLERS[1:]
-    for name in names:
-        yield "mujoco", name, config.every
-    if method.candidates > 1 and method.scale is None:
-        for name in names:
-            yield "mujoco", name, steps
-            yield "jax", name, steps
+@partial(jax.jit, static_argnames=("maze", "steps"))
+def waypoints(
+    maze: Maze2d, key: PRNGKey, starts: Float[Array, "n 4"], goals: Float[Array, "n 2"], steps: int
+) -> Float[Array, "n steps 4"]:
+    """Episodes of D4RL's controller, which knows the maze, with a path of cells planned for each episode."""
+
+    def one(key: PRNGKey, start: Float[Array, "4"], goal: Float[Array, "2"]) -> Float[Array, "steps 4"]:
+        key_path, key_steps = jax.random.split(key)
+        controller = experts.set_target(maze, experts.idle(), start[:2], goal, jax.random.uniform(key_path, (2,)))
+
+        def body(carry: tuple, uniform: Array) -> tuple[tuple, Array]:
+            state, controller = carry
+            controller, (action, _) = experts.act(maze, controller, maze.observe(state), uniform)
+            state, moved = maze.step(key, state, action)
+            return (state, controller), moved.observation
+
+        uniform = jax.random.uniform(key_steps, (steps, 2))
+        return jax.lax.scan(body, (maze.state_of(start), controller), uniform)[1]
+
+    return jax.vmap(one)(jax.random.split(key, len(starts)), jnp.asarray(starts), jnp.asarray(goals))
 
 
-KEPT = 16
-"""Episodes whose paths and plans are kept for pictures."""
-
-
-def keep(directory: Path, method: str, name: str, simulator: str, when: str, found: Outcome) -> None:
-    """Some episodes, for `scripts/benchmark.py --do render`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(f"{method}|{name}|{simulator}|{when}".encode()).hexdigest()[:12]
-    about = np.asarray([method, name, simulator, when])
-    np.savez(directory / f"{digest}.npz", paths=found.paths[:KEPT], plans=found.plans[:KEPT], about=about)
-
-
-def published(config: ScoresConfig) -> Iterator[dict[str, Any]]:
-    """The rows of others."""
-    for task in config.tasks:
-        place = list(REFERENCES).index(task)
-        for one in MAZE2D:
-            about = {"suite": config.suite, "task": task, "simulator": "mujoco", "method": one.method}
-            numbers = {"mean": one.means[place], "sem": one.errors[place] if one.errors else None}
-            yield about | {"controller": one.controller, "source": one.source} | numbers
-
-
-def run(config: ScoresConfig) -> Path:
-    """The whole suite; returns the path of ``scores.csv``."""
-    config.run.mkdir(parents=True, exist_ok=True)
-    rows = [row for task in config.tasks for row in rows_of(config, bench(config, task))]
-    write_csv(config.run / "scores.csv", [*rows, *published(config)], COLUMNS)
-    return config.run / "scores.csv"
+def drawing(maze: Maze2d) -> Drawn:
+    """How a maze is drawn."""
+    return Drawn(maze.walls, (-0.7, -0.7), 1.0, 0.5, turned=False)

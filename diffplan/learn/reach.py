@@ -1,0 +1,57 @@
+"""Reach: whether behaviour could come from an observation to a place within K steps, learned as a classifier.
+
+Of two rows of one lane, the first in full and of the second only its place p, j steps apart,
+
+    min  E BCE(f(o_t, p_t+j), [j <= K]),     j uniform in 0 .. K, or in K + 1 .. 8 K, half each              (126)
+
+the second half being what is near, but behind a corner or a wall. The network reads o, p - p_t, and random Fourier
+features of both places, in normalised units. It knows of walls what behaviour says of them.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float
+
+from diffplan.learn.reward import classifier_error
+from diffplan.learn.train import Task
+from diffplan.types import Apply, Params, PRNGKey, Scalar
+
+FARTHEST = 8
+"""Negatives are at most this many times K steps away."""
+
+
+@struct.dataclass
+class Reach:
+    """The learned f of (126). apply: ``apply(params, z[o], place[2]) -> logit[1]``, all normalised."""
+
+    params: Params
+    apply: Apply = struct.field(pytree_node=False)
+    steps: int = struct.field(pytree_node=False)
+    """K."""
+
+    def weakest(self, x: Float[Array, "h o"]) -> Scalar:
+        """The lowest logit of a plan's steps, from each point to the next one's place."""
+        return jax.vmap(lambda point, place: self.apply(self.params, point, place)[0])(x[:-1], x[1:, :2]).min()
+
+
+def task(reach: Reach, o: int) -> Task:
+    """(126) as a training task on normalised rows ``[lanes, steps, o + a]``; trains `reach.params`."""
+    most = FARTHEST * reach.steps
+
+    def draw(key: PRNGKey, rows: Float[Array, "lanes steps d"]) -> tuple[Array, Array, Bool[Array, ""]]:
+        key_lane, key_step, key_near, key_far, key_which = jax.random.split(key, 5)
+        lane = jax.random.randint(key_lane, (), 0, rows.shape[0])
+        step = jax.random.randint(key_step, (), 0, rows.shape[1] - most)
+        near = jax.random.randint(key_near, (), 0, reach.steps + 1)
+        far = jax.random.randint(key_far, (), reach.steps + 1, most + 1)
+        which = jax.random.bernoulli(key_which)
+        return rows[lane, step, :o], rows[lane, step + jnp.where(which, near, far), :2], which
+
+    def loss(params: Params, key: PRNGKey, example: tuple[Array, Array, Array]) -> tuple[Scalar, dict[str, Scalar]]:
+        z, place, which = example
+        return classifier_error(replace(reach, params=params).apply(params, z, place)[0], which.astype(jnp.float32)), {}
+
+    return Task(loss, draw)

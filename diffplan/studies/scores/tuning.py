@@ -1,0 +1,67 @@
+"""The methods of (123), with guidance and selection both tuned on episodes that are not scored.
+
+Each dial is turned by itself, up a grid, and then guidance once more with a quarter of the candidates that selection
+took. The rule is `not_below_best` of `measure.selection`: the last setting whose score is not below the best's.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from diffplan import runtime
+from diffplan.measure import selection
+from diffplan.studies.harness import log_grid
+from diffplan.studies.scores.planner import Dials
+
+SCALES = log_grid(1, 100, 5)
+"""Guidance scales that are tried, per standard deviation of the value."""
+
+BATCHES = 5
+"""Into which the episodes of tuning are parted, for the rule that chooses."""
+
+
+class Method(NamedTuple):
+    """(123) with its dials turned, and its name."""
+
+    name: str
+    dials: Dials
+
+
+def guidance(scale: float, candidates: int = 1) -> Dials:
+    """Guidance at a scale, and the best of so many."""
+    return Dials(jnp.asarray(scale, jnp.float32), candidates)
+
+
+def methods(task: str, most: int, played: Callable[[Dials], Float[np.ndarray, "n"]]) -> tuple[Method, ...]:
+    """The prior; selection, guidance, and both, each at the setting that tuning finds; and the last with warm starts.
+
+    most: the largest number of candidates; played: the scores of episodes at some dials.
+    """
+
+    def swept(dials: Callable[[float], Dials], values: tuple[float, ...], what: str) -> float:
+        table = []
+        with runtime.Progress(f"{task}: tuning {what}", total=len(values), unit="settings") as progress:
+            for value in values:
+                table.append([part.mean() for part in np.array_split(played(dials(value)), BATCHES)])
+                progress.advance(1, setting=value, score=float(np.mean(table[-1])))
+        choice = selection.largest_not_below_best(np.asarray(values, float), np.asarray(table))
+        runtime.say(f"{task}: {what} {choice.scale:g}: {choice.reason}")
+        return choice.scale
+
+    counts = tuple(4.0**k for k in range(most.bit_length()) if 4**k <= most)
+    n = int(swept(lambda n: Dials(None, int(n)), counts, "candidates"))
+    few = max(1, n // 4)
+    alone = swept(guidance, SCALES, "guidance scale")
+    both = swept(lambda scale: guidance(scale, few), SCALES, f"guidance scale with {few} candidates")
+    together = f"guidance {both:g} and selection of {few}"
+    return (
+        Method("prior", Dials(None)),
+        Method(f"selection of {n}", Dials(None, n)),
+        Method(f"guidance {alone:g}", guidance(alone)),
+        Method(together, guidance(both, few)),
+        Method(f"{together}, warm", replace(guidance(both, few), warm=True)),
+    )
