@@ -241,9 +241,14 @@ def fail(line: str) -> NoReturn:
 
 
 def command(
-    main: Callable[[Config], None], config: type[Config] | Any, presets: Mapping[str, tuple[str, Config]] | None = None
+    main: Callable[[Config], None],
+    config: type[Config] | Any,
+    presets: Mapping[str, tuple[str, Config]] | None = None,
+    default: Config | None = None,
 ) -> None:
     """Run `main` on a configuration read from the command line, with errors as one line and exit code 2.
+
+    Presets are subcommands; without them, flags change `default`, if there is one.
 
     Wrong flags and types are tyro's to report, with a hint; a configuration that refuses its values, or a file that is
     not what it should be, is reported by the line its error carries.
@@ -252,10 +257,12 @@ def command(
 
     description = sys.modules[main.__module__].__doc__
     try:
-        if presets is None:
-            parsed = tyro.cli(config, description=description)
-        else:
+        if presets is not None:
             parsed = tyro.extras.overridable_config_cli(dict(presets), description=description)
+        elif default is not None:
+            parsed = tyro.cli(config, description=description, default=default)
+        else:
+            parsed = tyro.cli(config, description=description)
         main(parsed)
     except (ConfigError, ValueError, FloatingPointError, OSError, ImportError) as error:
         if os.environ.get("DIFFPLAN_TRACE"):

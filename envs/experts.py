@@ -232,16 +232,49 @@ def random_policy(env: Environment) -> Policy:
     return policy
 
 
+@partial(jax.jit, static_argnames=("world", "lanes", "steps"))
+def wander(
+    world: Gridworld, key: Key[Array, ""], lanes: int, steps: int, noise: float | Float[Array, ""] = 0.2
+) -> Behaviour:
+    """Shortest paths in a gridworld from one random goal to the next, with moves at random at a probability of `noise`.
+
+    Any free cell may be a goal; it is done in the row in which it is reached. Rewards are the world's.
+    """
+    best = jnp.asarray(_best_moves(world))
+
+    def record(carry: tuple[Array, Array], key: Key[Array, ""]) -> tuple[tuple[Array, Array], Behaviour]:
+        cell, goal = carry
+        slip_key, move_key, goal_key = jax.random.split(key, 3)
+        other = jax.random.randint(move_key, (), 0, world.action_dim)
+        move = jnp.where(jax.random.bernoulli(slip_key, noise), other, best[cell, goal])
+        seen, action = jnp.asarray(world.cells, jnp.float32)[cell], jax.nn.one_hot(move, world.action_dim)
+        done = cell == goal
+        row = Behaviour(seen, action, world.reward(seen, action), jnp.asarray(world.cells, jnp.float32)[goal], done)
+        drawn = jax.random.randint(goal_key, (), 0, len(world.cells))
+        return (jnp.asarray(world.next_cell)[cell, move], jnp.where(done, drawn, goal)), row
+
+    def lane(key: Key[Array, ""]) -> Behaviour:
+        first_key, steps_key = jax.random.split(key)
+        first = jax.random.randint(first_key, (2,), 0, len(world.cells))
+        return jax.lax.scan(record, (first[0], first[1]), jax.random.split(steps_key, steps))[1]
+
+    return jax.vmap(lane)(jax.random.split(key, lanes))
+
+
+def _best_moves(world: Gridworld) -> Int[np.ndarray, "cells cells"]:
+    """The first of the moves that shorten the way from a cell (first axis) to another (second)."""
+    left = layout.hops(world.next_cell)[world.next_cell]  # [cells 5 cells], -1 where it cannot be reached
+    return np.where(left < 0, len(left), left).argmin(axis=1).astype(np.int32)
+
+
 def grid_planner(world: Gridworld, noise: float) -> Policy:
     """Shortest paths to a gridworld's goal, but with probability `noise` a random move; actions are one-hot.
 
     Raises:
         ValueError: if the world has no goal.
     """
-    hops = layout.hops(world.next_cell)
     goal = int(np.flatnonzero((world.cells == world.goal).all(axis=1))[0])
-    left = hops[world.next_cell, goal]  # [cells 5], -1 where the goal cannot be reached
-    best = np.where(left < 0, len(hops), left).argmin(axis=1).astype(np.int32)
+    best = _best_moves(world)[:, goal]
 
     def policy(key: Key[Array, ""], observation: Float[Array, "2"], t: Int[Array, ""]) -> Float[Array, "5"]:
         slip_key, move_key = jax.random.split(key)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import experts, gridworld, maze2d
+from envs import experts, gridworld, layout, maze2d
 
 # Statistics of the published maze2d-*-v1 data: observation mean and std, action std, mean reward; nan where not known.
 NAN = float("nan")
@@ -166,3 +166,24 @@ def test_grid_planner_takes_the_shortest_path(key):
         state, transition = step(state)
         rewards.append(float(transition.reward))
     assert rewards == [0.0] * 38 + [1.0]
+
+
+def test_wandering_goes_the_shortest_way_to_each_goal():
+    world = gridworld.FOUR_ROOMS
+    rows = experts.wander(world, jax.random.key(0), lanes=6, steps=400, noise=0.0)
+    number = {tuple(cell): i for i, cell in enumerate(world.cells.tolist())}
+    ids = lambda places: np.asarray([[number[tuple(place)] for place in lane] for lane in np.asarray(places, int)])
+    cells, goals, done = ids(rows.observations), ids(rows.goals), np.asarray(rows.done)
+    moves = np.asarray(rows.actions).argmax(axis=-1)
+    np.testing.assert_array_equal(cells[:, 1:], world.next_cell[cells, moves][:, :-1])
+    np.testing.assert_array_equal(done, cells == goals)
+    left = layout.hops(world.next_cell)[cells, goals]
+    on = ~done[:, :-1]
+    np.testing.assert_array_equal(left[:, 1:][on], left[:, :-1][on] - 1)
+    assert len(np.unique(goals)) > 50
+
+
+def test_wandering_is_noisy_as_often_as_it_is_asked_to():
+    rows = experts.wander(gridworld.FOUR_ROOMS, jax.random.key(0), lanes=20, steps=1000, noise=1.0)
+    share = np.asarray(rows.actions).mean(axis=(0, 1))
+    np.testing.assert_allclose(share, 0.2, atol=0.02)

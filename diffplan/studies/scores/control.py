@@ -6,6 +6,7 @@ With p_i, v_i the plan's points, one every K steps, and t the steps since it was
     inverse     u = f(o, (p_i+1, v_i+1), K - t mod K)          the learned f of (121): every action is learned
     tracking    u = 10 (p_j - p) - v  in Maze2D                D4RL's rule, with points for waypoints         (124)
                 u = (p_j - p) / s     in OGBench               the displacement s u that leads there
+                u_m = m . (p_j - p)   in gridworlds            the move m that comes nearest
 
 For `tracking` j begins at 1 and goes on by one when the ball is near p_j: it takes the way from the plan and its own
 time. All are clipped to [-1, 1], and stay at the last point when the plan is over.
@@ -25,7 +26,7 @@ from jaxtyping import Array, Float, Int
 
 from diffplan.learn.inverse import Inverse
 from diffplan.types import PRNGKey
-from envs.maze2d import Maze2d
+from envs.base import Environment
 
 Name = Literal["actions", "inverse", "tracking"]
 CONTROLLERS: tuple[Name, ...] = ("actions", "inverse", "tracking")
@@ -94,21 +95,21 @@ class Simulator(Protocol):
     def run(self, states: Any, act: Callable[[np.ndarray], np.ndarray], steps: int) -> np.ndarray: ...
 
 
-def in_jax(maze: Maze2d) -> Physics:
-    """`envs.maze2d` itself, compiled."""
+def in_jax(world: Environment, tracker: Tracker = MAZE2D) -> Physics:
+    """An environment of this project, deterministic, compiled."""
 
     @partial(jax.jit, static_argnames=("name", "steps"))
     def run(states: Any, name: Name, inverse: Inverse, at: Execution, steps: int) -> tuple[Any, Array]:
         def body(carry: tuple[Any, Execution], _: None) -> tuple[tuple[Any, Execution], Array]:
             states, at = carry
-            at, actions = jax.vmap(partial(act, name, MAZE2D, inverse))(at, jax.vmap(maze.observe)(states))
-            states, moved = jax.vmap(maze.step, (None, 0, 0))(jax.random.key(0), states, actions)
+            at, actions = jax.vmap(partial(act, name, tracker, inverse))(at, jax.vmap(world.observe)(states))
+            states, moved = jax.vmap(world.step, (None, 0, 0))(jax.random.key(0), states, actions)
             return (states, at), moved.observation
 
         (states, _), seen = jax.lax.scan(body, (states, at), None, length=steps)
         return states, jnp.swapaxes(seen, 0, 1)
 
-    return Physics(lambda starts: jax.vmap(maze.state_of)(jnp.asarray(starts)), run)
+    return Physics(lambda starts: jax.vmap(world.state_of)(jnp.asarray(starts)), run)
 
 
 def outside(simulator: Simulator, tracker: Tracker = MAZE2D) -> Physics:
@@ -137,18 +138,18 @@ class Outcome:
     paths: Float[np.ndarray, "n steps o"]
     plans: Float[np.ndarray, "n m h o"]
     seconds_per_plan: float
-    """In a batch of all episodes, without compilation."""
+    """In batches, and without compilation."""
 
 
 @runtime_checkable
 class Plans(Protocol):
-    """``plans(key, observations, past) -> points [n, h, o]`` in the environment's units, compiled. past: the points
-    of the plans before, None at first.
+    """``plans(key, observations, past) -> (points [n, h, o], how many were planned)`` in the environment's units. past:
+    the points of the plans before, None at first.
     """
 
     def __call__(
-        self, key: PRNGKey, seen: Float[Array, "n o"], past: Float[Array, "n h o"] | None
-    ) -> Float[Array, "n h o"]: ...
+        self, key: PRNGKey, seen: Float[np.ndarray, "n o"], past: Float[np.ndarray, "n h o"] | None
+    ) -> tuple[Float[np.ndarray, "n h o"], int]: ...
 
 
 class Carried(NamedTuple):
@@ -167,20 +168,21 @@ def episodes(
     """All episodes to their end."""
     states, seen = physics.start(starts), np.asarray(starts, np.float32)
     made, none = None, jnp.zeros((len(starts), 1, 2))
-    paths, drawn, seconds = [], [], []
+    paths, drawn, seconds, planned = [], [], 0.0, 0
     for number, first in enumerate(range(0, steps, how.every)):
         key_plan, key_act = jax.random.split(jax.random.fold_in(key, number))
-        if number < 2:  # the first plan and those after it are two programs: compiled before they are timed
-            jax.block_until_ready(plans(key_plan, jnp.asarray(seen), made))
+        if number < 2:  # first plans and warm ones are two programs: compiled before they are timed
+            plans(key_plan, seen, made)
         began = perf_counter()
-        made = jax.block_until_ready(plans(key_plan, jnp.asarray(seen), made))
-        seconds.append((perf_counter() - began) / len(starts))
-        at = Execution.of(made, how.actions(key_act, made) if how.name == "actions" else none)
+        made, count = plans(key_plan, seen, made)
+        seconds, planned = seconds + perf_counter() - began, planned + count
+        points = jnp.asarray(made)
+        at = Execution.of(points, how.actions(key_act, points) if how.name == "actions" else none)
         states, path = physics.run(states, how.name, how.inverse, at, min(how.every, steps - first))
         seen = np.asarray(path)[:, -1]
         paths.append(np.asarray(path))
-        drawn.append(np.asarray(made))
-    return Outcome(np.concatenate(paths, axis=1), np.stack(drawn, axis=1), float(np.median(seconds)))
+        drawn.append(made)
+    return Outcome(np.concatenate(paths, axis=1), np.stack(drawn, axis=1), seconds / max(planned, 1))
 
 
 def returns(goals: Float[np.ndarray, "*n 2"], paths: Float[np.ndarray, "n steps o"]) -> Float[np.ndarray, "n"]:

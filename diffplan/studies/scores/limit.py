@@ -67,8 +67,8 @@ def gridded(maze: Maze2d, positions: int, velocities: int) -> tuple[Grid, Float[
     speeds = np.linspace(-SPEED_BOUND, SPEED_BOUND, velocities)
     velocity = np.stack(np.meshgrid(speeds, speeds, indexing="ij"), axis=-1).reshape(-1, 2)
     points = np.concatenate([np.repeat(every[fits], len(velocity), 0), np.tile(velocity, (fits.sum(), 1))], axis=1)
-    axes = tuple(jnp.asarray(axis, jnp.float32) for axis in (x, y, speeds))
-    return Grid(axes, jnp.asarray(place)), jnp.asarray(points, jnp.float32)
+    single = partial(jnp.asarray, dtype=jnp.float32)
+    return Grid((single(x), single(y), single(speeds)), jnp.asarray(place)), single(points)
 
 
 def after(maze: Maze2d, observation: Float[Array, "4"], force: Float[Array, "2"]) -> Float[Array, "k 4"]:

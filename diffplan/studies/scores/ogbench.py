@@ -134,7 +134,8 @@ def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
     worlds, few = Worlds(task, len(tasks)), Worlds(task, config.tuning)
 
     def play(begun: Begun, inside: Worlds, dials: Dials, name: Name, every: int) -> control.Outcome:
-        plans, how = playing.plans(planner, dials, begun.goals, every), playing.carried(planner, name, every)
+        plans = playing.plans(planner, dials, begun.goals, every, maze.tolerance)
+        how = playing.carried(planner, name, every)
         physics = control.outside(inside, tracker(maze))
         return control.episodes(jax.random.key(config.seed), physics, plans, how, begun.starts, maze.max_steps)
 

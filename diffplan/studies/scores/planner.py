@@ -52,7 +52,7 @@ class PlannerConfig:
     """Largest noise level in sampling."""
     warm: float = 1.0
     """Noise level of warm starts."""
-    levels: int = 12
+    levels: int = 8
     """Steps of the sampler, DPM-Solver++ (2M)."""
     noise: LogNormal = field(default_factory=lambda: LogNormal(-0.7, 1.0))
     """Noise levels in training: the middle ones, at which it is decided on which side of a wall a point is."""

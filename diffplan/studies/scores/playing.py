@@ -1,9 +1,12 @@
-"""A planner at work: its plans and its controllers, compiled, as `control.episodes` takes them."""
+"""A planner at work: its plans and its controllers, compiled, as `control.episodes` takes them.
+
+Who is near the goal is not planned for: that plan is the goal itself, at rest. All others are planned for in batches of
+one size, so that few programs are compiled and none plans for episodes that have arrived.
+"""
 
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -11,11 +14,32 @@ from diffplan.studies.scores.control import Carried, Name, Plans
 from diffplan.studies.scores.planner import Dials, Planner
 from diffplan.types import PRNGKey
 
+BATCH = 32
+"""Episodes that are planned for together."""
 
-def plans(planner: Planner, dials: Dials, goals: Float[np.ndarray, "n 2"], every: int) -> Plans:
-    """The planner at these dials, with goals at which to rest, planning every so many steps."""
-    at_rest = jnp.asarray(np.pad(goals, ((0, 0), (0, planner.rows.observation_dim - 2))))
-    return partial(_planned, planner, at_rest, dials, every)
+
+def plans(planner: Planner, dials: Dials, goals: Float[np.ndarray, "n 2"], every: int, near: float) -> Plans:
+    """The planner at these dials, planning every so many steps, with goals at which to rest; near: at this distance
+    from its goal an episode has arrived, in the environment's units.
+    """
+    at_rest = np.pad(goals, ((0, 0), (0, planner.rows.observation_dim - 2)))
+
+    def made(
+        key: PRNGKey, seen: Float[np.ndarray, "n o"], past: Float[np.ndarray, "n h o"] | None
+    ) -> tuple[Float[np.ndarray, "n h o"], int]:
+        points = np.repeat(at_rest[:, None], planner.horizon, axis=1)
+        points[:, 0] = seen
+        away = np.flatnonzero(np.linalg.norm(seen[:, :2] - goals, axis=1) > near)
+        batch = min(BATCH, len(goals))
+        for number, first in enumerate(range(0, len(away), batch)):
+            some = away[first : first + batch]
+            full = np.resize(some, batch)
+            before = None if past is None or not dials.warm else past[full]
+            found = _planned(planner, dials, every, jax.random.fold_in(key, number), at_rest[full], seen[full], before)
+            points[some] = np.asarray(found)[: len(some)]
+        return points, len(away)
+
+    return made
 
 
 def carried(planner: Planner, name: Name, every: int) -> Carried:
@@ -24,18 +48,18 @@ def carried(planner: Planner, name: Name, every: int) -> Carried:
     return Carried(name, every, planner.inverse, actions)
 
 
-@partial(jax.jit, static_argnums=3)
+@partial(jax.jit, static_argnums=2)
 def _planned(
     planner: Planner,
-    goals: Float[Array, "n o"],
     dials: Dials,
     every: int,
     key: PRNGKey,
+    goals: Float[Array, "n o"],
     seen: Float[Array, "n o"],
     past: Float[Array, "n h o"] | None,
 ) -> Float[Array, "n h o"]:
-    """Plans to be carried out, from what is seen, and where they start warm from the plans of `every` steps before."""
-    warm = jax.vmap(lambda points: planner.moved_on(points, every))(past) if dials.warm and past is not None else None
+    """Plans to be carried out, from what is seen, and where there are plans of `every` steps before, warm from them."""
+    warm = None if past is None else jax.vmap(lambda points: planner.moved_on(points, every))(past)
     x, _ = planner.best(key, seen, goals, warm, dials)
     return planner.codec.decode(x).observations
 

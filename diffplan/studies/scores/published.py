@@ -29,7 +29,12 @@ REFERENCES = {
 }
 """Of Maze2D-v1."""
 
-TASKS = {"maze2d": tuple(REFERENCES), "multi2d": tuple(REFERENCES), "ogbench": ("medium", "large", "giant")}
+TASKS = {
+    "maze2d": tuple(REFERENCES),
+    "multi2d": tuple(REFERENCES),
+    "ogbench": ("medium", "large", "giant"),
+    "gridworld": ("fourrooms", "corridors"),
+}
 """The mazes of each suite, in the order of `Published`."""
 
 
@@ -81,6 +86,7 @@ PUBLISHED = {
         Published("Diffusion Forcing (easier protocol)", "not stated", (65, 74, 50), (16, 9, 10), MCTD),
         Published("MCTD (easier protocol)", "not stated", (100, 98, 100), (0, 6, 0), MCTD),
     ),
+    "gridworld": (),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from diffplan.config import require
+from diffplan.config import DataConfig, require
 from diffplan.studies.scores.control import Outcome
 from diffplan.studies.scores.planner import PlannerConfig
 from diffplan.studies.scores.published import TASKS
@@ -29,14 +29,14 @@ class ScoresConfig:
 
     run: Path = field(default_factory=lambda: Path("runs/scores"))
     """Directory of everything that is made."""
-    suite: Literal["maze2d", "multi2d", "ogbench"] = "maze2d"
-    """Which protocol: Maze2D with its own goal, with random goals that the planner is given, OGBench's point mazes."""
+    suite: Literal["maze2d", "multi2d", "ogbench", "gridworld"] = "maze2d"
+    """Which protocol: Maze2D with its own goal, Maze2D with random goals, OGBench's point mazes, gridworlds."""
     tasks: tuple[str, ...] = ()
     """Mazes; all of the suite's, if none is named."""
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     """What is trained; the same for all mazes."""
     episodes: int = 500
-    """Episodes of each row of Maze2D and Multi2D; OGBench's protocol has its own 50 a task."""
+    """Episodes of each row; OGBench's protocol has its own 50 a task."""
     every: int = 45
     """Steps between plans where planned anew."""
     candidates: int = 16
@@ -57,6 +57,21 @@ class ScoresConfig:
     def named(self) -> tuple[str, ...]:
         """The mazes."""
         return self.tasks or TASKS[self.suite]
+
+
+SUITES = {
+    "maze2d": ScoresConfig(),
+    "multi2d": ScoresConfig(suite="multi2d"),
+    "ogbench": ScoresConfig(suite="ogbench", planner=PlannerConfig(horizon=48, stride=19), every=100),
+    "gridworld": ScoresConfig(
+        suite="gridworld",
+        planner=PlannerConfig(
+            DataConfig("fourrooms", rows=200_000, lanes=200, noise=0.2), horizon=48, stride=1, patch=2
+        ),
+        every=10,
+    ),
+}
+"""What each suite begins with; one configuration for all its mazes."""
 
 
 def measured(

@@ -3,13 +3,19 @@
 from pathlib import Path
 
 from diffplan.studies.harness import write_csv
-from diffplan.studies.scores import ogbench, published, suite
+from diffplan.studies.scores import gridworld, ogbench, published, suite
 from diffplan.studies.scores.rows import COLUMNS, Row, ScoresConfig
 
 
 def run(config: ScoresConfig) -> Path:
     """Writes the table anew after every maze; returns its path, ``RUN/SUITE/scores.csv``."""
-    rows_of = ogbench.rows_of if config.suite == "ogbench" else suite.rows_of
+    match config.suite:
+        case "maze2d" | "multi2d":
+            rows_of = suite.rows_of
+        case "ogbench":
+            rows_of = ogbench.rows_of
+        case "gridworld":
+            rows_of = gridworld.rows_of
     directory = config.run / config.suite
     directory.mkdir(parents=True, exist_ok=True)
     found: list[Row] = []

@@ -76,7 +76,7 @@ def tuned(config: ScoresConfig, task: str, bench: Bench) -> tuple[Method, ...]:
     starts, goals = drawn(config, bench.maze, key, config.tuning)
 
     def played(dials: Dials) -> Float[np.ndarray, "n"]:
-        plans = playing.plans(bench.planner, dials, goals, config.every)
+        plans = playing.plans(bench.planner, dials, goals, config.every, control.MAZE2D.near)
         how = playing.carried(bench.planner, "inverse", config.every)
         found = control.episodes(key, physics, plans, how, starts, bench.reference.steps)
         return bench.scores(goals, found.paths)
@@ -116,10 +116,8 @@ def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
     walked = found.scores(goals, np.asarray(waypoints(maze, jax.random.key(config.seed), starts, goals, steps)))
     yield measured(about, "jax", "D4RL's controller, a path for each episode", "waypoints", walked, top)
     for simulator, name, method, every in schedule(config, tuned(config, task, found), steps):
-        plans, how = (
-            playing.plans(found.planner, method.dials, goals, every),
-            playing.carried(found.planner, name, every),
-        )
+        plans = playing.plans(found.planner, method.dials, goals, every, control.MAZE2D.near)
+        how = playing.carried(found.planner, name, every)
         seen = control.episodes(jax.random.key(config.seed), simulators[simulator], plans, how, starts, steps)
         scores = found.scores(goals, seen.paths)
         when = f"every {every} steps" if every < steps else "one plan"

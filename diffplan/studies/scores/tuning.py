@@ -17,7 +17,7 @@ from diffplan.measure import selection
 from diffplan.studies.harness import log_grid
 from diffplan.studies.scores.planner import Dials
 
-SCALES = log_grid(1, 100, 5)
+SCALES = log_grid(0.3, 30, 5)
 """Guidance scales that are tried, per standard deviation of the value."""
 
 BATCHES = 5
