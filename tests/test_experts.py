@@ -7,15 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffplan.studies.scores.statistics import PUBLISHED
 from envs import experts, gridworld, layout, maze2d
-
-# Statistics of the published maze2d-*-v1 data: observation mean and std, action std, mean reward; nan where not known.
-NAN = float("nan")
-PUBLISHED = {
-    "umaze": ([1.9328, 2.3745, 0.0002, -0.0010], [0.8997, 0.7093, 2.2129, 2.4682], [0.7043, 0.7506], 0.0813),
-    "medium": ([3.5093, 3.4766, NAN, NAN], [1.3371, 1.5210, 2.3408, 2.3694], [0.7398, 0.7459], 0.0237),
-    "large": ([3.7296, 5.3047, NAN, NAN], [1.8070, 2.5688, 2.4368, 2.6494], [0.7249, 0.7395], 0.0089),
-}
 
 
 def collect(name):

@@ -20,10 +20,18 @@ Row = dict[str, str]
 
 ACCENT = "#e2571e"
 
+SUITES = {
+    "maze2d": ("Maze2D", "mujoco", "D4RL's normalised score"),
+    "multi2d": ("Multi2D", "mujoco", "D4RL's normalised score"),
+    "ogbench": ("pointmaze", "ogbench", "% of episodes that reach their goal"),
+    "gridworld": ("gridworld", "jax", "steps on the goal"),
+}
+"""What a suite's tasks are called, the simulator that its figure shows, and what a score is."""
 
-def read(directory: Path) -> list[Row]:
+
+def read(path: Path) -> list[Row]:
     """The rows as text."""
-    with (directory / "scores.csv").open() as file:
+    with path.open() as file:
         return list(csv.DictReader(file))
 
 
@@ -53,9 +61,9 @@ def plain(method: str) -> str:
     return re.sub(r"(guidance|selection of) [\d.e+]+", lambda found: found[1].removesuffix(" of"), method)
 
 
-def show(directory: Path, console: Console | None = None) -> None:
+def show(path: Path, console: Console | None = None) -> None:
     """Prints the table, best last."""
-    rows = read(directory)
+    rows = read(path)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     table = rich.table.Table(
         "method", "controller", "simulator", *tasks, "of the limit", box=SIMPLE_HEAD, show_edge=False
@@ -76,9 +84,54 @@ def cell(row: Row) -> str:
     return f"{number(row, 'mean'):.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
 
 
-def figure(directory: Path) -> Path:
-    """Writes scores.png beside scores.csv: a panel a task, best on top."""
-    rows = [row for row in read(directory) if row["simulator"] == "mujoco" or "limit" in row["method"]]
+def markdown(paths: list[Path]) -> str:
+    """One line a maze: what others publish, and ours by prior, guidance, selection and both, each by the learned
+    inverse dynamics and by tracking; with the limit.
+    """
+    lines = [
+        "| maze | Diffuser | best published | " + " | ".join(METHODS) + " | limit |",
+        "|---|--:|--:" + "|--:" * 5 + "|",
+    ]
+    for rows in map(read, paths):
+        for task in dict.fromkeys(row["task"] for row in rows):
+            cells = maze_cells([row for row in rows if row["task"] == task])
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+METHODS = ("prior", "guidance", "selection", "both")
+
+
+def maze_cells(rows: list[Row]) -> list[str]:
+    """One maze's line of `markdown`."""
+    suite, task = rows[0]["suite"], rows[0]["task"]
+    others = [row for row in rows if not ours(row)]
+    best = max(others, key=lambda row: number(row, "mean"), default=None)
+    diffuser = [row for row in others if row["method"].startswith("Diffuser")]
+    played = {(kind(row), row["controller"]): number(row, "mean") for row in rows if ours(row) and shown(row)}
+    limits = [number(row, "mean") for row in rows if row["controller"] == "optimal"]
+    pair = lambda method: f"{played[method, 'inverse']:.0f} / {played[method, 'tracking']:.0f}"
+    return [
+        f"{SUITES[suite][0]} {task}",
+        f"{number(diffuser[0], 'mean'):.0f}" if diffuser else "–",
+        f"{number(best, 'mean'):.0f}, {best['method']}" if best else "–",
+        *map(pair, METHODS),
+        f"{limits[0]:.0f}" if limits else "100",
+    ]
+
+
+def kind(row: Row) -> str:
+    """Which of METHODS a row of ours is, or its method where it is none."""
+    name = row["method"].removeprefix("diffplan ")
+    if "warm" in name or "limit" in name or "controller" in name:
+        return name
+    guided, selected = "guidance" in name, "selection" in name
+    return METHODS[guided + 2 * selected]
+
+
+def figure(path: Path) -> Path:
+    """Writes a picture beside the table: a panel a task, best on top; one simulator, and ours where planned anew."""
+    rows = [row for row in read(path) if shown(row)]
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     most = max(sum(row["task"] == task for row in rows) for task in tasks)
     with mpl.rc_context(frontier.RC):
@@ -86,8 +139,15 @@ def figure(directory: Path) -> Path:
         axes = np.atleast_1d(np.asarray(drawn.subplots(1, len(tasks))))
         for one, task in zip(axes, tasks, strict=True):
             panel(one, task, [row for row in rows if row["task"] == task])
-        frontier.save_png(drawn, directory / "scores.png")
-    return directory / "scores.png"
+        frontier.save_png(drawn, path.with_suffix(".png"))
+    return path.with_suffix(".png")
+
+
+def shown(row: Row) -> bool:
+    """Whether a row is in the figure."""
+    if row["controller"] in ("optimal", "waypoints"):
+        return True
+    return row["simulator"] == SUITES[row["suite"]][1] and not row["method"].endswith("one plan")
 
 
 def panel(axes: Axes, task: str, rows: list[Row]) -> None:
@@ -97,15 +157,16 @@ def panel(axes: Axes, task: str, rows: list[Row]) -> None:
     errors = [np.nan_to_num(number(row, "sem")) for row in rows]
     colours = [style.INK if "limit" in row["method"] else ACCENT if ours(row) else "#b9c2cb" for row in rows]
     axes.barh(range(len(rows)), means, xerr=errors, color=colours, height=0.72, error_kw={"elinewidth": 1})
-    names = [f"{row['method'].removeprefix('diffplan ')} · {row['controller']}" for row in rows]
+    names = [f"{row['method'].removeprefix('diffplan ').split(', every')[0]} · {row['controller']}" for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=7.5)
     for i, row in enumerate(rows):
         axes.text(means[i] + errors[i] + 2, i, f"{means[i]:.0f}", va="center", fontsize=7.5, color=style.INK)
         if ours(row):
             axes.get_yticklabels()[i].set_color(ACCENT if "limit" not in row["method"] else style.INK)
     axes.set_xlim(0, 1.1 * max(means))
-    axes.set_xlabel("D4RL's normalised score")
-    axes.set_title(f"Maze2D {task}", loc="left", fontsize=11)
+    name, _, unit = SUITES[rows[0]["suite"]]
+    axes.set_xlabel(unit)
+    axes.set_title(f"{name} {task}", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
 
 

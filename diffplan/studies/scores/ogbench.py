@@ -114,8 +114,7 @@ def schedule(config: ScoresConfig, found: tuple[Method, ...], steps: int) -> Ite
         for name in control.CONTROLLERS[1:]:
             yield name, method, config.every
     yield "actions", last, config.every
-    for name in control.CONTROLLERS:
-        yield name, last, steps
+    yield "tracking", last, steps
 
 
 def anywhere(maze: PointMaze, count: int, seed: int) -> list[dict[str, Any]]:

@@ -95,6 +95,7 @@ def rows(suite: str, tasks: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     for task in tasks:
         place = TASKS[suite].index(task)
         for one in PUBLISHED[suite]:
-            about = {"suite": suite, "task": task, "simulator": "mujoco", "method": one.method}
+            simulator = "ogbench" if suite == "ogbench" else "mujoco"
+            about = {"suite": suite, "task": task, "simulator": simulator, "method": one.method}
             numbers = {"mean": one.means[place], "sem": one.errors[place] if one.errors else None}
             yield about | {"controller": one.controller, "source": one.source} | numbers

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from diffplan.config import DataConfig, require
+from diffplan.config import DataConfig, TrainConfig, require
 from diffplan.studies.scores.control import Outcome
 from diffplan.studies.scores.planner import PlannerConfig
 from diffplan.studies.scores.published import TASKS
@@ -42,14 +42,14 @@ class ScoresConfig:
     candidates: int = 16
     """The most candidates that selection may draw."""
     tuning: int = 100
-    """Episodes a setting in tuning, in five batches."""
+    """Episodes a setting in tuning; none of them is scored."""
     seed: int = 0
     """Of starts and plans."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "every", "candidates"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        require(self.tuning >= 5, "tuning", self.tuning, "at least 5, for as many batches")
+        require(self.tuning >= 2, "tuning", self.tuning, "at least 2, to tell settings apart")
         for task in self.tasks:
             require(task in TASKS[self.suite], "tasks", task, f"some of {', '.join(TASKS[self.suite])}")
 
@@ -62,7 +62,9 @@ class ScoresConfig:
 SUITES = {
     "maze2d": ScoresConfig(),
     "multi2d": ScoresConfig(suite="multi2d"),
-    "ogbench": ScoresConfig(suite="ogbench", planner=PlannerConfig(horizon=48, stride=19), every=100),
+    "ogbench": ScoresConfig(
+        suite="ogbench", planner=PlannerConfig(stride=27, prior=TrainConfig(2000, 128, "muon", 5e-2)), every=100
+    ),
     "gridworld": ScoresConfig(
         suite="gridworld",
         planner=PlannerConfig(

@@ -28,6 +28,9 @@ from envs.maze2d import Maze2d
 from envs.mujoco import Simulator as MujocoMaze
 from envs.robotics import Simulator as PointMaze
 
+ARRIVED = 0.4
+"""Cells from its goal within which an episode is not planned for: inside the disc that pays."""
+
 FINENESS = {"maze2d": (8, 15), "multi2d": (4, 9)}
 """Grid points of the limit, a cell and a velocity: coarse where there are many goals."""
 
@@ -76,7 +79,7 @@ def tuned(config: ScoresConfig, task: str, bench: Bench) -> tuple[Method, ...]:
     starts, goals = drawn(config, bench.maze, key, config.tuning)
 
     def played(dials: Dials) -> Float[np.ndarray, "n"]:
-        plans = playing.plans(bench.planner, dials, goals, config.every, control.MAZE2D.near)
+        plans = playing.plans(bench.planner, dials, goals, config.every, ARRIVED)
         how = playing.carried(bench.planner, "inverse", config.every)
         found = control.episodes(key, physics, plans, how, starts, bench.reference.steps)
         return bench.scores(goals, found.paths)
@@ -88,11 +91,11 @@ def schedule(config: ScoresConfig, methods: tuple[Method, ...], steps: int) -> I
     """(simulator, controller, method, steps between plans) of every row."""
     *cold, warm = methods
     for method in cold:
-        for name in control.CONTROLLERS:
+        for name in control.CONTROLLERS[1:]:
             yield "mujoco", name, method, config.every
-    for name in control.CONTROLLERS[1:]:
-        yield "mujoco", name, warm, config.every
-        yield "gymnasium-robotics", name, cold[-1], config.every
+    yield "mujoco", "actions", cold[-1], config.every
+    yield "mujoco", "tracking", warm, config.every
+    yield "gymnasium-robotics", "tracking", cold[-1], config.every
     for name in control.CONTROLLERS:
         yield "mujoco", name, cold[-1], steps
         yield "jax", name, cold[-1], steps
@@ -116,7 +119,7 @@ def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
     walked = found.scores(goals, np.asarray(waypoints(maze, jax.random.key(config.seed), starts, goals, steps)))
     yield measured(about, "jax", "D4RL's controller, a path for each episode", "waypoints", walked, top)
     for simulator, name, method, every in schedule(config, tuned(config, task, found), steps):
-        plans = playing.plans(found.planner, method.dials, goals, every, control.MAZE2D.near)
+        plans = playing.plans(found.planner, method.dials, goals, every, ARRIVED)
         how = playing.carried(found.planner, name, every)
         seen = control.episodes(jax.random.key(config.seed), simulators[simulator], plans, how, starts, steps)
         scores = found.scores(goals, seen.paths)

@@ -1,7 +1,8 @@
 """The methods of (123), with guidance and selection both tuned on episodes that are not scored.
 
 Each dial is turned by itself, up a grid, and then guidance once more with a quarter of the candidates that selection
-took. The rule is `not_below_best` of `measure.selection`: the last setting whose score is not below the best's.
+took. The rule is one of those of `scripts/tune_scale.py`: the last setting whose score is not below the best's, as
+far as episodes tell that begin alike.
 """
 
 from collections.abc import Callable
@@ -17,11 +18,8 @@ from diffplan.measure import selection
 from diffplan.studies.harness import log_grid
 from diffplan.studies.scores.planner import Dials
 
-SCALES = log_grid(0.3, 30, 5)
+SCALES = log_grid(0.3, 100, 6)
 """Guidance scales that are tried, per standard deviation of the value."""
-
-BATCHES = 5
-"""Into which the episodes of tuning are parted, for the rule that chooses."""
 
 
 class Method(NamedTuple):
@@ -46,10 +44,10 @@ def methods(task: str, most: int, played: Callable[[Dials], Float[np.ndarray, "n
         table = []
         with runtime.Progress(f"{task}: tuning {what}", total=len(values), unit="settings") as progress:
             for value in values:
-                table.append([part.mean() for part in np.array_split(played(dials(value)), BATCHES)])
+                table.append(played(dials(value)))
                 progress.advance(1, setting=value, score=float(np.mean(table[-1])))
         choice = selection.largest_not_below_best(np.asarray(values, float), np.asarray(table))
-        runtime.say(f"{task}: {what} {choice.scale:g}: {choice.reason}")
+        runtime.say(f"{task}: {what} {choice.scale:g} ({choice.low:g} to {choice.high:g}): {choice.reason}")
         return choice.scale
 
     counts = tuple(4.0**k for k in range(most.bit_length()) if 4**k <= most)
