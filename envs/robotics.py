@@ -56,6 +56,11 @@ def from_pointmaze(maze: Maze2d, observations: Float[np.ndarray, "*n 4"]) -> Flo
     return np.concatenate([(position - _shift(maze)) @ TURN, velocity @ TURN], axis=-1)
 
 
+def from_turned(actions: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
+    """Maze2d's actions for PointMaze's; the inverse of equation (2)."""
+    return np.asarray(actions, np.float64) @ TURN
+
+
 def _shift(maze: Maze2d) -> Float[np.ndarray, "2"]:
     height, width = maze.walls.shape
     return np.array([0.7 - width / 2, height / 2 - 0.7])

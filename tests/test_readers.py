@@ -121,6 +121,14 @@ def test_d4rl_every_pair_of_rows_in_a_run_is_a_step_of_the_simulator(tmp_path, p
     np.testing.assert_array_equal(data.load(tmp_path / "rows.npz")[0].actions, rows.actions)
 
 
+def test_d4rl_repeated_rows_are_put_right_by_the_dynamics(tmp_path, published):
+    step = jax.jit(jax.vmap(lambda o, a: UMAZE.step(jax.random.key(0), UMAZE.state_of(o), a)[1].observation))
+    path = hdf5(tmp_path / "maze.hdf5", published[True])
+    (run,), found = readers.from_d4rl(path, UMAZE, lambda seen, actions: np.asarray(step(seen, actions)))
+    assert found.repeated > 10 and len(run.actions) == 3000
+    assert residuals(run).max() < 1e-4
+
+
 def test_d4rl_without_the_slip_is_one_run(tmp_path, published):
     fields = published[False]
     (run,), found = readers.from_d4rl(hdf5(tmp_path / "maze.hdf5", fields), UMAZE)

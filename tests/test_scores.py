@@ -1,5 +1,6 @@
 """Scores: windows that reach a goal, inverse dynamics, controllers and the limit, each against what it must be."""
 
+import warnings
 from dataclasses import replace
 
 import jax
@@ -23,7 +24,7 @@ from diffplan.studies.scores.planner import Dials
 from diffplan.studies.scores.published import PUBLISHED, REFERENCES, TASKS
 from diffplan.studies.scores.rows import SUITES, ScoresConfig
 from diffplan.types import Trajectory
-from envs import experts, maze2d, mujoco
+from envs import experts, maze2d, mujoco, robotics
 from envs.base import rollout
 from envs.gridworld import MOVES
 from envs.maze2d import UMAZE, Maze2d
@@ -310,6 +311,32 @@ def test_goals_are_the_maze_s_own_or_random_free_cells():
     cells = {tuple(cell) for cell in np.round(random.goals).astype(int)}
     assert len(cells) > 4 and cells <= {tuple(cell) for cell in UMAZE.cells}
     assert 0.05 < np.abs(random.goals - np.round(random.goals)).max() <= 0.1
+
+
+def test_behaviour_is_read_from_the_files_of_others(rows, tmp_path, monkeypatch):
+    """One lane of behaviour, written as D4RL and as Minari's PointMaze hold it, is the same rows again."""
+    h5py, minari, spaces = (pytest.importorskip(name) for name in ("h5py", "minari", "gymnasium.spaces"))
+    seen, done = rows.observations[0], rows.actions[0]
+    with h5py.File(tmp_path / "umaze.hdf5", "w") as file:
+        file["observations"], file["actions"] = seen, done
+    space = lambda size, most: spaces.Box(-most, most, (size,), np.float64)
+    flags = np.arange(len(done)) == len(done) - 1
+    turned = np.stack([done[:, 1], -done[:, 0]], axis=1).astype(np.float64)
+    pointmaze = robotics.to_pointmaze(UMAZE, np.concatenate([seen, seen[-1:]]))
+    fields = {"observations": pointmaze, "actions": turned, "rewards": np.zeros(len(done))}
+    buffer = minari.data_collector.EpisodeBuffer(id=0, terminations=flags & False, truncations=flags, **fields)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    with warnings.catch_warnings(action="ignore"):  # that it has no author
+        bounds = {"observation_space": space(4, np.inf), "action_space": space(2, 1)}
+        minari.create_dataset_from_buffers("pointmaze/umaze-v0", [buffer], **bounds)
+    short = replace(SMALL, horizon=8)
+    for source in (f"{tmp_path}/{{task}}.hdf5", "pointmaze/{task}-v0"):
+        found, identity = suite.behaviour(ScoresConfig(behaviour=source, planner=short), "umaze", UMAZE)
+        assert found.actions.shape == (1, 600, 2) and identity
+        np.testing.assert_allclose(found.observations[0], seen, atol=1e-5)
+        np.testing.assert_allclose(found.actions[0], done, atol=1e-6)
+    with pytest.raises(Exception, match="behaviour='x': must be empty in the suite ogbench"):
+        ScoresConfig(suite="ogbench", behaviour="x")
 
 
 @pytest.fixture(scope="module")

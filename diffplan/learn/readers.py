@@ -5,7 +5,8 @@ action of row t, taken at the observation of row t, led to the observation of ro
 
     D4RL Maze2D    one long run, in which targets change and nothing is reset. Its generator has a slip: when a target
                    is reached the ball moves on, but the old observation is recorded again. A row that repeats the
-                   observation before it is not where its action was taken, so it is left out, and a run ends there.
+                   observation before it is not where its action was taken, so it is left out, and a run ends there; or,
+                   given the dynamics, it is put right, and the run goes on.
     Minari         episodes of T actions and T + 1 observations. The last observation has no action and is left out.
     OGBench        flat rows, episode after episode; `terminals` is 1 at the last row of each. All rows are kept.
 
@@ -13,7 +14,7 @@ action of row t, taken at the observation of row t, led to the observation of ro
 line that names the file, the field, the value, and what is allowed. Nothing here opens a connection.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -85,8 +86,12 @@ def lanes(runs: Sequence[Run], steps: int) -> tuple[Rows, int]:
     return rows, sum(len(run.actions) for run in runs) - rows.actions.shape[0] * steps
 
 
-def from_d4rl(path: Path, limits: Limits | None = None) -> tuple[list[Run], Found]:
-    """Runs from a D4RL Maze2D file (HDF5); needs the `data` extra (h5py).
+Dynamics = Callable[[Float[np.ndarray, "n o"], Float[np.ndarray, "n a"]], Float[np.ndarray, "n o"]]
+"""Where actions lead from observations."""
+
+
+def from_d4rl(path: Path, limits: Limits | None = None, step: Dynamics | None = None) -> tuple[list[Run], Found]:
+    """Runs from a D4RL Maze2D file (HDF5); needs the `data` extra (h5py). step: puts repeated rows right.
 
     `observations` and `actions` must be there; `rewards`, `terminals`, `timeouts` and `infos/goal` are checked if they
     are. Without `limits`, actions must be in [-1, 1] and observations may be anything finite.
@@ -110,7 +115,15 @@ def from_d4rl(path: Path, limits: Limits | None = None) -> tuple[list[Run], Foun
         raise DataError(f"{path}: truncated or not an HDF5 file ({one_line(error)})") from error
     whole = _checked(str(path), fields, limits)
     again = np.concatenate([[False], (whole.observations[1:] == whole.observations[:-1]).all(axis=1)])
-    return _split(whole, again), Found(len(again), repeated=int(again.sum()))
+    found = Found(len(again), repeated=int(again.sum()))
+    if step is None:
+        return _split(whole, again), found
+    observations, index = whole.observations.copy(), np.arange(len(again))
+    depth = index - np.maximum.accumulate(np.where(again, 0, index))  # how many repeats in a row end here
+    for level in range(1, depth.max() + 1):
+        rows = np.flatnonzero(depth == level)
+        observations[rows] = step(observations[rows - 1], whole.actions[rows - 1])
+    return [Run(observations, whole.actions)], found
 
 
 def from_ogbench(path: Path, limits: Limits | None = None) -> tuple[list[Run], Found]:

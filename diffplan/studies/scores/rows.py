@@ -33,6 +33,9 @@ class ScoresConfig:
     """Which protocol: Maze2D with its own goal, Maze2D with random goals, OGBench's point mazes, gridworlds."""
     tasks: tuple[str, ...] = ()
     """Mazes; all of the suite's, if none is named."""
+    behaviour: str = ""
+    """Behaviour to learn Maze2D from, in place of data made here: a file of D4RL's (.hdf5), or the id of a Minari data
+    set of PointMaze on this machine; {task} in it stands for the maze."""
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     """What is trained; the same for all mazes."""
     episodes: int = 500
@@ -50,6 +53,8 @@ class ScoresConfig:
         for name in ("episodes", "every", "candidates"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         require(self.tuning >= 2, "tuning", self.tuning, "at least 2, to tell settings apart")
+        learns = self.suite in ("maze2d", "multi2d")
+        require(learns or not self.behaviour, "behaviour", self.behaviour, f"empty in the suite {self.suite}")
         for task in self.tasks:
             require(task in TASKS[self.suite], "tasks", task, f"some of {', '.join(TASKS[self.suite])}")
 

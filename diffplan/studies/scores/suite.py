@@ -7,6 +7,7 @@ starts, in JAX's physics, carried out by learned actions; then every method plan
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan import runtime
+from diffplan.learn import readers
+from diffplan.learn.data import Rows
+from diffplan.learn.readers import Run
 from diffplan.studies import stages
 from diffplan.studies.scores import control, limit, playing, training
 from diffplan.studies.scores.control import Name, Physics
@@ -23,7 +27,7 @@ from diffplan.studies.scores.published import REFERENCES, Reference
 from diffplan.studies.scores.rows import Drawn, Row, ScoresConfig, keep, measured
 from diffplan.studies.scores.tuning import Method, methods
 from diffplan.types import PRNGKey
-from envs import experts, maze2d
+from envs import experts, maze2d, robotics
 from envs.maze2d import Maze2d
 from envs.mujoco import Simulator as MujocoMaze
 from envs.robotics import Simulator as PointMaze
@@ -65,10 +69,36 @@ def drawn(config: ScoresConfig, maze: Maze2d, key: PRNGKey, count: int) -> Episo
     return Episodes(np.asarray(starts), np.asarray(random) if config.suite == "multi2d" else fixed)
 
 
+def behaviour(config: ScoresConfig, task: str, maze: Maze2d) -> tuple[Rows, str]:
+    """What is learned from, and its identity: data made here, or read from where the configuration says."""
+    source = config.behaviour.format(task=task)
+    if not source:
+        return stages.make_data(config.run / task, replace(config.planner.data, maze=task), maze)
+    if source.endswith(".hdf5"):
+
+        @jax.jit
+        @jax.vmap
+        def step(observation: Float[Array, "4"], action: Float[Array, "2"]) -> Float[Array, "4"]:
+            return maze.step(jax.random.key(0), maze.state_of(observation), action)[1].observation
+
+        runs, _ = readers.from_d4rl(Path(source), maze, lambda seen, actions: np.asarray(step(seen, actions)))
+        identity = runtime.file_digest(Path(source))
+    else:
+        found, _ = readers.from_minari(source)
+        turned = lambda run: Run(robotics.from_pointmaze(maze, run.observations), robotics.from_turned(run.actions))
+        runs = [Run(*(field.astype(np.float32) for field in turned(run))) for run in found]
+        identity = f"{source}: {sum(len(run.actions) for run in runs)} rows"
+    window = config.planner.horizon * config.planner.stride
+    longest = max(len(run.actions) for run in runs)
+    rows, left = readers.lanes(runs, max(window, min(longest, 10 * window)))
+    runtime.say(f"{source}: {rows.actions.shape[0]} lanes of {rows.actions.shape[1]} steps; {left} rows are left over")
+    return rows, identity
+
+
 def bench(config: ScoresConfig, task: str) -> Bench:
     """Data and training of one task."""
     maze, directory = maze2d.named(task), config.run / task
-    rows, identity = stages.make_data(directory, replace(config.planner.data, maze=task), maze)
+    rows, identity = behaviour(config, task, maze)
     trained, minutes = training.fit(directory, config.planner, rows, identity)
     return Bench(maze, REFERENCES[task], trained, minutes)
 
