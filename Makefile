@@ -42,7 +42,7 @@ arms: $(VENV)/.core  ## every arm on the demo's problem at equal budgets
 studies: $(VENV)/.dev  ## run the studies: claims, tables, verdicts, figures
 	@$(RUN) scripts/study.py run all $(ARGS)
 
-scores: $(VENV)/.dev  ## Maze2D's published protocol in MuJoCo: train, tune, run the episodes, print the table
+scores: $(VENV)/.dev  ## Maze2D's published protocol in MuJoCo, about an hour; ARGS="--suite ogbench" and others
 	@$(RUN) scripts/benchmark.py $(ARGS)
 
 test: $(VENV)/.dev  ## run all the tests

@@ -20,7 +20,7 @@ from diffplan.report import table
 from diffplan.report.load import read_results
 from diffplan.report.summary import curves
 from diffplan.studies.tune import TuneConfig
-from scripts import bench, compare, exact, plot, study
+from scripts import bench, benchmark, compare, exact, plot, study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -115,6 +115,8 @@ def test_every_command_line_is_understood(capsys: pytest.CaptureFixture) -> None
                 assert all(word in taken for word in words[1:])
             case "study":
                 tyro.cli(study.Command, args=words)
+            case "benchmark":
+                tyro.cli(benchmark.Command, args=words, default=benchmark.begun(words))
             case "compare" | "make_data" | "train" | "train_reward":
                 tyro.extras.overridable_config_cli(dict(compare.PRESETS), args=words)
             case other:

@@ -188,9 +188,8 @@ def rollouts(kept: Path) -> Path:
                 axes.plot(points[:, across], points[:, down], color=style.SOFT, linewidth=0.6, alpha=0.6)
             axes.plot(path[:, across], path[:, down], color=ACCENT, linewidth=1.4)
             axes.plot(path[0, across], path[0, down], "o", color=style.INK, markersize=4)
-            axes.set_xticks([])
-            axes.set_yticks([])
-        drawn.suptitle(" · ".join(about), x=0.01, ha="left", fontsize=11)
+            axes.axis("off")
+        drawn.suptitle(" · ".join([kept.parent.name, *about]), x=0.01, ha="left", fontsize=11)
         picture = kept.with_suffix(".png")
         frontier.save_png(drawn, picture)
     return picture

@@ -124,6 +124,8 @@ def schedule(config: ScoresConfig, methods: tuple[Method, ...], steps: int) -> I
         for name in control.CONTROLLERS[1:]:
             yield "mujoco", name, method, config.every
     yield "mujoco", "actions", cold[-1], config.every
+    if config.suite == "multi2d":  # the same planners: what follows is known from Maze2D
+        return
     yield "mujoco", "tracking", warm, config.every
     yield "gymnasium-robotics", "tracking", cold[-1], config.every
     for name in control.CONTROLLERS:

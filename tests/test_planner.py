@@ -1,0 +1,121 @@
+"""A planner of tiny networks: what it selects, where it starts, how its gaps are filled, how it is read back."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffplan.config import DataConfig, TrainConfig
+from diffplan.learn.data import Rows
+from diffplan.studies.scores import planner, playing, suite, training
+from diffplan.studies.scores.planner import Dials
+from diffplan.studies.scores.rows import ScoresConfig
+from diffplan.types import Trajectory
+from envs.maze2d import UMAZE
+from tests.test_scores import behaviour
+
+TINY = TrainConfig(steps=20, batch=16, chunk=20, save_every=20)
+SMALL = planner.PlannerConfig(
+    DataConfig(rows=20_000, lanes=20),
+    levels=3,
+    prior=TINY,
+    fine=TINY,
+    value=TINY,
+    inverse=TINY,
+    reach=TINY,
+    width=16,
+    depth=2,
+    features=8,
+    patch=8,
+)
+
+
+@pytest.fixture(scope="module")
+def rows() -> Rows:
+    return behaviour()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, rows) -> planner.Planner:
+    """A planner of tiny networks."""
+    return training.fit(tmp_path_factory.getbasetemp() / "planner0", SMALL, rows, "rows")[0]
+
+
+STARTS = jnp.asarray(suite.drawn(ScoresConfig(), UMAZE, jax.random.key(5), 3).starts)
+GOALS = jnp.asarray([[1.0, 1.0, 0, 0], [3.0, 3.0, 0, 0], [1.0, 3.0, 0, 0]])
+
+
+def test_what_was_trained_is_read_back_with_the_minutes_that_it_took(trained, rows, tmp_path_factory):
+    again, minutes = training.fit(tmp_path_factory.getbasetemp() / "planner0", SMALL, rows, "rows")
+    assert minutes > 0
+    for read, made in zip(jax.tree.leaves(again), jax.tree.leaves(trained), strict=True):
+        np.testing.assert_array_equal(read, made)
+
+
+def test_the_best_candidate_is_the_one_with_the_highest_value(trained):
+    key, n = jax.random.key(7), 5
+    best, value = jax.jit(lambda key: trained.best(key, STARTS, GOALS, None, Dials(None, n)))(key)
+    keys = jax.vmap(lambda key: jax.random.split(key, 3))(jax.random.split(key, n))
+    draw = jax.vmap(lambda key, start, goal: trained.draw(key, start, goal, None, None))
+    x, scores = jax.jit(jax.vmap(draw, (0, None, None)))(keys, STARTS, GOALS)
+    np.testing.assert_allclose(value, scores.max(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(best, x[scores.argmax(axis=0), jnp.arange(3)], atol=1e-3)
+    points = trained.codec.decode(best).observations
+    np.testing.assert_allclose(points[:, 0], STARTS, atol=1e-4)
+    np.testing.assert_allclose(points[:, -1], GOALS, atol=1e-4)
+
+
+def test_a_warm_start_goes_on_from_the_last_plan(trained):
+    """At noise levels near nothing, the plan is the last one moved on; its pins are the new ones."""
+    assert 0 < trained.warmed < len(trained.sigmas)
+    points = jnp.linspace(jnp.asarray([1.0, 1.0, 0, 0]), jnp.asarray([3.0, 3.0, 0, 0]), trained.horizon)
+    past = trained.moved_on(points, 45)
+    moved = trained.codec.decode(past).observations
+    np.testing.assert_allclose(moved[:-3], points[3:], atol=1e-5)
+    np.testing.assert_allclose(moved[-3:], jnp.tile(points[-1], (3, 1)), atol=1e-5)
+    still = replace(trained, sigmas=jnp.geomspace(2e-3, 1e-3, len(trained.sigmas)))
+    x, _ = still.draw(jax.random.key(0), moved[0], points[-1], past, None)
+    np.testing.assert_allclose(x, past, atol=0.02)
+
+    def plans(dials, past, near=0.0):
+        made, count = playing.plans(trained, dials, np.asarray(GOALS[:, :2]), 45, near)(jax.random.key(1), seen, past)
+        return made if count == 3 else None
+
+    cold, warm, seen = Dials(None, 2), Dials(None, 2, True), np.asarray(STARTS)
+    before = np.tile(points, (3, 1, 1))
+    np.testing.assert_array_equal(plans(cold, None), plans(cold, before))
+    np.testing.assert_array_equal(plans(cold, None), plans(warm, None))
+    assert np.abs(plans(warm, before) - plans(warm, None)).max() > 0.01
+
+
+def test_who_has_arrived_stays_and_all_others_are_planned_for_in_batches(trained, monkeypatch):
+    monkeypatch.setattr(playing, "BATCH", 2)
+    seen = np.tile(np.asarray(STARTS[:1]), (5, 1))
+    goals = np.tile(np.asarray([[3.0, 1.0]]), (5, 1))
+    seen[[1, 4], :2] = goals[0] + 0.2
+    made, count = playing.plans(trained, Dials(None), goals, 45, near=0.4)(jax.random.key(0), seen, None)
+    assert count == 3
+    np.testing.assert_allclose(made[:, 0], seen, atol=1e-4)
+    np.testing.assert_allclose(made[[1, 4], 1:], np.broadcast_to([3, 1, 0, 0], (2, trained.horizon - 1, 4)))
+    others = made[[0, 2, 3]]
+    assert (np.abs(others[:, 1] - [3, 1, 0, 0]).max(axis=1) > 0.05).all()
+    assert len(np.unique(others[:, 5], axis=0)) == 3  # each with noise of its own
+
+
+def test_gaps_are_filled_one_after_another(trained):
+    """The fine prior is one whose rows go straight from end to end, with the way between two of them as action."""
+    rows, stride = trained.rows, trained.inverse.steps
+
+    def straight(x, sigma):
+        start, end = rows.decode(x[:1]).observations, rows.decode(x[-1:]).observations
+        share = jnp.linspace(0, 1, len(x))[:, None]
+        steps = jnp.tile((end - start)[:, :2] / stride, (len(x), 1))
+        return rows.encode(Trajectory(start * (1 - share) + end * share, steps))
+
+    corners = jnp.asarray([[1.0, 1.0], [1.0, 2.5], [1.6, 2.5], [1.6, 2.5]])
+    points = jnp.concatenate([corners, jnp.zeros((4, 2))], axis=1)
+    found = replace(trained, fine=straight).actions(jax.random.key(0), points, 2 * stride + 4)
+    truth = np.repeat(np.diff(corners, axis=0) / stride, stride, axis=0)[: 2 * stride + 4]
+    np.testing.assert_allclose(found, truth, atol=0.01)

@@ -1,0 +1,175 @@
+"""Whole suites, as small as they get; what they learn from; gridworlds, whose limit is known."""
+
+import warnings
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffplan.learn import data
+from diffplan.learn.data import Rows
+from diffplan.noise import LogNormal
+from diffplan.report import scores as report
+from diffplan.studies.scores import control, gridworld, ogbench, planner, statistics, suite
+from diffplan.studies.scores import run as suites
+from diffplan.studies.scores.published import PUBLISHED, TASKS
+from diffplan.studies.scores.rows import SUITES, ScoresConfig
+from envs import robotics
+from envs.gridworld import MOVES
+from envs.maze2d import UMAZE
+from scripts import benchmark
+from tests.test_planner import SMALL
+from tests.test_scores import behaviour
+
+IN_SMALL = {
+    "maze2d": {"tasks": ("umaze",), "planner": SMALL},
+    "ogbench": {"tasks": ("medium",), "planner": SMALL},
+    "gridworld": {"tasks": ("corridors",), "planner": replace(SMALL, stride=1, patch=2)},
+}
+SIMULATORS = {"maze2d": {"mujoco", "jax", "gymnasium-robotics"}, "ogbench": {"ogbench"}, "gridworld": {"jax"}}
+BESIDE = {"maze2d": {"optimal", "waypoints"}, "ogbench": set(), "gridworld": {"optimal"}}
+"""Rows of ours that no planner made."""
+
+
+@pytest.fixture(scope="module")
+def rows() -> Rows:
+    return behaviour()
+
+
+@pytest.fixture(scope="module", params=list(IN_SMALL))
+def small(request, tmp_path_factory) -> tuple[ScoresConfig, list[dict[str, str]]]:
+    """A whole suite, as small as it gets, on one maze; and its rows."""
+    run = tmp_path_factory.mktemp("scores")
+    settings = {"episodes": 4, "every": 150, "candidates": 4, "tuning": 5} | IN_SMALL[request.param]
+    config = ScoresConfig(run, request.param, **settings)
+    ogbench.write(run / "ogbench", "medium", "navigate", episodes=3, steps=600)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ogbench, "EPISODES", 1)
+        patch.setattr(suite, "FINENESS", {request.param: (4, 7)})
+        patch.setattr("diffplan.studies.scores.tuning.SCALES", (1.0, 10.0))
+        suites.run(config)
+    return config, report.read(run / request.param / "scores.csv")
+
+
+@pytest.mark.slow
+def test_a_suite_in_small_has_every_row_and_draws_them(small):
+    config, rows = small
+    directory, task = config.run / config.suite, config.tasks[0]
+    ours = [row for row in rows if report.ours(row)]
+    played = [row for row in ours if row["seconds_per_plan"]]
+    assert {row["method"] for row in rows if not report.ours(row)} == {one.method for one in PUBLISHED[config.suite]}
+    assert {row["controller"] for row in played} == set(control.CONTROLLERS)
+    assert {row["simulator"] for row in played} == SIMULATORS[config.suite]
+    assert {row["controller"] for row in ours} - {row["controller"] for row in played} == BESIDE[config.suite]
+    assert all(row["source"] for row in rows)
+    assert all(float(row["limit_fraction"]) <= 1.2 for row in ours if row["limit_fraction"])
+    assert len({(row["method"], row["controller"], row["simulator"]) for row in ours}) == len(ours)
+    took = {float(row["train_minutes"]) for row in played}
+    assert len(took) == 1 and took.pop() > 0
+    assert report.figure(directory / "scores.csv").stat().st_size > 15_000
+    report.show(directory / "scores.csv")
+    head, _, line = report.markdown([directory / "scores.csv"]).splitlines()
+    assert line.count("|") == head.count("|") and task in line
+    kept = sorted((directory / "rollouts" / task).glob("*.npz"))
+    assert len(kept) == len(played)
+    assert report.rollouts(kept[0]).stat().st_size > 10_000
+
+
+def test_the_limit_of_a_gridworld_is_what_its_best_player_gets():
+    """The player looks up the neighbour that is nearest to the goal, by a search of its own."""
+    world = gridworld.WORLDS["corridors"]
+    left = {world.goal: 0}
+    queue = [world.goal]
+    for cell in queue:
+        for di, dj in MOVES[1:]:
+            beside = (cell[0] + di, cell[1] + dj)
+            if not world.walls[beside] and beside not in left:
+                left[beside] = left[cell] + 1
+                queue.append(beside)
+    starts = world.cells.astype(np.float32)
+    paths = np.zeros((len(starts), world.max_steps, 2), np.float32)
+    for i, cell in enumerate(map(tuple, world.cells.tolist())):
+        for t in range(world.max_steps):
+            beside = [(cell[0] + di, cell[1] + dj) for di, dj in MOVES]
+            cell = min((place for place in beside if place in left), key=lambda place: left[place])
+            paths[i, t] = cell
+    goals = np.broadcast_to(np.asarray(world.goal, np.float32), starts.shape)
+    np.testing.assert_array_equal(gridworld.limit(world, starts), gridworld.returns(goals, paths))
+
+
+def test_the_move_towards_a_place_is_the_one_along_its_longer_way():
+    seen = jnp.asarray([3.0, 3.0])
+    for place, move in [((3, 3), 0), ((2, 3), 1), ((4.9, 4), 2), ((3, 1), 3), ((3.2, 4), 4)]:
+        assert int(jnp.argmax(gridworld.nearest_move(seen, jnp.asarray(place, jnp.float32)))) == move
+
+
+def test_each_suite_begins_with_settings_of_its_own():
+    assert benchmark.begun(["--episodes", "3"]).scores == SUITES["maze2d"]
+    assert benchmark.begun(["--every", "3", "--suite", "ogbench"]).scores == SUITES["ogbench"]
+    assert all(config.suite == name for name, config in SUITES.items())
+
+
+def test_goals_are_the_maze_s_own_or_random_free_cells():
+    own = suite.drawn(ScoresConfig(), UMAZE, jax.random.key(0), 50)
+    random = suite.drawn(ScoresConfig(suite="multi2d"), UMAZE, jax.random.key(0), 50)
+    np.testing.assert_array_equal(own.goals, np.tile(np.asarray(UMAZE.goal, np.float32), (50, 1)))
+    np.testing.assert_array_equal(own.starts, random.starts)
+    cells = {tuple(cell) for cell in np.round(random.goals).astype(int)}
+    assert len(cells) > 4 and cells <= {tuple(cell) for cell in UMAZE.cells}
+    assert 0.05 < np.abs(random.goals - np.round(random.goals)).max() <= 0.1
+
+
+def test_the_data_s_statistics_stand_beside_the_published_ones(rows, tmp_path):
+    data.save(tmp_path / "umaze" / "data" / "rows.npz", rows, {})
+    ours, theirs = statistics.table(tmp_path)
+    assert (ours["source"], theirs["source"]) == ("regenerated", "published") and ours["rows"] == 2400
+    assert float(ours["observation_mean"].split()[0]) == pytest.approx(rows.observations[..., 0].mean(), abs=1e-4)
+    paid = np.hypot(*(rows.observations[..., :2] - 1).reshape(-1, 2).T) <= 0.5  # the goal is at (1, 1)
+    assert float(ours["reward_mean"]) == pytest.approx(paid.mean(), abs=1e-4)
+    assert theirs["action_std"] == "0.7043 0.7506"
+
+
+def test_behaviour_is_read_from_the_files_of_others(rows, tmp_path, monkeypatch):
+    """One lane of behaviour, written as D4RL and as Minari's PointMaze hold it, is the same rows again."""
+    h5py, minari, spaces = (pytest.importorskip(name) for name in ("h5py", "minari", "gymnasium.spaces"))
+    seen, done = rows.observations[0], rows.actions[0]
+    with h5py.File(tmp_path / "umaze.hdf5", "w") as file:
+        file["observations"], file["actions"] = seen, done
+    space = lambda size, most: spaces.Box(-most, most, (size,), np.float64)
+    flags = np.arange(len(done)) == len(done) - 1
+    turned = np.stack([done[:, 1], -done[:, 0]], axis=1).astype(np.float64)
+    pointmaze = robotics.to_pointmaze(UMAZE, np.concatenate([seen, seen[-1:]]))
+    fields = {"observations": pointmaze, "actions": turned, "rewards": np.zeros(len(done))}
+    buffer = minari.data_collector.EpisodeBuffer(id=0, terminations=flags & False, truncations=flags, **fields)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    with warnings.catch_warnings(action="ignore"):  # that it has no author
+        bounds = {"observation_space": space(4, np.inf), "action_space": space(2, 1)}
+        minari.create_dataset_from_buffers("pointmaze/umaze-v0", [buffer], **bounds)
+    short = replace(SMALL, horizon=8)
+    for source in (f"{tmp_path}/{{task}}.hdf5", "pointmaze/{task}-v0"):
+        found, identity = suite.behaviour(ScoresConfig(behaviour=source, planner=short), "umaze", UMAZE)
+        assert found.actions.shape == (1, 600, 2) and identity
+        np.testing.assert_allclose(found.observations[0], seen, atol=1e-5)
+        np.testing.assert_allclose(found.actions[0], done, atol=1e-6)
+    with pytest.raises(Exception, match="behaviour='x': must be empty in the suite ogbench"):
+        ScoresConfig(suite="ogbench", behaviour="x")
+
+
+def test_a_setting_that_cannot_work_is_named():
+    with pytest.raises(Exception, match=r"tasks='tiny': must be some of umaze, medium, large"):
+        ScoresConfig(tasks=("tiny",))
+    with pytest.raises(Exception, match=r"tasks='umaze': must be some of medium, large, giant"):
+        ScoresConfig(suite="ogbench", tasks=("umaze",))
+    with pytest.raises(Exception, match=r"stride=16: must be 1 less than a multiple of 4"):
+        planner.PlannerConfig(stride=16)
+    with pytest.raises(Exception, match=r"warm=9.0: must be above low"):
+        planner.PlannerConfig(warm=9.0)
+
+
+def test_published_rows_name_their_source_for_every_maze():
+    for name, methods in PUBLISHED.items():
+        assert all(len(one.means) == len(TASKS[name]) and one.source for one in methods)
+    diffuser = next(one for one in PUBLISHED["maze2d"] if one.method == "Diffuser")
+    assert diffuser.means == (113.9, 121.5, 123.0) and LogNormal().std > 0
