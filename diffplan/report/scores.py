@@ -143,11 +143,14 @@ def figure(path: Path) -> Path:
     return path.with_suffix(".png")
 
 
+def told(row: Row) -> bool:
+    """Whether a row is of a player who knows the maze."""
+    return row["controller"] in ("optimal", "waypoints")
+
+
 def shown(row: Row) -> bool:
     """Whether a row is in the figure."""
-    if row["controller"] in ("optimal", "waypoints"):
-        return True
-    return row["simulator"] == SUITES[row["suite"]][1] and not row["method"].endswith("one plan")
+    return told(row) or (row["simulator"] == SUITES[row["suite"]][1] and not row["method"].endswith("one plan"))
 
 
 def panel(axes: Axes, task: str, rows: list[Row]) -> None:
@@ -155,14 +158,14 @@ def panel(axes: Axes, task: str, rows: list[Row]) -> None:
     rows = sorted(rows, key=lambda row: number(row, "mean"))
     means = [number(row, "mean") for row in rows]
     errors = [np.nan_to_num(number(row, "sem")) for row in rows]
-    colours = [style.INK if "limit" in row["method"] else ACCENT if ours(row) else "#b9c2cb" for row in rows]
+    colours = [style.INK if told(row) else ACCENT if ours(row) else "#b9c2cb" for row in rows]
     axes.barh(range(len(rows)), means, xerr=errors, color=colours, height=0.72, error_kw={"elinewidth": 1})
     names = [f"{row['method'].removeprefix('diffplan ').split(', every')[0]} · {row['controller']}" for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=7.5)
     for i, row in enumerate(rows):
         axes.text(means[i] + errors[i] + 2, i, f"{means[i]:.0f}", va="center", fontsize=7.5, color=style.INK)
         if ours(row):
-            axes.get_yticklabels()[i].set_color(ACCENT if "limit" not in row["method"] else style.INK)
+            axes.get_yticklabels()[i].set_color(style.INK if told(row) else ACCENT)
     axes.set_xlim(0, 1.1 * max(means))
     name, _, unit = SUITES[rows[0]["suite"]]
     axes.set_xlabel(unit)

@@ -109,12 +109,13 @@ def tracker(maze: PointMaze) -> Tracker:
 
 def schedule(config: ScoresConfig, found: tuple[Method, ...], steps: int) -> Iterator[tuple[Name, Method, int]]:
     """(controller, method, steps between plans) of every row."""
-    last = found[-2]
-    for method in found:
+    *cold, warm = found
+    for method in cold:
         for name in control.CONTROLLERS[1:]:
             yield name, method, config.every
-    yield "actions", last, config.every
-    yield "tracking", last, steps
+    yield "actions", cold[-1], config.every
+    yield "tracking", warm, config.every
+    yield "tracking", cold[-1], steps
 
 
 def anywhere(maze: PointMaze, count: int, seed: int) -> list[dict[str, Any]]:

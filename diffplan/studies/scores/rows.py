@@ -64,16 +64,21 @@ class ScoresConfig:
         return self.tasks or TASKS[self.suite]
 
 
+SHORTER = TrainConfig(2000, 128, "muon", 5e-2)
+
 SUITES = {
     "maze2d": ScoresConfig(),
     "multi2d": ScoresConfig(suite="multi2d"),
-    "ogbench": ScoresConfig(
-        suite="ogbench", planner=PlannerConfig(stride=27, prior=TrainConfig(2000, 128, "muon", 5e-2)), every=100
-    ),
+    "ogbench": ScoresConfig(suite="ogbench", planner=PlannerConfig(stride=27, prior=SHORTER), every=100, tuning=50),
     "gridworld": ScoresConfig(
         suite="gridworld",
         planner=PlannerConfig(
-            DataConfig("fourrooms", rows=200_000, lanes=200, noise=0.2), horizon=48, stride=1, patch=2
+            DataConfig("fourrooms", rows=200_000, lanes=200, noise=0.2),
+            horizon=48,
+            stride=1,
+            prior=SHORTER,
+            width=64,
+            patch=2,
         ),
         every=10,
     ),
