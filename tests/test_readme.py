@@ -16,9 +16,11 @@ import pytest
 import tyro
 
 from diffplan.report import exact as exact_table
+from diffplan.report import scores as score_table
 from diffplan.report import table
 from diffplan.report.load import read_results
 from diffplan.report.summary import curves
+from diffplan.studies.scores.rows import SUITES
 from diffplan.studies.tune import TuneConfig
 from scripts import bench, benchmark, compare, exact, plot, study
 
@@ -33,7 +35,7 @@ needs_results = pytest.mark.skipif(not RESULTS.exists(), reason="results/demo is
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 280
+    assert len(README.splitlines()) <= 315
     assert EXAMPLES.keys() == {"environment", "guide", "arm"}
     assert README.count("```python") == len(EXAMPLES)
     for name, code in EXAMPLES.items():
@@ -71,6 +73,40 @@ def test_the_environment_of_the_readme_conforms(monkeypatch: pytest.MonkeyPatch)
     exec(EXAMPLES["environment"], namespace)
     monkeypatch.setitem(test_envs.ENVIRONMENTS, "pendulum", namespace["Pendulum"]())
     test_envs.test_environment_conforms("pendulum", jax.random.key(0))
+
+
+def scores() -> dict[tuple[str, str, str, str], float]:
+    """Maze2D's means by maze, kind of method, controller and simulator; plans made once by "once" for the method."""
+    found = {}
+    for row in score_table.read(ROOT / "results" / "scores.csv"):
+        kind = "once" if row["method"].endswith("one plan") else score_table.kind(row)
+        found[row["task"], kind, row["controller"], row["simulator"]] = score_table.number(row, "mean")
+    return found
+
+
+MAZES = ("umaze", "medium", "large")
+
+
+def test_the_table_of_scores_is_that_of_the_results() -> None:
+    paths = [path for path in map(benchmark.Command().committed, SUITES) if path.exists()]
+    table = re.search(r"<!-- scores: .*? -->\n(.*?)\n<!-- /scores -->", README, re.S)
+    assert table and table[1] == score_table.markdown([ROOT / path for path in paths])
+
+
+def test_the_sentences_on_scores_hold() -> None:
+    found = scores()
+    cells = lambda kind, controller="tracking", simulator="mujoco": np.array(
+        [found[maze, kind, controller, simulator] for maze in MAZES]
+    )
+    assert (cells("selection") > cells("guidance")).all()
+    assert (np.abs(cells("selection") - cells("both")) < 3.05).all()
+    assert cells("both", "actions").round().tolist() == [114, 65, 57]
+    for controller in ("actions", "inverse", "tracking"):
+        assert np.abs(cells("once", controller) - cells("once", controller, "jax")).max() < 0.2
+    limit = np.array([found[maze, "limit (optimal control)", "optimal", "jax"] for maze in MAZES])
+    assert (100 * cells("selection") / limit).round().tolist() == [94, 93, 86]
+    warm = [next(v for (m, kind, *_), v in found.items() if m == maze and "warm" in kind) for maze in MAZES]
+    assert (cells("both") - warm > 9.5).all()
 
 
 def test_every_path_exists() -> None:
