@@ -26,7 +26,7 @@ from tests.test_scores import behaviour
 IN_SMALL = {
     "maze2d": {"tasks": ("umaze",), "planner": SMALL},
     "ogbench": {"tasks": ("medium",), "planner": SMALL},
-    "gridworld": {"tasks": ("corridors",), "planner": replace(SMALL, stride=1, patch=2)},
+    "gridworld": {"tasks": ("corridors",), "every": 50, "planner": replace(SMALL, stride=1, patch=2)},
 }
 SIMULATORS = {"maze2d": {"mujoco", "jax", "gymnasium-robotics"}, "ogbench": {"ogbench"}, "gridworld": {"jax"}}
 BESIDE = {"maze2d": {"optimal", "waypoints"}, "ogbench": set(), "gridworld": {"optimal"}}
