@@ -50,20 +50,14 @@ class PointMazeConfig:
 
 def make_pointmaze(config: PointMazeConfig) -> None:
     """Generate, write both files, and print the statistics of each."""
+    from diffplan.studies.scores import ogbench
     from envs import pointmaze
 
     episodes, steps = pointmaze.published(config.maze, config.kind)
-    episodes, steps = config.episodes or episodes, config.steps or steps
-    total = episodes + max(1, episodes // 10)
-    made = []
-    with runtime.Progress("data", total=total * steps) as progress:
-        for episode in pointmaze.generate(config.maze, config.kind, total, steps, config.noise, config.seed):
-            made.append(episode)
-            progress.advance(steps)
-    parts, found = {"": made[:episodes], "-val": made[episodes:]}, {}
-    for suffix, part in parts.items():
-        path = config.folder / f"pointmaze-{config.maze}-{config.kind}-v0{suffix}.npz"
-        pointmaze.save(path, part)
+    size = (config.episodes or episodes, config.steps or steps)
+    written = ogbench.write(config.folder, config.maze, config.kind, *size, config.noise, config.seed)
+    found = {}
+    for path, part in written.items():
         found[path.stem.removeprefix("pointmaze-")] = pointmaze.statistics(pointmaze.named(config.maze), part)
         runtime.say(str(path))
     runtime.say(pointmaze.table(found))
