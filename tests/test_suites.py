@@ -99,9 +99,9 @@ def test_the_limit_of_a_gridworld_is_what_its_best_player_gets():
     np.testing.assert_array_equal(gridworld.limit(world, starts), gridworld.returns(goals, paths))
 
 
-def test_the_move_towards_a_place_is_the_one_along_its_longer_way():
+def test_the_move_towards_a_place_goes_along_its_longer_way_and_stays_in_its_cell():
     seen = jnp.asarray([3.0, 3.0])
-    for place, move in [((3, 3), 0), ((2, 3), 1), ((4.9, 4), 2), ((3, 1), 3), ((3.2, 4), 4)]:
+    for place, move in [((3, 3), 0), ((3.4, 2.7), 0), ((2, 3), 1), ((4.9, 4), 2), ((3, 1), 3), ((5, 6), 4)]:
         assert int(jnp.argmax(gridworld.nearest_move(seen, jnp.asarray(place, jnp.float32)))) == move
 
 

@@ -6,7 +6,7 @@ With p_i, v_i the plan's points, one every K steps, and t the steps since it was
     inverse     u = f(o, (p_i+1, v_i+1), K - t mod K)          the learned f of (121): every action is learned
     tracking    u = 10 (p_j - p) - v  in Maze2D                D4RL's rule, with points for waypoints         (124)
                 u = (p_j - p) / s     in OGBench               the displacement s u that leads there
-                u_m = m . (p_j - p)   in gridworlds            the move m that comes nearest
+                min_u |p + u - p_j|   in gridworlds            the move that comes nearest
 
 For `tracking` j begins at 1 and goes on by one when the ball is near p_j: it takes the way from the plan and its own
 time. All are clipped to [-1, 1], and stay at the last point when the plan is over.

@@ -27,6 +27,10 @@ from envs.gridworld import MOVES, Gridworld
 WORLDS = {"fourrooms": gridworld.FOUR_ROOMS, "corridors": gridworld.CORRIDORS}
 
 
+A_MOVE_AWAY = 1.25
+"""Cells: from this near, tracking's next move leads to a point, and the one after it to the next."""
+
+
 def returns(goals: Float[np.ndarray, "n 2"], paths: Float[np.ndarray, "n steps 2"]) -> Float[np.ndarray, "n"]:
     """How many steps of each episode ended on its goal."""
     return (paths == goals[:, None]).all(axis=-1).sum(axis=1).astype(np.float64)
@@ -41,8 +45,9 @@ def limit(world: Gridworld, starts: Float[np.ndarray, "n 2"]) -> Float[np.ndarra
 
 
 def nearest_move(observation: Float[Array, "2"], place: Float[Array, "2"]) -> Float[Array, "5"]:
-    """(124) in a gridworld: scores of the moves, of which the largest is taken, and the first, staying, in a tie."""
-    return jnp.asarray(MOVES, jnp.float32) @ (place - observation)
+    """(124) in a gridworld: the move that comes nearest to a place, as one-hot; staying, where none comes nearer."""
+    apart = jnp.asarray(MOVES, jnp.float32) + (observation - place)[None]
+    return jax.nn.one_hot(jnp.argmin((apart**2).sum(axis=-1)), len(MOVES))
 
 
 def schedule(config: ScoresConfig, steps: int) -> Iterator[tuple[Name, int]]:
@@ -58,7 +63,7 @@ def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
     found = experts.wander(world, jax.random.key(data.seed), data.lanes, data.rows // data.lanes, data.noise)
     rows, identity = Rows(np.asarray(found.observations), np.asarray(found.actions)), f"{task} {runtime.plain(data)}"
     planner, minutes = training.fit(config.run / "gridworld" / task, config.planner, rows, identity)
-    physics, about = control.in_jax(world, Tracker(nearest_move, 0.5)), {"suite": config.suite, "task": task}
+    physics, about = control.in_jax(world, Tracker(nearest_move, A_MOVE_AWAY)), {"suite": config.suite, "task": task}
 
     def drawn(seed: int, count: int) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
         """Starts in random cells, and the world's goal."""
