@@ -29,12 +29,15 @@ Row t of an episode is what was seen, and what was done then; the last row's act
 Source: OGBench (Park et al. 2025, arXiv 2410.20092), its rules written anew.
 """
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
+from unittest import mock
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -147,7 +150,18 @@ def environment(name: str) -> Any:
     if name not in NAMES:
         raise ValueError(f"unknown point maze {name!r}: choose {', '.join(map(repr, NAMES))}")
     import_module("ogbench")  # which registers it
-    return import_module("gymnasium").make(f"pointmaze-{name}-v0")
+    left, mkstemp = [], tempfile.mkstemp
+
+    def noted(*args: Any, **settings: Any) -> tuple[int, str]:
+        left.append(mkstemp(*args, **settings))
+        return left[-1]
+
+    with mock.patch("tempfile.mkstemp", noted):
+        env = import_module("gymnasium").make(f"pointmaze-{name}-v0")
+    for descriptor, path in left:  # its drawing for MuJoCo, which OGBench leaves open and on the disk
+        os.close(descriptor)
+        Path(path).unlink()
+    return env
 
 
 @cache

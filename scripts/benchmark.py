@@ -10,15 +10,16 @@
     python scripts/benchmark.py --do data                          # statistics of the data, beside the published ones
     python scripts/benchmark.py --do markdown                      # the README's table, from results/
 
-Writes RUN/SUITE/scores.csv and scores.png, a whole suite's also to results/; beside them, for every maze, its data, its
-networks and rollouts/SUITE/*.npz, some episodes of every row. Stopped and started again, it goes on after what was
-trained. Maze2D takes about an hour on two cores, of which 12 minutes a maze are training.
+Writes RUN/SUITE/scores.csv and scores.png; beside them, for every maze, its data, its networks and rollouts/*.npz, some
+episodes of every row. Table and figure of a whole suite at its own settings are copied to results/. Stopped and started
+again, it goes on after what was trained. Maze2D takes about an hour on two cores, of which 12 minutes a maze are
+training.
 """
 
 import argparse
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,13 +37,23 @@ class Command:
     """run: everything; table: print and draw scores.csv again; render: that and pictures of every row's episodes; data:
     statistics of the data made so far; markdown: the README's table, from the results that are committed."""
     results: Path = Path("results")
-    """Where the table and the figure of a whole suite are copied: scores.csv of Maze2D, scores/SUITE.csv of others."""
+    """Where the table and the figure of a whole suite at its own settings are copied: scores.csv of Maze2D,
+    scores/SUITE.csv of others."""
     scores: Annotated[ScoresConfig, tyro.conf.arg(name="")] = SUITES["maze2d"]
     """What is scored."""
 
     def committed(self, suite: str) -> Path:
         """A suite's table among the results."""
         return self.results / ("scores.csv" if suite == "maze2d" else f"scores/{suite}.csv")
+
+
+def whole(config: ScoresConfig, path: Path) -> bool:
+    """Whether a table holds all mazes of a suite, and was made by the settings that the suite begins with."""
+    from diffplan.report import scores as report
+
+    own = SUITES[config.suite]
+    tasks = {row["task"] for row in report.read(path)}
+    return replace(config, run=own.run, tasks=own.tasks) == own and tasks == set(own.named)
 
 
 def begun(arguments: list[str]) -> Command:
@@ -73,7 +84,7 @@ def main(command: Command) -> None:
     picture = report.figure(path)
     for written in (path, picture):
         runtime.say(str(written))
-    if command.do == "run" and not config.tasks:
+    if command.do == "run" and whole(config, path):
         kept = command.committed(config.suite)
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, kept)

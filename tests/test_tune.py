@@ -46,6 +46,15 @@ def test_the_knee_of_a_bent_line_is_its_bend():
         assert np.isnan(found.scale) and "no bend" in found.reason
 
 
+def test_the_best_scale_is_that_of_the_highest_mean_and_the_weakest_of_equals():
+    found = selection.best(SCALES, seeds([1, 2, 4, 4, 3, 1]))
+    assert found[:3] == (SCALES[2],) * 3
+    near = selection.best(SCALES, seeds([1, 2, 4, 4.1, 3, 1], noise=2.0))
+    assert near.low <= near.scale <= near.high and near.low < near.high  # these seeds cannot tell
+    assert selection.best(SCALES, seeds([1, 2, np.nan, 3, 9, np.nan])).scale == SCALES[4]
+    assert np.isnan(selection.best(SCALES, np.full((6, 2), np.nan)).scale)
+
+
 def test_the_largest_scale_not_below_the_best_goes_by_paired_differences():
     means = [1, 2, 3, 3, 2.5, 2.9]
     found = selection.largest_not_below_best(SCALES, seeds(means, noise=0.5))

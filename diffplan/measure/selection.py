@@ -2,6 +2,7 @@
 
 Every rule goes up the scales, weakest first, and answers with one of them:
 
+    best              the one with the highest mean executed gold                needs gold
     knee              the farthest from the chord of (pressure, proxy gain)      needs no label; names a bend, no more
     not_below_best    the last whose executed gold is not below the best's       needs gold
     valid             the last at which plans are surely valid                   needs a check of plans
@@ -97,6 +98,19 @@ def knee(scales: Float[np.ndarray, "s"], pressure: Float[np.ndarray, "s m"], gai
     reason = "the proxy gain bends away from the pressure most"
     none = "no bend: under three scales, or the gain never outruns the pressure"
     return _choose(scales, rule, reason, none, pressure, gain)
+
+
+def best(scales: Float[np.ndarray, "s"], gold: Float[np.ndarray, "s m"]) -> Choice:
+    """The scale with the highest mean executed gold, the weakest of equals; a missing batch counts against its scale.
+
+    It leans to neither side, as a comparison of dials must; what it chooses among scales that are alike is luck.
+    """
+
+    def rule(gold: np.ndarray) -> int:
+        mean = np.where(np.isfinite(gold).all(axis=1), gold.mean(axis=1), -np.inf)
+        return int(np.argmax(mean)) if np.isfinite(mean).any() else -1
+
+    return _choose(scales, rule, "the highest mean executed gold", "no scale has gold in every seed", gold)
 
 
 def largest_not_below_best(scales: Float[np.ndarray, "s"], gold: Float[np.ndarray, "s m"]) -> Choice:

@@ -147,6 +147,7 @@ def choices(found: Sweep, further: float, allowed: float) -> dict[str, Choice]:
     scales = found.scales
     return {
         "knee": selection.knee(scales, found.path_kl, found.proxy - found.proxy[:1]),
+        "best": selection.best(scales, found.gold),
         "not_below_best": selection.largest_not_below_best(scales, found.gold),
         "valid": selection.largest_valid(scales, found.invalid, allowed),
         "label_free": selection.label_free(scales, found.distance - found.distance[:1], further),

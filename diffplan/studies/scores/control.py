@@ -9,7 +9,8 @@ With p_i, v_i the plan's points, one every K steps, and t the steps since it was
                 min_u |p + u - p_j|   in gridworlds            the move that comes nearest
 
 For `tracking` j begins at 1 and goes on by one when the ball is near p_j: it takes the way from the plan and its own
-time. All are clipped to [-1, 1], and stay at the last point when the plan is over.
+time. All are clipped to [-1, 1]. When the plan is over, `inverse` and `tracking` stay at its last point, and `actions`
+are 0.
 """
 
 from collections.abc import Callable
@@ -71,7 +72,8 @@ def act(
     ahead = at.points[jnp.minimum(at.j, last), :2]
     match name:
         case "actions":
-            action = at.actions[jnp.minimum(at.t, len(at.actions) - 1)]
+            drawn = at.actions[jnp.minimum(at.t, len(at.actions) - 1)]
+            action = jnp.where(at.t < len(at.actions), drawn, 0.0)
         case "inverse":
             action = inverse(observation, at.points[jnp.minimum(at.t // stride + 1, last)], stride - at.t % stride)
         case "tracking":
@@ -139,13 +141,13 @@ class Outcome:
     paths: Float[np.ndarray, "n steps o"]
     plans: Float[np.ndarray, "n m h o"]
     seconds_per_plan: float
-    """In batches, and without compilation."""
+    """In full batches, and without compilation."""
 
 
 @runtime_checkable
 class Plans(Protocol):
-    """``plans(key, observations, past) -> (points [n, h, o], how many were planned)`` in the environment's units. past:
-    the points of the plans before, None at first.
+    """``plans(key, observations, past) -> (points [n, h, o], how many were drawn)`` in the environment's units; those
+    that only fill a batch count. past: the points of the plans before, None at first.
     """
 
     def __call__(

@@ -37,7 +37,7 @@ def plans(planner: Planner, dials: Dials, goals: Float[np.ndarray, "n 2"], every
             before = None if past is None or not dials.warm else past[full]
             found = _planned(planner, dials, every, jax.random.fold_in(key, number), at_rest[full], seen[full], before)
             points[some] = np.asarray(found)[: len(some)]
-        return points, len(away)
+        return points, -(-len(away) // batch) * batch
 
     return made
 

@@ -19,6 +19,9 @@ COLUMNS = (
 )
 Row = dict[str, Any]
 
+MEASURED = "measured here"
+"""The source of rows of ours."""
+
 KEPT = 16
 """Episodes of a row whose paths and plans are kept for pictures."""
 
@@ -55,6 +58,8 @@ class ScoresConfig:
         require(self.tuning >= 2, "tuning", self.tuning, "at least 2, to tell settings apart")
         learns = self.suite in ("maze2d", "multi2d")
         require(learns or not self.behaviour, "behaviour", self.behaviour, f"empty in the suite {self.suite}")
+        several = len(self.named) > 1 and self.behaviour
+        require(not several or "{task}" in self.behaviour, "behaviour", self.behaviour, "with {task} for several mazes")
         for task in self.tasks:
             require(task in TASKS[self.suite], "tasks", task, f"some of {', '.join(TASKS[self.suite])}")
 
@@ -94,7 +99,7 @@ def measured(
     fraction = {} if np.isnan(top) else {"limit_fraction": scores.mean() / top}
     numbers = {"episodes": len(scores), "mean": scores.mean(), "sem": error} | fraction
     named = {"simulator": simulator, "method": f"diffplan {method}", "controller": controller}
-    return about | named | numbers | more | {"source": "measured here"}
+    return about | named | numbers | more | {"source": MEASURED}
 
 
 class Drawn(NamedTuple):

@@ -1,14 +1,18 @@
 """Any suite, from nothing to ``scores.csv``."""
 
+import csv
 from pathlib import Path
 
 from diffplan.studies.harness import write_csv
 from diffplan.studies.scores import gridworld, ogbench, published, suite
-from diffplan.studies.scores.rows import COLUMNS, Row, ScoresConfig
+from diffplan.studies.scores.rows import COLUMNS, MEASURED, Row, ScoresConfig
 
 
 def run(config: ScoresConfig) -> Path:
-    """Writes the table anew after every maze; returns its path, ``RUN/SUITE/scores.csv``."""
+    """Writes the table anew after every maze; returns its path, ``RUN/SUITE/scores.csv``.
+
+    Where mazes are named, the rows of those that are not stay in the table.
+    """
     match config.suite:
         case "maze2d" | "multi2d":
             rows_of = suite.rows_of
@@ -16,11 +20,23 @@ def run(config: ScoresConfig) -> Path:
             rows_of = ogbench.rows_of
         case "gridworld":
             rows_of = gridworld.rows_of
-    directory = config.run / config.suite
-    directory.mkdir(parents=True, exist_ok=True)
-    found: list[Row] = []
+    path = config.run / config.suite / "scores.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = before(path) if config.tasks else {}
     for task in config.named:
-        found += rows_of(config, task)
-        done = tuple(name for name in config.named if any(row["task"] == name for row in found))
-        write_csv(directory / "scores.csv", [*found, *published.rows(config.suite, done)], COLUMNS)
-    return directory / "scores.csv"
+        found[task] = list(rows_of(config, task))
+        done = tuple(name for name in published.TASKS[config.suite] if name in found)
+        ours = [row for name in done for row in found[name]]
+        write_csv(path, [*ours, *published.rows(config.suite, done)], COLUMNS)
+    return path
+
+
+def before(path: Path) -> dict[str, list[Row]]:
+    """The rows of ours that a table holds already, by maze."""
+    found: dict[str, list[Row]] = {}
+    if path.exists():
+        with path.open() as file:
+            for row in csv.DictReader(file):
+                if row["source"] == MEASURED:
+                    found.setdefault(row["task"], []).append(row)
+    return found

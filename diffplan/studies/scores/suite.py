@@ -17,7 +17,8 @@ from jaxtyping import Array, Float
 
 from diffplan import runtime
 from diffplan.learn import readers
-from diffplan.learn.data import Rows
+from diffplan.learn.checkpoint import digest
+from diffplan.learn.data import DataError, Rows
 from diffplan.learn.readers import Run
 from diffplan.studies import stages
 from diffplan.studies.scores import control, limit, playing, training
@@ -71,7 +72,7 @@ def drawn(config: ScoresConfig, maze: Maze2d, key: PRNGKey, count: int) -> Episo
 
 def behaviour(config: ScoresConfig, task: str, maze: Maze2d) -> tuple[Rows, str]:
     """What is learned from, and its identity: data made here, or read from where the configuration says."""
-    source = config.behaviour.format(task=task)
+    source = config.behaviour.replace("{task}", task)
     if not source:
         return stages.make_data(config.run / task, replace(config.planner.data, maze=task), maze)
     if source.endswith(".hdf5"):
@@ -82,17 +83,23 @@ def behaviour(config: ScoresConfig, task: str, maze: Maze2d) -> tuple[Rows, str]
             return maze.step(jax.random.key(0), maze.state_of(observation), action)[1].observation
 
         runs, _ = readers.from_d4rl(Path(source), maze, lambda seen, actions: np.asarray(step(seen, actions)))
-        identity = runtime.file_digest(Path(source))
     else:
         found, _ = readers.from_minari(source)
+        widths = {(run.observations.shape[1], run.actions.shape[1]) for run in found}
+        if widths != {(4, 2)}:
+            raise DataError(f"{source}: observations and actions of {sorted(widths)} numbers: must be of 4 and 2")
         turned = lambda run: Run(robotics.from_pointmaze(maze, run.observations), robotics.from_turned(run.actions))
         runs = [Run(*(field.astype(np.float32) for field in turned(run))) for run in found]
-        identity = f"{source}: {sum(len(run.actions) for run in runs)} rows"
+    for number, run in enumerate(runs):
+        outside = np.flatnonzero(~np.asarray(jax.vmap(maze.is_free)(jnp.asarray(run.observations[:, :2]))))
+        if outside.size:
+            place = run.observations[outside[0], :2].tolist()
+            raise DataError(f"{source}: run {number}, row {outside[0]} is at {place}: must be in free cells of {task}")
     window = config.planner.horizon * config.planner.stride
     longest = max(len(run.actions) for run in runs)
     rows, left = readers.lanes(runs, max(window, min(longest, 10 * window)))
     runtime.say(f"{source}: {rows.actions.shape[0]} lanes of {rows.actions.shape[1]} steps; {left} rows are left over")
-    return rows, identity
+    return rows, digest(rows)
 
 
 def bench(config: ScoresConfig, task: str) -> Bench:

@@ -42,18 +42,19 @@ class Bench(NamedTuple):
         return jax.random.key(self.config.prior.seed)
 
     def train(self, name: str, task: train.Task, params: Params, data: object, setting: TrainConfig) -> Params:
-        """A stage; its last unbroken run's minutes stand in ``minutes.json`` beside it."""
+        """A stage; the minutes that it took, from start to start, stand in ``minutes.json`` beside it."""
         plain = runtime.plain(self.config)
         shape = {key: plain[key] for key in ("horizon", "stride", "noise", "width", "depth", "features", "patch")}
         about = shape | {"train": runtime.plain(setting), "data": self.data}
         directory = self.directory / name
         record = directory / "minutes.json"
-        done = runtime.Stage(directory, about).ready() and record.exists()
-        began = perf_counter()
-        trained = stages.train_stage(directory, about, task, jax.tree.map(jnp.copy, params), data, setting, "none")
-        if not done:
-            runtime.write_json(record, (perf_counter() - began) / 60)
-        return trained
+        done = runtime.Stage(directory, about).ready()
+        before, began = json.loads(record.read_text()) if record.exists() else 0.0, perf_counter()
+        try:
+            return stages.train_stage(directory, about, task, jax.tree.map(jnp.copy, params), data, setting, "none")
+        finally:
+            if not done:
+                runtime.write_json(record, before + (perf_counter() - began) / 60)
 
     def minutes(self) -> float:
         """Of everything that was trained here."""

@@ -1,8 +1,8 @@
 """The methods of (123), with guidance and selection both tuned on episodes that are not scored.
 
 Each dial is turned by itself, up a grid, and then guidance once more with a quarter of the candidates that selection
-took. The rule is one of those of `scripts/tune_scale.py`: the last setting whose score is not below the best's, as
-far as episodes tell that begin alike.
+took. The rule is the one of `scripts/tune_scale.py` that leans to neither side, the highest mean: to push as far as
+episodes cannot tell from the best costs guidance more than it costs selection.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def methods(task: str, most: int, played: Callable[[Dials], Float[np.ndarray, "n
             for value in values:
                 table.append(played(dials(value)))
                 progress.advance(1, setting=value, score=float(np.mean(table[-1])))
-        choice = selection.largest_not_below_best(np.asarray(values, float), np.asarray(table))
+        choice = selection.best(np.asarray(values, float), np.asarray(table))
         runtime.say(f"{task}: {what} {choice.scale:g} ({choice.low:g} to {choice.high:g}): {choice.reason}")
         return choice.scale
 
