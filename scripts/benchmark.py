@@ -26,6 +26,7 @@ from typing import Annotated, Literal
 import tyro
 
 from diffplan import runtime
+from diffplan.config import ConfigError
 from diffplan.studies.scores.rows import SUITES, ScoresConfig
 
 
@@ -76,8 +77,11 @@ def main(command: Command) -> None:
         return print(report.markdown([path for path in map(command.committed, SUITES) if path.exists()]))
     if command.do == "data":
         path = command.results / "scores" / "data.csv"
+        rows = list(statistics.table(config.run))
+        if not rows:
+            raise ConfigError(f"run={str(config.run)!r}: must be a directory in which a suite has made data")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(path, list(statistics.table(config.run)), statistics.COLUMNS)
+        write_csv(path, rows, statistics.COLUMNS)
         return runtime.say(str(path))
     path = run.run(config) if command.do == "run" else directory / "scores.csv"
     report.show(path, runtime.console)
@@ -90,9 +94,8 @@ def main(command: Command) -> None:
         shutil.copy(path, kept)
         shutil.copy(picture, kept.with_suffix(".png"))
     if command.do == "render":
-        for task in config.named:
-            for kept in sorted((directory / "rollouts" / task).glob("*.npz")):
-                runtime.say(str(report.rollouts(kept)))
+        for episodes in report.kept(path, config.named):
+            runtime.say(str(report.rollouts(episodes)))
 
 
 if __name__ == "__main__":

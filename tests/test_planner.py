@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from diffplan.config import DataConfig, TrainConfig
+from diffplan.guide import Learned
 from diffplan.learn.data import Rows
+from diffplan.learn.reach import Reach
 from diffplan.studies.scores import planner, playing, suite, training
 from diffplan.studies.scores.planner import Dials
 from diffplan.studies.scores.rows import ScoresConfig
@@ -54,6 +56,13 @@ def test_what_was_trained_is_read_back_with_the_minutes_that_it_took(trained, ro
         np.testing.assert_array_equal(read, made)
 
 
+def test_minutes_before_an_interruption_count(trained, rows, tmp_path_factory):
+    directory = tmp_path_factory.getbasetemp() / "planner0"
+    (directory / "reach" / "stage.json").unlink()
+    (directory / "reach" / "minutes.json").write_text("100.0")
+    assert 100 < training.fit(directory, SMALL, rows, "rows")[1] < 110
+
+
 def test_the_best_candidate_is_the_one_with_the_highest_value(trained):
     key, n = jax.random.key(7), 5
     best, value = jax.jit(lambda key: trained.best(key, STARTS, GOALS, None, Dials(None, n)))(key)
@@ -65,6 +74,33 @@ def test_the_best_candidate_is_the_one_with_the_highest_value(trained):
     points = trained.codec.decode(best).observations
     np.testing.assert_allclose(points[:, 0], STARTS, atol=1e-4)
     np.testing.assert_allclose(points[:, -1], GOALS, atol=1e-4)
+
+
+def test_a_plan_that_leaps_is_selected_only_where_all_can_be_walked(trained):
+    """Half of the candidates leap half way, the others walk; the critic prefers leaps, but only short steps reach."""
+    pins = trained.codec.pin(trained.horizon, STARTS[0], GOALS[0])
+    (start, end), kind = pins.value[jnp.asarray([0, -1])], jnp.ones(trained.horizon)
+    share = jnp.linspace(0, 1, trained.horizon)[:, None]
+    way = lambda share, kind: (start[None] * (1 - share) + end[None] * share).at[:, 2].set(kind)
+    leap, walk = way((share > 0.5).astype(jnp.float32), kind), way(share, -kind)
+    length = lambda params, z, place: -jnp.linalg.norm(place - z[:2])[None]
+    judged = replace(
+        trained,
+        prior=lambda x, sigma: jnp.where(x[5, 2] > 0, leap, walk),
+        critic=Learned((), jnp.zeros(()), jnp.ones(()), lambda params, x, sigma: x[5, 2], "regression"),
+        reach=Reach((), length, trained.inverse.steps),
+    )
+    far = float(jnp.linalg.norm((end - start)[:2]))
+
+    def chosen(weakest: float) -> tuple[float, float]:
+        gated = replace(judged, weakest=jnp.asarray(weakest))
+        x, score = gated.best(jax.random.key(0), STARTS[:1], GOALS[:1], None, Dials(None, 16))
+        return float(x[0, 5, 2]), float(score[0])
+
+    assert chosen(-2 * far) == pytest.approx((1, 1), abs=0.1)
+    assert chosen(-far / 2) == pytest.approx((-1, -1), abs=0.1)
+    kind, score = chosen(0.0)  # nothing can be walked: the one whose weakest step is the strongest
+    assert kind == pytest.approx(-1, abs=0.1) and score == pytest.approx(-far / 31 - planner.UNWALKABLE, abs=0.1)
 
 
 def test_a_warm_start_goes_on_from_the_last_plan(trained):

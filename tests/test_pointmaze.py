@@ -1,5 +1,7 @@
 """OGBench's point mazes: the description against its simulator, the data against its rules and its published data."""
 
+import os
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -8,21 +10,11 @@ import numpy as np
 import pytest
 
 from diffplan.learn import readers
+from diffplan.studies.scores.statistics import OGBENCH
 from envs import pointmaze
 from envs.pointmaze import Episode
 
 ogbench = pytest.importorskip("ogbench")  # it does not install on Python 3.13
-
-# Statistics of the published files, as printed in the docstring of a public training code that loads them: mean and std
-# of places and of actions. (https://github.com/seohongpark/ogbench has the files' sizes, in data_gen_scripts.)
-PUBLISHED = {
-    ("medium", "navigate"): ([10.2332, 9.5702], [5.8341, 5.1943], [0.0032, -0.0026], [0.7053, 0.7002]),
-    ("large", "navigate"): ([16.9036, 11.0059], [10.2778, 7.0081], [-0.0114, -0.0016], [0.7073, 0.6887]),
-    ("giant", "navigate"): ([25.1892, 17.3160], [14.7253, 11.6489], [-0.0083, 0.0001], [0.7028, 0.6977]),
-    ("medium", "stitch"): ([9.5561, 10.3424], [5.7913, 5.0557], [-0.0118, 0.0056], [0.7089, 0.7083]),
-    ("large", "stitch"): ([18.2273, 10.9289], [11.5931, 7.2387], [0.0030, -0.0222], [0.7041, 0.7093]),
-    ("giant", "stitch"): ([26.1243, 17.9341], [16.7704, 11.9460], [-0.0004, -0.0081], [0.7080, 0.7056]),
-}
 
 
 @cache
@@ -159,14 +151,14 @@ def test_stitch_keeps_one_goal_four_moves_away():
         assert np.linalg.norm(run.observations[-1] - maze.centre(maze.cell_of(run.goals[0]))) < 1  # and it gets there
 
 
-@pytest.mark.parametrize(("name", "kind"), PUBLISHED)
+@pytest.mark.parametrize(("name", "kind"), OGBENCH)
 def test_statistics_are_those_of_the_published_data(name, kind):
     """|ours - published| <= 4 standard errors of ours, which has some 1/80 of the rows, and 1 % of the std.
 
     Episodes are independent, so the standard error of a mean is the std over episodes of the episodes' means over
     sqrt(episodes); a std is compared by its square, the mean of squares about the published mean.
     """
-    mean, std, action_mean, action_std = map(np.array, PUBLISHED[name, kind])
+    mean, std, action_mean, action_std = map(np.array, OGBENCH[name, kind])
     observations = np.stack([run.observations for run in made(name, kind)]).astype(np.float64)
     actions = np.stack([run.actions for run in made(name, kind)]).astype(np.float64)
     for values, expected, scale in (
@@ -177,6 +169,14 @@ def test_statistics_are_those_of_the_published_data(name, kind):
     ):
         error = values.mean(1).std(0, ddof=1) / np.sqrt(len(values))
         assert (np.abs(values.mean((0, 1)) - expected) <= 4 * error + 0.01 * scale).all()
+
+
+def test_an_environment_leaves_no_file_open_or_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = len(os.listdir("/dev/fd"))
+    kept = [pointmaze.environment("medium") for _ in range(3)]
+    assert len(os.listdir("/dev/fd")) == before and not list(tmp_path.iterdir())
+    assert kept[0].reset(seed=0)[0].shape == (2,)
 
 
 def test_an_episode_is_a_function_of_the_seed_and_its_number():

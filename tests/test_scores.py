@@ -7,7 +7,7 @@ import pytest
 
 from diffplan.codec import Codec
 from diffplan.config import TrainConfig
-from diffplan.learn import inverse, train
+from diffplan.learn import inverse, reach, train
 from diffplan.learn.data import DataError, Rows, Strided
 from diffplan.learn.inverse import Inverse
 from diffplan.models import MLP, build
@@ -95,6 +95,27 @@ def test_inverse_dynamics_are_learned_where_they_are_known():
         np.testing.assert_allclose(model(start, start + 0.1 * k * velocity, jnp.int32(k)), velocity, atol=0.1)
 
 
+def test_reach_is_learned_where_it_is_known():
+    """Lanes with one velocity each: within K steps comes what is no farther than K times the velocity, and ahead."""
+    rng, most = np.random.default_rng(0), 4
+    speed = rng.normal(size=(256, 1, 2))
+    places = rng.normal(size=(256, 1, 2)) + 0.1 * speed * np.arange(60)[None, :, None]
+    rows = np.concatenate([places, np.broadcast_to(speed, places.shape)], axis=-1).astype(np.float32)
+    mlp, params = build(jax.random.key(0), lambda rngs: MLP(4, 1, width=64, depth=3, rngs=rngs))
+    model = reach.Reach(params, lambda params, z, place: mlp(params, z[2:], place - z[:2]), most)
+    config = TrainConfig(steps=2000, batch=256, learning_rate=3e-3, ema=0.98)
+    learn = jax.jit(lambda state, data: train.chunk(reach.task(model, 4), config, state, data, config.steps)[0].ema)
+    model = model.replace(params=learn(train.start(jax.random.key(1), params, config), jnp.asarray(rows)))
+    velocity = jnp.asarray([0.8, -1.1])
+    here = jnp.concatenate([jnp.asarray([0.3, -0.2]), velocity])
+    steps = lambda k: model.weakest(jnp.stack([here, here.at[:2].add(0.1 * k * velocity)]))
+    near, far = [float(steps(k)) for k in (0, 2, 3)], [float(steps(k)) for k in (6, 12, 30)]
+    assert min(near) > 0 > max(far)
+    there = here.at[:2].add(0.1 * 2 * velocity)
+    both = jnp.stack([here, there, there.at[:2].add(0.1 * 12 * velocity)])
+    np.testing.assert_allclose(model.weakest(both), min(float(steps(2)), float(model.weakest(both[1:]))), rtol=1e-5)
+
+
 IDLE = Inverse((), Codec(jnp.zeros(6), jnp.ones(6), 4), lambda params, *inputs: jnp.zeros(2), 15)
 NONE = jnp.zeros((1, 1, 2))
 
@@ -107,10 +128,11 @@ def in_mujoco(maze: Maze2d) -> control.Physics:
 def test_a_plan_s_own_actions_lead_where_they_led(make):
     maze, start = maze2d.OPEN, jnp.asarray([2.0, 2.0, 0.0, 0.0])
     actions = 0.3 * jax.random.normal(jax.random.key(1), (60, 2))
-    truth = rollout(maze, jax.random.key(0), maze.state_of(start), actions).observation
+    then = jnp.concatenate([actions, jnp.zeros((20, 2))])  # a plan that is over pushes no more
+    truth = rollout(maze, jax.random.key(0), maze.state_of(start), then).observation
     physics = make(maze)
     at = Execution.of(jnp.zeros((1, 5, 4)), actions[None])
-    _, seen = physics.run(physics.start(np.asarray(start)[None]), "actions", IDLE, at, 60)
+    _, seen = physics.run(physics.start(np.asarray(start)[None]), "actions", IDLE, at, 80)
     np.testing.assert_allclose(np.asarray(seen)[0], truth, atol=1e-3)
 
 

@@ -14,7 +14,7 @@ from diffplan.report import scores as report
 from diffplan.studies.scores import control, gridworld, ogbench, planner, statistics, suite
 from diffplan.studies.scores import run as suites
 from diffplan.studies.scores.published import PUBLISHED, TASKS
-from diffplan.studies.scores.rows import SUITES, ScoresConfig
+from diffplan.studies.scores.rows import MEASURED, SUITES, ScoresConfig
 from envs import maze2d, robotics
 from envs.gridworld import MOVES
 from envs.maze2d import UMAZE
@@ -71,9 +71,31 @@ def test_a_suite_in_small_has_every_row_and_draws_them(small):
     report.show(directory / "scores.csv")
     head, _, line = report.markdown([directory / "scores.csv"]).splitlines()
     assert line.count("|") == head.count("|") and task in line
-    kept = sorted((directory / "rollouts" / task).glob("*.npz"))
-    assert len(kept) == len(played)
+    folder = directory / "rollouts" / task
+    kept = report.kept(directory / "scores.csv", config.tasks)
+    assert kept == sorted(folder.glob("*.npz"))
+    assert len(kept) == len(ours) - (config.suite == "gridworld")  # whose limit is not played
     assert report.rollouts(kept[0]).stat().st_size > 10_000
+    with np.load(kept[0]) as file:
+        np.savez(folder / "other.npz", **dict(file) | {"about": ["diffplan of another setting", "", ""]})
+    assert report.kept(directory / "scores.csv", config.tasks) == kept
+
+
+def test_a_table_keeps_the_mazes_that_are_not_run_again_and_only_a_suite_s_own_is_a_result(tmp_path, monkeypatch):
+    def rows_of(config, task):
+        yield {"suite": config.suite, "task": task, "mean": float(config.seed), "source": MEASURED}
+
+    monkeypatch.setattr(gridworld, "rows_of", rows_of)
+    own = replace(SUITES["gridworld"], run=tmp_path)
+    ran = lambda **settings: suites.run(replace(own, **settings))
+    means = lambda path: {row["task"]: float(row["mean"]) for row in report.read(path)}
+    path = ran(tasks=("corridors",), seed=1)
+    assert not benchmark.whole(own, path)
+    assert means(ran(tasks=("fourrooms",), seed=2)) == {"fourrooms": 2, "corridors": 1}
+    assert list(means(path)) == ["fourrooms", "corridors"]
+    assert means(ran()) == {"fourrooms": 0, "corridors": 0}
+    assert benchmark.whole(own, path) and benchmark.whole(replace(own, tasks=("corridors",)), path)
+    assert not benchmark.whole(replace(own, seed=1), path)
 
 
 def test_the_limit_of_a_gridworld_is_what_its_best_player_gets():
@@ -128,6 +150,10 @@ def test_the_data_s_statistics_stand_beside_the_published_ones(rows, tmp_path):
     paid = np.hypot(*(rows.observations[..., :2] - 1).reshape(-1, 2).T) <= 0.5  # the goal is at (1, 1)
     assert float(ours["reward_mean"]) == pytest.approx(paid.mean(), abs=1e-4)
     assert theirs["action_std"] == "0.7043 0.7506"
+    ogbench.write(tmp_path / "ogbench", "medium", "stitch", episodes=2, steps=200)
+    *_, ours, theirs = statistics.table(tmp_path)
+    assert ours["data"] == theirs["data"] == "pointmaze-medium-stitch-v0" and ours["rows"] == 400
+    assert theirs["observation_std"] == "5.7913 5.0557"
 
 
 def test_behaviour_is_read_from_the_files_of_others(rows, tmp_path, monkeypatch):

@@ -177,6 +177,18 @@ def panel(axes: Axes, task: str, rows: list[Row]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def kept(path: Path, tasks: tuple[str, ...]) -> list[Path]:
+    """The files of episodes that belong to rows of a table, of these tasks; those of other settings are left out."""
+    rows = {(row["method"], row["controller"], row["simulator"]) for row in read(path)}
+
+    def belongs(file: Path) -> bool:
+        with np.load(file) as found:
+            return tuple(found["about"].tolist()) in rows
+
+    files = (file for task in tasks for file in sorted((path.parent / "rollouts" / task).glob("*.npz")))
+    return list(filter(belongs, files))
+
+
 def rollouts(kept: Path) -> Path:
     """Writes a picture of the kept episodes of one row beside them: plans (thin) and what became of them."""
     with np.load(kept) as file:

@@ -19,7 +19,7 @@ from diffplan.learn.data import Rows
 from diffplan.studies.scores import control, playing, training
 from diffplan.studies.scores.control import Name, Tracker
 from diffplan.studies.scores.planner import Dials
-from diffplan.studies.scores.rows import Drawn, Row, ScoresConfig, keep, measured
+from diffplan.studies.scores.rows import Drawn, Row, ScoresConfig, Sheet
 from diffplan.studies.scores.tuning import methods
 from envs import experts, gridworld, layout
 from envs.gridworld import MOVES, Gridworld
@@ -63,34 +63,28 @@ def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
     found = experts.wander(world, jax.random.key(data.seed), data.lanes, data.rows // data.lanes, data.noise)
     rows, identity = Rows(np.asarray(found.observations), np.asarray(found.actions)), f"{task} {runtime.plain(data)}"
     planner, minutes = training.fit(config.run / "gridworld" / task, config.planner, rows, identity)
-    physics, about = control.in_jax(world, Tracker(nearest_move, A_MOVE_AWAY)), {"suite": config.suite, "task": task}
+    physics = control.in_jax(world, Tracker(nearest_move, A_MOVE_AWAY))
 
-    def drawn(seed: int, count: int) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
-        """Starts in random cells, and the world's goal."""
-        starts = np.random.default_rng(seed).choice(world.cells.astype(np.float32), count)
+    def drawn(part: int, count: int) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
+        """Starts in random cells, and the world's goal; part 0 is scored, part 1 is for tuning."""
+        starts = np.random.default_rng((config.seed, part)).choice(world.cells.astype(np.float32), count)
         return starts, np.broadcast_to(np.asarray(world.goal, np.float32), starts.shape)
 
-    def play(seed: int, count: int, dials: Dials, name: Name, every: int) -> control.Outcome:
-        starts, goals = drawn(seed, count)
+    def play(part: int, count: int, dials: Dials, name: Name, every: int) -> control.Outcome:
+        starts, goals = drawn(part, count)
         plans = playing.plans(planner, dials, goals, every, near=0.5)
         how = playing.carried(planner, name, every)
-        return control.episodes(jax.random.key(seed), physics, plans, how, starts, world.max_steps)
+        key = jax.random.fold_in(jax.random.key(config.seed), part)
+        return control.episodes(key, physics, plans, how, starts, world.max_steps)
 
     def tuned(dials: Dials) -> Float[np.ndarray, "n"]:
-        seed, count = config.seed + 1, config.tuning
-        return returns(drawn(seed, count)[1], play(seed, count, dials, "inverse", config.every).paths)
+        return returns(drawn(1, config.tuning)[1], play(1, config.tuning, dials, "inverse", config.every).paths)
 
-    starts, goals = drawn(config.seed, config.episodes)
+    starts, goals = drawn(0, config.episodes)
     best = limit(world, starts)
-    yield measured(about, "jax", "limit (shortest path)", "optimal", best, best.mean())
+    sheet = Sheet(config, task, goals, Drawn(world.walls, (-0.5, -0.5), 1.0, 0.4, turned=False), best.mean())
+    yield sheet.measured("jax", "limit (shortest path)", "optimal", best)
     for method in methods(task, config.candidates, tuned):
         for name, every in schedule(config, world.max_steps):
-            seen = play(config.seed, config.episodes, method.dials, name, every)
-            scores = returns(goals, seen.paths)
-            when = f"every {every} steps" if every < world.max_steps else "one plan"
-            cost = {"seconds_per_plan": seen.seconds_per_plan, "train_minutes": minutes}
-            row = measured(about, "jax", f"{method.name}, {when}", name, scores, best.mean(), **cost)
-            drawing = Drawn(world.walls, (-0.5, -0.5), 1.0, 0.4, turned=False)
-            keep(config.run / config.suite / "rollouts" / task, row, seen, goals, drawing)
-            runtime.say(f"{task}: {method.name}, {name}, {when}: {scores.mean():.1f} of {best.mean():.1f}")
-            yield row
+            seen = play(0, config.episodes, method.dials, name, every)
+            yield sheet.planned("jax", method.name, every, name, returns(goals, seen.paths), seen, minutes)

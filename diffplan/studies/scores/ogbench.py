@@ -18,7 +18,7 @@ from diffplan.learn.data import Rows
 from diffplan.studies.scores import control, playing, training
 from diffplan.studies.scores.control import Name, Tracker
 from diffplan.studies.scores.planner import Dials
-from diffplan.studies.scores.rows import Drawn, Row, ScoresConfig, keep, measured
+from diffplan.studies.scores.rows import Drawn, Row, ScoresConfig, Sheet
 from diffplan.studies.scores.tuning import Method, methods
 from envs import pointmaze
 from envs.pointmaze import PointMaze
@@ -147,13 +147,8 @@ def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
     for name, method, every in schedule(config, methods(task, config.candidates, played), maze.max_steps):
         begun = worlds.begin(tasks, config.seed)
         found = play(begun, worlds, method.dials, name, every)
-        when = f"every {every} steps" if every < maze.max_steps else "one plan"
-        cost = {"seconds_per_plan": found.seconds_per_plan, "train_minutes": minutes}
-        about = {"suite": config.suite, "task": task}
-        row = measured(about, "ogbench", f"{method.name}, {when}", name, 100.0 * worlds.reached, np.nan, **cost)
-        keep(directory / "rollouts" / task, row, found, begun.goals, drawing(maze))
-        runtime.say(f"{task}: {method.name}, {name}, {when}: {100 * worlds.reached.mean():.1f} %")
-        yield row
+        sheet = Sheet(config, task, begun.goals, drawing(maze), np.nan)
+        yield sheet.planned("ogbench", method.name, every, name, 100.0 * worlds.reached, found, minutes)
 
 
 def drawing(maze: PointMaze) -> Drawn:

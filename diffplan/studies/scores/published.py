@@ -39,7 +39,9 @@ TASKS = {
 
 
 class Published(NamedTuple):
-    """One method's means and standard errors, None where none is printed, maze by maze."""
+    """One method's means, and what is printed behind their +-, maze by maze: a standard error in some papers, in others
+    not said, and perhaps a deviation over seeds; None where nothing is printed.
+    """
 
     method: str
     controller: str
@@ -66,6 +68,7 @@ PUBLISHED = {
         Published("Hierarchical Diffuser", "not stated", (128.4, 135.6, 155.8), (3.6, 3.0, 2.5), HD),
         Published("DQL", "policy", (140.6, 152.0, 186.8), None, DV),
         Published("Diffusion Veteran", "inverse dynamics", (136.6, 150.7, 203.6), None, DV),
+        Published("Diffusion Veteran, joint", "plan's actions", (146.3, 156.0, 202.9), None, DV.split(",")[0]),
     ),
     "multi2d": (
         Published("MPPI", "true dynamics", (41.2, 15.4, 8.0), None, HD),

@@ -1,6 +1,6 @@
 """What is scored, and a row of the table: measured here, or published by others."""
 
-import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from diffplan import runtime
 from diffplan.config import DataConfig, TrainConfig, require
 from diffplan.studies.scores.control import Outcome
 from diffplan.studies.scores.planner import PlannerConfig
@@ -91,17 +92,6 @@ SUITES = {
 """What each suite begins with; one configuration for all its mazes."""
 
 
-def measured(
-    about: Row, simulator: str, method: str, controller: str, scores: Float[np.ndarray, "n"], top: float, **more: Any
-) -> Row:
-    """A row of ours. about: suite and task; top: the limit's mean score, NaN where it is not known."""
-    error = scores.std(ddof=1) / np.sqrt(len(scores))
-    fraction = {} if np.isnan(top) else {"limit_fraction": scores.mean() / top}
-    numbers = {"episodes": len(scores), "mean": scores.mean(), "sem": error} | fraction
-    named = {"simulator": simulator, "method": f"diffplan {method}", "controller": controller}
-    return about | named | numbers | more | {"source": MEASURED}
-
-
 class Drawn(NamedTuple):
     """How a maze is drawn: walls ``[i, j]``, where rows and columns begin, the side of a cell, the radius of a goal. A
     place is (down, across), or where `turned`, (across, down).
@@ -114,10 +104,58 @@ class Drawn(NamedTuple):
     turned: bool
 
 
-def keep(directory: Path, row: Row, found: Outcome, goals: Float[np.ndarray, "n 2"], drawn: Drawn) -> None:
-    """Some episodes of a row, for `scripts/benchmark.py --do render`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    about = np.asarray([row["method"], row["controller"], row["simulator"]])
-    file = directory / (hashlib.sha256("|".join(about).encode()).hexdigest()[:12] + ".npz")
-    episodes = {"paths": found.paths[:KEPT], "plans": found.plans[:KEPT], "goals": goals[:KEPT]}
-    np.savez(file, allow_pickle=False, about=about, **episodes, **drawn._asdict())
+class Sheet(NamedTuple):
+    """One maze's rows: what they share, where their episodes are kept, and what the limit scores (NaN: not known)."""
+
+    config: ScoresConfig
+    task: str
+    goals: Float[np.ndarray, "n 2"]
+    drawn: Drawn
+    top: float
+
+    def measured(
+        self, simulator: str, method: str, controller: str, scores: Float[np.ndarray, "n"], **cost: float
+    ) -> Row:
+        """A row of ours."""
+        mean, error = scores.mean(), scores.std(ddof=1) / np.sqrt(len(scores))
+        runtime.say(f"{self.task}: {method}, {controller}, {simulator}: {mean:.1f}")
+        about = {"suite": self.config.suite, "task": self.task, "simulator": simulator, "controller": controller}
+        fraction = {} if np.isnan(self.top) else {"limit_fraction": mean / self.top}
+        numbers = {"episodes": len(scores), "mean": mean, "sem": error} | fraction | cost
+        return about | {"method": f"diffplan {method}", "source": MEASURED} | numbers
+
+    def played(
+        self,
+        simulator: str,
+        method: str,
+        controller: str,
+        scores: Float[np.ndarray, "n"],
+        paths: Float[np.ndarray, "n steps o"],
+        plans: Float[np.ndarray, "n m h o"] | None = None,
+        **cost: float,
+    ) -> Row:
+        """A row of ours, some of whose episodes are kept for `scripts/benchmark.py --do render`."""
+        row = self.measured(simulator, method, controller, scores, **cost)
+        about = [row["method"], controller, simulator]
+        directory = self.config.run / self.config.suite / "rollouts" / self.task
+        directory.mkdir(parents=True, exist_ok=True)
+        name = re.sub(r"[^a-z0-9.]+", "-", " ".join(about).removeprefix("diffplan ").lower())
+        made = np.empty((len(paths), 0, 1, paths.shape[-1])) if plans is None else plans
+        episodes = {"paths": paths[:KEPT], "plans": made[:KEPT], "goals": self.goals[:KEPT]}
+        np.savez(directory / f"{name}.npz", allow_pickle=False, about=about, **episodes, **self.drawn._asdict())
+        return row
+
+    def planned(
+        self,
+        simulator: str,
+        method: str,
+        every: int,
+        controller: str,
+        scores: Float[np.ndarray, "n"],
+        found: Outcome,
+        minutes: float,
+    ) -> Row:
+        """A row of a planner, which planned every so many steps after so many minutes of training."""
+        when = f"every {every} steps" if every < found.paths.shape[1] else "one plan"
+        cost = {"seconds_per_plan": found.seconds_per_plan, "train_minutes": minutes}
+        return self.played(simulator, f"{method}, {when}", controller, scores, found.paths, found.plans, **cost)

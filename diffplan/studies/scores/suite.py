@@ -25,7 +25,7 @@ from diffplan.studies.scores import control, limit, playing, training
 from diffplan.studies.scores.control import Name, Physics
 from diffplan.studies.scores.planner import Dials, Planner
 from diffplan.studies.scores.published import REFERENCES, Reference
-from diffplan.studies.scores.rows import Drawn, Row, ScoresConfig, keep, measured
+from diffplan.studies.scores.rows import Drawn, Row, ScoresConfig, Sheet
 from diffplan.studies.scores.tuning import Method, methods
 from diffplan.types import PRNGKey
 from envs import experts, maze2d, robotics
@@ -150,24 +150,18 @@ def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
         "gymnasium-robotics": control.outside(PointMaze(maze)),
         "jax": control.in_jax(maze),
     }
-    about = {"suite": config.suite, "task": task}
     fastest = limit.paths(config.run / task / "limit", maze, starts, goals, steps, FINENESS[config.suite])
     best = found.scores(goals, fastest)
-    top = best.mean()
-    yield measured(about, "jax", "limit (optimal control)", "optimal", best, top)
-    walked = found.scores(goals, np.asarray(waypoints(maze, jax.random.key(config.seed), starts, goals, steps)))
-    yield measured(about, "jax", "D4RL's controller, a path for each episode", "waypoints", walked, top)
+    sheet = Sheet(config, task, goals, drawing(maze), best.mean())
+    yield sheet.played("jax", "limit (optimal control)", "optimal", best, fastest)
+    walked = np.asarray(waypoints(maze, jax.random.key(config.seed), starts, goals, steps))
+    scores = found.scores(goals, walked)
+    yield sheet.played("jax", "D4RL's controller, a path for each episode", "waypoints", scores, walked)
     for simulator, name, method, every in schedule(config, tuned(config, task, found), steps):
         plans = playing.plans(found.planner, method.dials, goals, every, ARRIVED)
         how = playing.carried(found.planner, name, every)
         seen = control.episodes(jax.random.key(config.seed), simulators[simulator], plans, how, starts, steps)
-        scores = found.scores(goals, seen.paths)
-        when = f"every {every} steps" if every < steps else "one plan"
-        cost = {"seconds_per_plan": seen.seconds_per_plan, "train_minutes": found.minutes}
-        row = measured(about, simulator, f"{method.name}, {when}", name, scores, top, **cost)
-        keep(config.run / config.suite / "rollouts" / task, row, seen, goals, drawing(maze))
-        runtime.say(f"{task}: {method.name}, {name}, {when}, {simulator}: {scores.mean():.1f}")
-        yield row
+        yield sheet.planned(simulator, method.name, every, name, found.scores(goals, seen.paths), seen, found.minutes)
 
 
 @partial(jax.jit, static_argnames=("maze", "steps"))
