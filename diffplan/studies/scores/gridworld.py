@@ -20,7 +20,7 @@ from diffplan.studies.scores import control, playing, training
 from diffplan.studies.scores.control import Name, Tracker
 from diffplan.studies.scores.planner import Dials
 from diffplan.studies.scores.rows import Drawn, Row, ScoresConfig, Sheet
-from diffplan.studies.scores.tuning import methods
+from diffplan.studies.scores.tuning import Method, methods
 from envs import experts, gridworld, layout
 from envs.gridworld import MOVES, Gridworld
 
@@ -50,11 +50,12 @@ def nearest_move(observation: Float[Array, "2"], place: Float[Array, "2"]) -> Fl
     return jax.nn.one_hot(jnp.argmin((apart**2).sum(axis=-1)), len(MOVES))
 
 
-def schedule(config: ScoresConfig, steps: int) -> Iterator[tuple[Name, int]]:
+def schedule(config: ScoresConfig, method: Method, steps: int) -> Iterator[tuple[Name, int]]:
     """(controller, steps between plans) of every row of a method."""
     for name in control.CONTROLLERS:
         yield name, config.every
-    yield "inverse", steps
+    if not method.dials.warm:  # which begins with the second plan
+        yield "inverse", steps
 
 
 def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
@@ -85,6 +86,6 @@ def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
     sheet = Sheet(config, task, goals, Drawn(world.walls, (-0.5, -0.5), 1.0, 0.4, turned=False), best.mean())
     yield sheet.measured("jax", "limit (shortest path)", "optimal", best)
     for method in methods(task, config.candidates, tuned):
-        for name, every in schedule(config, world.max_steps):
+        for name, every in schedule(config, method, world.max_steps):
             seen = play(0, config.episodes, method.dials, name, every)
             yield sheet.planned("jax", method.name, every, name, returns(goals, seen.paths), seen, minutes)
