@@ -12,7 +12,7 @@
 
 Writes RUN/SUITE/scores.csv and scores.png; beside them, for every maze, its data, its networks and rollouts/*.npz, some
 episodes of every row. Table and figure of a whole suite at its own settings are copied to results/. Stopped and started
-again, it goes on after what was trained. Maze2D takes about an hour on two cores, of which 12 minutes a maze are
+again, it goes on after what was trained. Maze2D takes about an hour on two cores, of which 11 minutes a maze are
 training.
 """
 

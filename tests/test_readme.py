@@ -75,10 +75,10 @@ def test_the_environment_of_the_readme_conforms(monkeypatch: pytest.MonkeyPatch)
     test_envs.test_environment_conforms("pendulum", jax.random.key(0))
 
 
-def scores() -> dict[tuple[str, str, str, str], float]:
-    """Maze2D's means by maze, kind of method, controller and simulator; plans made once by "once" for the method."""
+def scores(file: str) -> dict[tuple[str, str, str, str], float]:
+    """A suite's means by maze, kind of method, controller and simulator; plans made once by "once" for the method."""
     found = {}
-    for row in score_table.read(ROOT / "results" / "scores.csv"):
+    for row in score_table.read(ROOT / "results" / file):
         kind = "once" if row["method"].endswith("one plan") else score_table.kind(row)
         found[row["task"], kind, row["controller"], row["simulator"]] = score_table.number(row, "mean")
     return found
@@ -94,19 +94,34 @@ def test_the_table_of_scores_is_that_of_the_results() -> None:
 
 
 def test_the_sentences_on_scores_hold() -> None:
-    found = scores()
+    found = scores("scores.csv")
     cells = lambda kind, controller="tracking", simulator="mujoco": np.array(
         [found[maze, kind, controller, simulator] for maze in MAZES]
     )
     assert (cells("selection") > cells("guidance")).all()
-    assert (np.abs(cells("selection") - cells("both")) < 3.05).all()
+    assert (np.abs(cells("selection") - cells("both")) < 3.1).all()
+    assert (cells("both", "inverse") - cells("selection", "inverse")).round().tolist() == [-3, 4, 10]
     assert cells("both", "actions").round().tolist() == [114, 65, 57]
     for controller in ("actions", "inverse", "tracking"):
-        assert np.abs(cells("once", controller) - cells("once", controller, "jax")).max() < 0.2
+        assert np.abs(cells("once", controller) - cells("once", controller, "jax")).max() < 0.1
     limit = np.array([found[maze, "limit (optimal control)", "optimal", "jax"] for maze in MAZES])
     assert (100 * cells("selection") / limit).round().tolist() == [94, 93, 86]
     warm = [next(v for (m, kind, *_), v in found.items() if m == maze and "warm" in kind) for maze in MAZES]
-    assert (cells("both") - warm > 9.5).all()
+    assert np.round(cells("both") - warm, -1).min() == 10 and np.round(cells("both") - warm, -1).max() == 50
+
+
+def test_the_sentences_on_the_other_suites_hold() -> None:
+    tracked = lambda found, simulator, maze: [
+        found[maze, kind, "tracking", simulator] for kind in ("guidance", "selection", "both")
+    ]
+    points, grids = scores("scores/ogbench.csv"), scores("scores/gridworld.csv")
+    ahead = [tracked(points, "ogbench", "large"), *(tracked(grids, "jax", maze) for maze in ("fourrooms", "corridors"))]
+    assert all(both > max(guidance, selection) for guidance, selection, both in ahead)
+    _, selection, both = tracked(points, "ogbench", "giant")
+    assert both < selection and round(selection) == 91
+    assert round(points["giant", "selection", "inverse", "ogbench"]) == 64
+    for row in score_table.read(ROOT / "results" / "scores.csv"):
+        assert not row["train_minutes"] or 10 <= round(float(row["train_minutes"])) <= 11
 
 
 def test_every_path_exists() -> None:
