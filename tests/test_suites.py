@@ -156,6 +156,15 @@ def test_the_data_s_statistics_stand_beside_the_published_ones(rows, tmp_path):
     assert theirs["observation_std"] == "5.7913 5.0557"
 
 
+def test_statistics_of_no_data_are_refused_and_what_is_written_stays(tmp_path):
+    command = benchmark.Command(do="data", results=tmp_path, scores=ScoresConfig(tmp_path / "empty"))
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "data.csv").write_text("kept")
+    with pytest.raises(Exception, match="empty': must be a directory in which a suite has made data"):
+        benchmark.main(command)
+    assert (tmp_path / "scores" / "data.csv").read_text() == "kept"
+
+
 def test_behaviour_is_read_from_the_files_of_others(rows, tmp_path, monkeypatch):
     """One lane of behaviour, written as D4RL and as Minari's PointMaze hold it, is the same rows again."""
     h5py, minari, spaces = (pytest.importorskip(name) for name in ("h5py", "minari", "gymnasium.spaces"))

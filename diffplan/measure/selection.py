@@ -79,6 +79,11 @@ def _limits(values: Float[np.ndarray, "s m"]) -> tuple[Float[np.ndarray, "s"], F
     return mean - doubt, mean + doubt
 
 
+def _means(gold: Float[np.ndarray, "s m"]) -> Float[np.ndarray, "s"]:
+    """The means over seeds, minus infinity where a batch is missing."""
+    return np.where(np.isfinite(gold).all(axis=1), gold.mean(axis=1), -np.inf)
+
+
 def knee(scales: Float[np.ndarray, "s"], pressure: Float[np.ndarray, "s m"], gain: Float[np.ndarray, "s m"]) -> Choice:
     """The knee of the curve of proxy gain over pressure, means over seeds (Satopaa et al. 2011, "Kneedle").
 
@@ -107,7 +112,7 @@ def best(scales: Float[np.ndarray, "s"], gold: Float[np.ndarray, "s m"]) -> Choi
     """
 
     def rule(gold: np.ndarray) -> int:
-        mean = np.where(np.isfinite(gold).all(axis=1), gold.mean(axis=1), -np.inf)
+        mean = _means(gold)
         return int(np.argmax(mean)) if np.isfinite(mean).any() else -1
 
     return _choose(scales, rule, "the highest mean executed gold", "no scale has gold in every seed", gold)
@@ -127,7 +132,7 @@ def largest_not_below_best(scales: Float[np.ndarray, "s"], gold: Float[np.ndarra
         raise ValueError(f"gold of {gold.shape[1]} seeds: must be of at least 2, to tell scales apart")
 
     def rule(gold: np.ndarray) -> int:
-        mean = np.where(np.isfinite(gold).all(axis=1), gold.mean(axis=1), -np.inf)
+        mean = _means(gold)
         best = int(np.argmax(mean))
         if mean[best] == -np.inf:
             return -1

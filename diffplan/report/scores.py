@@ -189,9 +189,9 @@ def kept(path: Path, tasks: tuple[str, ...]) -> list[Path]:
     return list(filter(belongs, files))
 
 
-def rollouts(kept: Path) -> Path:
+def rollouts(episodes: Path) -> Path:
     """Writes a picture of the kept episodes of one row beside them: plans (thin) and what became of them."""
-    with np.load(kept) as file:
+    with np.load(episodes) as file:
         paths, plans, goals, about = (file[name] for name in ("paths", "plans", "goals", "about"))
         walls, low, unit, near, turned = (file[name] for name in ("walls", "low", "unit", "near", "turned"))
     across, down = (0, 1) if turned else (1, 0)
@@ -208,7 +208,7 @@ def rollouts(kept: Path) -> Path:
             axes.plot(path[:, across], path[:, down], color=ACCENT, linewidth=1.4)
             axes.plot(path[0, across], path[0, down], "o", color=style.INK, markersize=4)
             axes.axis("off")
-        drawn.suptitle(" · ".join([kept.parent.name, *about]), x=0.01, ha="left", fontsize=11)
-        picture = kept.with_suffix(".png")
+        drawn.suptitle(" · ".join([episodes.parent.name, *about]), x=0.01, ha="left", fontsize=11)
+        picture = episodes.with_suffix(".png")
         frontier.save_png(drawn, picture)
     return picture
