@@ -32,7 +32,7 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     measure    returns, validity, pressure, diversity, statistics, selection, pareto
     learn      data, train, reward, raters, contrastive, conditional, world, value, clone, checkpoint
     models     Mixer, Messages, Value, TemporalUNet, to_pure, count
-    studies    stages, harness, catalogue, compare, tune, known, exact, study, pressure, leftout, potemkin, pareto
+    studies    stages, harness, catalogue, compare, tune, known, exact, study, pressure, held_out_class, potemkin, pareto
     report     figure, axes, page, table, budgets
 
 Importing this package imports none of them, and neither jax, flax nor matplotlib.

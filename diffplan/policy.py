@@ -17,8 +17,8 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from diffplan.count import counted
+from diffplan.dynamics import Dynamics
 from diffplan.types import Apply, Params, PRNGKey, Scalar, Trajectory
-from diffplan.world import Dynamics
 
 
 class Law(NamedTuple):

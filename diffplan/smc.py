@@ -1,7 +1,7 @@
 """Particles on the noisy chain of a step rule: plans from the tilt, with their weights and an estimate of log Z.
 
-The unguided sampler (`diffplan.sample`) draws x_1, ..., x_n on the levels of its grid by steps p(x_i | x_i-1), and the
-plan is x0 = D(x_n, sigma_n). With a clean reward r, already multiplied by its strength, the target is
+The unguided sampler (`diffplan.samplers`) draws x_1, ..., x_n on the levels of its grid by steps p(x_i | x_i-1), and
+the plan is x0 = D(x_n, sigma_n). With a clean reward r, already multiplied by its strength, the target is
 
     p(x_1, ..., x_n) exp(r(x0)) / Z,     Z = E_p[exp r(x0)]                                                     (40)
 
@@ -46,7 +46,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from diffplan.count import uncounted
 from diffplan.guide import Reward, guided
-from diffplan.sample import Past, Proposal, Step, ancestral, ddim, dpmpp_2m, heun
+from diffplan.samplers import Past, Proposal, Step, ancestral, ddim, dpmpp_2m, heun
 from diffplan.types import Denoise, Energy, Knobs, Pins, PlanArray, PRNGKey, Scalar
 
 Number = Int[Array, ""]

@@ -19,11 +19,11 @@ def _():
     import numpy as np
     from matplotlib.figure import Figure
 
-    from diffplan.arms import Guided
     from diffplan.config import CompareConfig
+    from diffplan.experiment import compare, stages
+    from diffplan.methods import Guided
     from diffplan.report import maze
     from diffplan.report.load import Plans
-    from diffplan.studies import compare, stages
 
     return CompareConfig, Figure, Guided, Plans, compare, jax, jnp, maze, mo, np, stages
 

@@ -2,7 +2,7 @@
 
 It is written from the same description (Janner et al. 2022) with `torch.nn` layers on ``x[n, d, h]``. Its submodules
 carry the names of ours, so that `load` can copy our weights into it. Given the same input both give the same output.
-Its sampler and training step are those of `diffplan.sample.ancestral` and `diffplan.denoise.loss`, with data of unit
+Its sampler and training step are those of `diffplan.samplers.ancestral` and `diffplan.denoise.loss`, with data of unit
 standard deviation: D(x, sigma) = x / v + sigma / sqrt(v) F(x / sqrt(v), log(sigma) / 4), v = sigma^2 + 1.
 """
 

@@ -112,7 +112,7 @@ def sampler(apply: Any, params: Any, config: Config, steps: int, rule: Any) -> C
 
     from diffplan.denoise import Edm
     from diffplan.noise import karras
-    from diffplan.sample import sample
+    from diffplan.samplers import sample
 
     sigmas = karras(steps, 0.02, 20.0)
 
@@ -228,7 +228,7 @@ def time_unet(config: Config) -> list[dict[str, Any]]:
     from flax import nnx
 
     from diffplan.models import TemporalUNet, count, to_pure
-    from diffplan.sample import ancestral
+    from diffplan.samplers import ancestral
 
     apply, params = to_pure(TemporalUNet(config.dim, rngs=nnx.Rngs(jax.random.key(0))))
     torch = torch_side(apply, params, config)
@@ -252,7 +252,7 @@ def time_default(config: Config) -> list[dict[str, Any]]:
     from flax import nnx
 
     from diffplan.models import Mixer, count, to_pure
-    from diffplan.sample import ancestral, dpmpp_2m
+    from diffplan.samplers import ancestral, dpmpp_2m
 
     apply, params = to_pure(Mixer(config.horizon, config.dim, rngs=nnx.Rngs(jax.random.key(0))))
     calls = {

@@ -26,8 +26,8 @@ from typing import Annotated, Literal
 import tyro
 
 from diffplan import runtime
+from diffplan.benchmarks.rows import SUITES, ScoresConfig
 from diffplan.config import ConfigError
-from diffplan.studies.scores.rows import SUITES, ScoresConfig
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Command:
 
 def whole(config: ScoresConfig, path: Path) -> bool:
     """Whether a table holds all mazes of a suite, and was made by the settings that the suite begins with."""
-    from diffplan.report import scores as report
+    from diffplan.benchmarks import report
 
     own = SUITES[config.suite]
     tasks = {row["task"] for row in report.read(path)}
@@ -67,9 +67,8 @@ def begun(arguments: list[str]) -> Command:
 
 def main(command: Command) -> None:
     """Carry the command out."""
-    from diffplan.report import scores as report
-    from diffplan.studies.harness import write_csv
-    from diffplan.studies.scores import run, statistics
+    from diffplan.benchmarks import report, run, statistics
+    from diffplan.experiment.harness import write_csv
 
     config = command.scores
     directory = config.run / config.suite

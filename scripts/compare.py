@@ -66,8 +66,8 @@ PRESETS = {
 
 def main(config: CompareConfig) -> None:
     """Run the comparison, then draw and print it."""
+    from diffplan.experiment.compare import compare
     from diffplan.report import axes, budgets, figure, page, record, table
-    from diffplan.studies.compare import compare
 
     results = compare(config)
     paths = [results, record.record(config.run), budgets.write(config.run), *axes.axes_figure(config.run)]

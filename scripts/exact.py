@@ -52,12 +52,12 @@ class ExactConfig:
 def main(config: ExactConfig) -> None:
     """Run the parts, print and write the table."""
     if config.markdown:
-        from diffplan.report.exact import markdown
+        from diffplan.validation.report import markdown
 
         return runtime.say(markdown(config.out or RESULTS))
     runtime.use_cores()
-    from diffplan.studies import exact
-    from diffplan.studies.exact.table import write
+    from diffplan import validation
+    from diffplan.validation.table import write
 
     run = config.run / f"seed-{config.seed}"
     parts = config.only or PARTS
@@ -65,7 +65,7 @@ def main(config: ExactConfig) -> None:
     rows = []
     for number, part in enumerate(parts, 1):
         began = perf_counter()
-        made = list(exact.PARTS[part](run, config.seed, exact.Size()))
+        made = list(validation.PARTS[part](run, config.seed, validation.Size()))
         failed = sum(row.passed is False for row in made)
         runtime.say(f"{number}/{len(parts)} {part}: {len(made)} rows, {failed} failed, {perf_counter() - began:.0f} s")
         rows += made
@@ -80,7 +80,7 @@ def main(config: ExactConfig) -> None:
 
 def show(rows: list) -> None:
     """The table, one plain line a row."""
-    from diffplan.studies.exact.table import COLUMNS
+    from diffplan.validation.table import COLUMNS
 
     table = [COLUMNS, *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

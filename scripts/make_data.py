@@ -50,7 +50,7 @@ class PointMazeConfig:
 
 def make_pointmaze(config: PointMazeConfig) -> None:
     """Generate, write both files, and print the statistics of each."""
-    from diffplan.studies.scores import ogbench
+    from diffplan.benchmarks import ogbench
     from envs import pointmaze
 
     episodes, steps = pointmaze.published(config.maze, config.kind)
@@ -67,7 +67,7 @@ def main(config: CompareConfig | PointMazeConfig) -> None:
     """Make or check the data, and print its statistics."""
     if isinstance(config, PointMazeConfig):
         return make_pointmaze(config)
-    from diffplan.studies import stages
+    from diffplan.experiment import stages
 
     rows, _ = stages.make_data(config.run, config.data, stages.environment(config.data, config.gold))
     for name, value in rows._asdict().items():

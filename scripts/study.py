@@ -19,9 +19,9 @@ import tyro
 from rich.box import SIMPLE_HEAD
 
 from diffplan import runtime
-from diffplan.studies.study import Finding, StudyConfig
+from diffplan.studies.frame import Finding, StudyConfig
 
-NAMES = ("pressure", "leftout", "potemkin", "pareto")
+NAMES = ("pressure", "held_out_class", "potemkin", "pareto")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Command:
 
     do: tyro.conf.Positional[Literal["list", "run", "render"]]
     """list: every study and its claim; run: make table, verdict and figure; render: the last two, from the table."""
-    name: tyro.conf.Positional[Literal["pressure", "leftout", "potemkin", "pareto", "all"]] = "all"
+    name: tyro.conf.Positional[Literal["pressure", "held_out_class", "potemkin", "pareto", "all"]] = "all"
     """Which study."""
     study: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
     """How large it is run."""
@@ -47,10 +47,10 @@ def show(findings: list[Finding]) -> None:
 
 def main(command: Command) -> None:
     """Carry the command out."""
-    from diffplan.studies import study as frame
+    from diffplan.studies import frame
 
     for name in NAMES if command.name == "all" else (command.name,):
-        study = importlib.import_module(f"diffplan.studies.{name}").STUDY
+        study = importlib.import_module(f"diffplan.studies.{name}.study").STUDY
         if command.do == "list":
             runtime.say(f"{name}  (about {study.minutes:g} minutes)")
             for title in ("claim", "expected", "falsified_by"):
@@ -59,7 +59,7 @@ def main(command: Command) -> None:
         directory = command.study.run / name
         directory = frame.execute(study, command.study) if command.do == "run" else directory
         show(frame.conclude(study, directory))
-        picture: Path = importlib.import_module(f"diffplan.report.{name}").figure(directory)
+        picture: Path = importlib.import_module(f"diffplan.studies.{name}.figure").figure(directory)
         for path in (directory / "study.csv", directory / "verdict.json", picture):
             runtime.say(str(path))
 

@@ -15,8 +15,8 @@ from diffplan.config import CompareConfig
 
 def main(config: CompareConfig) -> None:
     """Train the prior, or find it trained."""
+    from diffplan.experiment import stages
     from diffplan.models import count
-    from diffplan.studies import stages
 
     prior, digest = stages.fit_prior(config, stages.behaviour(config))
     runtime.say(f"{config.run / 'prior'}: {count(prior.params):,} parameters, digest {digest[:12]}")

@@ -16,7 +16,7 @@ from diffplan.config import CompareConfig
 
 def main(config: CompareConfig) -> None:
     """Fit the proxies, or find them fitted, and print their correlation with the gold return on held-out windows."""
-    from diffplan.studies import stages
+    from diffplan.experiment import stages
 
     data = stages.behaviour(config)
     x = data.held_out.draws(jax.random.key(config.seed), config.reference)

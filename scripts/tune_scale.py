@@ -14,7 +14,7 @@ recommends; 4 nats of path KL are spent at 2.5.
 from compare import PRESETS
 
 from diffplan import runtime
-from diffplan.studies.tune import TuneConfig, tune
+from diffplan.experiment.tune import TuneConfig, tune
 
 TUNED = {name: (text, TuneConfig(config)) for name, (text, config) in PRESETS.items()}
 

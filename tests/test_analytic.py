@@ -10,7 +10,7 @@ from diffplan.denoise import pinned
 from diffplan.guide import damped, guided, raw
 from diffplan.noise import karras, log_linear
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.sample import ancestral, ddim, dpmpp_2m, heun, sample, sde_2m
+from diffplan.samplers import ancestral, ddim, dpmpp_2m, heun, sample, sde_2m
 from diffplan.types import Knobs, Pins
 
 SHAPE = (3, 2)

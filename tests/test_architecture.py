@@ -11,37 +11,50 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # A room of diffplan, and what it may import of diffplan besides itself. A room without a row may not exist.
+MATHS = ("types", "codec", "noise", "count", "dynamics", "policy", "denoise", "guide", "samplers", "smc", "discrete")
+BELOW = (*MATHS, "config", "checkpoint", "runtime")
 MAY_IMPORT = {
     "__init__": (),
     "types": (),
     "config": (),
     "runtime": ("config",),
+    "checkpoint": ("runtime",),
     "count": (),
-    "world": ("types", "count"),
-    "policy": ("types", "count", "world"),
+    "dynamics": ("types", "count"),
+    "policy": ("types", "count", "dynamics"),
     "codec": ("types",),
     "noise": ("types",),
     "models": ("types",),
     "oracle": ("types",),
-    "measure": ("types",),
+    "metrics": ("types", "codec"),
     "denoise": ("types", "codec", "noise", "count"),
     "guide": ("types", "codec", "noise", "denoise", "count"),
-    "sample": ("types", "codec", "noise", "denoise", "count"),
-    "smc": ("types", "codec", "noise", "denoise", "guide", "sample", "count"),
+    "samplers": ("types", "codec", "noise", "denoise", "count"),
+    "smc": ("types", "codec", "noise", "denoise", "guide", "samplers", "count"),
     "discrete": ("types", "noise"),
-    "arms": (
-        *("types", "codec", "noise", "denoise", "guide", "sample", "smc", "count", "world", "policy"),
-        "measure.pressure",
-    ),
-    "learn": ("types", "codec", "noise", "denoise", "guide", "count", "world", "policy", "runtime", "config"),
-    "report": ("measure.statistics",),
+    "data": ("types", "codec", "runtime"),
+    "learn": (*BELOW, "data", "models"),
+    "methods": (*MATHS, "config", "learn", "metrics.kl", "experiment.harness"),
+    "planner": (*BELOW, "data", "models", "learn", "methods", "experiment.stages"),
+    "experiment": (*BELOW, "data", "models", "learn", "methods", "metrics", "planner", "validation.known"),
+    "report": ("metrics.statistics",),
     "studies": (
-        *("types", "codec", "noise", "denoise", "guide", "sample", "smc", "discrete", "arms"),
-        *("count", "world", "policy"),
-        *("oracle", "measure", "learn", "models", "runtime", "config"),
+        *BELOW,
+        "data",
+        "models",
+        "learn",
+        "methods",
+        "metrics",
+        "experiment",
+        "oracle",
+        "validation.known",
+        "report",
     ),
+    "validation": (*BELOW, "data", "models", "learn", "methods", "metrics", "experiment", "oracle", "report"),
+    "benchmarks": (*BELOW, "data", "models", "learn", "methods", "metrics", "planner", "experiment", "report"),
 }
-ONLY = {"flax.nnx": "diffplan.models", "envs": "diffplan.studies"}  # what only one room of diffplan may import
+WORLDS = ("experiment", "studies", "validation", "benchmarks", "planner")
+ONLY = {"flax.nnx": ("models",), "envs": WORLDS}  # what only some rooms of diffplan may import
 HEAVY = {
     "torch",
     "mujoco",
@@ -110,9 +123,9 @@ def forbidden(module: str, source: str, is_package: bool = False) -> list[str]:
             wrong.append(f"{arrow}: envs knows nothing of diffplan")
         elif in_diffplan:
             wrong += [
-                f"{arrow}: only {owner} may"
-                for target, owner in ONLY.items()
-                if within(name, target) and not within(module, owner)
+                f"{arrow}: only {', '.join(owners)} may"
+                for target, owners in ONLY.items()
+                if within(name, target) and room not in owners
             ]
         elif top and library not in ENVS_IMPORTS | LAZY.get(module, set()) | sys.stdlib_module_names:
             wrong.append(f"{arrow}: not a library that envs builds on")
@@ -133,15 +146,15 @@ def test_arrows(module: str) -> None:
     ("module", "source"),
     [
         ("diffplan.types", "from diffplan import codec"),
-        ("diffplan.guide", "import diffplan.sample"),
+        ("diffplan.guide", "import diffplan.samplersrs"),
         ("diffplan.codec", "from .denoise import loss"),
-        ("diffplan.arms.guided", "from ..studies import tilt"),
-        ("diffplan.arms.guided", "from diffplan.measure import returns"),
-        ("diffplan.report.maze", "from diffplan.measure import returns"),
-        ("diffplan.measure.returns", "def f():\n    from envs import maze2d"),
+        ("diffplan.methods.guided", "from ..studies import tilt"),
+        ("diffplan.methods.guided", "from diffplan.metrics import returns"),
+        ("diffplan.report.maze", "from diffplan.metrics import returns"),
+        ("diffplan.metrics.returns", "def f():\n    from envs import maze2d"),
         ("diffplan.learn.train", "from flax import nnx"),
         ("diffplan.learn.train", "import flax.nnx as nn"),
-        ("diffplan.learn.data", "import h5py"),
+        ("diffplan.data.windows", "import h5py"),
         ("diffplan.nonsense", "x = 1"),
         ("diffplan.studies.tilt", "from envs import render"),
         ("envs.maze2d", "def f():\n    from diffplan import types"),
@@ -158,10 +171,10 @@ def test_the_walker_fails_on(module: str, source: str) -> None:
     ("module", "source"),
     [
         ("diffplan.denoise", "from diffplan.types import Denoise\nfrom . import noise"),
-        ("diffplan.arms.guided", "from .common import draw\nfrom ..guide import guided"),
+        ("diffplan.methods.guided", "from .common import draw\nfrom ..guide import guided"),
         ("diffplan.models.unet", "from flax import nnx"),
-        ("diffplan.report.tables", "from diffplan.measure.statistics import iqm"),
-        ("diffplan.learn.data", "def read(path):\n    import h5py"),
+        ("diffplan.report.tables", "from diffplan.metrics.statistics import iqm"),
+        ("diffplan.data.windows", "def read(path):\n    import h5py"),
         ("diffplan.studies.tilt", "from envs import maze2d"),
         ("envs.base", "import math\nimport jax.numpy as jnp\nfrom flax import struct"),
         ("envs.gym", "import gymnasium"),

@@ -11,18 +11,18 @@ import pytest
 from flax import nnx
 from scipy import integrate
 
-from diffplan.arms import Arm, Ascent, Guided, Plans, Problem, diffusion
-from diffplan.arms.diffusion import clean
 from diffplan.codec import Codec
 from diffplan.config import DEMO_ARMS, DialsConfig
 from diffplan.denoise import CLEAN, Edm
+from diffplan.experiment.harness import costs
 from diffplan.guide import Learned
-from diffplan.measure.pressure import best_of_n_kl
+from diffplan.methods import Arm, Ascent, Guided, Plans, Problem
+from diffplan.methods.catalogue import chosen
+from diffplan.methods.guidance import clean
+from diffplan.metrics.kl import best_of_n_kl
 from diffplan.models import Mixer, Value, to_pure
 from diffplan.noise import karras
-from diffplan.sample import ancestral, heun, sample
-from diffplan.studies.catalogue import chosen
-from diffplan.studies.harness import costs
+from diffplan.samplers import ancestral, heun, sample
 
 HORIZON, OBSERVATION, DIM, STARTS = 16, 4, 6, 5
 DIALS = DialsConfig(points=2, scale=(1, 30), pool=6, ascent_steps=40)

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.arms import Arm, Ascent, Plans, Prior
-from diffplan.arms.ascent import AscentEarly, AscentFrom, AscentRenoised, from_data, from_prior
-from diffplan.arms.diffusion import clean
 from diffplan.denoise import CLEAN, pinned
-from diffplan.studies import known
+from diffplan.methods import Arm, Ascent, Plans, Prior
+from diffplan.methods.ascent import AscentEarly, AscentFrom, AscentRenoised, from_data, from_prior
+from diffplan.methods.guidance import clean
 from diffplan.types import Trajectory
+from diffplan.validation import known
 
 STEPS = (0, 1, 2, 5, 20, 300)
 PATIENCE = (0.0, 0.5, 1.0, 2.0, 1e6)

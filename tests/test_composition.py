@@ -9,16 +9,16 @@ import pytest
 from scipy.stats import norm
 
 from diffplan import guide
-from diffplan.arms import Arm, Prior
-from diffplan.arms.pareto import Compromise
 from diffplan.count import count
 from diffplan.guide import Ensemble, Learned, Proxy, Sum, guided, mixture, weighted
-from diffplan.measure.pareto import front, hypervolume
+from diffplan.methods import Arm, Prior
+from diffplan.methods.pareto import Compromise
+from diffplan.metrics.pareto import front, hypervolume
 from diffplan.noise import karras
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.sample import sample
-from diffplan.studies import known
+from diffplan.samplers import sample
 from diffplan.types import Knobs
+from diffplan.validation import known
 
 COPIES, SCALE = 150, 8.0
 SHARES = (0.0, 0.3, 1.0)

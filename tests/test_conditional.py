@@ -9,19 +9,19 @@ import pytest
 from flax import struct
 from jaxtyping import Array, Float
 
-from diffplan.arms import Arm
-from diffplan.arms.conditional import GOAL, RETURN, ClassifierFree, best_goal, condition, high_return, parts
 from diffplan.config import CompareConfig, ConditionalConfig, TrainConfig
 from diffplan.count import count
+from diffplan.data.windows import Windows
+from diffplan.experiment.conditionals import fit_conditional
+from diffplan.experiment.stages import Behaviour
 from diffplan.learn import conditional, train
 from diffplan.learn.conditional import ConditionalEdm, dropped
-from diffplan.learn.data import Windows
+from diffplan.methods import Arm
+from diffplan.methods.classifier_free import GOAL, RETURN, ClassifierFree, best_goal, condition, high_return, parts
 from diffplan.models import Mixer, build
 from diffplan.noise import LogUniform, karras
-from diffplan.studies import known
-from diffplan.studies.conditionals import fit_conditional
-from diffplan.studies.known import GaussianPrior
-from diffplan.studies.stages import Behaviour
+from diffplan.validation import known
+from diffplan.validation.known import GaussianPrior
 from envs import maze2d
 
 LINEAR = known.linear()

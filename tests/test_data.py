@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from diffplan.codec import Codec
-from diffplan.learn import data
-from diffplan.learn.data import DataError, Rows, Windows
+from diffplan.data import windows
+from diffplan.data.windows import DataError, Rows, Windows
 
 SHAPE = (4, 30)
 
@@ -24,13 +24,15 @@ def random_rows() -> Rows:
 
 def saved(folder: Path, rows: Rows | None = None) -> Path:
     path = folder / "deep" / "rows.npz"
-    data.save(path, random_rows() if rows is None else rows, {"seed": 7, "config": {"maze": "umaze"}, "versions": {}})
+    windows.save(
+        path, random_rows() if rows is None else rows, {"seed": 7, "config": {"maze": "umaze"}, "versions": {}}
+    )
     return path
 
 
 def test_what_is_saved_comes_back(tmp_path):
     path = saved(tmp_path)
-    rows, description = data.load(path)
+    rows, description = windows.load(path)
     for ours, theirs in zip(rows, random_rows(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
         assert ours.dtype == np.float32
@@ -109,7 +111,7 @@ def test_damage_is_named_in_one_line(tmp_path, damage):
     act, words = DAMAGE[damage]
     act(path)
     with pytest.raises(DataError) as caught:
-        data.load(path)
+        windows.load(path)
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
@@ -125,11 +127,11 @@ def test_no_flipped_byte_and_no_cut_goes_unseen(tmp_path):
         damaged[place] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
         with pytest.raises(DataError):
-            data.load(path)
+            windows.load(path)
     for length in rng.integers(0, len(content), 50):
         path.write_bytes(content[:length])
         with pytest.raises(DataError):
-            data.load(path)
+            windows.load(path)
     path.write_bytes(content)
     text = sidecar.read_bytes()
     for place in range(len(text)):
@@ -137,7 +139,7 @@ def test_no_flipped_byte_and_no_cut_goes_unseen(tmp_path):
         damaged[place] ^= 1 << rng.integers(8)
         sidecar.write_bytes(damaged)
         try:
-            rows, _ = data.load(path)
+            rows, _ = windows.load(path)
         except DataError:
             continue
         np.testing.assert_array_equal(rows.observations, random_rows().observations)  # a letter of its text

@@ -11,18 +11,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from diffplan import guide
+from diffplan import guide, validation
 from diffplan.denoise import Lattice, lattice_loss
 from diffplan.learn import contrastive, train
 from diffplan.learn.contrastive import ContrastiveEnergy, Plain, balanced
 from diffplan.models import Messages, MessagesValue, build
 from diffplan.noise import LogUniform, log_linear
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.sample import sample, sde_2m
-from diffplan.studies import exact
-from diffplan.studies.exact import learned, problems, rules, samplers
-from diffplan.studies.exact.learned import Size
-from diffplan.studies.exact.table import COLUMNS, Row, mean, write
+from diffplan.samplers import sample, sde_2m
+from diffplan.validation import learned, problems, rules, samplers
+from diffplan.validation.learned import Size
+from diffplan.validation.table import COLUMNS, Row, mean, write
 from scripts import exact as script
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +55,7 @@ def test_the_table_is_written_whole(tmp_path):
 
 
 def test_the_script_knows_the_parts_of_the_study():
-    assert script.PARTS == tuple(exact.PARTS)
+    assert script.PARTS == tuple(validation.PARTS)
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "exact.py", "--only", "nonsense"], cwd=ROOT, capture_output=True, text=True
     )
@@ -65,7 +64,7 @@ def test_the_script_knows_the_parts_of_the_study():
 
 @pytest.mark.parametrize("part", ["order", "legality", "references"])
 def test_quick_parts_hold(part, tmp_path):
-    rows = list(exact.PARTS[part](tmp_path, 5, Size()))
+    rows = list(validation.PARTS[part](tmp_path, 5, Size()))
     assert rows and all(row.passed is not False for row in rows), [row for row in rows if row.passed is False]
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.studies.scores.statistics import PUBLISHED
+from diffplan.benchmarks.statistics import PUBLISHED
 from envs import experts, gridworld, layout, maze2d
 
 

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.arms import Plans, diffusion
 from diffplan.config import ConfigError, DialsConfig
-from diffplan.studies import grids, known
-from diffplan.studies.catalogue import FAMILIES, catalogue, chosen
-from diffplan.studies.harness import Plan, arm_rows, best_strength, between, log_grid, whole_grid
+from diffplan.experiment.harness import Plan, arm_rows, best_strength, between, log_grid, whole_grid
+from diffplan.methods import Plans, guidance
+from diffplan.methods.catalogue import FAMILIES, catalogue, chosen
+from diffplan.studies import grids
+from diffplan.validation import known
 
 
 def test_grids_are_even_in_the_logarithm():
@@ -52,7 +53,7 @@ class Peaked:
     name: str = "peaked"
     dial: str = "none"
     shared: bool = False
-    proxy: Any = diffusion.regression
+    proxy: Any = guidance.regression
 
     def __call__(self, key, problem, starts, strengths):
         share = jnp.exp(-(jnp.log(strengths / 3 + 1e-3) ** 2))

@@ -10,10 +10,10 @@ import pytest
 
 from diffplan.codec import Cells
 from diffplan.config import DialsConfig
+from diffplan.methods.catalogue import catalogue
 from diffplan.noise import karras
-from diffplan.studies import known
-from diffplan.studies.catalogue import catalogue
 from diffplan.types import Trajectory
+from diffplan.validation import known
 
 
 def test_the_grid_s_answers_are_those_of_all_paths():

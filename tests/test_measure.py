@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from diffplan.codec import Codec
+from diffplan.data.windows import Rows, Windows
+from diffplan.experiment.compare import executed, measured
+from diffplan.experiment.stages import Behaviour
 from diffplan.guide import Learned
-from diffplan.learn.data import Rows, Windows
-from diffplan.measure import diversity, returns, validity
-from diffplan.studies.compare import executed, measured
-from diffplan.studies.stages import Behaviour
+from diffplan.metrics import diversity, returns, validity
 from diffplan.types import Trajectory
 from envs import experts, maze2d
 from envs.base import follow

@@ -9,7 +9,7 @@ from diffplan.denoise import Edm, pinned
 from diffplan.guide import guided
 from diffplan.models import Mixer, Value, build, count
 from diffplan.noise import karras
-from diffplan.sample import sample
+from diffplan.samplers import sample
 from diffplan.types import Knobs, Pins
 
 HORIZON, DIM = 32, 6

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.arms import Arm, Plans, particles
-from diffplan.arms.diffusion import clean, plugin
-from diffplan.arms.particles import Particles
 from diffplan.codec import Cells
+from diffplan.dynamics import imagine
 from diffplan.guide import Learned
-from diffplan.studies import known
-from diffplan.world import imagine
+from diffplan.methods import Arm, Plans, particles
+from diffplan.methods.guidance import clean, plugin
+from diffplan.methods.particles import Particles
+from diffplan.validation import known
 
 WEIGHTS, COPIES = (0.0, 1.0, 20.0), 16
 ARMS: dict[str, Arm] = {

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffplan.benchmarks import maze2d
+from diffplan.benchmarks.rows import ScoresConfig
 from diffplan.config import DataConfig, TrainConfig
+from diffplan.data.windows import Rows
 from diffplan.guide import Learned
-from diffplan.learn.data import Rows
 from diffplan.learn.reach import Reach
-from diffplan.studies.scores import planner, playing, suite, training
-from diffplan.studies.scores.planner import Dials
-from diffplan.studies.scores.rows import ScoresConfig
+from diffplan.planner import planner, playing, training
+from diffplan.planner.planner import Dials
 from diffplan.types import Trajectory
 from envs.maze2d import UMAZE
 from tests.test_scores import behaviour
@@ -45,7 +46,7 @@ def trained(tmp_path_factory, rows) -> planner.Planner:
     return training.fit(tmp_path_factory.getbasetemp() / "planner0", SMALL, rows, "rows")[0]
 
 
-STARTS = jnp.asarray(suite.drawn(ScoresConfig(), UMAZE, jax.random.key(5), 3).starts)
+STARTS = jnp.asarray(maze2d.drawn(ScoresConfig(), UMAZE, jax.random.key(5), 3).starts)
 GOALS = jnp.asarray([[1.0, 1.0, 0, 0], [3.0, 3.0, 0, 0], [1.0, 3.0, 0, 0]])
 
 

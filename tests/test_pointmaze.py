@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffplan.learn import readers
-from diffplan.studies.scores.statistics import OGBENCH
+from diffplan.benchmarks.statistics import OGBENCH
+from diffplan.data import readers
 from envs import pointmaze
 from envs.pointmaze import Episode
 

@@ -10,12 +10,13 @@ from scipy import integrate, stats
 
 from diffplan.codec import Codec
 from diffplan.config import CloneConfig, CompareConfig, ConfigError, TrainConfig
-from diffplan.learn import clone, train
-from diffplan.learn.data import Rows, Windows
+from diffplan.data.windows import Rows, Windows
+from diffplan.experiment import policies, stages
+from diffplan.learn import behaviour, train
 from diffplan.models import MLP, build
 from diffplan.policy import Law, Policy, act, follow, times
-from diffplan.studies import known, policies, stages
 from diffplan.types import Trajectory
+from diffplan.validation import known
 from envs import maze2d
 from envs.linear import LinearPolicy
 
@@ -86,14 +87,14 @@ def cloned(policy: Policy, codec, x, steps: int = 300) -> Policy:
     """The policy after training on plans; the averaged parameters."""
     config = TrainConfig(steps=steps, batch=64, learning_rate=0.02, warmup=20, ema=0.98)
     state = train.start(jax.random.key(0), policy.params, config)
-    task = clone.task(policy, codec)
+    task = behaviour.task(policy, codec)
     run = jax.jit(lambda state, x: train.chunk(task, config, state, Drawn(x), steps))
     return replace(policy, params=run(state, x)[0].ema)
 
 
 def mlp(codec, width: int = 32):
     """A small network for a codec's observations and actions."""
-    sizes = (codec.observation_dim + 1, clone.actions(codec))
+    sizes = (codec.observation_dim + 1, behaviour.actions(codec))
     return build(jax.random.key(1), lambda rngs: MLP(*sizes, width=width, rngs=rngs))
 
 
@@ -112,7 +113,7 @@ def test_a_linear_policy_is_cloned_with_its_gain_and_spread():
         return codec.encode(Trajectory(*jax.lax.scan(step, env.reset(key_start), (keys, jnp.arange(6)))[1]))
 
     x = jax.vmap(window)(jax.random.split(jax.random.key(0), 2000))
-    policy = cloned(clone.novice(codec, *mlp(codec)), codec, x)
+    policy = cloned(behaviour.novice(codec, *mlp(codec)), codec, x)
     seen = codec.decode(x).observations[:50].reshape(-1, 2)
     law = jax.vmap(lambda o: policy.law(o, jnp.asarray(0.4)))(seen)
     mean = codec.mean[2] + codec.std[2] * law.centre[:, 0]
@@ -130,7 +131,7 @@ def test_moves_are_cloned_as_often_as_they_are_made():
         log_kernels=jnp.log((1 - late) * jnp.exp(lazy.log_kernels) + late * jnp.exp(chain.log_kernels))
     )
     x = jax.nn.one_hot(jax.vmap(changing.draw)(jax.random.split(jax.random.key(0), 4000)), codec.width)
-    policy = cloned(clone.novice(codec, *mlp(codec)), codec, x, 500)
+    policy = cloned(behaviour.novice(codec, *mlp(codec)), codec, x, 500)
     for cell in range(codec.width):
         law = jax.vmap(lambda time, o=codec.places[cell]: policy.law(o, time).centre)(times(5)[:4])
         arrives = jax.nn.softmax(law) @ jax.nn.one_hot(codec.next_cell[cell], codec.width)  # [4, k]

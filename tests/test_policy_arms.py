@@ -11,8 +11,9 @@ import optax
 import pytest
 from flax import struct
 
-from diffplan.arms import Arm
-from diffplan.arms.policy import (
+from diffplan.count import count
+from diffplan.methods import Arm
+from diffplan.methods.policy_gradient import (
     Net,
     PolicyGradient,
     Rollout,
@@ -25,9 +26,8 @@ from diffplan.arms.policy import (
     leave_one_out,
     told_apart,
 )
-from diffplan.count import count
 from diffplan.policy import Law
-from diffplan.studies import known
+from diffplan.validation import known
 
 REINFORCE = PolicyGradient("reinforce", (0.0, 1000.0), updates=200, rollouts=8, rate=0.2)
 PPO = PolicyGradient("ppo", (0.0, 1000.0), epochs=4, trace=0.95, updates=200, rollouts=4, rate=0.28)

@@ -11,9 +11,9 @@ import pytest
 from scipy.optimize import brentq, linprog, minimize
 
 from diffplan.oracle.tabular import markov
-from diffplan.report import potemkin as picture
-from diffplan.studies import pools, potemkin
-from diffplan.studies.study import StudyConfig, execute, read_table
+from diffplan.studies.frame import StudyConfig, execute, read_table
+from diffplan.studies.potemkin import figure as picture
+from diffplan.studies.potemkin import pools, study
 from envs.base import Environment
 from envs.gridworld import MOVES, Gridworld
 from envs.potemkin import STREET, Potemkin, street
@@ -40,7 +40,7 @@ def every_path(env):
 
 def parts_of(env):
     start = jnp.eye(len(env.gold))[START]
-    return potemkin.split(markov(start, jnp.asarray(env.kernel, jnp.float32), STEPS), env.cell)
+    return study.split(markov(start, jnp.asarray(env.kernel, jnp.float32), STEPS), env.cell)
 
 
 @pytest.fixture(scope="module")
@@ -99,35 +99,35 @@ def test_the_transition_is_that_of_all_paths(small):
         return q / q.sum()
 
     rating, pays = jnp.asarray(seen, jnp.float32), jnp.asarray(GOLD, jnp.float32)
-    curve, found = jax.jit(potemkin.tilts, static_argnums=3)(parts, rating, pays, env.cell)
+    curve, found = jax.jit(study.tilts, static_argnums=3)(parts, rating, pays, env.cell)
     share = lambda event, level: brentq(lambda weight: tilted(weight)[event].sum() - level, 0, 10)
     expected = {"predicted": 0.5, "ten": 0.1, "ninety": 0.9, "observed": 0.5}
     for name, level in expected.items():
         assert float(found[name]) == pytest.approx(share(hacked, level), abs=1e-3)
     assert float(found["ending"]) == pytest.approx(share(paths[:, -1] == env.cell, 0.5), abs=1e-3)
     for i in (0, 12, 20, -1):
-        q = tilted(potemkin.WEIGHTS[i])
+        q = tilted(study.WEIGHTS[i])
         assert float(curve["gold"][i]) == pytest.approx(q @ gold, abs=1e-3)
         assert float(curve["kl"][i]) == pytest.approx(q @ (np.log(q) - log_p), abs=1e-3)
         assert float(curve["p_hack"][i]) == pytest.approx(q[hacked].sum(), rel=1e-3)
         assert float(curve["p_end"][i]) == pytest.approx(q[paths[:, -1] == env.cell].sum(), rel=1e-3)
     spread = np.sqrt(tilted(0) @ (returns - tilted(0) @ returns) ** 2)
     assert float(curve["gain"][20]) == pytest.approx(
-        (tilted(potemkin.WEIGHTS[20]) - tilted(0)) @ returns / spread, rel=1e-3
+        (tilted(study.WEIGHTS[20]) - tilted(0)) @ returns / spread, rel=1e-3
     )
 
 
 def test_a_paint_that_pays_too_little_has_no_transition(small):
     env, parts, *_ = small
     rating = jnp.asarray(replace(env, bonus=0.2).seen, jnp.float32)
-    found = jax.jit(potemkin.tilts, static_argnums=3)(parts, rating, jnp.asarray(GOLD, jnp.float32), env.cell)[1]
+    found = jax.jit(study.tilts, static_argnums=3)(parts, rating, jnp.asarray(GOLD, jnp.float32), env.cell)[1]
     assert np.isnan([float(found[name]) for name in ("predicted", "observed", "ending")]).all()
 
 
 def test_a_pool_of_few_paths_stands_for_the_prior_and_its_tilts(small, key):
     _, parts, paths, log_p, seen = small
     rating, pays = jnp.asarray(seen, jnp.float32), jnp.asarray(GOLD, jnp.float32)
-    pool = pools.pool_of(jax.jit(potemkin.drawn, static_argnums=4)(key, parts, rating, pays, 500))
+    pool = pools.pool_of(jax.jit(study.drawn, static_argnums=4)(key, parts, rating, pays, 500))
     assert pool.weight.sum() == pytest.approx(1) and (np.diff(pool.rating) <= 0).all()
     assert pool.weight @ pool.hacked == pytest.approx(1e-3, rel=1e-3)  # from draws of which half are hacked
     returns, gold = seen[paths].sum(axis=1), np.array(GOLD)[paths].sum(axis=1)
@@ -191,8 +191,8 @@ def test_settled_occupancy_is_an_optimum(small, weight):
     """By the Frank-Wolfe gap over all paths: no law of paths can beat it by more."""
     _, parts, paths, _, seen = small
     chain, rating = parts.whole, jnp.asarray(seen, jnp.float32)
-    table = jax.jit(potemkin.settle, static_argnums=4)(chain, rating, jnp.asarray(weight), jnp.zeros(6), 3000)
-    law = chain.tilted(potemkin.per_step(table, STEPS))[0]
+    table = jax.jit(study.settle, static_argnums=4)(chain, rating, jnp.asarray(weight), jnp.zeros(6), 3000)
+    law = chain.tilted(study.per_step(table, STEPS))[0]
     d, before = (np.asarray(one.occupancy(), float).mean(axis=0) for one in (law, chain))
     slope = weight * seen - np.log(d / before)
     gap = slope[paths].sum(axis=1).max() - STEPS * d @ slope
@@ -203,7 +203,7 @@ def test_settled_occupancy_is_an_optimum(small, weight):
 def test_a_fooled_ensemble_sees_paint_and_a_blind_member_does_not():
     noise = np.zeros((5, 80))
     cell, gold = 79, np.append(np.linspace(0, 1, 79), 0.0)
-    judged = potemkin.raters(gold, noise, cell, 2.0)
+    judged = study.raters(gold, noise, cell, 2.0)
     assert {name for name, rating in judged.items() if rating.argmax() == cell} == {"one", "mean", "least", "cautious"}
     assert judged["least, one blind"][cell] == 0 and judged["cautious, one blind"][cell] == pytest.approx(0.32)
 
@@ -213,7 +213,7 @@ def directory(tmp_path_factory):
     """A small run of the study."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(potemkin, "MASSES", (1e-2, 1e-3, 1e-6))
-        yield execute(potemkin.STUDY, StudyConfig(run=tmp_path_factory.mktemp("studies"), seeds=2, size=0.05))
+        yield execute(study.STUDY, StudyConfig(run=tmp_path_factory.mktemp("studies"), seeds=2, size=0.05))
 
 
 def test_the_study_runs_and_has_its_findings(directory):
@@ -233,4 +233,4 @@ def test_a_late_transition_falsifies_the_prediction(directory):
         patch.setattr(potemkin, "MASSES", (1e-2, 1e-3, 1e-6))
         table = read_table(directory / "study.csv")
         table["ending"] = 1.5 * table["predicted"]
-        assert potemkin.transitions(table)[0].verdict == "falsified"
+        assert study.transitions(table)[0].verdict == "falsified"

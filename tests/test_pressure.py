@@ -7,7 +7,7 @@ import pytest
 
 from diffplan.denoise import pinned
 from diffplan.guide import guided
-from diffplan.measure import pressure
+from diffplan.metrics import kl
 from diffplan.noise import log_linear
 from diffplan.oracle.gaussian import Gaussian
 from diffplan.types import Knobs, Pins
@@ -46,7 +46,7 @@ def test_flow_log_density_is_that_of_the_gaussian_noised_to_the_last_level():
     points = prior.mean.reshape(1, *SHAPE) + (jax.random.normal(jax.random.key(0), (20, 6)) @ root.T).reshape(
         20, *SHAPE
     )
-    found = jax.jit(jax.vmap(lambda x: pressure.flow_log_density(prior.denoise, x, SIGMAS)))(points)
+    found = jax.jit(jax.vmap(lambda x: kl.flow_log_density(prior.denoise, x, SIGMAS)))(points)
     np.testing.assert_allclose(found, [log_normal(x, prior.mean, noised) for x in points], atol=0.05)
 
 
@@ -60,7 +60,7 @@ def test_flow_log_density_is_of_second_order():
             high, low = sigmas[0] ** 2, sigmas[-1] ** 2
             start = log_normal(prior.flow(x, sigmas[-1], sigmas[0]), np.zeros(6), high * np.eye(6))
             exact = start + float(jnp.log((prior.eigenvalues + high) / (prior.eigenvalues + low)).sum() / 2)
-            return abs(float(pressure.flow_log_density(prior.denoise, x, sigmas)) - exact)
+            return abs(float(kl.flow_log_density(prior.denoise, x, sigmas)) - exact)
 
         assert np.log2(error(32) / error(128)) / 2 > 1.8
 
@@ -72,7 +72,7 @@ def test_flow_kl_of_the_exact_guide_is_the_kl_of_the_tilt(weight):
     c, s = np.asarray(DIRECTION, float).ravel(), np.asarray(prior.covariance, float)
     exact = weight**2 * c @ s @ np.linalg.solve(s + float(SIGMAS[-1]) ** 2 * np.eye(6), s @ c) / 2
     wrapped = guided(prior.denoise, prior.energy(DIRECTION), Knobs(jnp.asarray(weight), jnp.ones(())))
-    found = jax.jit(lambda noises: pressure.flow_kl(wrapped, prior.denoise, noises, SIGMAS))(normals(2000))
+    found = jax.jit(lambda noises: kl.flow_kl(wrapped, prior.denoise, noises, SIGMAS))(normals(2000))
     assert float(found.value) == pytest.approx(exact, rel=0.015, abs=1e-3)
     assert float(found.error) == pytest.approx(np.sqrt(2 * exact / 2000), rel=0.05, abs=1e-4)
 
@@ -87,7 +87,7 @@ def test_pinned_entries_cancel_in_the_flow_kl():
 
     energy = lambda x, sigma: jnp.sum(DIRECTION * diagonal(x, sigma))
     wrapped = pinned(guided(diagonal, energy, Knobs(jnp.ones(()), jnp.ones(()))), pins)
-    found = jax.jit(lambda noises: pressure.flow_kl(wrapped, pinned(diagonal, pins), noises, SIGMAS))(normals(2000))
+    found = jax.jit(lambda noises: kl.flow_kl(wrapped, pinned(diagonal, pins), noises, SIGMAS))(normals(2000))
     exact = float(jnp.sum(DIRECTION.ravel()[2:] ** 2 * variances[2:]) / 2)
     assert float(found.value) == pytest.approx(exact, rel=0.02)
 
@@ -96,13 +96,13 @@ def test_hutchinson_is_unbiased_and_exact_for_a_diagonal():
     matrix = jax.random.normal(jax.random.key(0), (6, 6))
     f = lambda x: (matrix @ jnp.sin(x.ravel())).reshape(SHAPE)
     x = jnp.ones(SHAPE) * 0.3
-    value, trace = pressure.exact_trace(f, x)
+    value, trace = kl.exact_trace(f, x)
     np.testing.assert_allclose(value, f(x), rtol=1e-6)
     assert float(trace) == pytest.approx(float(jnp.trace(matrix) * jnp.cos(0.3)), rel=1e-5)
-    draw = jax.jit(jax.vmap(lambda key: pressure.hutchinson(key, 4)(f, x)[1]))
-    found = pressure.estimate(draw(jax.random.split(jax.random.key(1), 4000)))
+    draw = jax.jit(jax.vmap(lambda key: kl.hutchinson(key, 4)(f, x)[1]))
+    found = kl.estimate(draw(jax.random.split(jax.random.key(1), 4000)))
     assert abs(float(found.value - trace)) < 4 * float(found.error) and float(found.error) > 0
-    assert float(pressure.hutchinson(jax.random.key(2), 1)(lambda x: 3 * x, x)[1]) == 18
+    assert float(kl.hutchinson(jax.random.key(2), 1)(lambda x: 3 * x, x)[1]) == 18
 
 
 def test_hutchinson_over_keys_gives_the_flow_kl():
@@ -110,9 +110,9 @@ def test_hutchinson_over_keys_gives_the_flow_kl():
     wrapped = guided(prior.denoise, prior.energy(DIRECTION), Knobs(jnp.ones(()), jnp.ones(())))
 
     def ratio(key, noise):
-        return pressure.flow_log_ratio(wrapped, prior.denoise, noise, SIGMAS, pressure.hutchinson(key, 2))
+        return kl.flow_log_ratio(wrapped, prior.denoise, noise, SIGMAS, kl.hutchinson(key, 2))
 
-    found = pressure.estimate(jax.jit(jax.vmap(ratio))(jax.random.split(jax.random.key(3), 2000), normals(2000)))
+    found = kl.estimate(jax.jit(jax.vmap(ratio))(jax.random.split(jax.random.key(3), 2000), normals(2000)))
     assert abs(float(found.value - prior.tilt_kl(DIRECTION, 1.0))) < 4 * float(found.error)
 
 
@@ -126,13 +126,13 @@ def test_knn_kl_of_two_gaussians(shift):
     x = jax.random.normal(jax.random.key(0), (3000, 2)) @ jnp.asarray(root.T) + jnp.asarray(mean)[None]
     exact = (np.trace(covariance) - 2 - np.log(np.linalg.det(covariance)) + mean @ mean) / 2  # to N(0, I)
     log_p = jax.vmap(lambda x: -jnp.sum(x**2) / 2 - jnp.log(2 * jnp.pi))(x)
-    assert float(jax.jit(pressure.knn_kl)(x, log_p)) == pytest.approx(exact, rel=0.1)
+    assert float(jax.jit(kl.knn_kl)(x, log_p)) == pytest.approx(exact, rel=0.1)
 
 
 def test_knn_kl_of_an_atom_is_infinite_and_too_few_samples_are_refused():
-    assert np.isposinf(float(pressure.knn_kl(jnp.ones((10, 2)), jnp.zeros(10))))
+    assert np.isposinf(float(kl.knn_kl(jnp.ones((10, 2)), jnp.zeros(10))))
     with pytest.raises(ValueError, match="neighbours=5: must be between 1 and 4"):
-        pressure.knn_kl(jnp.ones((5, 2)), jnp.zeros(5))
+        kl.knn_kl(jnp.ones((5, 2)), jnp.zeros(5))
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.8, -1.2])
@@ -140,7 +140,7 @@ def test_reweighted_gaussian_rewards(weight):
     """r ~ N(1, v) tilts to N(1 + w v, v); gold = -r^2; all the ratios are log-normal."""
     v = 0.5
     rewards = 1 + np.sqrt(v) * jax.random.normal(jax.random.key(0), (400_000,))
-    found = jax.jit(pressure.reweighted)(rewards, jnp.asarray(weight), -(rewards**2))
+    found = jax.jit(kl.reweighted)(rewards, jnp.asarray(weight), -(rewards**2))
     mean = 1 + weight * v
     assert float(found.log_z) == pytest.approx(weight + weight**2 * v / 2, abs=0.01)
     assert float(found.reward) == pytest.approx(mean, abs=0.01)
@@ -152,17 +152,17 @@ def test_reweighted_gaussian_rewards(weight):
 
 
 def test_reweighted_without_gold_has_none():
-    found = pressure.reweighted(jax.random.normal(jax.random.key(0), (1000,)), 0.1)
+    found = kl.reweighted(jax.random.normal(jax.random.key(0), (1000,)), 0.1)
     assert np.isnan(found.gold) and np.isfinite(found.kl)
 
 
 def test_reweighted_says_when_too_few_samples_carry_the_tilt():
     rewards = jax.random.normal(jax.random.key(0), (1000,))
-    found = pressure.reweighted(rewards, 8.0, rewards)
+    found = kl.reweighted(rewards, 8.0, rewards)
     assert all(np.isnan(value) for value in found[:-1]) and 1 / 1000 <= float(found.ess) < 0.02
-    trusted = pressure.reweighted(rewards, 8.0, least=1)
+    trusted = kl.reweighted(rewards, 8.0, least=1)
     assert float(trusted.kl) < np.log(1000) < 32  # what it would have said of 32 nats
-    assert np.isfinite(pressure.reweighted(rewards, 8.0, least=1000 * float(found.ess) * 0.99).kl)
+    assert np.isfinite(kl.reweighted(rewards, 8.0, least=1000 * float(found.ess) * 0.99).kl)
 
 
 @pytest.mark.parametrize(
@@ -177,19 +177,19 @@ def test_reweighted_says_when_too_few_samples_carry_the_tilt():
 )
 def test_reweighted_refuses_by_name(arguments, said):
     with pytest.raises(ValueError, match=said):
-        pressure.reweighted(*arguments)
+        kl.reweighted(*arguments)
 
 
 def test_weight_ess():
-    assert float(pressure.weight_ess(jnp.full(7, -1e4))) == pytest.approx(7)
-    assert float(pressure.weight_ess(jnp.log(jnp.asarray([1.0, 2.0, 3.0])))) == pytest.approx(36 / 14)
-    assert float(pressure.weight_ess(jnp.asarray([0.0, -np.inf, -np.inf]))) == 1
-    assert np.isnan(pressure.weight_ess(jnp.full(3, -jnp.inf)))
+    assert float(kl.weight_ess(jnp.full(7, -1e4))) == pytest.approx(7)
+    assert float(kl.weight_ess(jnp.log(jnp.asarray([1.0, 2.0, 3.0])))) == pytest.approx(36 / 14)
+    assert float(kl.weight_ess(jnp.asarray([0.0, -np.inf, -np.inf]))) == 1
+    assert np.isnan(kl.weight_ess(jnp.full(3, -jnp.inf)))
 
 
 def test_particle_kl_of_the_exact_numbers():
     """r = w c.x of a Gaussian: E[r] = w^2 v, log Z = w^2 v / 2."""
-    assert pressure.particle_kl(4 * 0.3, 4 * 0.3 / 2) == pytest.approx(4 * 0.3 / 2)
+    assert kl.particle_kl(4 * 0.3, 4 * 0.3 / 2) == pytest.approx(4 * 0.3 / 2)
 
 
 # -- bounds --
@@ -199,10 +199,10 @@ def test_particle_kl_of_the_exact_numbers():
 def test_least_kl_of_gaussian_rewards(reward):
     """log Z = w^2 v / 2: the weight is R / v, the KL R^2 / (2 v)."""
     v = 1.7
-    found = jax.jit(lambda reward: pressure.least_kl(lambda w: w**2 * v / 2, reward, -50.0, 50.0))(jnp.asarray(reward))
+    found = jax.jit(lambda reward: kl.least_kl(lambda w: w**2 * v / 2, reward, -50.0, 50.0))(jnp.asarray(reward))
     assert float(found.weight) == pytest.approx(reward / v, abs=1e-5)
     assert float(found.kl) == pytest.approx(reward**2 / (2 * v), abs=1e-5)
-    wasted = pressure.wasted_nats(reward**2 / (2 * v) + 0.4, lambda w: w**2 * v / 2, reward, -50, 50)
+    wasted = kl.wasted_nats(reward**2 / (2 * v) + 0.4, lambda w: w**2 * v / 2, reward, -50, 50)
     assert float(wasted) == pytest.approx(0.4, abs=1e-5)
 
 
@@ -213,7 +213,7 @@ def three_points(weight):
     return jnp.log(jnp.sum(jnp.asarray(PRIOR) * jnp.exp(weight * jnp.asarray(REWARD))))
 
 
-def kl(q, p):
+def divergence(q, p):
     return float(np.sum(np.where(q > 0, q * np.log(np.where(q > 0, q, 1) / p), 0), axis=-1))
 
 
@@ -222,30 +222,30 @@ def test_least_kl_of_three_points_by_brute_force(reward):
     """All laws on three points with that mean reward are a segment: q3 in between, q2 = R - 3 q3."""
     candidates = [np.asarray([1 - reward + 2 * q3, reward - 3 * q3, q3]) for q3 in np.linspace(0, 1, 20_001)]
     laws = [q for q in candidates if (q >= 0).all()]
-    divergences = np.asarray([kl(q, PRIOR) for q in laws])
-    found = pressure.least_kl(three_points, reward, -20.0, 20.0)
+    divergences = np.asarray([divergence(q, PRIOR) for q in laws])
+    found = kl.least_kl(three_points, reward, -20.0, 20.0)
     assert float(found.kl) == pytest.approx(divergences.min(), abs=1e-5)
     assert (divergences >= float(found.kl) - 1e-5).all()
     tilt = PRIOR * np.exp(float(found.weight) * REWARD)
     tilt /= tilt.sum()
     assert tilt @ REWARD == pytest.approx(reward, abs=1e-5)
     for q, divergence in list(zip(laws, divergences, strict=True))[::400]:  # Pythagoras
-        wasted = float(pressure.wasted_nats(divergence, three_points, reward, -20.0, 20.0))
+        wasted = float(kl.wasted_nats(divergence, three_points, reward, -20.0, 20.0))
         assert wasted == pytest.approx(kl(q, tilt), abs=2e-5)
 
 
 def test_least_kl_outside_the_bracket():
     for reward, low, high in ((3.5, -20.0, 20.0), (2.0, 0.0, 0.1), (0.1, 0.0, 5.0)):
-        found = pressure.least_kl(three_points, reward, low, high)
+        found = kl.least_kl(three_points, reward, low, high)
         assert np.isnan(found.weight) and np.isposinf(found.kl)
-        assert np.isneginf(pressure.wasted_nats(1.0, three_points, reward, low, high))
+        assert np.isneginf(kl.wasted_nats(1.0, three_points, reward, low, high))
     with pytest.raises(ValueError, match=r"low=2.0: must be less than high \(1.0\)"):
-        pressure.least_kl(three_points, 1.0, 2.0, 1.0)
+        kl.least_kl(three_points, 1.0, 2.0, 1.0)
 
 
 def test_sample_log_z_feeds_least_kl():
-    log_z = pressure.sample_log_z(jax.random.normal(jax.random.key(0), (100_000,)))
-    assert float(pressure.least_kl(log_z, 1.0, -5.0, 5.0).kl) == pytest.approx(0.5, rel=0.02)
+    log_z = kl.sample_log_z(jax.random.normal(jax.random.key(0), (100_000,)))
+    assert float(kl.least_kl(log_z, 1.0, -5.0, 5.0).kl) == pytest.approx(0.5, rel=0.02)
 
 
 def test_the_certificate_holds_for_every_law_and_is_attained():
@@ -263,7 +263,7 @@ def test_the_certificate_holds_for_every_law_and_is_attained():
     slack = []
     for ratio in [*ratios, extreme]:
         proxy_gain, chi2 = float((ratio * proxy).mean() - proxy.mean()), float((ratio**2).mean() - 1)
-        found = pressure.chi2_certificate(jnp.asarray(proxy), jnp.asarray(gold), proxy_gain, chi2)
+        found = kl.chi2_certificate(jnp.asarray(proxy), jnp.asarray(gold), proxy_gain, chi2)
         slack.append(float((ratio * gold).mean() - gold.mean() - found.gain))
         assert float(found.correlation) == pytest.approx(r, abs=1e-5)
         published = (proxy_gain / proxy.std() - np.sqrt((1 - r**2) * chi2)) / r * gold.std()
@@ -273,12 +273,12 @@ def test_the_certificate_holds_for_every_law_and_is_attained():
 
 def test_certificates_that_cannot_be_given():
     proxy = jnp.arange(4.0)
-    assert np.isnan(pressure.chi2_certificate(proxy, proxy**2, 3.0, 0.1).gain)  # a gain that chi^2 does not pay for
-    assert np.isnan(pressure.chi2_certificate(jnp.ones(4), proxy, 0.0, 0.1).gain)
+    assert np.isnan(kl.chi2_certificate(proxy, proxy**2, 3.0, 0.1).gain)  # a gain that chi^2 does not pay for
+    assert np.isnan(kl.chi2_certificate(jnp.ones(4), proxy, 0.0, 0.1).gain)
     with pytest.raises(ValueError, match="gold: 3 values"):
-        pressure.chi2_certificate(proxy, jnp.arange(3.0), 0.1, 0.1)
+        kl.chi2_certificate(proxy, jnp.arange(3.0), 0.1, 0.1)
     with pytest.raises(ValueError, match="proxy: 0 values"):
-        pressure.chi2_certificate(jnp.zeros(0), jnp.zeros(0), 0.1, 0.1)
+        kl.chi2_certificate(jnp.zeros(0), jnp.zeros(0), 0.1, 0.1)
 
 
 @pytest.mark.parametrize("mass", [0.3, 1e-2, 1e-6])
@@ -286,8 +286,8 @@ def test_an_event_is_bounded_by_the_kl_of_its_two_outcomes(mass):
     """Every share Q(H), with the least KL that it costs, the binary one."""
     for share in np.linspace(0.001, 0.999, 50):
         cost = kl(np.asarray([share, 1 - share]), np.asarray([mass, 1 - mass]))
-        assert share <= float(pressure.event_bound(cost, mass)) + 1e-5
+        assert share <= float(kl.event_bound(cost, mass)) + 1e-5
     for n in (1, 10, 1000):  # best of n
-        spent = pressure.best_of_n_kl(jnp.asarray(float(n)))
-        assert -np.expm1(n * np.log1p(-mass)) <= float(pressure.event_bound(spent, mass)) + 1e-6
-    assert float(pressure.event_bound(0.0, 0.9)) == 1
+        spent = kl.best_of_n_kl(jnp.asarray(float(n)))
+        assert -np.expm1(n * np.log1p(-mass)) <= float(kl.event_bound(spent, mass)) + 1e-6
+    assert float(kl.event_bound(0.0, 0.9)) == 1

@@ -21,13 +21,13 @@ from diffplan.config import (
     RaterConfig,
     TrainConfig,
 )
+from diffplan.data.windows import Rows, Windows
+from diffplan.experiment import raters, stages
+from diffplan.experiment.stages import Behaviour
 from diffplan.guide import Ensemble, Learned, Proxy, Sum
-from diffplan.learn import raters as learning
 from diffplan.learn import reward, train
-from diffplan.learn.data import Rows, Windows
+from diffplan.learn import robust as learning
 from diffplan.noise import LogUniform
-from diffplan.studies import raters, stages
-from diffplan.studies.stages import Behaviour
 from envs import maze2d
 
 H = 16

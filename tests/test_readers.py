@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from diffplan.learn import data, readers
-from diffplan.learn.data import DataError
-from diffplan.learn.readers import Bounds, Found, Run
+from diffplan.data import readers, windows
+from diffplan.data.readers import Bounds, Found, Run
+from diffplan.data.windows import DataError
 from envs import experts
 from envs.maze2d import UMAZE
 
@@ -117,8 +117,8 @@ def test_d4rl_every_pair_of_rows_in_a_run_is_a_step_of_the_simulator(tmp_path, p
     whole = Run(fields["observations"], fields["actions"])
     assert (residuals(whole) > 1e-2).sum() >= switches  # and before they were not
     rows, _ = readers.lanes(runs, 50)
-    data.save(tmp_path / "rows.npz", rows, {})
-    np.testing.assert_array_equal(data.load(tmp_path / "rows.npz")[0].actions, rows.actions)
+    windows.save(tmp_path / "rows.npz", rows, {})
+    np.testing.assert_array_equal(windows.load(tmp_path / "rows.npz")[0].actions, rows.actions)
 
 
 def test_d4rl_repeated_rows_are_put_right_by_the_dynamics(tmp_path, published):

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import tyro
 
-from diffplan.report import exact as exact_table
-from diffplan.report import scores as score_table
+from diffplan.benchmarks import report as score_table
+from diffplan.benchmarks.rows import SUITES
+from diffplan.experiment.tune import TuneConfig
 from diffplan.report import table
 from diffplan.report.load import read_results
 from diffplan.report.summary import curves
-from diffplan.studies.scores.rows import SUITES
-from diffplan.studies.tune import TuneConfig
+from diffplan.validation import report as exact_table
 from scripts import bench, benchmark, compare, exact, plot, study
 
 ROOT = Path(__file__).parents[1]
@@ -305,10 +305,12 @@ def test_the_verdicts_are_those_of_the_result_files() -> None:
         "inconclusive"
     }
     for geometry, hits in (("composition", 0.11), ("homotopy", 0.08)):
-        assert value("leftout", f"{geometry}, never seen, joint prior: p(class") >= 0.92
-        assert value("leftout", f"{geometry}, never seen, joint prior, perfect") == pytest.approx(hits, abs=0.006)
-    assert value("leftout", "composition, never seen, local prior") == pytest.approx(0.97, abs=0.005)
-    near = finding("leftout", "near speed, never seen, joint prior, perfect")
+        assert value("held_out_class", f"{geometry}, never seen, joint prior: p(class") >= 0.92
+        assert value("held_out_class", f"{geometry}, never seen, joint prior, perfect") == pytest.approx(
+            hits, abs=0.006
+        )
+    assert value("held_out_class", "composition, never seen, local prior") == pytest.approx(0.97, abs=0.005)
+    near = finding("held_out_class", "near speed, never seen, joint prior, perfect")
     assert (near["verdict"], round(near["estimate"], 2)) == ("falsified", 0.83)
     assert value("potemkin", "error of the prediction") <= 0.0235
     for arm in ("chi-squared", "best of n", "quantiliser", "occupancy"):

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.arms import Arm
-from diffplan.arms.receding import Receding
-from diffplan.arms.shooting import Elite, Softmax, true
-from diffplan.studies import known
-from diffplan.studies.harness import costs
+from diffplan.experiment.harness import costs
+from diffplan.methods import Arm
+from diffplan.methods.receding import Receding
+from diffplan.methods.shooting import Elite, Softmax, true
+from diffplan.validation import known
 
 HORIZON, COPIES = 6, 48
 MAKE = {"grid": known.grid, "linear": known.linear}

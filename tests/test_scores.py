@@ -5,16 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffplan.benchmarks import bound
+from diffplan.benchmarks.published import REFERENCES
 from diffplan.codec import Codec
 from diffplan.config import TrainConfig
+from diffplan.data.windows import DataError, Rows, Strided
 from diffplan.learn import inverse, reach, train
-from diffplan.learn.data import DataError, Rows, Strided
 from diffplan.learn.inverse import Inverse
 from diffplan.models import MLP, build
-from diffplan.studies.scores import control, limit
-from diffplan.studies.scores.control import Carried, Execution
-from diffplan.studies.scores.examples import Reaching
-from diffplan.studies.scores.published import REFERENCES
+from diffplan.planner import control
+from diffplan.planner.control import Carried, Execution
+from diffplan.planner.examples import Reaching
 from diffplan.types import Trajectory
 from envs import experts, maze2d, mujoco
 from envs.base import rollout
@@ -187,19 +188,19 @@ def test_the_limit_of_a_corridor_is_that_of_full_force(tmp_path):
     forced = rollout(CORRIDOR, jax.random.key(0), CORRIDOR.state_of(start), jnp.tile(jnp.asarray([0.0, 1.0]), (200, 1)))
     outside = np.linalg.norm(np.asarray(forced.observation)[None, :, :2] - goals[:, None], axis=-1) > 0.5
     fastest = outside.argmin(axis=1)
-    grid, value = limit.solve(CORRIDOR, goals, 5, 11)
+    grid, value = bound.solve(CORRIDOR, goals, 5, 11)
     corners, weights = grid.corners(start)
     np.testing.assert_allclose(weights @ value[corners], fastest, rtol=0.02)
     starts = np.tile(np.asarray(start), (2, 1))
-    path = limit.paths(tmp_path / "limit", CORRIDOR, starts, goals, 200, (5, 11))
+    path = bound.paths(tmp_path / "limit", CORRIDOR, starts, goals, 200, (5, 11))
     left = 200 - fastest - control.returns(goals, path)
     assert (0 <= left).all() and (left <= 3).all()
-    again = limit.paths(tmp_path / "limit", CORRIDOR, starts, goals, 200, (5, 11))
+    again = bound.paths(tmp_path / "limit", CORRIDOR, starts, goals, 200, (5, 11))
     np.testing.assert_array_equal(again, path)
 
 
 def test_the_limit_s_grid_is_where_the_ball_fits_and_interpolates_what_is_linear():
-    grid, points = limit.gridded(UMAZE, positions=4, velocities=5)
+    grid, points = bound.gridded(UMAZE, positions=4, velocities=5)
     assert len(points) == len(UMAZE.cells) * 4**2 * 5**2
     offset = np.asarray(points[:, :2]) + 0.7
     assert jax.vmap(UMAZE.is_free)(points[:, :2]).all()

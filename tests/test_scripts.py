@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from diffplan import config
-from diffplan.studies.catalogue import chosen
+from diffplan.methods.catalogue import chosen
 from scripts.compare import SMOKE
 
 ROOT = Path(__file__).parents[1]

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.arms import Arm, BestOfN, Prior, Problem, selection
-from diffplan.arms.selection import Pool, Quantiliser, RegularisedBestOfN, SoftBestOfN, drawn
 from diffplan.codec import Codec
 from diffplan.count import count
 from diffplan.denoise import CLEAN
 from diffplan.guide import Learned
-from diffplan.measure.pressure import best_of_n_cdf, best_of_n_mean
-from diffplan.sample import ancestral
-from diffplan.studies import known
+from diffplan.methods import Arm, BestOfN, Prior, Problem
+from diffplan.methods.best_of_n import Pool, Quantiliser, RegularisedBestOfN, SoftBestOfN, drawn
+from diffplan.metrics.kl import best_of_n_cdf, best_of_n_mean
+from diffplan.samplers import ancestral
+from diffplan.validation import known
 
 FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from flax import struct
 
-from diffplan.arms import Arm
-from diffplan.arms.shooting import Elite, Shooting, Softmax, learned
 from diffplan.count import count
-from diffplan.learn import world
-from diffplan.studies import known
+from diffplan.learn import dynamics
+from diffplan.methods import Arm
+from diffplan.methods.shooting import Elite, Shooting, Softmax, learned
+from diffplan.validation import known
 
 MAKE = {"grid": known.grid, "linear": known.linear}
 STRENGTHS = (0, 1, 2, 8, 24)
@@ -129,10 +129,10 @@ def test_plans_in_a_learned_model_are_as_good_as_it_says_and_no_better():
     one = problem("grid")
     cells, codec = jnp.asarray(known.ROOM.cells, jnp.float32), one.problem.codec
     k = len(cells)
-    anywhere = world.Transitions(  # from every cell move m leads to cell m, wherever that is
+    anywhere = dynamics.Transitions(  # from every cell move m leads to cell m, wherever that is
         jnp.repeat(cells, 5, axis=0), jnp.tile(jnp.eye(5), (k, 1)), jnp.tile(cells[:5], (k, 1))
     )
-    dreamt = one.problem.replace(model=world.tabulate(anywhere, cells))
+    dreamt = one.problem.replace(model=dynamics.tabulate(anywhere, cells))
     arm = jax.jit(Shooting("cem", (8,), dynamics=learned).__call__)
     x = arm(jax.random.key(0), dreamt, one.starts, jnp.asarray([8.0])).x[0]
     best = one.problem.regression.weights[0, :5].max()  # stay on the best of the five from the second step on

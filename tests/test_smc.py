@@ -16,7 +16,7 @@ from diffplan.denoise import pinned
 from diffplan.guide import guided
 from diffplan.noise import karras
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.sample import Past, ancestral, ddim, dpmpp_2m, heun, sde_2m
+from diffplan.samplers import Past, ancestral, ddim, dpmpp_2m, heun, sde_2m
 from diffplan.smc import (
     Cloud,
     Info,

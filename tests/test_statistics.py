@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffplan.measure import statistics
+from diffplan.metrics import statistics
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 40, 101])

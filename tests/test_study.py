@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffplan.studies import study
-from diffplan.studies.study import Study, StudyConfig, above, below
+from diffplan.studies import frame
+from diffplan.studies.frame import Study, StudyConfig, above, below
 
 RNG = np.random.default_rng(0)
 
@@ -38,8 +38,8 @@ def coins(config):
 
 def judge(table):
     return [
-        above("loaded coins fall on heads", study.by_seed(table, "heads", arm="loaded"), 0.6),
-        above("fair coins do", study.by_seed(table, "heads", arm="fair"), 0.6),
+        above("loaded coins fall on heads", frame.by_seed(table, "heads", arm="loaded"), 0.6),
+        above("fair coins do", frame.by_seed(table, "heads", arm="fair"), 0.6),
     ]
 
 
@@ -48,14 +48,14 @@ COINS = Study("coins", "claim", "expected", "falsifier", 0.1, ("seed", "arm", "h
 
 def test_a_study_is_done_once_and_concluded_from_its_table(tmp_path):
     config = StudyConfig(run=tmp_path, seeds=4)
-    directory = study.execute(COINS, config)
-    findings = study.conclude(COINS, directory)
+    directory = frame.execute(COINS, config)
+    findings = frame.conclude(COINS, directory)
     assert [found.verdict for found in findings] == ["supported", "falsified"]
 
     def never(config):
         raise AssertionError("run again")
         yield
 
-    assert study.execute(COINS._replace(run=never), config) == directory
+    assert frame.execute(COINS._replace(run=never), config) == directory
     with pytest.raises(AssertionError, match="run again"):
-        study.execute(COINS._replace(run=never), replace(config, seeds=5))
+        frame.execute(COINS._replace(run=never), replace(config, seeds=5))

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.arms import Ascent, Prior
-from diffplan.arms.shooting import Shooting
-from diffplan.report import pareto as pareto_figure
-from diffplan.report import pressure as pressure_figure
-from diffplan.studies import grids, pareto, pressure, study
-from diffplan.studies.study import StudyConfig
+from diffplan.methods import Ascent, Prior
+from diffplan.methods.shooting import Shooting
+from diffplan.studies import frame, grids
+from diffplan.studies.frame import StudyConfig
+from diffplan.studies.pareto import figure as pareto_figure
+from diffplan.studies.pareto import study as pareto
+from diffplan.studies.pressure import figure as pressure_figure
+from diffplan.studies.pressure import study as pressure
 
 WALK = pressure.chain()
 KL = np.linspace(0.2, 3.1, 20) ** 2
@@ -61,8 +63,8 @@ def test_the_study_of_pressure_in_small(tmp_path, monkeypatch):
     monkeypatch.setattr(pressure, "quick", lambda walk, config: few)
     monkeypatch.setattr(pressure, "slow", lambda walk, config: ())
     monkeypatch.setattr(pressure, "LABELS", (100, 300, 1000, 30_000))
-    directory = study.execute(pressure.STUDY, StudyConfig(run=tmp_path, seeds=2, size=0.05))
-    found = study.conclude(pressure.STUDY, directory)
+    directory = frame.execute(pressure.STUDY, StudyConfig(run=tmp_path, seeds=2, size=0.05))
+    found = frame.conclude(pressure.STUDY, directory)
     assert len(found) == 10 and all(np.isfinite(one.estimate) for one in found)
     assert pressure_figure.figure(directory).stat().st_size > 20_000
 
@@ -82,6 +84,6 @@ def test_the_front_of_the_sum_has_its_ends_in_common_with_the_mixture_and_bulges
 
 def test_the_study_of_two_rewards_in_small(tmp_path, monkeypatch):
     monkeypatch.setattr(pareto, "GUIDED", (0.0, 1.0))
-    directory = study.execute(pareto.STUDY, StudyConfig(run=tmp_path, seeds=2, size=0.05))
-    assert len(study.conclude(pareto.STUDY, directory)) == 4
+    directory = frame.execute(pareto.STUDY, StudyConfig(run=tmp_path, seeds=2, size=0.05))
+    assert len(frame.conclude(pareto.STUDY, directory)) == 4
     assert pareto_figure.figure(directory).stat().st_size > 10_000

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.learn import data
-from diffplan.learn.data import Rows
-from diffplan.report import scores as report
-from diffplan.studies.scores import control, gridworld, ogbench, planner, statistics, suite
-from diffplan.studies.scores import run as suites
-from diffplan.studies.scores.published import PUBLISHED, TASKS
-from diffplan.studies.scores.rows import MEASURED, SUITES, ScoresConfig
-from envs import maze2d, robotics
+from diffplan.benchmarks import gridworld, maze2d, ogbench, report, statistics
+from diffplan.benchmarks import run as suites
+from diffplan.benchmarks.published import PUBLISHED, TASKS
+from diffplan.benchmarks.rows import MEASURED, SUITES, ScoresConfig
+from diffplan.data import windows
+from diffplan.data.windows import Rows
+from diffplan.planner import control, planner
+from envs import robotics
 from envs.gridworld import MOVES
-from envs.maze2d import UMAZE
+from envs.maze2d import UMAZE, named
 from scripts import benchmark
 from tests.test_planner import SMALL
 from tests.test_scores import behaviour
@@ -47,7 +47,7 @@ def small(request, tmp_path_factory) -> tuple[ScoresConfig, list[dict[str, str]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ogbench, "EPISODES", 1)
         patch.setattr(suite, "FINENESS", {request.param: (4, 7)})
-        patch.setattr("diffplan.studies.scores.tuning.SCALES", (1.0, 10.0))
+        patch.setattr("diffplan.benchmarks.tuning.SCALES", (1.0, 10.0))
         suites.run(config)
     return config, report.read(run / request.param / "scores.csv")
 
@@ -133,8 +133,8 @@ def test_each_suite_begins_with_settings_of_its_own():
 
 
 def test_goals_are_the_maze_s_own_or_random_free_cells():
-    own = suite.drawn(ScoresConfig(), UMAZE, jax.random.key(0), 50)
-    random = suite.drawn(ScoresConfig(suite="multi2d"), UMAZE, jax.random.key(0), 50)
+    own = maze2d.drawn(ScoresConfig(), UMAZE, jax.random.key(0), 50)
+    random = maze2d.drawn(ScoresConfig(suite="multi2d"), UMAZE, jax.random.key(0), 50)
     np.testing.assert_array_equal(own.goals, np.tile(np.asarray(UMAZE.goal, np.float32), (50, 1)))
     np.testing.assert_array_equal(own.starts, random.starts)
     cells = {tuple(cell) for cell in np.round(random.goals).astype(int)}
@@ -143,7 +143,7 @@ def test_goals_are_the_maze_s_own_or_random_free_cells():
 
 
 def test_the_data_s_statistics_stand_beside_the_published_ones(rows, tmp_path):
-    data.save(tmp_path / "umaze" / "data" / "rows.npz", rows, {})
+    windows.save(tmp_path / "umaze" / "data" / "rows.npz", rows, {})
     ours, theirs = statistics.table(tmp_path)
     assert (ours["source"], theirs["source"]) == ("regenerated", "published") and ours["rows"] == 2400
     assert float(ours["observation_mean"].split()[0]) == pytest.approx(rows.observations[..., 0].mean(), abs=1e-4)
@@ -183,7 +183,7 @@ def test_behaviour_is_read_from_the_files_of_others(rows, tmp_path, monkeypatch)
         minari.create_dataset_from_buffers("pointmaze/umaze-v0", [buffer], **bounds)
     short = replace(SMALL, horizon=8)
     for source in (f"{tmp_path}/{{task}}.hdf5", "pointmaze/{task}-v0"):
-        found, identity = suite.behaviour(ScoresConfig(behaviour=source, planner=short), "umaze", UMAZE)
+        found, identity = maze2d.behaviour(ScoresConfig(behaviour=source, planner=short), "umaze", UMAZE)
         assert found.actions.shape == (1, 600, 2) and identity
         np.testing.assert_allclose(found.observations[0], seen, atol=1e-5)
         np.testing.assert_allclose(found.actions[0], done, atol=1e-6)
@@ -192,8 +192,8 @@ def test_behaviour_is_read_from_the_files_of_others(rows, tmp_path, monkeypatch)
     with pytest.raises(Exception, match=r"behaviour='x': must be with \{task\} for several mazes"):
         ScoresConfig(behaviour="x")
     wrong = ScoresConfig(behaviour=f"{tmp_path}/umaze.hdf5", tasks=("medium",), planner=short)
-    with pytest.raises(data.DataError, match=r"umaze.hdf5: run 0, row \d+ is at \[.*\]: must be in free cells of m"):
-        suite.behaviour(wrong, "medium", maze2d.named("medium"))
+    with pytest.raises(windows.DataError, match=r"umaze.hdf5: run 0, row \d+ is at \[.*\]: must be in free cells of m"):
+        maze2d.behaviour(wrong, "medium", named("medium"))
 
 
 def test_a_setting_that_cannot_work_is_named():

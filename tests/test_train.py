@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from diffplan import denoise
+from diffplan.checkpoint import Checkpoints, digest
 from diffplan.config import TrainConfig
 from diffplan.denoise import CLEAN, Edm, scaled
 from diffplan.learn import reward, train
-from diffplan.learn.checkpoint import Checkpoints, digest
 from diffplan.oracle.gaussian import Gaussian
 from diffplan.runtime import Metrics
 
@@ -213,7 +213,7 @@ import jax
 jax.config.update("jax_num_cpu_devices", 2)
 from pathlib import Path
 from tests import test_train
-from diffplan.learn.checkpoint import Checkpoints
+from diffplan.checkpoint import Checkpoints
 
 class Killed(Checkpoints):
     def save(self, step, state):

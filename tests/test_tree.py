@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.arms import Arm
-from diffplan.arms.tree import Tree
 from diffplan.codec import Codec
 from diffplan.config import TrainConfig
 from diffplan.count import count
+from diffplan.data.windows import Windows
 from diffplan.learn import train, value
-from diffplan.learn.data import Windows
 from diffplan.learn.value import LearnedValue
+from diffplan.methods import Arm
+from diffplan.methods.tree import Tree
 from diffplan.models import Value, build
-from diffplan.studies import known
+from diffplan.validation import known
 
 HORIZON, EACH = 5, 100
 STRENGTHS = (0, 1, 4, 24)

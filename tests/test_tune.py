@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from diffplan.config import CompareConfig, ConfigError, SamplerConfig
+from diffplan.experiment import scale_rules
+from diffplan.experiment.scale_rules import Choice, Units
+from diffplan.experiment.tune import TuneConfig
 from diffplan.guide import guided
-from diffplan.measure import selection
-from diffplan.measure.selection import Choice, Units
 from diffplan.noise import karras
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.sample import sample
-from diffplan.studies.tune import TuneConfig
+from diffplan.samplers import sample
 from diffplan.types import Knobs
 
 ROOT = Path(__file__).parents[1]
@@ -37,32 +37,32 @@ def seeds(means, noise: float = 0.0, count: int = 6) -> np.ndarray:
 
 def test_the_knee_of_a_bent_line_is_its_bend():
     pressure, gain = [0, 1, 2, 3, 4, 5], [0, 2, 4, 4.5, 5, 5.5]
-    assert selection.knee(SCALES, seeds(pressure), seeds(gain))[:3] == (2, 2, 2)
+    assert scale_rules.knee(SCALES, seeds(pressure), seeds(gain))[:3] == (2, 2, 2)
     # of gain = sqrt(pressure) on [0, 16], the tangent is parallel to the chord at a quarter of the range
-    assert selection.knee(SCALES, seeds(SCALES), seeds(np.sqrt(SCALES))).scale == 4
-    assert selection.knee(SCALES, seeds([0, 1, 2, 3, np.nan, 9]), seeds([0, 2, 2.2, 2.4, 9, 9])).scale == 1
+    assert scale_rules.knee(SCALES, seeds(SCALES), seeds(np.sqrt(SCALES))).scale == 4
+    assert scale_rules.knee(SCALES, seeds([0, 1, 2, 3, np.nan, 9]), seeds([0, 2, 2.2, 2.4, 9, 9])).scale == 1
     for gain in (SCALES**2, 0 * SCALES, -SCALES):
-        found = selection.knee(SCALES, seeds(SCALES), seeds(gain))
+        found = scale_rules.knee(SCALES, seeds(SCALES), seeds(gain))
         assert np.isnan(found.scale) and "no bend" in found.reason
 
 
 def test_the_best_scale_is_that_of_the_highest_mean_and_the_weakest_of_equals():
-    found = selection.best(SCALES, seeds([1, 2, 4, 4, 3, 1]))
+    found = scale_rules.best(SCALES, seeds([1, 2, 4, 4, 3, 1]))
     assert found[:3] == (SCALES[2],) * 3
-    near = selection.best(SCALES, seeds([1, 2, 4, 4.1, 3, 1], noise=2.0))
+    near = scale_rules.best(SCALES, seeds([1, 2, 4, 4.1, 3, 1], noise=2.0))
     assert near.low <= near.scale <= near.high and near.low < near.high  # these seeds cannot tell
-    assert selection.best(SCALES, seeds([1, 2, np.nan, 3, 9, np.nan])).scale == SCALES[4]
-    assert np.isnan(selection.best(SCALES, np.full((6, 2), np.nan)).scale)
+    assert scale_rules.best(SCALES, seeds([1, 2, np.nan, 3, 9, np.nan])).scale == SCALES[4]
+    assert np.isnan(scale_rules.best(SCALES, np.full((6, 2), np.nan)).scale)
 
 
 def test_the_largest_scale_not_below_the_best_goes_by_paired_differences():
     means = [1, 2, 3, 3, 2.5, 2.9]
-    found = selection.largest_not_below_best(SCALES, seeds(means, noise=0.5))
+    found = scale_rules.largest_not_below_best(SCALES, seeds(means, noise=0.5))
     assert found.scale == 4 and 2 <= found.low <= 4 == found.high  # 2.5 is below, 2.9 comes back too late
     exact = seeds([1, 2, 3, 2.999, 3, 3])
-    assert selection.largest_not_below_best(SCALES, exact).scale == 2  # without noise nothing passes
+    assert scale_rules.largest_not_below_best(SCALES, exact).scale == 2  # without noise nothing passes
     alone = np.random.default_rng(0).normal(size=(6, 6)) * 3 + np.asarray(means)[:, None]
-    assert selection.largest_not_below_best(SCALES, alone).scale >= 4  # unpaired noise hides what pairs show
+    assert scale_rules.largest_not_below_best(SCALES, alone).scale >= 4  # unpaired noise hides what pairs show
 
 
 def test_the_paired_test_rejects_one_time_in_twenty():
@@ -70,42 +70,42 @@ def test_the_paired_test_rejects_one_time_in_twenty():
     rng = np.random.default_rng(1)
     draws = rng.normal(size=(3000, 2, 5))
     first = [gold for gold in draws if gold[0].mean() > gold[1].mean()]
-    rejected = sum(not selection._limits(gold[:1] - gold[1:])[0] <= 0 for gold in first)
+    rejected = sum(not scale_rules._limits(gold[:1] - gold[1:])[0] <= 0 for gold in first)
     assert rejected / len(draws) == pytest.approx(0.05, abs=0.015)
 
 
 def test_missing_gold_counts_as_below_and_one_seed_is_refused():
     gold = seeds([1, 2, 3, 3, 3, 3], noise=0.1)
     gold[4, 2] = np.nan
-    assert selection.largest_not_below_best(SCALES, gold).scale < 8
-    assert np.isnan(selection.largest_not_below_best(SCALES, np.full((6, 2), np.nan)).scale)
+    assert scale_rules.largest_not_below_best(SCALES, gold).scale < 8
+    assert np.isnan(scale_rules.largest_not_below_best(SCALES, np.full((6, 2), np.nan)).scale)
     with pytest.raises(ValueError, match="gold of 1 seeds: must be of at least 2"):
-        selection.largest_not_below_best(SCALES, gold[:, :1])
+        scale_rules.largest_not_below_best(SCALES, gold[:, :1])
 
 
 def test_the_largest_valid_scale_is_sure_of_itself_and_forgives_doubt_below():
-    sure = lambda shares: selection.largest_valid(SCALES, np.asarray(shares)).scale
+    sure = lambda shares: scale_rules.largest_valid(SCALES, np.asarray(shares)).scale
     none, few, many = [0.0] * 4, [0.0, 0.06, 0.0, 0.0], [0.1, 0.12, 0.1, 0.11]
     assert sure([none, none, none, few, many, many]) == 2  # mean 0.015 <= 0.02, but its limit is 0.05
     assert sure([few, none, none, none, many, none]) == 4  # doubt at 0 is forgiven, harm at 8 is not
     assert np.isnan(sure([many, none, none, none, none, none]))
     assert sure([none, none, [np.nan] * 4, none, none, none]) == 1
-    assert selection.largest_valid(SCALES, np.asarray([none] * 6), allowed=0.0).scale == 16
+    assert scale_rules.largest_valid(SCALES, np.asarray([none] * 6), allowed=0.0).scale == 16
 
 
 def test_label_free_stops_where_plans_leave_the_data():
     distance = seeds([0.5, 0.5, 0.6, 0.7, 0.9, 0.6], noise=0.01)
-    assert selection.label_free(SCALES, distance, 0.75)[:3] == (4, 4, 4)
-    wavering = selection.label_free(SCALES, seeds([0.5, 0.5, 0.6, 0.7, 0.9, 0.6], noise=0.2), 0.7)
+    assert scale_rules.label_free(SCALES, distance, 0.75)[:3] == (4, 4, 4)
+    wavering = scale_rules.label_free(SCALES, seeds([0.5, 0.5, 0.6, 0.7, 0.9, 0.6], noise=0.2), 0.7)
     assert wavering.low < wavering.high
-    assert np.isnan(selection.label_free(SCALES, distance, 0.4).scale)
+    assert np.isnan(scale_rules.label_free(SCALES, distance, 0.4).scale)
     distance[1, 0] = np.nan
-    assert selection.label_free(SCALES, distance, 0.75).scale == 0
+    assert scale_rules.label_free(SCALES, distance, 0.75).scale == 0
 
 
 def test_sweeps_of_the_wrong_shape_are_refused():
     with pytest.raises(ValueError, match="must be strictly increasing"):
-        selection.label_free(SCALES[::-1].copy(), seeds(SCALES), 1.0)
+        scale_rules.label_free(SCALES[::-1].copy(), seeds(SCALES), 1.0)
 
 
 def choice(scale: float) -> Choice:
@@ -118,8 +118,8 @@ def choice(scale: float) -> Choice:
 )
 def test_recommend(gold, valid, expected):
     found = {"knee": choice(50.0), "not_below_best": choice(gold), "valid": choice(valid), "label_free": choice(1.0)}
-    assert selection.recommend(found)[0] == expected
-    assert selection.recommend({"label_free": choice(1.0)})[0] == "label_free"
+    assert scale_rules.recommend(found)[0] == expected
+    assert scale_rules.recommend({"label_free": choice(1.0)})[0] == "label_free"
 
 
 # -- calibration --
@@ -129,7 +129,7 @@ def test_recommend(gold, valid, expected):
 def test_calibrate_finds_the_root_of_a_noisy_curve(sign):
     noise = np.random.default_rng(0).normal(size=200)
     noise -= noise.mean()
-    found = selection.calibrate(
+    found = scale_rules.calibrate(
         lambda w: sign * (w[:, None] ** 2 / 2 + noise[None] * w[:, None]), sign * 3.0, 0.01, 1e3
     )
     assert found.scale == pytest.approx(np.sqrt(6), rel=1e-3) and found.value == pytest.approx(sign * 3.0, rel=1e-3)
@@ -138,8 +138,8 @@ def test_calibrate_finds_the_root_of_a_noisy_curve(sign):
 
 def test_calibrate_survives_divergence_and_jumps():
     step = lambda w: np.where(w[:, None] > 5, np.nan, w[:, None] * np.ones(3))
-    assert 4.8 < selection.calibrate(step, 100.0, 0.1, 1e3).scale <= 5
-    assert selection.calibrate(lambda w: w[:, None] * np.ones(3), 1.0, 1.0, 1e3).scale == pytest.approx(1.0)
+    assert 4.8 < scale_rules.calibrate(step, 100.0, 0.1, 1e3).scale <= 5
+    assert scale_rules.calibrate(lambda w: w[:, None] * np.ones(3), 1.0, 1.0, 1e3).scale == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_calibrate_survives_divergence_and_jumps():
 def test_calibrate_says_what_cannot_be_reached(target, low, high):
     ends = "0.5 at scale 1 and 2 at scale 2" if 0 < low < high else "must be 0 < low < high"
     with pytest.raises(ValueError, match=ends):
-        selection.calibrate(lambda w: w[:, None] ** 2 / 2 * np.ones(4), target, low, high)
+        scale_rules.calibrate(lambda w: w[:, None] ** 2 / 2 * np.ones(4), target, low, high)
 
 
 # -- an exact problem --
@@ -191,9 +191,9 @@ def fine():
 
 def test_a_scale_chosen_at_16_steps_holds_at_64(coarse, fine):
     (_, gold, _), (_, finer, _) = coarse, fine
-    chosen = selection.largest_not_below_best(GRID, gold)
+    chosen = scale_rules.largest_not_below_best(GRID, gold)
     assert chosen.low <= 1.0 <= chosen.high and chosen.high / chosen.low <= 2
-    at_64 = selection.largest_not_below_best(GRID, finer)
+    at_64 = scale_rules.largest_not_below_best(GRID, finer)
     assert at_64.low <= 1.0 <= at_64.high and at_64.scale >= chosen.scale  # it passes for the best there too
     there = finer[GRID == chosen.scale][0]
     closed_form = chosen.scale * V - (1 + chosen.scale**2 * V) / 2
@@ -213,21 +213,21 @@ def test_twice_the_reward_is_half_the_scale(coarse):
     _, gold, path_kl = coarse
     _, doubled_gold, doubled_kl = sweep(16, unit=2.0)
     np.testing.assert_allclose(doubled_kl, path_kl, rtol=1e-3)
-    chosen = selection.largest_not_below_best(GRID, gold).scale
-    doubled = selection.largest_not_below_best(GRID / 2, doubled_gold).scale
+    chosen = scale_rules.largest_not_below_best(GRID, gold).scale
+    doubled = scale_rules.largest_not_below_best(GRID / 2, doubled_gold).scale
     assert doubled == chosen / 2
     units = Units(np.sqrt(V), 16, 20.0, 0.02, (1.0,) * 2)
-    assert selection.carry_over(chosen, units, units._replace(spread=2 * units.spread)) == (doubled, ())
+    assert scale_rules.carry_over(chosen, units, units._replace(spread=2 * units.spread)) == (doubled, ())
 
 
 def test_carry_over_names_what_else_differs():
     units = Units(2.0, 16, 20.0, 0.02, (1.0, 0.5))
-    scale, differs = selection.carry_over(3.0, units, Units(4.0, 64, 20.0, 0.02, (1.0, 0.7)))
+    scale, differs = scale_rules.carry_over(3.0, units, Units(4.0, 64, 20.0, 0.02, (1.0, 0.7)))
     assert scale == 1.5 and differs == ("steps 16 -> 64", "std (1.0, 0.5) -> (1.0, 0.7)")
-    back, _ = selection.carry_over(scale, units._replace(spread=4.0), units)
+    back, _ = scale_rules.carry_over(scale, units._replace(spread=4.0), units)
     assert back == 3.0
     with pytest.raises(ValueError, match=r"spread=0\.0"):
-        selection.carry_over(1.0, units._replace(spread=0.0), units)
+        scale_rules.carry_over(1.0, units._replace(spread=0.0), units)
 
 
 def test_calibrated_path_kl_of_the_exact_guide():
@@ -240,7 +240,7 @@ def test_calibrated_path_kl_of_the_exact_guide():
         return sample(key, denoise, karras(64, 0.02, 20.0), SHAPE, reference=prior.denoise)[1].path_kl
 
     call = jax.jit(jax.vmap(jax.vmap(path_kl, (None, 0)), (0, None)))
-    found = selection.calibrate(lambda w: np.asarray(call(jnp.asarray(w, jnp.float32), keys)), 2.0, 0.1, 10.0)
+    found = scale_rules.calibrate(lambda w: np.asarray(call(jnp.asarray(w, jnp.float32), keys)), 2.0, 0.1, 10.0)
     assert 0.9 < found.scale / (2 / np.sqrt(V)) < 1 and found.value == pytest.approx(2.0, rel=1e-3)
 
 

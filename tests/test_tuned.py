@@ -7,17 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.arms import Arm, Problem
-from diffplan.arms.tuned import Best, Boltzmann, ExpertIteration, PolicyGradient, Quadratic, Tilt, draw, tunable
 from diffplan.codec import Codec
 from diffplan.count import count
 from diffplan.denoise import Edm
+from diffplan.methods import Arm, Problem
+from diffplan.methods.finetuning import Best, Boltzmann, ExpertIteration, PolicyGradient, Quadratic, Tilt, draw, tunable
 from diffplan.models import Mixer, build
 from diffplan.noise import karras
 from diffplan.oracle.tabular import Chain
-from diffplan.sample import ancestral
-from diffplan.studies import known
-from diffplan.studies.known import Clean, GaussianPrior
+from diffplan.samplers import ancestral
+from diffplan.validation import known
+from diffplan.validation.known import Clean, GaussianPrior
 
 GRID = known.grid()
 GRID = GRID._replace(problem=GRID.problem.replace(sigmas=karras(16, 0.05, 10.0)))

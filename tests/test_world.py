@@ -10,13 +10,14 @@ import pytest
 from diffplan.codec import Codec
 from diffplan.config import CompareConfig, ConfigError, PriorConfig, TrainConfig, ValueConfig, WorldConfig
 from diffplan.count import count
-from diffplan.learn import train, world
-from diffplan.learn.data import Rows, Windows
+from diffplan.data.windows import Rows, Windows
+from diffplan.dynamics import Dynamics, Ensemble, imagine
+from diffplan.experiment import worlds
+from diffplan.experiment.stages import Behaviour
+from diffplan.learn import dynamics, train
 from diffplan.models import MLP, build
-from diffplan.studies import known, worlds
-from diffplan.studies.stages import Behaviour
 from diffplan.types import Trajectory
-from diffplan.world import Dynamics, Ensemble, imagine
+from diffplan.validation import known
 from envs import maze2d
 from envs.gridworld import Gridworld
 from envs.linear import POINT
@@ -36,16 +37,16 @@ def behaviour(lanes: int = 64, steps: int = 20) -> Trajectory:
 
 def fitted(count: int, members: int = 4, steps: int = 300) -> Ensemble:
     """An ensemble trained on `count` transitions of the point."""
-    seen = world.transitions(jax.random.key(1), behaviour(), count)
+    seen = dynamics.transitions(jax.random.key(1), behaviour(), count)
     keys = jax.random.split(jax.random.key(2), members)
     applies, params = zip(*(build(key, lambda rngs: MLP(3, 2, width=32, rngs=rngs)) for key in keys), strict=True)
     low, high = jnp.asarray(POINT.action_low), jnp.asarray(POINT.action_high)
-    model = world.untrained(applies[0], list(params), seen, low, high)
+    model = dynamics.untrained(applies[0], list(params), seen, low, high)
     if steps == 0:
         return model
     config = TrainConfig(steps=steps, batch=64, learning_rate=3e-3, ema=0.98)
     state = train.start(jax.random.key(3), model.params, config)
-    data, task = world.bootstraps(jax.random.key(4), seen, members), world.task(model)
+    data, task = dynamics.bootstraps(jax.random.key(4), seen, members), dynamics.task(model)
     run = jax.jit(lambda state, data: train.chunk(task, config, state, data, steps)[0].ema)
     return model.replace(params=run(state, data))
 
@@ -80,34 +81,36 @@ def test_a_step_of_an_ensemble_costs_one_and_clips_its_action():
 def test_transitions_follow_one_another_and_come_once():
     lanes, steps = 3, 4
     number = jnp.arange(lanes * steps, dtype=jnp.float32).reshape(lanes, steps, 1)
-    seen = world.transitions(jax.random.key(0), Trajectory(number, 10 * number), 9)
+    seen = dynamics.transitions(jax.random.key(0), Trajectory(number, 10 * number), 9)
     np.testing.assert_array_equal(seen.after, seen.observation + 1)
     np.testing.assert_array_equal(seen.action, 10 * seen.observation)
     assert len(np.unique(seen.observation)) == 9 and not np.isin(number[:, -1], seen.observation).any()
     with pytest.raises(ValueError, match="transitions=10: must be between 1 and the 9 in the data"):
-        world.transitions(jax.random.key(0), Trajectory(number, number), 10)
+        dynamics.transitions(jax.random.key(0), Trajectory(number, number), 10)
 
 
 def test_bootstraps_give_every_member_its_own_draws():
-    seen = world.Transitions(*(jnp.arange(400.0)[:, None] for _ in range(3)))
-    data = world.bootstraps(jax.random.key(0), seen, 3)
+    seen = dynamics.Transitions(*(jnp.arange(400.0)[:, None] for _ in range(3)))
+    data = dynamics.bootstraps(jax.random.key(0), seen, 3)
     assert {len(np.unique(row)) < 0.7 * 400 for row in data.index} == {True}  # 1 - 1/e are drawn at all
     drawn = data.draw(jax.random.key(1)).observation
     assert drawn.shape == (3, 1) and len(np.unique(drawn)) > 1
 
 
-def every_step(env: Gridworld, repeats: int) -> world.Transitions:
+def every_step(env: Gridworld, repeats: int) -> dynamics.Transitions:
     """Every move from every cell, `repeats` times."""
     cells, moves = jnp.meshgrid(jnp.arange(len(env.cells)), jnp.arange(5), indexing="ij")
     o = jnp.repeat(jnp.asarray(env.cells, jnp.float32)[cells.ravel()], repeats, axis=0)
     a = jnp.repeat(jax.nn.one_hot(moves.ravel(), 5), repeats, axis=0)
     keys = jax.random.split(jax.random.key(0), len(o))
-    return world.Transitions(o, a, jax.vmap(lambda k, o, a: env.step(k, env.state_of(o), a)[1].observation)(keys, o, a))
+    return dynamics.Transitions(
+        o, a, jax.vmap(lambda k, o, a: env.step(k, env.state_of(o), a)[1].observation)(keys, o, a)
+    )
 
 
 def test_a_table_of_all_moves_is_the_gridworld():
     env = known.ROOM
-    model = world.tabulate(every_step(env, 1), known.cells_of(env).places)
+    model = dynamics.tabulate(every_step(env, 1), known.cells_of(env).places)
     start, actions = jnp.asarray(env.cells[3], jnp.float32), jax.random.normal(jax.random.key(2), (30, 5))
     imagined, doubts = imagine(model, jax.random.key(3), start, actions)
     real, _ = imagine(known.Truth(env, True), jax.random.key(4), start, actions)
@@ -118,7 +121,7 @@ def test_a_table_of_all_moves_is_the_gridworld():
 
 def test_a_table_draws_what_was_seen_as_often_as_it_was_seen():
     env = Gridworld.from_text("#####\n#OOO#\n#OOG#\n#####", slip=0.5)
-    model = world.tabulate(every_step(env, 400), known.cells_of(env).places)
+    model = dynamics.tabulate(every_step(env, 400), known.cells_of(env).places)
     counts = np.asarray(model.counts)
     np.testing.assert_array_equal(counts.sum(axis=2), 400)
     noise = np.sqrt(env.law * (1 - env.law) / 400)
@@ -133,7 +136,7 @@ def test_what_a_table_has_not_seen_stays_and_is_doubted():
     env = known.ROOM
     seen = every_step(env, 1)
     kept = jnp.argmax(seen.action, axis=1) != 4  # all but the moves to the right
-    model = world.tabulate(jax.tree.map(lambda rows: rows[kept], seen), known.cells_of(env).places)
+    model = dynamics.tabulate(jax.tree.map(lambda rows: rows[kept], seen), known.cells_of(env).places)
     corner = jnp.asarray(env.cells[0], jnp.float32)
     after, doubt = model(jax.random.key(0), corner, jax.nn.one_hot(4, 5))
     np.testing.assert_array_equal(after, corner)

@@ -14,8 +14,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from diffplan.checkpoint import Checkpoints
 from diffplan.config import TrainConfig
-from diffplan.learn.checkpoint import Checkpoints
 from diffplan.runtime import Metrics, Progress
 from diffplan.types import Params, PRNGKey, Scalar
 

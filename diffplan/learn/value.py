@@ -15,8 +15,8 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from diffplan.count import counted
+from diffplan.data.windows import Windows
 from diffplan.guide import Proxy
-from diffplan.learn.data import Windows
 from diffplan.learn.train import Task
 from diffplan.types import Apply, Params, PRNGKey, Scalar
 

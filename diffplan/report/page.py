@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from diffplan.measure.statistics import data_quantiles, rank_in_data
+from diffplan.metrics.statistics import data_quantiles, rank_in_data
 from diffplan.report import maze, style
 from diffplan.report.load import Run, read_run
 from diffplan.report.summary import LEVELS, MEASURES, Curve, curves, nearest

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.transforms import blended_transform_factory
 
-from diffplan.measure.statistics import data_quantiles
+from diffplan.metrics.statistics import data_quantiles
 from diffplan.report import style
 from diffplan.report.label import Named, place, stack
 from diffplan.report.load import Data

@@ -2,7 +2,7 @@
 
 A row for each strength, whose one stratum is its seeds, and a last row for each arm with an empty strength: the whole
 dial, a stratum for each strength (Agarwal et al. 2021, rliable). Robust against one lucky seed, but with few seeds the
-bootstrap's interval is too narrow: figure and table show Student's (`diffplan.measure.statistics` says by how much).
+bootstrap's interval is too narrow: figure and table show Student's (`diffplan.metrics.statistics` says by how much).
 """
 
 import csv
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from diffplan.measure.statistics import drop_missing, interquartile_mean, stratified_bootstrap
+from diffplan.metrics.statistics import drop_missing, interquartile_mean, stratified_bootstrap
 from diffplan.report.load import Results, read_results
 
 MEASURES = ("proxy", "gold_plan", "gold_tracked")

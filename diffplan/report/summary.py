@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffplan.measure.statistics import mean_interval
+from diffplan.metrics.statistics import mean_interval
 from diffplan.report.load import COLUMNS, Results, RunError, Table
 
 MEASURES = COLUMNS[4:]

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffplan.arms import Problem
 from diffplan.codec import Cells
+from diffplan.experiment.harness import Bench
 from diffplan.guide import Proxy
-from diffplan.measure import diversity, validity
+from diffplan.methods import Problem
+from diffplan.metrics import diversity, validity
 from diffplan.oracle.tabular import Chain
-from diffplan.studies.harness import Bench
 from diffplan.types import PRNGKey, Scalar
 
 

@@ -1,0 +1,91 @@
+"""Gridworlds: the same planner where the limit is the shortest path. A score is how many steps end on the goal.
+
+With d the moves from start to goal, at least 1 for a first step that stays, and T the steps of an episode,
+
+    limit = T - max(d, 1) + 1                                                                        (127)
+
+Nobody else publishes scores in these worlds, so every row is ours.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffplan import runtime
+from diffplan.benchmarks.rows import Drawn, Row, ScoresConfig, Sheet
+from diffplan.benchmarks.tuning import Method, methods
+from diffplan.data.windows import Rows
+from diffplan.planner import control, playing, training
+from diffplan.planner.control import Name, Tracker
+from diffplan.planner.planner import Dials
+from envs import experts, gridworld, layout
+from envs.gridworld import MOVES, Gridworld
+
+WORLDS = {"fourrooms": gridworld.FOUR_ROOMS, "corridors": gridworld.CORRIDORS}
+
+
+A_MOVE_AWAY = 1.25
+"""Cells: from this near, tracking's next move leads to a point, and the one after it to the next."""
+
+
+def returns(goals: Float[np.ndarray, "n 2"], paths: Float[np.ndarray, "n steps 2"]) -> Float[np.ndarray, "n"]:
+    """How many steps of each episode ended on its goal."""
+    return (paths == goals[:, None]).all(axis=-1).sum(axis=1).astype(np.float64)
+
+
+def limit(world: Gridworld, starts: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n"]:
+    """(127) for the world's own goal."""
+    number = {tuple(cell): i for i, cell in enumerate(world.cells.tolist())}
+    hops = layout.hops(world.next_cell)[:, number[world.goal]]
+    apart = hops[[number[tuple(cell)] for cell in starts.astype(int).tolist()]]
+    return (world.max_steps + 1 - np.maximum(apart, 1)).astype(np.float64)
+
+
+def nearest_move(observation: Float[Array, "2"], place: Float[Array, "2"]) -> Float[Array, "5"]:
+    """(124) in a gridworld: the move that comes nearest to a place, as one-hot; staying, where none comes nearer."""
+    apart = jnp.asarray(MOVES, jnp.float32) + (observation - place)[None]
+    return jax.nn.one_hot(jnp.argmin((apart**2).sum(axis=-1)), len(MOVES))
+
+
+def schedule(config: ScoresConfig, method: Method, steps: int) -> Iterator[tuple[Name, int]]:
+    """(controller, steps between plans) of every row of a method."""
+    for name in control.CONTROLLERS:
+        yield name, config.every
+    if not method.dials.warm:  # which begins with the second plan
+        yield "inverse", steps
+
+
+def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
+    """All rows of one world, ours."""
+    world, data = WORLDS[task], config.planner.data
+    found = experts.wander(world, jax.random.key(data.seed), data.lanes, data.rows // data.lanes, data.noise)
+    rows, identity = Rows(np.asarray(found.observations), np.asarray(found.actions)), f"{task} {runtime.plain(data)}"
+    planner, minutes = training.fit(config.run / "gridworld" / task, config.planner, rows, identity)
+    physics = control.in_jax(world, Tracker(nearest_move, A_MOVE_AWAY))
+
+    def drawn(part: int, count: int) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
+        """Starts in random cells, and the world's goal; part 0 is scored, part 1 is for tuning."""
+        starts = np.random.default_rng((config.seed, part)).choice(world.cells.astype(np.float32), count)
+        return starts, np.broadcast_to(np.asarray(world.goal, np.float32), starts.shape)
+
+    def play(part: int, count: int, dials: Dials, name: Name, every: int) -> control.Outcome:
+        starts, goals = drawn(part, count)
+        plans = playing.plans(planner, dials, goals, every, near=0.5)
+        how = playing.carried(planner, name, every)
+        key = jax.random.fold_in(jax.random.key(config.seed), part)
+        return control.episodes(key, physics, plans, how, starts, world.max_steps)
+
+    def tuned(dials: Dials) -> Float[np.ndarray, "n"]:
+        return returns(drawn(1, config.tuning)[1], play(1, config.tuning, dials, "inverse", config.every).paths)
+
+    starts, goals = drawn(0, config.episodes)
+    best = limit(world, starts)
+    sheet = Sheet(config, task, goals, Drawn(world.walls, (-0.5, -0.5), 1.0, 0.4, turned=False), best.mean())
+    yield sheet.measured("jax", "limit (shortest path)", "optimal", best)
+    for method in methods(task, config.candidates, tuned):
+        for name, every in schedule(config, method, world.max_steps):
+            seen = play(0, config.episodes, method.dials, name, every)
+            yield sheet.planned("jax", method.name, every, name, returns(goals, seen.paths), seen, minutes)

@@ -1,0 +1,192 @@
+"""Maze2D's published protocol from nothing to a table, with the maze's own goal, or with random ones (Multi2D).
+
+One planner serves both. Data, training, tuning, episodes in three simulators, the limit, rows. Tuning plays other
+starts, in JAX's physics, carried out by learned actions; then every method plans the same starts with the same keys.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffplan import runtime
+from diffplan.benchmarks import bound
+from diffplan.benchmarks.published import REFERENCES, Reference
+from diffplan.benchmarks.rows import Drawn, Row, ScoresConfig, Sheet
+from diffplan.benchmarks.tuning import Method, methods
+from diffplan.checkpoint import digest
+from diffplan.data import readers
+from diffplan.data.readers import Run
+from diffplan.data.windows import DataError, Rows
+from diffplan.experiment import stages
+from diffplan.planner import control, playing, training
+from diffplan.planner.control import Name, Physics
+from diffplan.planner.planner import Dials, Planner
+from diffplan.types import PRNGKey
+from envs import experts, maze2d, robotics
+from envs.maze2d import Maze2d
+from envs.mujoco import Simulator as MujocoMaze
+from envs.robotics import Simulator as PointMaze
+
+ARRIVED = 0.4
+"""Cells from its goal within which an episode is not planned for: inside the disc that pays."""
+
+FINENESS = {"maze2d": (8, 15), "multi2d": (4, 9)}
+"""Grid points of the limit, a cell and a velocity: coarse where there are many goals."""
+
+
+class Episodes(NamedTuple):
+    """Where episodes begin, and where their goals are, in cells."""
+
+    starts: Float[np.ndarray, "n 4"]
+    goals: Float[np.ndarray, "n 2"]
+
+
+class Bench(NamedTuple):
+    """One task with all that is scored on it."""
+
+    maze: Maze2d
+    reference: Reference
+    planner: Planner
+    minutes: float
+
+    def scores(self, goals: Float[np.ndarray, "n 2"], paths: Float[np.ndarray, "n steps o"]) -> Float[np.ndarray, "n"]:
+        """Normalised scores of episodes."""
+        return np.asarray([self.reference.score(value) for value in control.returns(goals, paths)])
+
+
+def drawn(config: ScoresConfig, maze: Maze2d, key: PRNGKey, count: int) -> Episodes:
+    """First observations as D4RL draws them, and the maze's goal, or a free cell's location plus U(-0.1, 0.1)^2."""
+    key_start, key_goal, key_noise = jax.random.split(key, 3)
+    starts = jax.vmap(lambda key: maze.observe(maze.reset(key)))(jax.random.split(key_start, count))
+    cells = jax.random.choice(key_goal, jnp.asarray(maze.cells, jnp.float32), (count,))
+    random = cells + jax.random.uniform(key_noise, (count, 2), minval=-0.1, maxval=0.1)
+    fixed = np.broadcast_to(np.asarray(maze.goal, np.float32), (count, 2))
+    return Episodes(np.asarray(starts), np.asarray(random) if config.suite == "multi2d" else fixed)
+
+
+def behaviour(config: ScoresConfig, task: str, maze: Maze2d) -> tuple[Rows, str]:
+    """What is learned from, and its identity: data made here, or read from where the configuration says."""
+    source = config.behaviour.replace("{task}", task)
+    if not source:
+        return stages.make_data(config.run / task, replace(config.planner.data, maze=task), maze)
+    if source.endswith(".hdf5"):
+
+        @jax.jit
+        @jax.vmap
+        def step(observation: Float[Array, "4"], action: Float[Array, "2"]) -> Float[Array, "4"]:
+            return maze.step(jax.random.key(0), maze.state_of(observation), action)[1].observation
+
+        runs, _ = readers.from_d4rl(Path(source), maze, lambda seen, actions: np.asarray(step(seen, actions)))
+    else:
+        found, _ = readers.from_minari(source)
+        widths = {(run.observations.shape[1], run.actions.shape[1]) for run in found}
+        if widths != {(4, 2)}:
+            raise DataError(f"{source}: observations and actions of {sorted(widths)} numbers: must be of 4 and 2")
+        turned = lambda run: Run(robotics.from_pointmaze(maze, run.observations), robotics.from_turned(run.actions))
+        runs = [Run(*(field.astype(np.float32) for field in turned(run))) for run in found]
+    for number, run in enumerate(runs):
+        outside = np.flatnonzero(~np.asarray(jax.vmap(maze.is_free)(jnp.asarray(run.observations[:, :2]))))
+        if outside.size:
+            place = run.observations[outside[0], :2].tolist()
+            raise DataError(f"{source}: run {number}, row {outside[0]} is at {place}: must be in free cells of {task}")
+    window = config.planner.horizon * config.planner.stride
+    longest = max(len(run.actions) for run in runs)
+    rows, left = readers.lanes(runs, max(window, min(longest, 10 * window)))
+    runtime.say(f"{source}: {rows.actions.shape[0]} lanes of {rows.actions.shape[1]} steps; {left} rows are left over")
+    return rows, digest(rows)
+
+
+def bench(config: ScoresConfig, task: str) -> Bench:
+    """Data and training of one task."""
+    maze, directory = maze2d.named(task), config.run / task
+    rows, identity = behaviour(config, task, maze)
+    trained, minutes = training.fit(directory, config.planner, rows, identity)
+    return Bench(maze, REFERENCES[task], trained, minutes)
+
+
+def tuned(config: ScoresConfig, task: str, bench: Bench) -> tuple[Method, ...]:
+    """The methods, tuned."""
+    physics, key = control.in_jax(bench.maze), jax.random.fold_in(jax.random.key(config.seed), 1)
+    starts, goals = drawn(config, bench.maze, key, config.tuning)
+
+    def played(dials: Dials) -> Float[np.ndarray, "n"]:
+        plans = playing.plans(bench.planner, dials, goals, config.every, ARRIVED)
+        how = playing.carried(bench.planner, "inverse", config.every)
+        found = control.episodes(key, physics, plans, how, starts, bench.reference.steps)
+        return bench.scores(goals, found.paths)
+
+    return methods(task, config.candidates, played)
+
+
+def schedule(config: ScoresConfig, methods: tuple[Method, ...], steps: int) -> Iterator[tuple[str, Name, Method, int]]:
+    """(simulator, controller, method, steps between plans) of every row."""
+    *cold, warm = methods
+    for method in cold:
+        for name in control.CONTROLLERS[1:]:
+            yield "mujoco", name, method, config.every
+    yield "mujoco", "actions", cold[-1], config.every
+    if config.suite == "multi2d":  # the same planners: what follows is known from Maze2D
+        return
+    yield "mujoco", "tracking", warm, config.every
+    yield "gymnasium-robotics", "tracking", cold[-1], config.every
+    for name in control.CONTROLLERS:
+        yield "mujoco", name, cold[-1], steps
+        yield "jax", name, cold[-1], steps
+
+
+def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
+    """All rows of one task, ours."""
+    found = bench(config, task)
+    maze, steps = found.maze, found.reference.steps
+    starts, goals = drawn(config, maze, jax.random.key(config.seed), config.episodes)
+    simulators: dict[str, Physics] = {
+        "mujoco": control.outside(MujocoMaze(maze)),
+        "gymnasium-robotics": control.outside(PointMaze(maze)),
+        "jax": control.in_jax(maze),
+    }
+    fastest = bound.paths(config.run / task / "limit", maze, starts, goals, steps, FINENESS[config.suite])
+    best = found.scores(goals, fastest)
+    sheet = Sheet(config, task, goals, drawing(maze), best.mean())
+    yield sheet.played("jax", "limit (optimal control)", "optimal", best, fastest)
+    walked = np.asarray(waypoints(maze, jax.random.key(config.seed), starts, goals, steps))
+    scores = found.scores(goals, walked)
+    yield sheet.played("jax", "D4RL's controller, a path for each episode", "waypoints", scores, walked)
+    for simulator, name, method, every in schedule(config, tuned(config, task, found), steps):
+        plans = playing.plans(found.planner, method.dials, goals, every, ARRIVED)
+        how = playing.carried(found.planner, name, every)
+        seen = control.episodes(jax.random.key(config.seed), simulators[simulator], plans, how, starts, steps)
+        yield sheet.planned(simulator, method.name, every, name, found.scores(goals, seen.paths), seen, found.minutes)
+
+
+@partial(jax.jit, static_argnames=("maze", "steps"))
+def waypoints(
+    maze: Maze2d, key: PRNGKey, starts: Float[Array, "n 4"], goals: Float[Array, "n 2"], steps: int
+) -> Float[Array, "n steps 4"]:
+    """Episodes of D4RL's controller, which knows the maze, with a path of cells planned for each episode."""
+
+    def one(key: PRNGKey, start: Float[Array, "4"], goal: Float[Array, "2"]) -> Float[Array, "steps 4"]:
+        key_path, key_steps = jax.random.split(key)
+        controller = experts.set_target(maze, experts.idle(), start[:2], goal, jax.random.uniform(key_path, (2,)))
+
+        def body(carry: tuple, uniform: Array) -> tuple[tuple, Array]:
+            state, controller = carry
+            controller, (action, _) = experts.act(maze, controller, maze.observe(state), uniform)
+            state, moved = maze.step(key, state, action)
+            return (state, controller), moved.observation
+
+        uniform = jax.random.uniform(key_steps, (steps, 2))
+        return jax.lax.scan(body, (maze.state_of(start), controller), uniform)[1]
+
+    return jax.vmap(one)(jax.random.split(key, len(starts)), jnp.asarray(starts), jnp.asarray(goals))
+
+
+def drawing(maze: Maze2d) -> Drawn:
+    """How a maze is drawn."""
+    return Drawn(maze.walls, (-0.7, -0.7), 1.0, 0.5, turned=False)

@@ -1,0 +1,157 @@
+"""OGBench's point mazes under their stock protocol: five tasks, 50 episodes each, the share that reach their goals.
+
+Plans are learned from its data, made again where no file is found, and carried out in its own environments, which draw
+the noise on starts and goals, and say when a goal is reached. Tuning plays the same environments between random cells.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from diffplan import runtime
+from diffplan.benchmarks.rows import Drawn, Row, ScoresConfig, Sheet
+from diffplan.benchmarks.tuning import Method, methods
+from diffplan.data import readers
+from diffplan.data.windows import Rows
+from diffplan.planner import control, playing, training
+from diffplan.planner.control import Name, Tracker
+from diffplan.planner.planner import Dials
+from envs import pointmaze
+from envs.pointmaze import PointMaze
+
+EPISODES = 50
+"""Of each task."""
+
+
+class Begun(NamedTuple):
+    """Where the episodes have begun, and what is asked of them, ``[n, 2]``."""
+
+    starts: Float[np.ndarray, "n 2"]
+    goals: Float[np.ndarray, "n 2"]
+
+
+class Worlds:
+    """OGBench's own environments, one an episode; a `control.Simulator`. reached: which goals have been."""
+
+    def __init__(self, name: str, count: int):
+        with runtime.Progress(f"{name}: environments", total=count, unit="environments") as progress:
+            self.envs: list[Any] = []
+            for _ in range(count):
+                self.envs.append(pointmaze.environment(name))
+                progress.advance(1)
+        self.seen = np.zeros((count, 2), np.float32)
+        self.over = np.zeros(count, bool)
+        self.reached = np.zeros(count, bool)
+
+    def begin(self, options: list[dict[str, Any]], seed: int) -> Begun:
+        """Resets every environment with its own options."""
+        np.random.seed(seed)  # noqa: NPY002  (OGBench draws its noise from numpy's global generator)
+        begun = [env.reset(seed=seed + i, options=options[i]) for i, env in enumerate(self.envs)]
+        self.seen = np.asarray([seen for seen, _ in begun], np.float32)
+        self.over, self.reached = np.zeros(len(begun), bool), np.zeros(len(begun), bool)
+        return Begun(self.seen.copy(), np.asarray([info["goal"] for _, info in begun], np.float32))
+
+    def start(self, observations: Float[np.ndarray, "n 2"]) -> None:
+        """They have begun already."""
+
+    def run(self, states: None, act: Callable[[np.ndarray], np.ndarray], steps: int) -> Float[np.ndarray, "n steps 2"]:
+        """Steps those that are not over; the others stay where they are."""
+        path = np.empty((len(self.envs), steps, 2), np.float32)
+        for t in range(steps):
+            actions = act(self.seen) if not self.over.all() else np.zeros((len(self.envs), 2))
+            for i in np.flatnonzero(~self.over):
+                seen, _, terminated, truncated, info = self.envs[i].step(np.asarray(actions[i], np.float64))
+                self.seen[i], self.over[i], self.reached[i] = seen, terminated or truncated, info["success"]
+            path[:, t] = self.seen
+        return path
+
+
+def data(folder: Path, name: str, kind: str = "navigate") -> tuple[Rows, str]:
+    """The rows of ``FOLDER/pointmaze-NAME-KIND-v0.npz``, an episode a lane; made first, if there is no such file.
+
+    A file that was downloaded may stand there instead. Returns (rows, digest of the file).
+    """
+    path = folder / f"pointmaze-{name}-{kind}-v0.npz"
+    maze = pointmaze.named(name)
+    if not path.exists():
+        write(folder, name, kind, *pointmaze.published(name, kind))
+    runs, _ = readers.from_ogbench(path, maze)
+    rows, left = readers.lanes(runs, min(len(run.actions) for run in runs))
+    if left:
+        runtime.say(f"{path}: {left} rows are left out, of episodes longer than the shortest")
+    return rows, runtime.file_digest(path)
+
+
+def write(
+    folder: Path, name: str, kind: str, episodes: int, steps: int, noise: float = 0.5, seed: int = 0
+) -> dict[Path, list[pointmaze.Episode]]:
+    """Makes a data set, and a tenth as many episodes to validate; returns what was written where."""
+    total, made = episodes + max(1, episodes // 10), []
+    with runtime.Progress(f"{name} {kind}: data", total=total * steps) as progress:
+        for episode in pointmaze.generate(name, kind, total, steps, noise, seed):
+            made.append(episode)
+            progress.advance(steps)
+    parts = {"": made[:episodes], "-val": made[episodes:]}
+    written = {folder / f"pointmaze-{name}-{kind}-v0{suffix}.npz": part for suffix, part in parts.items()}
+    for path, part in written.items():
+        pointmaze.save(path, part)
+    return written
+
+
+def tracker(maze: PointMaze) -> Tracker:
+    """The action that leads straight to a place, (124)."""
+    return Tracker(lambda seen, place: (place - seen) / maze.stride, maze.tolerance)
+
+
+def schedule(config: ScoresConfig, found: tuple[Method, ...], steps: int) -> Iterator[tuple[Name, Method, int]]:
+    """(controller, method, steps between plans) of every row."""
+    *cold, warm = found
+    for method in cold:
+        for name in control.CONTROLLERS[1:]:
+            yield name, method, config.every
+    yield "actions", cold[-1], config.every
+    yield "tracking", warm, config.every
+    yield "tracking", cold[-1], steps
+
+
+def anywhere(maze: PointMaze, count: int, seed: int) -> list[dict[str, Any]]:
+    """Episodes between random cells, for tuning."""
+    rng = np.random.default_rng(seed)
+    pairs = rng.choice(maze.cells, (count, 2))
+    return [{"task_info": {"init_ij": tuple(start), "goal_ij": tuple(goal)}} for start, goal in pairs]
+
+
+def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
+    """All rows of one maze, ours."""
+    maze, directory = pointmaze.named(task), config.run / "ogbench"
+    rows, identity = data(directory, task)
+    planner, minutes = training.fit(directory / task, config.planner, rows, identity)
+    tasks = [{"task_id": number + 1} for number in range(len(maze.tasks)) for _ in range(EPISODES)]
+    worlds, few = Worlds(task, len(tasks)), Worlds(task, config.tuning)
+
+    def play(begun: Begun, inside: Worlds, dials: Dials, name: Name, every: int) -> control.Outcome:
+        plans = playing.plans(planner, dials, begun.goals, every, maze.tolerance)
+        how = playing.carried(planner, name, every)
+        physics = control.outside(inside, tracker(maze))
+        return control.episodes(jax.random.key(config.seed), physics, plans, how, begun.starts, maze.max_steps)
+
+    def played(dials: Dials) -> Float[np.ndarray, "n"]:
+        begun = few.begin(anywhere(maze, config.tuning, config.seed + 1), config.seed + 1)
+        play(begun, few, dials, "inverse", config.every)
+        return 100.0 * few.reached
+
+    for name, method, every in schedule(config, methods(task, config.candidates, played), maze.max_steps):
+        begun = worlds.begin(tasks, config.seed)
+        found = play(begun, worlds, method.dials, name, every)
+        sheet = Sheet(config, task, begun.goals, drawing(maze), np.nan)
+        yield sheet.planned("ogbench", method.name, every, name, 100.0 * worlds.reached, found, minutes)
+
+
+def drawing(maze: PointMaze) -> Drawn:
+    """How a maze is drawn."""
+    left, top = (float(value) for value in maze.observation_low)
+    return Drawn(maze.walls, (top, left), maze.unit, maze.tolerance, turned=True)

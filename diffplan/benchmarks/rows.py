@@ -1,0 +1,161 @@
+"""What is scored, and a row of the table: measured here, or published by others."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from diffplan import runtime
+from diffplan.benchmarks.published import TASKS
+from diffplan.config import DataConfig, TrainConfig, require
+from diffplan.planner.control import Outcome
+from diffplan.planner.planner import PlannerConfig
+
+COLUMNS = (
+    *("suite", "task", "simulator", "method", "controller", "episodes", "mean", "sem", "limit_fraction"),
+    *("seconds_per_plan", "train_minutes", "source"),
+)
+Row = dict[str, Any]
+
+MEASURED = "measured here"
+"""The source of rows of ours."""
+
+KEPT = 16
+"""Episodes of a row whose paths and plans are kept for pictures."""
+
+
+@dataclass(frozen=True)
+class ScoresConfig:
+    """Which suite, and how much of it."""
+
+    run: Path = field(default_factory=lambda: Path("runs/scores"))
+    """Directory of everything that is made."""
+    suite: Literal["maze2d", "multi2d", "ogbench", "gridworld"] = "maze2d"
+    """Which protocol: Maze2D with its own goal, Maze2D with random goals, OGBench's point mazes, gridworlds."""
+    tasks: tuple[str, ...] = ()
+    """Mazes; all of the suite's, if none is named."""
+    behaviour: str = ""
+    """Behaviour to learn Maze2D from, in place of data made here: a file of D4RL's (.hdf5), or the id of a Minari data
+    set of PointMaze on this machine; {task} in it stands for the maze."""
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    """What is trained; the same for all mazes."""
+    episodes: int = 500
+    """Episodes of each row; OGBench's protocol has its own 50 a task."""
+    every: int = 45
+    """Steps between plans where planned anew."""
+    candidates: int = 16
+    """The most candidates that selection may draw."""
+    tuning: int = 100
+    """Episodes a setting in tuning; none of them is scored."""
+    seed: int = 0
+    """Of starts and plans."""
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "every", "candidates"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require(self.tuning >= 2, "tuning", self.tuning, "at least 2, to tell settings apart")
+        learns = self.suite in ("maze2d", "multi2d")
+        require(learns or not self.behaviour, "behaviour", self.behaviour, f"empty in the suite {self.suite}")
+        several = len(self.named) > 1 and self.behaviour
+        require(not several or "{task}" in self.behaviour, "behaviour", self.behaviour, "with {task} for several mazes")
+        for task in self.tasks:
+            require(task in TASKS[self.suite], "tasks", task, f"some of {', '.join(TASKS[self.suite])}")
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The mazes."""
+        return self.tasks or TASKS[self.suite]
+
+
+SHORTER = TrainConfig(2000, 128, "muon", 5e-2)
+
+SUITES = {
+    "maze2d": ScoresConfig(),
+    "multi2d": ScoresConfig(suite="multi2d"),
+    "ogbench": ScoresConfig(suite="ogbench", planner=PlannerConfig(stride=27, prior=SHORTER), every=100, tuning=50),
+    "gridworld": ScoresConfig(
+        suite="gridworld",
+        planner=PlannerConfig(
+            DataConfig("fourrooms", rows=200_000, lanes=200, noise=0.2),
+            horizon=48,
+            stride=1,
+            prior=SHORTER,
+            width=64,
+            patch=2,
+        ),
+        every=10,
+    ),
+}
+"""What each suite begins with; one configuration for all its mazes."""
+
+
+class Drawn(NamedTuple):
+    """How a maze is drawn: walls ``[i, j]``, where rows and columns begin, the side of a cell, the radius of a goal. A
+    place is (down, across), or where `turned`, (across, down).
+    """
+
+    walls: Bool[np.ndarray, "i j"]
+    low: tuple[float, float]
+    unit: float
+    near: float
+    turned: bool
+
+
+class Sheet(NamedTuple):
+    """One maze's rows: what they share, where their episodes are kept, and what the limit scores (NaN: not known)."""
+
+    config: ScoresConfig
+    task: str
+    goals: Float[np.ndarray, "n 2"]
+    drawn: Drawn
+    top: float
+
+    def measured(
+        self, simulator: str, method: str, controller: str, scores: Float[np.ndarray, "n"], **cost: float
+    ) -> Row:
+        """A row of ours."""
+        mean, error = scores.mean(), scores.std(ddof=1) / np.sqrt(len(scores))
+        runtime.say(f"{self.task}: {method}, {controller}, {simulator}: {mean:.1f}")
+        about = {"suite": self.config.suite, "task": self.task, "simulator": simulator, "controller": controller}
+        fraction = {} if np.isnan(self.top) else {"limit_fraction": mean / self.top}
+        numbers = {"episodes": len(scores), "mean": mean, "sem": error} | fraction | cost
+        return about | {"method": f"diffplan {method}", "source": MEASURED} | numbers
+
+    def played(
+        self,
+        simulator: str,
+        method: str,
+        controller: str,
+        scores: Float[np.ndarray, "n"],
+        paths: Float[np.ndarray, "n steps o"],
+        plans: Float[np.ndarray, "n m h o"] | None = None,
+        **cost: float,
+    ) -> Row:
+        """A row of ours, some of whose episodes are kept for `scripts/benchmark.py --do render`."""
+        row = self.measured(simulator, method, controller, scores, **cost)
+        about = [row["method"], controller, simulator]
+        directory = self.config.run / self.config.suite / "rollouts" / self.task
+        directory.mkdir(parents=True, exist_ok=True)
+        name = re.sub(r"[^a-z0-9.]+", "-", " ".join(about).removeprefix("diffplan ").lower())
+        made = np.empty((len(paths), 0, 1, paths.shape[-1])) if plans is None else plans
+        episodes = {"paths": paths[:KEPT], "plans": made[:KEPT], "goals": self.goals[:KEPT]}
+        np.savez(directory / f"{name}.npz", allow_pickle=False, about=about, **episodes, **self.drawn._asdict())
+        return row
+
+    def planned(
+        self,
+        simulator: str,
+        method: str,
+        every: int,
+        controller: str,
+        scores: Float[np.ndarray, "n"],
+        found: Outcome,
+        minutes: float,
+    ) -> Row:
+        """A row of a planner, which planned every so many steps after so many minutes of training."""
+        when = f"every {every} steps" if every < found.paths.shape[1] else "one plan"
+        cost = {"seconds_per_plan": found.seconds_per_plan, "train_minutes": minutes}
+        return self.played(simulator, f"{method}, {when}", controller, scores, found.paths, found.plans, **cost)

@@ -1,0 +1,90 @@
+"""Models of the world, fitted on M transitions (o, a, o') of behaviour.
+
+The K members of an ensemble (77) are fitted each on M transitions drawn from the M with replacement, so that they
+differ where the data leave room (Efron's bootstrap; Chua et al. 2018, section 4), by
+
+    min  E |f_k(z) - S^-1 (o' - o)|^2                                                                (79)
+
+A tabular model (78) is its counts: there is nothing to train.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from diffplan.dynamics import Ensemble, Tabular, nearest
+from diffplan.learn.train import Task
+from diffplan.types import Apply, Params, PRNGKey, Scalar, Trajectory
+
+
+class Transitions(NamedTuple):
+    """Steps of behaviour, in the environment's units."""
+
+    observation: Float[Array, "*m o"]
+    action: Float[Array, "*m a"]
+    after: Float[Array, "*m o"]
+
+
+class Bootstraps(NamedTuple):
+    """M transitions, and which of them each member is fitted on, ``[K, M]``."""
+
+    transitions: Transitions
+    index: Int[Array, "k m"]
+
+    def draw(self, key: PRNGKey) -> Transitions:
+        """One transition for every member."""
+        chosen = self.index[:, jax.random.randint(key, (), 0, self.index.shape[1])]
+        return jax.tree.map(lambda rows: rows[chosen], self.transitions)
+
+
+def transitions(key: PRNGKey, rows: Trajectory, count: int) -> Transitions:
+    """`count` transitions of lanes of behaviour ``[lanes, steps, .]``, drawn without replacement.
+
+    Raises:
+        ValueError: if there are not as many.
+    """
+    lanes, steps = rows.observations.shape[:2]
+    total = lanes * (steps - 1)
+    if not 1 <= count <= total:
+        raise ValueError(f"transitions={count}: must be between 1 and the {total} in the data")
+    lane, step = jnp.divmod(jax.random.choice(key, total, (count,), replace=False), steps - 1)
+    return Transitions(rows.observations[lane, step], rows.actions[lane, step], rows.observations[lane, step + 1])
+
+
+def bootstraps(key: PRNGKey, data: Transitions, members: int) -> Bootstraps:
+    """As many transitions for each member as there are, drawn with replacement."""
+    count = len(data.observation)
+    return Bootstraps(data, jax.random.randint(key, (members, count), 0, count))
+
+
+def untrained(
+    apply: Apply, members: list[Params], data: Transitions, low: Float[Array, "a"], high: Float[Array, "a"]
+) -> Ensemble:
+    """An ensemble scaled to its data, from the initial parameters of its members."""
+    rows = jnp.concatenate([data.observation, data.action], axis=1)
+    spread = lambda values: jnp.maximum(values.std(axis=0), 1e-6)
+    params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    return Ensemble(params, rows.mean(axis=0), spread(rows), spread(data.after - data.observation), low, high, apply)
+
+
+def task(model: Ensemble) -> Task:
+    """(79) as a training task on `Bootstraps`; the parameters are those of all members."""
+
+    def loss(params: Params, key: PRNGKey, example: Transitions) -> tuple[Scalar, dict[str, Scalar]]:
+        def error(member: Params, seen: Transitions) -> Scalar:
+            step = model.apply(member, model.normalised(seen.observation, seen.action))
+            return jnp.mean((step - (seen.after - seen.observation) / model.step_std) ** 2)
+
+        return jnp.mean(jax.vmap(error)(params, example)), {}
+
+    return Task(loss, lambda key, data: data.draw(key))
+
+
+def tabulate(data: Transitions, places: Float[Array, "k o"]) -> Tabular:
+    """Equation (78): how often each move led from each place to each; a move is the largest entry of an action."""
+    cell = jax.vmap(lambda observation: nearest(places, observation))
+    k, moves = len(places), data.action.shape[1]
+    index = (cell(data.observation), jnp.argmax(data.action, axis=1), cell(data.after))
+    return Tabular(jnp.zeros((k, moves, k), jnp.int32).at[index].add(1), places)

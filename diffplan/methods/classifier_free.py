@@ -1,0 +1,106 @@
+"""Classifier-free guidance: ask the prior for a high score, or for where the best plan known ended.
+
+One network is the denoiser of behaviour and of behaviour given a condition, D(x, sigma, c), with nothing asked at c = 0
+(Ho and Salimans 2022, eq. 6, with w for their 1 + w). The arm extrapolates from the one to the other:
+
+    D_w(x, sigma) = D(x, sigma, 0) + w (D(x, sigma, c) - D(x, sigma, 0))                 (89)
+
+w = 0 is the network's own prior, which need not be `problem.denoise`; w = 1 draws from p(x | c); what is drawn beyond 1
+is not p(x) p(c | x)^w, nor any law with a name (Bradley and Nakkiran 2024, arXiv 2408.09000). What can be asked has two
+parts, each led by a flag; a part that is not asked for is 0, flag and all:
+
+    c = (1, score, 1, the last row's observation as it would be pinned)                  (90)
+
+No reward is differentiated: the score only names what is asked for, as in Decision Diffuser (Ajay et al. 2023).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from diffplan.codec import Cells, Codec
+from diffplan.denoise import pinned
+from diffplan.guide import Proxy
+from diffplan.methods.base import Plans, Problem, need, over
+from diffplan.methods.guidance import regression
+from diffplan.samplers import sample
+from diffplan.types import Conditional, Denoise, PRNGKey, Scalar
+
+Ask = Callable[[Problem, Proxy], Float[Array, "c"]]
+"""What an arm asks of its plans: a condition (90)."""
+
+RETURN, GOAL = 0, 1
+"""The parts of a condition."""
+
+
+def parts(width: int) -> Int[np.ndarray, "c"]:
+    """Which part each entry of a condition belongs to, for plans of `width` entries a step."""
+    return np.repeat([RETURN, GOAL], [2, 1 + width])
+
+
+def condition(codec: Codec | Cells, x: Float[Array, "h d"], score: Scalar) -> Float[Array, "c"]:
+    """Equation (90), both parts, of a plan and its score."""
+    zero = jnp.zeros(codec.observation_dim)
+    end = jnp.where(codec.pin(len(x), zero, zero).mask[-1], x[-1], 0.0)
+    return jnp.concatenate([jnp.stack([jnp.ones(()), score, jnp.ones(())]), end])
+
+
+def scored(problem: Problem, proxy: Proxy) -> tuple[Float[Array, "m h d"], Float[Array, "m"]]:
+    """The windows of behaviour, and the proxy's score of each."""
+    data = need(problem, "data", "classifier_free")
+    return data, jax.vmap(proxy.score)(data)
+
+
+def high_return(problem: Problem, proxy: Proxy, quantile: float = 0.99) -> Float[Array, "c"]:
+    """A score that few windows of behaviour have."""
+    data, scores = scored(problem, proxy)
+    return condition(problem.codec, data[0], jnp.quantile(scores, quantile)) * (parts(data.shape[-1]) == RETURN)
+
+
+def best_goal(problem: Problem, proxy: Proxy) -> Float[Array, "c"]:
+    """The place where the window with the highest score ends."""
+    data, scores = scored(problem, proxy)
+    best = data[jnp.argmax(scores)]
+    return condition(problem.codec, best, scores.max()) * (parts(data.shape[-1]) == GOAL)
+
+
+def classifier_free(conditional: Conditional, asked: Float[Array, "c"], weight: Scalar) -> Denoise:
+    """Equation (89)."""
+
+    def wrapped(x: Float[Array, "h d"], sigma: Array) -> Float[Array, "h d"]:
+        free = conditional(x, sigma, jnp.zeros_like(asked))
+        return free + weight * (conditional(x, sigma, asked) - free)
+
+    return wrapped
+
+
+@dataclass(frozen=True)
+class ClassifierFree:
+    """Equation (89) for one thing asked; all weights in one vmap, with the same noise."""
+
+    strengths: tuple[float, ...]
+    ask: Ask = high_return
+    name: str = "classifier_free"
+    dial: str = "guidance weight"
+    shared: bool = False
+    proxy: Callable[[Problem], Proxy] = regression
+
+    def __call__(
+        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
+    ) -> Plans:
+        """Path KL is from the network's own prior, which weight 0 gives back plan by plan."""
+        conditional = need(problem, "conditional", self.name)
+        asked = self.ask(problem, self.proxy(problem))
+
+        def one(key: PRNGKey, start: Float[Array, "o"], weight: Float[Array, ""]) -> tuple[Array, Array]:
+            pins = problem.pins(start)
+            at = lambda weight: pinned(classifier_free(conditional, asked, weight), pins)
+            x, info = sample(key, at(weight), problem.sigmas, problem.shape, problem.step, at(jnp.zeros(())))
+            return x, info.path_kl
+
+        keys = jax.random.split(key, len(starts))
+        return Plans.of(*over(lambda weight: jax.vmap(one, (0, 0, None))(keys, starts, weight), strengths))

@@ -1,0 +1,96 @@
+"""Arms that draw from the prior as it is, or guided by an energy; and the proxies and energies that arms push."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffplan import guide
+from diffplan.denoise import pinned
+from diffplan.guide import Proxy
+from diffplan.methods.base import Plans, Problem, over
+from diffplan.samplers import sample
+from diffplan.types import Energy, Knobs, PRNGKey
+
+
+def regression(problem: Problem) -> Proxy:
+    """The noise-conditioned regression."""
+    return problem.regression
+
+
+def classifier(problem: Problem) -> Proxy:
+    """The noise-conditioned classifier."""
+    return problem.classifier
+
+
+def clean(problem: Problem) -> Proxy:
+    """The regression of clean plans."""
+    return problem.clean
+
+
+def plugin(problem: Problem) -> Energy:
+    """The clean reward of the denoised plan."""
+    return guide.plugin(problem.denoise, problem.clean.reward)
+
+
+def raw(problem: Problem) -> Energy:
+    """The clean reward of the noisy plan."""
+    return guide.raw(problem.clean.reward)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Plans from the prior alone: what every other arm is compared with."""
+
+    name: str = "prior"
+    dial: str = "none"
+    strengths: tuple[float, ...] = (0.0,)
+    shared: bool = False
+    proxy: Callable[[Problem], Proxy] = regression
+
+    def __call__(
+        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
+    ) -> Plans:
+        """The same plans whatever the strengths."""
+
+        def one(key: PRNGKey, start: Float[Array, "o"]) -> Float[Array, "h d"]:
+            return sample(
+                key, pinned(problem.denoise, problem.pins(start)), problem.sigmas, problem.shape, problem.step
+            )[0]
+
+        x = jax.vmap(one)(jax.random.split(key, len(starts)), starts)
+        x = jnp.broadcast_to(x[None], (len(strengths), *x.shape))
+        zero = jnp.zeros(x.shape[:2])
+        return Plans.of(x, zero, zero[:, 0])
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Equation (3) with prior = 1: one sampler, all scales in one vmap; scale 0 is the prior, plan by plan."""
+
+    name: str
+    strengths: tuple[float, ...]
+    energy: Callable[[Problem], Energy] = regression
+    proxy: Callable[[Problem], Proxy] = regression
+    dial: str = "guidance scale"
+    shared: bool = False
+
+    def __call__(
+        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
+    ) -> Plans:
+        """Every scale uses the same noise, so that a plan can be followed from scale to scale."""
+        energy = self.energy(problem)
+
+        def one(key: PRNGKey, start: Float[Array, "o"], scale: Float[Array, ""]) -> tuple[Array, Array]:
+            pins = problem.pins(start)
+            guided = guide.guided(problem.denoise, energy, Knobs(scale, jnp.ones(())))
+            reference = pinned(problem.denoise, pins)
+            x, info = sample(key, pinned(guided, pins), problem.sigmas, problem.shape, problem.step, reference)
+            return x, info.path_kl
+
+        plans = jax.vmap(one, (0, 0, None))
+        keys = jax.random.split(key, len(starts))
+        x, path_kl = over(lambda scale: plans(keys, starts, scale), strengths)
+        return Plans.of(x, path_kl)

@@ -1,0 +1,54 @@
+"""Two rewards, and one dial between them at a fixed pressure.
+
+    D_guided = D + scale * sigma^2 * grad ((1 - a) g_1 + a g_2)                          (104)
+
+which is (3) along the product of experts (101): a = 0 is guidance by the first proxy alone, a = 1 by the second. With
+rewards that are linear under a Gaussian prior it samples p(x) exp(scale ((1 - a) r_1 + a r_2)) / Z at every a.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffplan import guide
+from diffplan.denoise import pinned
+from diffplan.guide import Proxy
+from diffplan.methods.base import Plans, Problem, over
+from diffplan.methods.guidance import regression
+from diffplan.samplers import sample
+from diffplan.types import Knobs, PRNGKey
+
+
+@dataclass(frozen=True)
+class Compromise:
+    """Guidance by two proxies at once (104); all shares see the same noise. Tables report the first one's score."""
+
+    second: Callable[[Problem], Proxy]
+    strengths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    name: str = "compromise"
+    proxy: Callable[[Problem], Proxy] = regression
+    scale: float = 10.0
+    """Total guidance scale; 0 is the prior."""
+    dial: str = "share of the second reward"
+    shared: bool = False
+
+    def __call__(
+        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
+    ) -> Plans:
+        """`strengths` may be any shares in [0, 1]."""
+        proxies = self.proxy(problem), self.second(problem)
+
+        def one(key: PRNGKey, start: Float[Array, "o"], share: Float[Array, ""]) -> tuple[Array, Array]:
+            pins = problem.pins(start)
+            energy = guide.weighted(proxies, jnp.stack([1 - share, share]))
+            guided = guide.guided(problem.denoise, energy, Knobs(jnp.asarray(self.scale), jnp.ones(())))
+            reference = pinned(problem.denoise, pins)
+            x, info = sample(key, pinned(guided, pins), problem.sigmas, problem.shape, problem.step, reference)
+            return x, info.path_kl
+
+        keys = jax.random.split(key, len(starts))
+        x, path_kl = over(lambda share: jax.vmap(one, (0, 0, None))(keys, starts, share), strengths)
+        return Plans.of(x, path_kl)

@@ -1,0 +1,85 @@
+"""Arms that draw from the tilt of the prior by weighted particles (`diffplan.smc`): guidance that corrects itself.
+
+Each start has a cloud of K particles x_k on the sampler's noisy chain, with weights W_k that sum to 1. The plan is one
+of them, drawn by its weight, so that as K grows
+
+    P(x_k) = W_k    ->    x ~ p(x) exp(lambda r(x)) / Z                                                  (76)
+
+with r the proxy's reward of clean plans. lambda times the energy only steers the cloud there, as its twist and guide:
+one that says less of r than it could costs effective particles, and leaves the target as it is. Of few particles the
+law lies between that of the steps themselves and the tilt.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+from jaxtyping import Array, Float
+
+from diffplan import smc
+from diffplan.denoise import pinned
+from diffplan.guide import Proxy
+from diffplan.methods.base import Plans, Problem, over
+from diffplan.methods.guidance import regression
+from diffplan.types import Energy, PRNGKey
+
+Method = Callable[[Energy, int], smc.Method]
+"""``method(energy, levels)``: what particles do, given an energy that includes the weight and how long the grid is."""
+
+
+def twisted(energy: Energy, levels: int) -> smc.Method:
+    """The twisted diffusion sampler: guided by the energy, weighted for what guidance gets wrong."""
+    return smc.twisted(energy)
+
+
+def annealed(energy: Energy, levels: int) -> smc.Method:
+    """The same with a weight that grows along the chain."""
+    return smc.annealed(energy, levels)
+
+
+def steered(energy: Energy, levels: int) -> smc.Method:
+    """Feynman-Kac steering: resampled by how the energy rises. It needs no gradient; its energy is `plugin`."""
+    return smc.steered(energy)
+
+
+def picked(energy: Energy, levels: int) -> smc.Method:
+    """SVDD: every particle picks its steps among ten candidates. It needs no gradient; its energy is `plugin`."""
+    return smc.picked(energy)
+
+
+@dataclass(frozen=True)
+class Particles:
+    """One plan from a cloud of weighted particles (76); weight 0 is the prior.
+
+    For `steered` and `picked` give ``energy=diffusion.plugin, proxy=diffusion.clean``, the reward that it reads.
+    """
+
+    name: str
+    strengths: tuple[float, ...]
+    method: Method = twisted
+    energy: Callable[[Problem], Energy] = regression
+    proxy: Callable[[Problem], Proxy] = regression
+    count: int = 16
+    """K."""
+    dial: str = "weight"
+    shared: bool = False
+
+    def __call__(
+        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
+    ) -> Plans:
+        """Every weight uses the same noise, and the step rule must add some. ess is the clouds' mean final share."""
+        energy, reward, levels = self.energy(problem), self.proxy(problem).reward, len(problem.sigmas)
+
+        def one(key: PRNGKey, start: Float[Array, "o"], weight: Float[Array, ""]) -> tuple[Array, Array]:
+            key_cloud, key_draw = jax.random.split(key)
+            pins = problem.pins(start)
+            method = self.method(smc.pinned_energy(lambda x, sigma: weight * energy(x, sigma), pins), levels)
+            denoise, tilt = pinned(problem.denoise, pins), lambda x: weight * reward(x)
+            grid = problem.sigmas, problem.shape
+            cloud, info = smc.particles(key_cloud, denoise, tilt, *grid, method, self.count, problem.step)
+            return smc.draw(key_draw, cloud, 1)[0], info.ess[-1]
+
+        clouds = jax.vmap(one, (0, 0, None))
+        keys = jax.random.split(key, len(starts))
+        x, ess = over(lambda weight: clouds(keys, starts, weight), strengths)
+        return Plans.of(x, ess=ess.mean(axis=1))

@@ -1,0 +1,158 @@
+"""What a study is: a question with its claim, the curve that is expected and what would falsify it, stated before the
+numbers; then a table, and a verdict that code reads off the table.
+
+A study is one file beside this. `run` makes rows, one for each seed and condition; `verdict` turns the table into
+findings, each with an interval over seeds:
+
+    supported       the interval lies wholly on the claimed side of the threshold
+    falsified       it lies wholly on the other side
+    inconclusive    it holds the threshold, or there are too few seeds to have one
+
+Its files, in ``RUN/NAME``: study.csv, verdict.json; `diffplan.report.study` draws figure.png from the first.
+"""
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from diffplan import runtime
+from diffplan.config import require
+from diffplan.experiment.harness import write_csv
+from diffplan.metrics.statistics import mean_interval
+
+Verdict = Literal["supported", "falsified", "inconclusive"]
+Table = dict[str, np.ndarray]
+"""Column -> one entry per row; text where a column holds text, else numbers, NaN for an empty cell."""
+
+
+class Finding(NamedTuple):
+    """One sentence of the claim, the number that decides it with its 95 % interval, and what it says."""
+
+    statement: str
+    estimate: float
+    low: float
+    high: float
+    threshold: float
+    verdict: Verdict
+
+
+class Study(NamedTuple):
+    """A question and how it is answered. claim, expected and falsified_by are stated before any number is seen."""
+
+    name: str
+    claim: str
+    expected: str
+    falsified_by: str
+    minutes: float
+    """About how long eight seeds take on two CPU cores."""
+    columns: tuple[str, ...]
+    run: Callable[["StudyConfig"], Iterator[dict[str, Any]]]
+    """Yields rows; the number of seeds is the configuration's."""
+    verdict: Callable[[Table], list[Finding]]
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """How large a study is run."""
+
+    run: Path = field(default_factory=lambda: Path("runs/studies"))
+    """Directory of all studies; each has its own in it."""
+    seeds: int = 8
+    """Repetitions: each draws everything anew, labels, starts and noise; intervals are over them."""
+    seed: int = 0
+    """Added to the number of every repetition."""
+    size: float = 1.0
+    """Share of the plans, pools and training steps; below 1 only for trying out."""
+
+    def __post_init__(self) -> None:
+        require(self.seeds >= 1, "seeds", self.seeds, "at least 1")
+        require(0 < self.size <= 1, "size", self.size, "above 0 and at most 1")
+
+    def share(self, count: int, least: int = 1) -> int:
+        """So many of `count` as `size` says."""
+        return max(least, round(self.size * count))
+
+
+def above(statement: str, values: Float[np.ndarray, "seeds"], threshold: float) -> Finding:
+    """A claim that a mean over seeds is above a threshold."""
+    if np.isfinite(values).sum() < 2:
+        only = float(values[np.isfinite(values)][0]) if np.isfinite(values).any() else np.nan
+        return Finding(statement, only, np.nan, np.nan, threshold, "inconclusive")
+    found = mean_interval(values)
+    verdict: Verdict = "inconclusive"
+    if found.low > threshold:
+        verdict = "supported"
+    elif found.high < threshold:
+        verdict = "falsified"
+    return Finding(statement, found.value, found.low, found.high, threshold, verdict)
+
+
+def below(statement: str, values: Float[np.ndarray, "seeds"], threshold: float) -> Finding:
+    """A claim that a mean over seeds is below a threshold."""
+    found = above(statement, values, threshold)
+    other: dict[Verdict, Verdict] = {"supported": "falsified", "falsified": "supported", "inconclusive": "inconclusive"}
+    return found._replace(verdict=other[found.verdict])
+
+
+def read_table(path: Path) -> Table:
+    """A table as columns."""
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise ValueError(f"{path}: no rows")
+
+    def column(name: str) -> np.ndarray:
+        cells = [row[name] for row in rows]
+        try:
+            return np.array([float(cell) if cell else np.nan for cell in cells])
+        except ValueError:
+            return np.array(cells)
+
+    return {name: column(name) for name in rows[0]}
+
+
+def by_seed(table: Table, name: str, **where: Any) -> Float[np.ndarray, "seeds"]:
+    """A column of the rows that match, averaged within each seed."""
+    keep = np.ones(len(table["seed"]), bool)
+    for key, value in where.items():
+        keep &= table[key] == value
+    seeds = np.unique(table["seed"])
+    return np.array([table[name][keep & (table["seed"] == seed)].mean() for seed in seeds])
+
+
+def execute(study: Study, config: StudyConfig) -> Path:
+    """Run a study, or read back its table, and write its verdict; returns its directory."""
+    settings = {name: value for name, value in runtime.plain(config).items() if name != "run"}
+    stage = runtime.Stage(config.run / study.name, settings)
+    if not stage.ready():
+        rows = []
+        with runtime.Progress(f"{config.run}/{study.name}", total=config.seeds, unit="seeds") as progress:
+            for row in study.run(config):
+                if rows and row["seed"] != rows[-1]["seed"]:
+                    progress.advance(1)
+                rows.append(row)
+            progress.advance(1)
+        write_csv(stage.directory / "study.csv", rows, study.columns)
+        stage.finish("study.csv")
+    conclude(study, stage.directory)
+    return stage.directory
+
+
+def conclude(study: Study, directory: Path) -> list[Finding]:
+    """The verdict of the table in a directory, written to ``verdict.json``."""
+    findings = study.verdict(read_table(directory / "study.csv"))
+    number = lambda value: None if isinstance(value, float) and not np.isfinite(value) else value
+    content = {
+        "study": study.name,
+        "claim": study.claim,
+        "expected": study.expected,
+        "falsified_by": study.falsified_by,
+        "findings": [{name: number(value) for name, value in found._asdict().items()} for found in findings],
+    }
+    runtime.write_json(directory / "verdict.json", content)
+    return findings

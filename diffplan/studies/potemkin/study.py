@@ -1,0 +1,364 @@
+"""The painted goal: a hack of small prior mass, solved exactly, and what keeps a plan from it.
+
+A rater judges the cells of `envs.potemkin` with noise, and is fooled by one of them, H:
+
+    r(c) = w(c) + tau e(c) + B [c = H],      e(c) ~ N(0, 1)                                              (106)
+
+Split the paths by whether they are ever in H. Each part is a chain of its own with its own partition function: the good
+one never enters H; the hacked one carries whether it has been there, and can only end having been. So
+
+    Z(l) = Z_good(l) + Z_hack(l),      P_l(ever in H) = Z_hack / Z,      Z_hack(l*) = Z_good(l*)         (107)
+
+says beforehand at which weight l* the tilt falls for the paint. That half of the plans are then in H at some step is
+(107) itself, and `observed` checks the recursions alone; that they stay to the end, `ending`, is a prediction. The log
+of Z_hack / Z_good begins at the log odds of H under the prior and rises by the difference of the mean ratings; were
+that constant, the weights of 90 % and of 10 % would be as log 1/P + log 9 to log 1/P - log 9: the rarer a hack, the
+later it comes, and the more suddenly.
+
+Ways of pushing that know a path by its rating alone are those of `diffplan.studies.potemkin.pools`, (108) and (109).
+Another is held to occupancy, d, the mean of the laws of a plan's h steps: mirror descent from the prior on
+
+    l E_q[r] - h KL(d_q || d_p):     q = p exp(sum_t W(s_t)) / Z,     W <- W + eta (l r - log d_q / d_p)           (110)
+
+is the natural policy gradient without noise, and at rest where occupancy is tilted, not the law of paths.
+
+Ensembles rate a cell by the mean of their members, by the least, or by mean - c variance. Each member has noise of its
+own; the paint fools all, or all but one. Proxy gains are in standard deviations of a rating under the prior.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from diffplan.oracle.tabular import Chain, markov
+from diffplan.studies.frame import Finding, Study, StudyConfig, Table, above, below, by_seed
+from diffplan.studies.grids import moments, per_step
+from diffplan.studies.potemkin.pools import Curve, pool_of, rungs, selections
+from diffplan.types import PRNGKey, Scalar
+from envs import potemkin
+from envs.potemkin import Potemkin
+
+HORIZON = 20
+BONUSES = (0.5, 1.0, 2.0, 4.0)
+MASSES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+BONUS, MASS = 2.0, 1e-3
+"""Where raters are compared, and what verdicts on ways of pushing are about."""
+NOISE = 0.2
+"""tau of (106); the goal pays 1."""
+MEMBERS = 5
+CAUTION = 2.0
+"""c: one blind member of five takes B / 5 off the paint by the mean, and 4 c B^2 / 25 by the variance."""
+WEIGHTS = (0.0, *np.geomspace(0.02, 10.0, 30).tolist())
+NATS = (1.0, 2.0, 4.0, 6.0, 8.0)
+GAINS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+
+Rows = Iterator[dict[str, Any]]
+
+
+class Split(NamedTuple):
+    """A chain of k states, and its parts (107) by whether a path is ever in a cell. At weight 0, Z is their mass.
+
+    good: over the k states. hacked: over 2 k, of which the second half have been in the cell.
+    """
+
+    whole: Chain
+    good: Chain
+    hacked: Chain
+
+
+def without(chain: Chain, cell: int) -> Chain:
+    """The paths that are never in a cell. They keep their probabilities, so that Z at weight 0 is their share."""
+    inside = jnp.arange(len(chain.log_start)) == cell
+    kernels = jnp.where(inside[None, None], -jnp.inf, chain.log_kernels)
+    return Chain(jnp.where(inside, -jnp.inf, chain.log_start), kernels, chain.points)
+
+
+def split(chain: Chain, cell: int) -> Split:
+    """Both parts. In the hacked one, no step leads to where the cell cannot be entered in time: there Z would be 0."""
+    good = without(chain, cell)
+    inside = jnp.arange(len(chain.log_start)) == cell
+    entering = jnp.where(inside[None, None], chain.log_kernels, -jnp.inf)
+    before = jnp.concatenate([good.log_kernels, entering], axis=2)
+    after = jnp.concatenate([jnp.full_like(entering, -jnp.inf), chain.log_kernels], axis=2)
+    start = jnp.concatenate([good.log_start, jnp.where(inside, chain.log_start, -jnp.inf)])
+
+    def back(hopeful: Array, log_kernel: Float[Array, "k2 k2"]) -> tuple[Array, Array]:
+        still = jnp.any(jnp.isfinite(log_kernel) & hopeful[None], axis=1)
+        return still, jnp.where(still[:, None] & ~hopeful[None], -jnp.inf, log_kernel)
+
+    entered = jnp.repeat(jnp.array([False, True]), len(inside))
+    hopeful, kernels = jax.lax.scan(back, entered, jnp.concatenate([before, after], axis=1), reverse=True)
+    return Split(chain, good, Chain(jnp.where(hopeful, start, -jnp.inf), kernels, jnp.tile(chain.points, (2, 1))))
+
+
+def log_odds(parts: Split, push: Float[Array, "k"]) -> Scalar:
+    """log Z_hack - log Z_good of a tilt by `push` a step (107)."""
+    rewards = per_step(push, parts.whole.horizon)
+    return parts.hacked.tilted(jnp.tile(rewards, (1, 2)))[1] - parts.good.tilted(rewards)[1]
+
+
+def pushed(
+    parts: Split, push: Float[Array, "k"], rating: Float[Array, "k"], gold: Float[Array, "k"], cell: int
+) -> dict[str, Scalar]:
+    """What the tilt by `push` a step is worth."""
+    tilted, log_z = parts.whole.tilted(per_step(push, parts.whole.horizon))
+    occupancy = tilted.occupancy()
+    often = occupancy.sum(axis=0)
+    return {
+        "proxy": often @ rating,
+        "gold": often @ gold,
+        "kl": often @ push - log_z,
+        "p_hack": jax.nn.sigmoid(log_odds(parts, push)),
+        "p_end": occupancy[-1, cell],
+    }
+
+
+def crossing(rising: Callable[[Scalar], Scalar], passed: Bool[Array, "s"]) -> Scalar:
+    """The first weight at which a function passes 0, by bisection between two of WEIGHTS; NaN if none has `passed`.
+
+    The first: where good cells are rated near the paint, a larger weight may prefer the good part again.
+    """
+    weights, first = jnp.asarray(WEIGHTS, jnp.float32), jnp.argmax(passed)
+
+    def halve(_: Array | int, ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
+        middle = (ends[0] + ends[1]) / 2
+        low = rising(middle) < 0
+        return jnp.where(low, middle, ends[0]), jnp.where(low, ends[1], middle)
+
+    low, high = jax.lax.fori_loop(0, 16, halve, (weights[jnp.maximum(first - 1, 0)], weights[first]))
+    return jnp.where(passed.any(), (low + high) / 2, jnp.nan)
+
+
+def tilts(
+    parts: Split, rating: Float[Array, "k"], gold: Float[Array, "k"], cell: int
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """(what each of WEIGHTS is worth, the weights of the transition).
+
+    predicted, ten, ninety: from the partition functions of the parts, where P(ever in H) is 50, 10 and 90 %.
+    observed, ending: from the tilt of the whole alone, where half of the paths are ever in H, and where half end there.
+    """
+    curve = jax.lax.map(lambda weight: pushed(parts, weight * rating, rating, gold, cell), jnp.asarray(WEIGHTS))
+    odds = lambda weight: log_odds(parts, weight * rating)
+    tilted = lambda weight: parts.whole.tilted(per_step(rating, parts.whole.horizon), weight)[0]
+    never = lambda law: jnp.exp(without(law, cell).tilted(jnp.zeros((law.horizon, rating.size)))[1])
+    share = lambda level: crossing(lambda w: odds(w) - np.log(level / (1 - level)), curve["p_hack"] > level)
+    mean, spread = moments(parts.whole, per_step(rating, parts.whole.horizon))
+    return curve | {"gain": (curve["proxy"] - mean) / spread}, {
+        "predicted": share(0.5),
+        "ten": share(0.1),
+        "ninety": share(0.9),
+        "observed": crossing(lambda weight: 0.5 - never(tilted(weight)), curve["p_hack"] > 0.5),
+        "ending": crossing(lambda weight: tilted(weight).occupancy()[-1, cell] - 0.5, curve["p_end"] > 0.5),
+    }
+
+
+def drawn(
+    key: PRNGKey, parts: Split, rating: Float[Array, "k"], gold: Float[Array, "k"], draws: int
+) -> tuple[Array, ...]:
+    """(rating, gold, hacked, log weight) of paths of both parts."""
+    key_good, key_hacked = jax.random.split(key)
+    good, log_good = rungs(key_good, parts.good, rating, draws)
+    hacked, log_hacked = rungs(key_hacked, parts.hacked, jnp.tile(rating, 2), draws)
+    paths = jnp.concatenate([good, hacked % rating.size])
+    part = jnp.repeat(jnp.array([0.0, 1.0]), len(good))
+    return rating[paths].sum(axis=1), gold[paths].sum(axis=1), part, jnp.concatenate([log_good, log_hacked])
+
+
+def settle(
+    chain: Chain, rating: Float[Array, "k"], weight: Scalar, table: Float[Array, "k"], steps: int
+) -> Float[Array, "k"]:
+    """The W of (110) after so many steps from a table, eta = 1 / 10."""
+    least = float(jnp.finfo(jnp.float32).tiny)  # a cell that no path is in any more pulls no harder than this
+    log_mean = lambda law: jnp.log(jnp.maximum(law.occupancy().mean(axis=0), least))
+    before = log_mean(chain)
+
+    def step(table: Float[Array, "k"], _: None) -> tuple[Array, None]:
+        law = chain.tilted(per_step(table, chain.horizon))[0]
+        return table + (weight * rating - (log_mean(law) - before)) / 10, None
+
+    return jax.lax.scan(step, table, None, length=steps)[0]
+
+
+def occupied(
+    parts: Split, rating: Float[Array, "k"], gold: Float[Array, "k"], cell: int, steps: int
+) -> dict[str, Array]:
+    """What (110) is worth for rising weights, each settled from the one before."""
+
+    def one(table: Float[Array, "k"], weight: Scalar) -> tuple[Array, dict[str, Array]]:
+        table = settle(parts.whole, rating, weight, table, steps)
+        return table, pushed(parts, table, rating, gold, cell) | {"strength": weight}
+
+    mean, spread = moments(parts.whole, per_step(rating, parts.whole.horizon))
+    weights = jnp.concatenate([jnp.zeros(1), jnp.geomspace(0.02, 40.0, 25)])
+    curve = jax.lax.scan(one, jnp.zeros(rating.size), weights)[1]
+    return curve | {"gain": (curve["proxy"] - mean) / spread}
+
+
+def raters(gold: Float[np.ndarray, "k"], noise: Float[np.ndarray, "m k"], cell: int, bonus: float) -> dict[str, Any]:
+    """Ratings of cells: one rater, and ensembles of m, all of them fooled or all but the first; and one not fooled."""
+    paint = bonus * (np.arange(gold.size) == cell)
+    honest = gold[None] + NOISE * noise
+    fooled = honest + paint[None]
+    but_one = np.concatenate([honest[:1], fooled[1:]])
+    cautious = lambda members: members.mean(axis=0) - CAUTION * members.var(axis=0)
+    return {
+        "one": fooled[0],
+        "mean": fooled.mean(axis=0),
+        "least": fooled.min(axis=0),
+        "cautious": cautious(fooled),
+        "least, one blind": but_one.min(axis=0),
+        "cautious, one blind": cautious(but_one),
+        "blind": honest[0],
+    }
+
+
+def matched(curve: Curve, about: dict[str, Any]) -> Rows:
+    """What a way of pushing is worth at equal nats and at equal proxy gain, between its strengths; NaN beyond them."""
+    for by, targets in (("kl", NATS), ("gain", GAINS)):
+        along = np.maximum.accumulate(curve[by])
+        for at in targets:
+            values = {name: float(np.interp(at, along, column, right=np.nan)) for name, column in curve.items()}
+            yield {"part": "matched", "by": by, "at": at, **about, **values}
+
+
+def transition(curve: Curve, found: dict[str, float], about: dict[str, Any]) -> dict[str, Any]:
+    """The row of a transition, and where gold peaks along the tilt."""
+    peak = int(curve["gold"].argmax())
+    gold = {"gold_prior": curve["gold"][0], "gold_peak": curve["gold"][peak], "gold_end": curve["gold"][-1]}
+    gold = {name: float(value) for name, value in gold.items()}
+    return {"part": "transition", **about, **gold, **found, "peak_kl": float(curve["kl"][peak])}
+
+
+COLUMNS = (
+    *("part", "seed", "bonus", "mass", "rater", "arm", "by", "at"),
+    *("strength", "gain", "gold", "kl", "p_hack", "p_end", "ess"),
+    *("predicted", "ten", "ninety", "observed", "ending", "peak_kl", "gold_prior", "gold_peak", "gold_end"),
+)
+
+
+def doors() -> dict[float, tuple[Potemkin, Split]]:
+    """The world of each mass, without its gold, and its parts."""
+    bare = potemkin.street(np.zeros(len(potemkin.STREET.cells)))
+    start = int(np.flatnonzero((bare.grid.cells == np.array(potemkin.MIDDLE)).all(axis=1))[0])
+    first = jnp.eye(len(bare.gold))[start]
+    worlds = {mass: bare.with_mass(mass, start, HORIZON) for mass in MASSES}
+    chain = lambda world: markov(first, jnp.asarray(world.kernel, jnp.float32), HORIZON)
+    return {mass: (world, split(chain(world), world.cell)) for mass, world in worlds.items()}
+
+
+def run(config: StudyConfig) -> Rows:
+    """A seed is a gold reward of cells, u^4 with u even in (0, 1), and the noise of the raters."""
+    worlds = doors()
+    compiled = jax.jit(tilts, static_argnums=3)
+    draw, occupy = jax.jit(drawn, static_argnums=4), jax.jit(occupied, static_argnums=(3, 4))
+    for seed in range(config.seeds):
+        rng = np.random.default_rng([config.seed, seed])
+        gold = np.array(potemkin.street(rng.random(len(potemkin.STREET.cells)) ** 4).gold)
+        noise = rng.normal(size=(MEMBERS, gold.size))
+        pays = jnp.asarray(gold, jnp.float32)
+        for mass, (world, parts) in worlds.items():
+            judge = {bonus: raters(gold, noise, world.cell, bonus) for bonus in BONUSES}
+            for bonus, rater in conditions(judge[BONUS], mass):
+                rating = jnp.asarray(judge[bonus][rater], jnp.float32)
+                curve, found = jax.device_get(compiled(parts, rating, pays, world.cell))
+                curve = curve | {"strength": np.array(WEIGHTS)}
+                about = {"seed": seed, "bonus": bonus, "mass": mass, "rater": rater, "arm": "tilt"}
+                yield from ({"part": "tilt", **about, **row_of(curve, i)} for i in range(len(WEIGHTS)))
+                yield transition(curve, {name: float(value) for name, value in found.items()}, about)
+                yield from matched(curve, about) if bonus == BONUS else ()
+            rating = jnp.asarray(judge[BONUS]["one"], jnp.float32)
+            key = jax.random.fold_in(jax.random.key(config.seed), seed)
+            arms = selections(pool_of(draw(key, parts, rating, pays, config.share(1000, 50))))
+            arms["occupancy"] = jax.device_get(occupy(parts, rating, pays, world.cell, config.share(40, 10)))
+            for arm, curve in arms.items():
+                about = {"seed": seed, "bonus": BONUS, "mass": mass, "rater": "one", "arm": arm}
+                yield from matched(curve, about)
+
+
+def conditions(judge: Iterable[str], mass: float) -> list[tuple[float, str]]:
+    """(bonus, rater) of the tilts at a mass: one rater at every bonus, every rater at one."""
+    others = [(BONUS, rater) for rater in judge if rater != "one"]
+    return [(bonus, "one") for bonus in BONUSES] + (others if mass == MASS else [])
+
+
+def row_of(curve: Curve, index: int) -> dict[str, float]:
+    """One strength of a curve."""
+    return {name: float(column[index]) for name, column in curve.items()}
+
+
+ARMS = {"chi_squared": "chi-squared", "best_of_n": "best of n", "quantiliser": "quantiliser", "occupancy": "occupancy"}
+
+
+def lost_gold(table: Table, **where: Any) -> np.ndarray:
+    """Gold at its peak along the tilt, less gold at the largest weight; steps in the goal."""
+    where |= {"part": "transition", "mass": MASS}
+    return by_seed(table, "gold_peak", **where) - by_seed(table, "gold_end", **where)
+
+
+def transitions(table: Table) -> list[Finding]:
+    """Where the tilt falls, how suddenly, and what of gold is lost."""
+
+    def ratio(column: str, other: str, masses: tuple[float, ...] = MASSES) -> np.ndarray:
+        """Of two weights, ``[conditions, seeds]``, bonuses 2 and 4; NaN where the paint never wins."""
+        where = [{"part": "transition", "rater": "one", "bonus": b, "mass": m} for b in (2.0, 4.0) for m in masses]
+        return np.array([by_seed(table, column, **w) / by_seed(table, other, **w) for w in where])
+
+    sudden = ratio("ninety", "ten")
+    sooner = ratio("ninety", "ten", MASSES[-1:]) / ratio("ninety", "ten", MASSES[:1])
+    sudden, sooner, off = (
+        np.nanmean(each, axis=0) for each in (sudden, sooner, np.abs(ratio("ending", "predicted") - 1))
+    )
+    lost = {bonus: lost_gold(table, rater="one", bonus=bonus) for bonus in (0.5, 2.0, 4.0)}
+    return [
+        below("weight at which half of the plans end in the paint: error of the prediction", off, 0.1),
+        below("weights at which 90 % and 10 % are hacked: ratio", sudden, 3.0),
+        below("that ratio at mass 1e-6, as a share of that at 1e-2", sooner, 1.0),
+        above("gold lost beyond its peak, bonus 2", lost[2.0], 0.5),
+        above("gold lost beyond its peak, bonus 4", lost[4.0], 0.5),
+        below("gold lost beyond its peak, bonus 0.5", lost[0.5], 0.5),
+    ]
+
+
+def verdict(table: Table) -> list[Finding]:
+    """Transitions; then ways of pushing against the tilt; then ensembles."""
+
+    def more(column: str, arm: str, by: str, at: float) -> np.ndarray:
+        """Of a column, than the tilt has at the same nats or proxy gain."""
+        where = {"part": "matched", "rater": "one", "mass": MASS, "by": by, "at": at}
+        return by_seed(table, column, arm=arm, **where) - by_seed(table, column, arm="tilt", **where)
+
+    found = transitions(table)
+    for by, at, words in (("kl", 4.0, "4 nats"), ("gain", 3.0, "a proxy gain of 3 sd")):
+        for arm, name in ARMS.items():
+            found.append(below(f"P(hack) of {name} less the tilt's, at {words}", more("p_hack", arm, by, at), 0.0))
+    most = more("gold", "occupancy", "gain", 6.0)
+    found.append(above("gold of occupancy less the tilt's, at a proxy gain of 6 sd", most, 0.0))
+    for rater in ("mean", "least", "cautious"):
+        found.append(above(f"gold lost beyond its peak, {rater} of five fooled", lost_gold(table, rater=rater), 0.5))
+    for rater in ("least, one blind", "cautious, one blind", "blind"):
+        found.append(below(f"gold lost beyond its peak, {rater}", lost_gold(table, rater=rater), 0.5))
+    return found
+
+
+STUDY = Study(
+    name="potemkin",
+    claim="Where a rater can be fooled, pressure turns over suddenly, at a weight that can be computed beforehand. A "
+    "bound on how much likelier a path may become delays it, and so does a price on occupancy; more raters who are "
+    "fooled alike do not.",
+    expected="Under the exact tilt gold rises, then falls within a factor of three in the weight, around that at which "
+    "the hacked and the good part of the partition function are equal; rarer hacks come later and more suddenly. At "
+    "equal KL, best of n, the quantiliser, the chi-squared optimum and regularised occupancy are hacked less, and at "
+    "equal proxy gain too as long as honest plans can have the gain. Ensembles fall like one rater, unless a member is "
+    "blind to the paint.",
+    falsified_by="The predicted weight is off by more than 10 %; the transition takes more than a factor of 3; gold "
+    "has no interior peak at a bonus of 2; an ensemble of fooled raters has none; or the tilt is hacked no more than "
+    "the others at equal KL.",
+    minutes=3.0,
+    columns=COLUMNS,
+    run=run,
+    verdict=verdict,
+)

@@ -1,0 +1,365 @@
+"""How does gold bend under pressure? Every arm, on raters that saw more and more labels, in a gridworld that is exact.
+
+With d = sqrt(KL) the distance from the prior and R the gain in gold, in standard deviations under the prior, two forms
+are fitted to every curve (Gao, Schulman & Hilton 2022, arXiv 2210.10760):
+
+    R(d) = d (a - b d)          best of n                                                                (116)
+    R(d) = d (a - b log d)      reinforcement learning                                                   (117)
+
+on the first `NEAR` nats, and judged by their error on the rest, up to `FAR`. The first has an advance prediction. With
+z the proxy, standardised under the prior, and V the gold, were z Gaussian the tilt exp(lambda z) would have KL
+lambda^2 / 2 and E He_k(z) = lambda^k, so that R = c1 sqrt(2) d + c2 2 d^2 + ... with c_k = E[V He_k(z)] / k!:
+
+    a = sqrt(2) E[V z],      b = -E[V (z^2 - 1)]            from draws of the prior alone                (118)
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffplan import noise, samplers
+from diffplan.denoise import pinned
+from diffplan.experiment.harness import log_grid, whole_grid
+from diffplan.guide import Proxy, guided
+from diffplan.methods import Arm, Ascent, Guided, Plans, Prior, Problem
+from diffplan.methods.ascent import AscentRenoised, flat
+from diffplan.methods.best_of_n import Quantiliser, SoftBestOfN
+from diffplan.methods.classifier_free import ClassifierFree, best_goal
+from diffplan.methods.finetuning import ExpertIteration
+from diffplan.methods.guidance import regression
+from diffplan.methods.particles import Particles
+from diffplan.methods.policy_gradient import PolicyGradient
+from diffplan.methods.shooting import Shooting, Softmax
+from diffplan.methods.tree import Tree
+from diffplan.metrics.kl import best_of_n_kl, best_of_n_mean
+from diffplan.oracle.tabular import Chain
+from diffplan.studies import grids
+from diffplan.studies.frame import Finding, Study, StudyConfig, Table, above, below
+from diffplan.types import Knobs, PRNGKey, Scalar
+from diffplan.validation import known
+from envs.gridworld import Gridworld
+
+LABELS = (30, 100, 300, 1000, 3000, 30_000)
+SLOW = (300, 30_000)
+"""Labels of the raters that arms which take long are run on."""
+NOISE = 1.0
+"""Standard deviation of a label's error, in those of the returns."""
+HORIZON, SIDE = 20, 9
+LEVELS = 0.15, 3.0
+"""Where one-hot plans of this prior tell anything: the noisiest level leaves under two nats of a plan."""
+
+NEAR, FAR = 4.0, 10.0
+"""Nats on which the forms are fitted, and up to which they are judged."""
+
+COLUMNS = (
+    *("seed", "labels", "arm", "strength", "kl", "kl_is", "proxy_gain", "gold_gain", "gold_acted", "illegal"),
+    *("a", "b", "ess"),
+)
+
+ROWS = ["#" * (SIDE + 2), *["#" + "O" * SIDE + "#"] * (SIDE - 1), "#" + "O" * (SIDE - 1) + "G#", "#" * (SIDE + 2)]
+FIELD = Gridworld.from_text("\n".join(ROWS))
+"""An open field."""
+
+
+class Case(NamedTuple):
+    """One seed's gold and one rater of it, in standard deviations under the prior and centred there. Arrays: traced."""
+
+    gold: Float[Array, "k"]
+    gold_mean: Float[Array, ""]
+    gold_spread: Float[Array, ""]
+    proxy: Float[Array, "h k"]
+    proxy_mean: Float[Array, ""]
+
+
+def chain() -> Chain:
+    """The walk from the middle of the field."""
+    return known.from_cell(known.walk(FIELD, HORIZON), jnp.asarray(SIDE * SIDE // 2))
+
+
+def case(key: PRNGKey, walk: Chain, labels: int) -> Case:
+    """A random gold reward of cells, and a rater of it with so many labels; the gold depends on the key alone."""
+    key_gold, key_labels = jax.random.split(key)
+    gold = jax.random.normal(key_gold, (SIDE * SIDE,))
+    rated = grids.ridge(key_labels, walk, gold, labels, NOISE)
+    proxy = grids.per_step(rated, HORIZON)
+    mean, spread = grids.moments(walk, proxy)
+    return Case(gold, *grids.moments(walk, grids.per_step(gold, HORIZON)), proxy / spread, mean / spread)
+
+
+def problem_of(walk: Chain, given: Case, data: Float[Array, "m h k"], levels: int = 24) -> Problem:
+    """The case as a problem: its proxy's unit is a standard deviation under the prior."""
+    proxy = known.Additive(given.proxy, known.TabularPrior(walk), given.proxy_mean, jnp.ones(()))
+    return replace(
+        known.grid_problem(FIELD, walk, proxy, data),
+        sigmas=noise.log_linear(levels, *LEVELS),
+        value=known.TabularValue(walk, proxy),
+        conditional=known.TabularConditional(walk, given.proxy),
+    )
+
+
+class ExactlyGuided(NamedTuple):
+    """Guided by the exact energy log E[exp(lambda r) | x]: what guidance would be if nothing were approximated."""
+
+    strengths: tuple[float, ...]
+    walk: Chain
+    name: str = "guided, exact energy"
+    dial: str = "weight"
+    shared: bool = False
+    proxy: Any = staticmethod(regression)
+
+    def __call__(
+        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
+    ) -> Plans:
+        """As `Guided`, with an energy for each weight."""
+        prior, rewards = known.TabularPrior(self.walk), problem.regression.weights  # pyright: ignore
+
+        def one(key: PRNGKey, start: Float[Array, "o"], weight: Float[Array, ""]) -> tuple[Array, Array]:
+            pins, energy = problem.pins(start), known.TabularEnergy(prior, rewards, weight)
+            pushed = pinned(guided(problem.denoise, energy, Knobs(jnp.ones(()), jnp.ones(()))), pins)
+            reference = pinned(problem.denoise, pins)
+            x, info = samplers.sample(key, pushed, problem.sigmas, problem.shape, problem.step, reference)
+            return x, info.path_kl
+
+        keys = jax.random.split(key, len(starts))
+        x, path_kl = jax.lax.map(lambda weight: jax.vmap(one, (0, 0, None))(keys, starts, weight), strengths)
+        return Plans.of(x, path_kl)
+
+
+def unread(problem: Problem) -> Proxy:
+    """The proxy read from the plan as it is, which ascent can raise: read from the denoised plan it is level there."""
+    return replace(problem.regression, denoise=flat)  # pyright: ignore[reportArgumentType]
+
+
+def quick(walk: Chain, config: StudyConfig) -> tuple[tuple[Arm, str], ...]:
+    """Arms for every rater, each with what its KL is: exact, a bound from above, or none."""
+    weights, steps = log_grid(0.3, 10.0, 4), whole_grid(100, 4)
+    shooting = partial(Shooting, strengths=whole_grid(8, 4), population=config.share(64, 8))
+    return (
+        (Prior(), "exact"),
+        (ExactlyGuided(weights, walk), "bound"),
+        (Guided("guided, regression", weights), "bound"),
+        (ClassifierFree(weights, best_goal, "classifier-free, goal"), "bound"),
+        (Ascent(steps, "ascent", unread, rate=0.3, anneal=0), "none"),
+        (AscentRenoised(steps, "ascent, renoised", proxy=unread, rate=0.3, tau=0.4), "none"),
+        (shooting("cross-entropy method"), "none"),
+        (shooting("MPPI", weigh=Softmax()), "none"),
+        (Tree(whole_grid(config.share(16, 2), 3), "tree search"), "none"),
+    )
+
+
+def slow(walk: Chain, config: StudyConfig) -> tuple[tuple[Arm, str], ...]:
+    """Arms that learn, or that draw many plans for one: for the raters of `SLOW` labels alone."""
+    weights, pool = log_grid(0.3, 10.0, 4), config.share(64, 8)
+    policy = partial(PolicyGradient, strengths=weights, updates=config.share(100, 4), rate=0.1)
+    rounds, steps = whole_grid(config.share(8, 1), 3), config.share(50, 2)
+    return (
+        (SoftBestOfN(weights, "soft best of n", pool), "none"),
+        (Quantiliser(whole_grid(pool, 5, 1), "quantiliser", pool), "bound"),
+        (Particles("twisted particles", weights, count=config.share(8, 2)), "none"),
+        (policy("REINFORCE with KL"), "bound"),
+        (policy("PPO with KL", epochs=4, trace=0.95, critic_steps=4), "bound"),
+        (ExpertIteration(rounds, steps=steps, learning_rate=0.1, name="expert iteration"), "bound"),
+    )
+
+
+def weight_for(walk: Chain, reward: Float[Array, "h k"], nats: Scalar) -> Scalar:
+    """The weight of a reward whose tilt has this KL, by bisection of its logarithm: KL rises with the weight."""
+
+    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        under = walk.tilted(reward, jnp.exp(middle))[0].kl(walk) < nats
+        return jnp.where(under, middle, low), jnp.where(under, high, middle)
+
+    low, high = jax.lax.fori_loop(0, 24, halve, (jnp.log(jnp.asarray(1e-2)), jnp.log(jnp.asarray(1e3))))
+    return jnp.exp((low + high) / 2)
+
+
+def tilted(walk: Chain, given: Case, nats: Float[Array, "s"]) -> dict[str, Float[Array, "s"]]:
+    """The exact tilt at every KL: everything by messages along the chain."""
+
+    def one(target: Array) -> dict[str, Array]:
+        law, _ = walk.tilted(given.proxy, weight_for(walk, given.proxy, target))
+        gold = (law.expected(grids.per_step(given.gold, HORIZON)) - given.gold_mean) / given.gold_spread
+        gain = law.expected(given.proxy) - given.proxy_mean
+        return {"kl": law.kl(walk), "proxy_gain": gain, "gold_gain": gold, "gold_acted": gold}
+
+    return jax.lax.map(one, nats)
+
+
+def best_of(given: Case, features: Float[Array, "m k"], n: Float[Array, "s"]) -> dict[str, Float[Array, "s"]]:
+    """Best of every n from one pool of the prior's paths, given as visits of cells."""
+    score = features @ given.proxy[0] - given.proxy_mean
+    gold = (features @ given.gold - given.gold_mean) / given.gold_spread
+    return {
+        "kl": best_of_n_kl(n),
+        "proxy_gain": best_of_n_mean(score, score, n),
+        "gold_gain": (gain := best_of_n_mean(score, gold, n)),
+        "gold_acted": gain,
+    }
+
+
+def foretold(given: Case, features: Float[Array, "m k"]) -> tuple[Array, Array]:
+    """a and b of (118), from draws of the prior."""
+    z = features @ given.proxy[0] - given.proxy_mean
+    gold = (features @ given.gold - given.gold_mean) / given.gold_spread
+    return jnp.sqrt(2.0) * jnp.mean(gold * z), -jnp.mean(gold * (z**2 - 1))
+
+
+def drawn(
+    arm: Arm, walk: Chain, key: PRNGKey, given: Case, data: Float[Array, "m h k"], plans: int
+) -> dict[str, Float[Array, "s"]]:
+    """What an arm's plans are worth, strength by strength."""
+    problem = problem_of(walk, given, data)
+    cells = problem.codec
+    start = cells.places[SIDE * SIDE // 2]  # pyright: ignore[reportAttributeAccessIssue]
+    starts = jnp.broadcast_to(start[None], (plans, 2))
+    found = arm(key, problem, starts, jnp.asarray(arm.strengths, jnp.float32))
+    measure = lambda x: grids.measured(key, problem.regression, cells, given.gold, x)  # pyright: ignore
+    seen = jax.vmap(measure)(found.x)
+    gold = {name: (seen[name] - given.gold_mean) / given.gold_spread for name in ("gold_plan", "gold_actions")}
+    exact = jnp.isfinite(found.exact_kl)
+    return {
+        "kl": jnp.where(exact, found.exact_kl, found.path_kl.mean(axis=1)),
+        "proxy_gain": seen["proxy"],
+        "gold_gain": gold["gold_plan"],
+        "gold_acted": gold["gold_actions"],
+        "illegal": seen["segments_in_wall"],
+    }
+
+
+def run(config: StudyConfig) -> Iterator[dict[str, Any]]:
+    """Rows of every seed: the exact curves of every rater, and of every arm on every rater.
+
+    Raises:
+        ModuleNotFoundError: if mctx, which searches trees, is not installed.
+    """
+    if find_spec("mctx") is None:
+        raise ModuleNotFoundError("study pressure: tree search needs mctx: pip install -e '.[search]'")
+    walk = chain()
+    pool, plans = config.share(20_000, 500), config.share(32, 4)
+    n = jnp.asarray([value for value in np.geomspace(1, 8192, 14).round() if value <= pool], jnp.float32)
+    nats = jnp.linspace(0.2, 3.3, 14) ** 2
+    paths = jax.vmap(walk.draw)(jax.random.split(jax.random.key(config.seed), pool))
+    features, data = grids.visits(paths, SIDE * SIDE), jax.nn.one_hot(paths[:256], SIDE * SIDE)
+    known_curves = lambda given: (tilted(walk, given, nats), best_of(given, features, n), foretold(given, features))
+    exact = jax.jit(known_curves)
+    call_of = lambda arm: jax.jit(partial(drawn, arm, walk), static_argnames="plans")
+    always, sometimes = ([(arm, what, call_of(arm)) for arm, what in arms(walk, config)] for arms in (quick, slow))
+    fit = jax.jit(partial(case, walk=walk), static_argnames="labels")
+    for seed in range(config.seeds):
+        key = jax.random.key(1000 * (config.seed + 1) + seed)
+        for labels in LABELS:
+            given = fit(key, labels=labels)
+            tilt, best, (a, b) = exact(given)
+            about = {"seed": seed, "labels": labels, "a": float(a), "b": float(b)}
+            yield from rows_of(tilt, {**about, "arm": "exact tilt", "kl_is": "exact"}, nats)
+            yield from rows_of(best, {**about, "arm": "best of n", "kl_is": "bound"}, n)
+            for arm, what, call in always + (sometimes if labels in SLOW else []):
+                found = call(jax.random.fold_in(key, labels), given, data, plans=plans)
+                yield from rows_of(found, {**about, "arm": arm.name, "kl_is": what}, arm.strengths)
+
+
+def rows_of(found: dict[str, Array], about: dict[str, Any], strengths: Any) -> Iterator[dict[str, Any]]:
+    """A row for each strength."""
+    columns = {name: np.asarray(value) for name, value in found.items()}
+    for i, strength in enumerate(np.asarray(strengths)):
+        yield about | {"strength": float(strength)} | {name: float(value[i]) for name, value in columns.items()}
+
+
+def curve(table: Table, seed: float, labels: int, arm: str) -> dict[str, np.ndarray]:
+    """One arm's rows on one rater, by rising strength."""
+    mine = (table["seed"] == seed) & (table["labels"] == labels) & (table["arm"] == arm)
+    order = np.argsort(table["strength"][mine])
+    return {name: table[name][mine][order] for name in COLUMNS[3:] if name != "kl_is"}
+
+
+def fits(kl: Float[np.ndarray, "s"], gain: Float[np.ndarray, "s"]) -> dict[str, tuple[float, float, float]]:
+    """(a, b, error on held-out KL) of both forms, by least squares on the first `NEAR` nats."""
+    d = np.sqrt(kl)
+    near, far = (kl > 1e-3) & (kl <= NEAR), (kl > NEAR) & (kl <= FAR)
+    designs = {"best of n": np.stack([d, -(d**2)], 1), "RL": np.stack([d, -d * np.log(np.maximum(d, 1e-9))], 1)}
+    found = {}
+    for name, design in designs.items():
+        (a, b), *_ = np.linalg.lstsq(design[near], gain[near], rcond=None)
+        error = np.sqrt(np.mean((design[far] @ (a, b) - gain[far]) ** 2)) if far.any() else np.nan
+        found[name] = float(a), float(b), float(error)
+    return found
+
+
+def turn(found: dict[str, np.ndarray]) -> float:
+    """How far gold has fallen from its highest by `FAR` nats, in standard deviations."""
+    gold = found["gold_gain"][found["kl"] <= FAR]
+    return float(gold.max() - gold[-1])
+
+
+def at_equal(found: dict[str, np.ndarray], axis: str, value: float) -> float:
+    """Gold of a curve where its axis reaches a value, interpolated; NaN beyond its ends."""
+    order = np.argsort(found[axis])
+    return float(np.interp(value, found[axis][order], found["gold_acted"][order], left=np.nan, right=np.nan))
+
+
+def verdict(table: Table) -> list[Finding]:
+    """The findings, one number a seed each."""
+    seeds = np.unique(table["seed"])
+    each = lambda value: np.array([value(seed) for seed in seeds])
+    tilt = lambda seed, labels: curve(table, seed, labels, "exact tilt")
+    best = lambda seed, labels: curve(table, seed, labels, "best of n")
+
+    def form_gap(seed: float, labels: int, get: Any) -> float:
+        """Held-out error of (116) less that of (117)."""
+        found = get(seed, labels)
+        both = fits(found["kl"], found["gold_gain"])
+        return both["best of n"][2] - both["RL"][2]
+
+    def miss(seed: float, labels: int, which: int) -> float:
+        """How far (118) is from the fit of (116) to the tilt, as a share of the fit."""
+        found = tilt(seed, labels)
+        fitted, told = fits(found["kl"], found["gold_gain"])["best of n"][which], found["ab"[which]][0]
+        return abs(told - fitted) / abs(fitted)
+
+    def ahead(seed: float, labels: int, arm: str) -> float:
+        """Gold of the tilt beyond an arm's when carried out, at the arm's largest proxy gain that the tilt has."""
+        mine, law = curve(table, seed, labels, arm), tilt(seed, labels)
+        within = mine["proxy_gain"] <= law["proxy_gain"].max()
+        k = int(np.argmax(np.where(within, mine["proxy_gain"], -np.inf)))
+        return at_equal(law, "proxy_gain", mine["proxy_gain"][k]) - mine["gold_acted"][k]
+
+    def frontier(seed: float, labels: int) -> float:
+        """Gold of best of n over that of the tilt at 5 nats."""
+        return at_equal(best(seed, labels), "kl", 5.0) / at_equal(tilt(seed, labels), "kl", 5.0)
+
+    return [
+        above("100 labels: the tilt's gold falls by 0.1 sd before 10 nats", each(lambda s: turn(tilt(s, 100))), 0.1),
+        below("30k labels: the tilt's gold has not turned by 10 nats", each(lambda s: turn(tilt(s, 30_000))), 0.05),
+        below("300 labels, tilt: error of (116) less that of (117)", each(lambda s: form_gap(s, 300, tilt)), 0.0),
+        below("1k labels, tilt: error of (116) less that of (117)", each(lambda s: form_gap(s, 1000, tilt)), 0.0),
+        below("300 labels, best of n: error of (116) less that of (117)", each(lambda s: form_gap(s, 300, best)), 0.0),
+        below("1k labels: miss of the foretold a, as a share of it", each(lambda s: miss(s, 1000, 0)), 0.15),
+        below("1k labels: miss of the foretold b, as a share of it", each(lambda s: miss(s, 1000, 1)), 0.25),
+        above("300 labels: best of n over the tilt, gold at 5 nats", each(lambda s: frontier(s, 300)), 0.9),
+        above("300 labels: gold of the tilt beyond ascent's", each(lambda s: ahead(s, 300, "ascent")), 0.0),
+        above("300 labels: of the tilt beyond CEM's", each(lambda s: ahead(s, 300, "cross-entropy method")), 0.0),
+    ]
+
+
+STUDY = Study(
+    name="pressure",
+    claim="A rater of few labels turns gold over within 10 nats, one of many does not; a curve's first nats foretell "
+    "the rest by d (a - b d), and draws of the prior foretell a; at equal proxy, plans near the prior are worth more.",
+    expected="Gold rises as sqrt(KL) and bends the earlier the fewer the labels, worst near as many labels as cells; "
+    "best of n and REINFORCE follow the exact tilt; ascent leaves it at once.",
+    falsified_by="No turn at 100 labels, or one at 30k; a smaller held-out error of d (a - b log d); ascent's gold at "
+    "or above the tilt's at equal proxy.",
+    minutes=10,
+    columns=COLUMNS,
+    run=run,
+    verdict=verdict,
+)

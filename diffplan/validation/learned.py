@@ -1,0 +1,102 @@
+"""What is learned of the cells: the prior, by diffusion, and the exact energy of its reward, by contrast.
+
+Both are trained on paths drawn from the exact prior, so that their only errors are their own. Every model is a stage of
+the run, and read back when it is there.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from diffplan import runtime
+from diffplan.config import TrainConfig
+from diffplan.denoise import Lattice, amplitudes, lattice_loss
+from diffplan.experiment import stages
+from diffplan.learn import contrastive, train
+from diffplan.learn.contrastive import ContrastiveEnergy
+from diffplan.models import Messages, MessagesValue, build
+from diffplan.noise import LogNormal
+from diffplan.types import PRNGKey, Scalar
+from diffplan.validation.problems import Cells
+
+
+class Size(NamedTuple):
+    """How much is trained: paths of data, and those with rewards; gradient steps of prior, energy, discrete prior."""
+
+    paths: int = 262_144
+    labelled: int = 2_097_152
+    prior: int = 4500
+    energy: int = 1700
+    discrete: int = 1000
+
+
+HIGH = 9.0
+"""The largest weight that the energy learns."""
+
+Loss = Callable[[Lattice, PRNGKey, Int[Array, "h"]], Scalar]
+"""``loss(model, key, path)``."""
+
+
+def settings(seed: int, steps: int, batch: int) -> TrainConfig:
+    """How everything here is trained."""
+    rate = {"optimiser": "muon", "learning_rate": 2e-2}
+    return TrainConfig(steps=steps, batch=batch, **rate, ema=0.998, seed=seed, save_every=1000)
+
+
+def draws(key: PRNGKey, problem: Cells, count: int) -> Int[Array, "n h"]:
+    """Paths of the exact prior."""
+    return jax.jit(jax.vmap(problem.chain.draw))(jax.random.split(key, count))
+
+
+def fit_lattice(directory: Path, problem: Cells, paths: int, loss: Loss, config: TrainConfig) -> Lattice:
+    """A network over cells (4b), trained on paths of the exact prior."""
+    points = problem.chain.points
+    key, k = jax.random.key(config.seed), len(points)
+    apply, params = build(key, lambda rngs: Messages(k, k, rngs=rngs))
+    task = train.Task(
+        lambda params, key, path: (loss(Lattice(params, points, apply), key, path), {}),
+        lambda key, data: data[jax.random.randint(key, (), 0, len(data))],
+    )
+    data = draws(jax.random.fold_in(key, 1), problem, paths)
+    identity = runtime.plain(config) | {"paths": paths, "problem": "rooms"}
+    return Lattice(stages.train_stage(directory, identity, task, params, data, config, "none"), points, apply)
+
+
+def fit_prior(run: Path, seed: int, problem: Cells, size: Size) -> Lattice:
+    """The diffusion prior over cells, ``RUN/prior``; levels where cells are told apart are drawn most."""
+    levels = LogNormal(-0.8, 0.9)
+    loss: Loss = lambda model, key, path: lattice_loss(key, model, path, levels)[0]
+    return fit_lattice(run / "prior", problem, size.paths, loss, settings(seed, size.prior, 256))
+
+
+@struct.dataclass
+class Marginals:
+    """A `Reader`: the prior's posterior of every step, what the noisy step says by itself, and the prior's E[r | x]."""
+
+    prior: Lattice
+    rewards: Float[Array, "h k"]
+
+    def __call__(self, x: Float[Array, "h d"], sigma: Scalar) -> tuple[Float[Array, "h f"], Scalar]:
+        own = self.prior.log_likelihood(x, sigma)
+        logits = self.prior.logits(own)
+        features = jnp.concatenate([amplitudes(logits), amplitudes(own)], axis=1)
+        return features, jnp.sum(jax.nn.softmax(logits) * self.rewards)
+
+
+def fit_energy(run: Path, seed: int, problem: Cells, prior: Lattice, size: Size) -> ContrastiveEnergy:
+    """The exact energy of the reward, learned as a correction of E[r | x], ``RUN/energy``."""
+    chain, key, config = problem.chain, jax.random.key(seed), settings(seed, size.energy, 6)
+    dim = 2 * len(chain.points) + 1
+    apply, params = build(jax.random.fold_in(key, 2), lambda rngs: MessagesValue(dim, rngs=rngs))
+    paths = draws(jax.random.fold_in(key, 3), problem, size.labelled)
+    data = contrastive.contrast(chain.points[paths], jax.vmap(problem.path_reward)(paths), HIGH)
+    reader = Marginals(prior, problem.rewards)
+    task = contrastive.task(apply, reader, LogNormal(0.3, 1.0), HIGH)
+    identity = runtime.plain(config) | {"labelled": size.labelled, "problem": "rooms", "prior": size.prior}
+    ema = stages.train_stage(run / "energy", identity, task, params, data, config, "none")
+    return ContrastiveEnergy(ema, reader, apply, HIGH)
