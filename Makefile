@@ -23,7 +23,7 @@ NEWEST_PINNED := 3.13
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo exact arms studies scores test test-latest lint format bench constraints clean
+.PHONY: help demo exact methods studies scores test test-latest lint format bench constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -34,10 +34,10 @@ demo: $(VENV)/.core  ## draw the first figure: guidance against its rivals in a 
 exact: $(VENV)/.core  ## measure every exact answer: is it the sampler, the guide or the model?
 	@$(RUN) scripts/exact.py $(ARGS)
 
-arms: $(VENV)/.core  ## every arm on the demo's problem at equal budgets
-	@$(RUN) scripts/compare.py arms $(ARGS)
-	@mkdir -p results/arms; cd runs/arms && cp results.csv summary.csv config.json ../../results/arms/ && \
-		cp budgets.csv ../../results/arms.csv && cp axes.png ../../results/arms.png
+methods: $(VENV)/.core  ## every method on the demo's problem at equal budgets
+	@$(RUN) scripts/compare.py methods $(ARGS)
+	@mkdir -p results/methods; cd runs/methods && cp results.csv summary.csv config.json ../../results/methods/ && \
+		cp budgets.csv ../../results/methods.csv && cp axes.png ../../results/methods.png
 
 studies: $(VENV)/.dev  ## run the studies: claims, tables, verdicts, figures
 	@$(RUN) scripts/study.py run all $(ARGS)

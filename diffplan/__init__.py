@@ -11,29 +11,29 @@ Guidance and the pinning of starts and goals are functions from a denoiser to a 
 
     from diffplan import denoise, guide, noise, sample
 
-    denoiser = denoise.pinned(guide.guided(prior, energy, knobs), pins)
+    denoiser = denoise.pinned(guide.guided(prior, energy, strengths), pins)
     x, info = sample.sample(key, denoiser, noise.karras(32, 0.02, 10.0), shape=(h, d))
 
 Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
 
-    types      Denoise, Energy, Knobs, Pins, Trajectory
+    types      Denoise, Energy, Strengths, Pins, Trajectory
     codec      Codec, Cells
     noise      karras, log_linear, LogNormal, LogUniform
-    denoise    Edm, Lattice, pinned, noised, loss
-    guide      guided, budget, plugin, raw, damped, weighted, mixture, Proxy, Learned, Ensemble, Sum
+    denoise    Edm, CategoricalDenoiser, pinned, noised, loss
+    guide      guided, budget, dps, raw, damped, weighted, mixture, Proxy, Learned, Ensemble, Sum
     sample     sample, ancestral, sde_2m, ddim, heun, dpmpp_2m
     world      Dynamics, imagine
     policy     Policy, act
     count      count, counted
-    smc        particles, twisted, annealed, steered, picked, interval
+    smc        particles, tds, annealed, fk_steering, svdd, interval
     discrete   Noise, reverse, exact_ratio, first_order
-    arms       Arm, Problem, Plans, Prior, Guided, BestOfN, Ascent, conditional, particles, shooting, policy, tuned
-    oracle     law, gaussian, mixture, tabular, control
+    methods       Method, Problem, Plans, Prior, Guided, BestOfN, Ascent, conditional, particles, shooting, policy,
+    tuned oracle     distribution, gaussian, mixture, tabular, control
     measure    returns, validity, pressure, diversity, statistics, selection, pareto
     learn      data, train, reward, raters, contrastive, conditional, world, value, clone, checkpoint
     models     Mixer, Messages, Value, TemporalUNet, to_pure, count
-    studies    stages, harness, catalogue, compare, tune, known, exact, study, pressure, held_out_class, potemkin, pareto
-    report     figure, axes, page, table, budgets
+    studies    stages, harness, catalogue, compare, tune, known, exact, study, pressure, held_out_class, potemkin,
+    pareto report     figure, axes, page, table, budgets
 
 Importing this package imports none of them, and neither jax, flax nor matplotlib.
 """
@@ -52,7 +52,7 @@ __all__ = [
     "count",
     "smc",
     "discrete",
-    "arms",
+    "methods",
     "oracle",
     "measure",
     "learn",

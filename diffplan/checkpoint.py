@@ -47,9 +47,9 @@ def damage(folder: Path) -> str | None:
         recorded = json.loads((folder / FILES).read_text())
     except (OSError, ValueError):
         return None
-    found = file_digests(folder)
-    changed = [name for name in recorded if found.get(name) != recorded[name]]
-    return f"{changed[0]} is {'altered' if changed[0] in found else 'missing'}" if changed else None
+    result = file_digests(folder)
+    changed = [name for name in recorded if result.get(name) != recorded[name]]
+    return f"{changed[0]} is {'altered' if changed[0] in result else 'missing'}" if changed else None
 
 
 class Checkpoints:
@@ -80,9 +80,9 @@ class Checkpoints:
         for step in sorted(self.manager.all_steps(), reverse=True):
             try:
                 if (reason := damage(self.directory / str(step))) is None:
-                    found = self.manager.restore(step, args=args)
-                    if digest(found["state"]) == found["check"]["sha256"]:
-                        return found["state"]
+                    result = self.manager.restore(step, args=args)
+                    if digest(result["state"]) == result["check"]["sha256"]:
+                        return result["state"]
                     reason = "its digest does not match"
             except Exception as error:  # orbax raises whatever its storage layer does
                 reason = (

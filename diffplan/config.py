@@ -20,15 +20,15 @@ def require(condition: bool, name: str, value: Any, allowed: str) -> None:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataSettings:
     """Behaviour data: D4RL's noisy waypoint controller in a maze."""
 
     maze: str = "umaze"
     """open, umaze, medium, large, or the path of a text drawing (# wall, O free, G goal)."""
     rows: int = 1_000_000
     """Environment steps to record."""
-    lanes: int = 500
-    """Independent runs, simulated side by side; rows / lanes steps each."""
+    trajectories: int = 500
+    """Independent runs, simulated side by side; rows / trajectories steps each."""
     noise: float = 0.5
     """Standard deviation of the noise on the controller's actions, in units of the largest action."""
     seed: int = 0
@@ -36,12 +36,17 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(self.rows >= 1, "data.rows", self.rows, "at least 1")
-        require(1 <= self.lanes <= self.rows, "data.lanes", self.lanes, f"between 1 and data.rows ({self.rows})")
+        require(
+            1 <= self.trajectories <= self.rows,
+            "data.trajectories",
+            self.trajectories,
+            f"between 1 and data.rows ({self.rows})",
+        )
         require(self.noise >= 0, "data.noise", self.noise, "0 or more")
 
 
 @dataclass(frozen=True)
-class GoldConfig:
+class GoldSettings:
     """The true reward. The optimisers never see it; labels of it train the proxies."""
 
     kind: Literal["region", "goal", "path"] = "region"
@@ -57,7 +62,7 @@ class GoldConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainSettings:
     """One training run."""
 
     steps: int
@@ -88,7 +93,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class NoiseConfig:
+class NoiseSettings:
     """Noise levels, in standard deviations of the data."""
 
     low: float = 0.02
@@ -101,10 +106,10 @@ class NoiseConfig:
 
 
 @dataclass(frozen=True)
-class PriorConfig:
+class PriorSettings:
     """The diffusion model of behaviour."""
 
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3000, batch=64, learning_rate=2e-3))
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=3000, batch=64, learning_rate=2e-3))
     network: Literal["mixer", "unet"] = "mixer"
     """mixer: patched MLP-mixer, fast on CPU; unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M)."""
     horizon: int = 128
@@ -118,7 +123,7 @@ class PriorConfig:
     goal_fraction: float = 0.1
     """Share of training windows whose last observation is kept clean too, so that goals can be pinned."""
     held_out: float = 0.1
-    """Share of data lanes that training never sees; starts and reference plans come from them."""
+    """Share of data trajectories that training never sees; starts and reference plans come from them."""
 
     def __post_init__(self) -> None:
         divisor = self.patch if self.network == "mixer" else 4
@@ -128,10 +133,10 @@ class PriorConfig:
 
 
 @dataclass(frozen=True)
-class ProxyConfig:
+class ProxySettings:
     """The learned rewards: regression, classifier and clean regression, fitted on the same labels."""
 
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=800, batch=64))
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=800, batch=64))
     labels: int = 1000
     """N, the number of labelled windows."""
     quantile: float = 0.9
@@ -149,10 +154,10 @@ class ProxyConfig:
 
 
 @dataclass(frozen=True)
-class CloneConfig:
+class CloneSettings:
     """The behaviour policy, cloned from the data: what learned policies start from and are held to."""
 
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, batch=64, learning_rate=3e-3))
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=2000, batch=64, learning_rate=3e-3))
     width: int = 64
     """Width of a hidden layer."""
     depth: int = 2
@@ -164,7 +169,7 @@ class CloneConfig:
 
 
 @dataclass(frozen=True)
-class SamplerConfig:
+class SamplerSettings:
     """How plans are drawn from the prior, guided or not."""
 
     rule: Literal["ancestral", "sde_2m", "ddim", "heun", "dpmpp_2m"] = "ancestral"
@@ -177,8 +182,10 @@ class SamplerConfig:
 
 
 @dataclass(frozen=True)
-class DialsConfig:
-    """The range of every dial, and how finely it is swept: evenly in its logarithm, after the weakest strength."""
+class StrengthSettings:
+    """The range of every strength_name, and how finely it is swept: evenly in its logarithm, after the weakest
+    strength.
+    """
 
     points: int = 7
     """Strengths of a grid beside the weakest; twice as many where all are read from one run."""
@@ -212,45 +219,45 @@ class DialsConfig:
     def __post_init__(self) -> None:
         counts = ("points", "pool", "ascent_steps", "particles", "iterations", "population", "updates", "rounds")
         for name in (*counts, "round_plans", "round_steps"):
-            require(getattr(self, name) >= 1, f"dials.{name}", getattr(self, name), "at least 1")
-        require(self.refine >= 0, "dials.refine", self.refine, "0 or more")
+            require(getattr(self, name) >= 1, f"strengths.{name}", getattr(self, name), "at least 1")
+        require(self.refine >= 0, "strengths.refine", self.refine, "0 or more")
         for name in ("scale", "weight"):
             low, high = getattr(self, name)
-            require(0 < low < high, f"dials.{name}", (low, high), "two numbers above 0, the smaller first")
-        require(self.ascent_rate > 0, "dials.ascent_rate", self.ascent_rate, "more than 0")
+            require(0 < low < high, f"strengths.{name}", (low, high), "two numbers above 0, the smaller first")
+        require(self.ascent_rate > 0, "strengths.ascent_rate", self.ascent_rate, "more than 0")
 
 
-DEMO_ARMS = (
-    *("prior", "guided", "guided_classifier", "guided_plugin", "guided_raw"),
+DEMO_METHODS = (
+    *("prior", "guided", "guided_classifier", "guided_dps", "guided_raw"),
     *("best_of_n", "ascent", "ascent_clean"),
 )
 
 
 @dataclass(frozen=True)
-class WorldConfig:
+class WorldSettings:
     """A model of the dynamics: an ensemble of networks, fitted on transitions of behaviour."""
 
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, batch=256))
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=2000, batch=256))
     transitions: int = 10_000
     """M, the number of transitions that it learns from."""
     members: int = 5
-    """K, the number of networks, whose disagreement is the doubt."""
+    """K, the number of networks, whose disagreement is the disagreement."""
     width: int = 128
     """Width of a hidden layer."""
     depth: int = 2
     """Number of hidden layers."""
 
     def __post_init__(self) -> None:
-        require(self.members >= 2, "world.members", self.members, "at least 2 (doubt is disagreement)")
+        require(self.members >= 2, "world.members", self.members, "at least 2 (disagreement is disagreement)")
         for name in ("transitions", "width", "depth"):
             require(getattr(self, name) >= 1, f"world.{name}", getattr(self, name), "at least 1")
 
 
 @dataclass(frozen=True)
-class ValueConfig:
+class ValueSettings:
     """The score to be expected of the beginning of a plan, fitted on windows of behaviour and the proxy's scores."""
 
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, batch=64))
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=2000, batch=64))
     width: int = 64
     """Width of a token."""
     depth: int = 2
@@ -264,13 +271,13 @@ class ValueConfig:
 
 
 @dataclass(frozen=True)
-class ConditionalConfig:
+class ConditionalSettings:
     """The diffusion model of behaviour given its score and where it ends, for classifier-free guidance."""
 
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3000, batch=64, learning_rate=2e-3))
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=3000, batch=64, learning_rate=2e-3))
     drop: float = 0.5
     """Probability that training leaves out a part of the condition, the score or the goal, each on its own. At 1/2
-    score alone, goal alone, both and neither are equally often asked; arms ask for one part, or for nothing."""
+    score alone, goal alone, both and neither are equally often asked; methods ask for one part, or for nothing."""
     width: int = 128
     """Width of a token."""
     depth: int = 3
@@ -285,7 +292,7 @@ class ConditionalConfig:
 
 
 @dataclass(frozen=True)
-class RaterConfig:
+class RewardModelSettings:
     """Who labels the windows that the proxies learn from, and how they learn from labels."""
 
     kind: Annotated[
@@ -340,29 +347,29 @@ class RaterConfig:
 
 
 @dataclass(frozen=True)
-class CompareConfig:
-    """One comparison: every arm at all its strengths, on the same data, prior, proxies and starts."""
+class CompareSettings:
+    """One comparison: every method at all its strengths, on the same data, prior, proxies and starts."""
 
     run: Path = Path("runs/demo")
     """Directory of the run. What is finished in it is reused; what was made with other settings is kept aside."""
-    data: DataConfig = field(default_factory=DataConfig)
-    gold: GoldConfig = field(default_factory=GoldConfig)
-    noise: NoiseConfig = field(default_factory=NoiseConfig)
-    prior: PriorConfig = field(default_factory=PriorConfig)
-    proxy: ProxyConfig = field(default_factory=ProxyConfig)
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    arms: tuple[str, ...] = DEMO_ARMS
-    """Names of arms, as diffplan/studies/catalogue.py has them, or all. The prior is always among them."""
-    dials: DialsConfig = field(default_factory=DialsConfig)
-    rater: RaterConfig = field(default_factory=RaterConfig)
-    world: WorldConfig = field(default_factory=WorldConfig)
-    value: ValueConfig = field(default_factory=ValueConfig)
-    clone: CloneConfig = field(default_factory=CloneConfig)
-    conditional: ConditionalConfig = field(default_factory=ConditionalConfig)
+    data: DataSettings = field(default_factory=DataSettings)
+    gold: GoldSettings = field(default_factory=GoldSettings)
+    noise: NoiseSettings = field(default_factory=NoiseSettings)
+    prior: PriorSettings = field(default_factory=PriorSettings)
+    proxy: ProxySettings = field(default_factory=ProxySettings)
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)
+    methods: tuple[str, ...] = DEMO_METHODS
+    """Names of methods, as diffplan/studies/catalogue.py has them, or all. The prior is always among them."""
+    strengths: StrengthSettings = field(default_factory=StrengthSettings)
+    reward_model: RewardModelSettings = field(default_factory=RewardModelSettings)
+    world: WorldSettings = field(default_factory=WorldSettings)
+    value: ValueSettings = field(default_factory=ValueSettings)
+    clone: CloneSettings = field(default_factory=CloneSettings)
+    conditional: ConditionalSettings = field(default_factory=ConditionalSettings)
     seeds: int = 4
     """Repetitions, each with its own starts and noise; intervals are over them."""
     plans: int = 64
-    """Plans per arm, strength and seed."""
+    """Plans per method, strength and seed."""
     reference: int = 4096
     """Data windows that returns, proxies and distances are compared with."""
     seed: int = 0
@@ -374,10 +381,10 @@ class CompareConfig:
         require(self.seeds >= 1, "seeds", self.seeds, "at least 1")
         require(self.plans >= 2, "plans", self.plans, "at least 2 (diversity is over pairs)")
         require(self.reference >= 2, "reference", self.reference, "at least 2")
-        steps = self.data.rows // self.data.lanes
+        steps = self.data.rows // self.data.trajectories
         require(
             steps > self.prior.horizon,
             "data.rows",
             self.data.rows,
-            f"more than data.lanes * prior.horizon ({self.data.lanes * self.prior.horizon})",
+            f"more than data.trajectories * prior.horizon ({self.data.trajectories * self.prior.horizon})",
         )

@@ -1,4 +1,4 @@
-"""Counting what an arm evaluates, from the program that it is: no arm reports its own cost.
+"""Counting what a method evaluates, from the program that it is: no method reports its own cost.
 
 `counted` marks a value as the result of one evaluation. The mark is an identity that differentiates and batches and
 costs nothing when it runs; it carries the size of one unbatched result. `count` walks the traced program, through loops
@@ -7,7 +7,7 @@ and calls, and adds up how often each mark would be passed:
     evaluations = sum over marks of  trips of the loops around it * size of its batch / size of one result        (70)
 
 A gradient counts as one evaluation of what it differentiates: its backward pass carries no mark. What only measures, as
-the reference that a path KL is taken from, is traced under `uncounted` and costs an arm nothing.
+the reference that a path KL is taken from, is traced under `uncounted` and costs a method nothing.
 """
 
 from collections import Counter
@@ -49,8 +49,8 @@ def count(function: Any, *arguments: Any) -> dict[str, float]:
     Raises:
         ValueError: if a marked evaluation is in a loop whose number of trips is not known before it runs.
     """
-    found = _passed(jax.make_jaxpr(function)(*arguments).jaxpr)
-    return {what: float(found[what]) for what in WHATS}
+    outcome = _passed(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return {what: float(outcome[what]) for what in WHATS}
 
 
 def _passed(jaxpr: Jaxpr) -> Counter:

@@ -13,7 +13,7 @@ Where every step of a plan is one of k known points, as the cells of a gridworld
 
 l is what a step's noisy value says by itself; the network adds what the others say. It is trained by the cross-entropy
 of the true points (Dieleman et al. 2022, arXiv 2211.15089), and needs no noise level: l shows how noisy it is. The root
-of a law has length 1, and tells unlikely points apart.
+of a distribution has length 1, and tells unlikely points apart.
 """
 
 from typing import Protocol, runtime_checkable
@@ -49,7 +49,7 @@ class Edm:
 
 
 @struct.dataclass
-class Lattice:
+class CategoricalDenoiser:
     """A network over k points as a denoiser (4b); a pytree, as `Edm`. The network maps ``[h, k]`` to ``[h, k]``."""
 
     params: Params
@@ -66,7 +66,7 @@ class Lattice:
         return -jnp.sum((x[:, None] - self.points[None]) ** 2, axis=-1) / (2 * sigma**2)
 
     def posterior(self, log_likelihood: Float[Array, "h k"]) -> Float[Array, "h k"]:
-        """The learned law of every step's point, given evidence."""
+        """The learned distribution of every step's point, given evidence."""
         return jax.nn.softmax(self.logits(log_likelihood))
 
     def __call__(self, x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h d"]:
@@ -75,7 +75,9 @@ class Lattice:
 
 
 def amplitudes(logits: Float[Array, "h k"]) -> Float[Array, "h k"]:
-    """The root of each step's law, at unit mean square: what networks read. From logits, so that 0 has a gradient."""
+    """The root of each step's distribution, at unit mean square: what networks read. From logits, so that 0 has a
+    gradient.
+    """
     return jnp.exp(jax.nn.log_softmax(logits) / 2) * jnp.sqrt(float(logits.shape[1]))
 
 
@@ -128,8 +130,8 @@ def loss(
     return error * (1 + sigma**2) / sigma**2, {"sigma": sigma, "error": error}
 
 
-def lattice_loss(
-    key: PRNGKey, model: Lattice, path: Int[Array, "h"], levels: NoiseLevels
+def categorical_loss(
+    key: PRNGKey, model: CategoricalDenoiser, path: Int[Array, "h"], levels: NoiseLevels
 ) -> tuple[Scalar, dict[str, Scalar]]:
     """Cross-entropy of the points of one path, noised to one random level, under the model's posterior (4b)."""
     key_sigma, key_noise = jax.random.split(key)

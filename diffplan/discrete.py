@@ -1,17 +1,19 @@
 """Discrete diffusion: plans that are paths of tokens, their corruption, its reversal, and guidance that is exact.
 
 A path s[h] of tokens out of k states is noised position by position: a token is kept with probability alpha, else lost,
-and something drawn from the law `blank` stands in its place. With alpha falling from 1 to 0 as time goes from 0 to 1,
+and something drawn from the distribution `blank` stands in its place. With alpha falling from 1 to 0 as time goes from
+0 to 1,
 
     q(z | s) = alpha [z = s] + (1 - alpha) blank(z)                                                    (60)
 
 Masked noise puts a symbol k there that is no state, uniform noise a random state. The one noun is the `Posterior`
-p(s_t = s | z) of every position given the whole noisy path, the discrete denoiser. It gives the law of a less noisy z',
-alpha' > alpha, at each position alone, where q(z | z') is (60) that keeps alpha / alpha' (Austin et al. 2021):
+p(s_t = s | z) of every position given the whole noisy path, the discrete denoiser. It gives the distribution of a less
+noisy z', alpha' > alpha, at each position alone, where q(z | z') is (60) that keeps alpha / alpha' (Austin et al.
+2021):
 
     p(z' | z) = sum_s p(s | z) q(z | z') q(z' | s) / q(z | s)                                          (61)
 
-At alpha' = 1 it is the posterior itself. Guidance wraps such a law, and samplers know nothing of it. With
+At alpha' = 1 it is the posterior itself. Guidance wraps such a distribution, and samplers know nothing of it. With
 h(z, alpha) = E[exp r(s) | z], and z[i: v] the path z with v at position i (Nisonoff et al. 2024, arXiv 2406.01572),
 
     p_g(z'_i = v | z)  ~  p(z'_i = v | z) (h(z[i: v], alpha) / h(z, alpha))^g                          (62)
@@ -29,9 +31,10 @@ need only say what the other positions do:
     p(s_t = s | z) = softmax over s of logits_t(s) + log q(z_t | s)                                    (64)
     min E -log p(s_t | z),   alpha even in [0, 1), z from (60), every t                                (65)
 
-**Path KL**: the sum over steps and positions of KL(law || reference law). Its mean is no less than the KL between the
-plans, and for the exact tilt equal to it. **Legality**: nothing is repaired. A path that no plan could have led to has
-no posterior: its positions stay as they are, and a mask that is left over at the end is no legal state.
+**Path KL**: the sum over steps and positions of KL(distribution || reference distribution). Its mean is no less than
+the KL between the plans, and for the exact tilt equal to it. **Legality**: nothing is repaired. A path that no plan
+could have led to has no posterior: its positions stay as they are, and a mask that is left over at the end is no legal
+state.
 """
 
 from collections.abc import Callable
@@ -71,12 +74,13 @@ Ratio = Callable[[Tokens, Keep], Float[Array, "h m"]]
 
 @dataclass(frozen=True)
 class Noise:
-    """Equation (60), by the law of what stands in a lost token's place: over the k states, or those and a mask.
+    """Equation (60), by the distribution of what stands in a lost token's place: over the k states, or those and a
+    mask.
 
     Hashable, hence static under jit. A `blank` between the two kinds makes a masked noise that revises its tokens.
 
     Raises:
-        ValueError: if there are fewer than 2 states, or `blank` is no law over them.
+        ValueError: if there are fewer than 2 states, or `blank` is no distribution over them.
     """
 
     states: int
@@ -86,7 +90,7 @@ class Noise:
         if self.states < 2:
             raise ValueError(f"states={self.states}: must be 2 or more")
         if self.symbols - self.states not in (0, 1) or not (min(self.blank) >= 0 and abs(sum(self.blank) - 1) < 1e-5):
-            raise ValueError(f"blank: must be a law over {self.states} states, or over those and a mask")
+            raise ValueError(f"blank: must be a distribution over {self.states} states, or over those and a mask")
 
     @classmethod
     def masked(cls, states: int) -> "Noise":
@@ -148,7 +152,7 @@ def log(p: Array) -> Array:
 def reverse(posterior: Posterior, noise: Noise) -> Reverse:
     """Equation (61). A symbol that s could not have become says that s is not there, whatever the posterior says."""
 
-    def law(z: Tokens, alpha: Keep, alpha_next: Keep) -> Float[Array, "h m"]:
+    def distribution(z: Tokens, alpha: Keep, alpha_next: Keep) -> Float[Array, "h m"]:
         likelihood, blank = noise.likelihood(z, alpha, noise.states), jnp.asarray(noise.blank)
         weight = jnp.where(likelihood > 0, posterior(z, alpha) / jnp.where(likelihood > 0, likelihood, 1.0), 0.0)
         back = noise.likelihood(z, alpha / alpha_next, noise.symbols)
@@ -156,11 +160,12 @@ def reverse(posterior: Posterior, noise: Noise) -> Reverse:
         ahead = keep * (weight @ jnp.eye(noise.states, noise.symbols)) + (1 - keep) * jnp.outer(weight.sum(1), blank)
         return log_softmax(log(back) + log(ahead), axis=1)
 
-    return law
+    return distribution
 
 
-def guided(law: Reverse, ratio: Ratio, scale: Scalar | float) -> Reverse:
-    """Equation (62), for a traced g = `scale`; 0 gives back `law`. What `law` forbids stays forbidden at any scale.
+def guided(distribution: Reverse, ratio: Ratio, scale: Scalar | float) -> Reverse:
+    """Equation (62), for a traced g = `scale`; 0 gives back `distribution`. What `distribution` forbids stays
+    forbidden at any scale.
 
     h is asked halfway between the levels, where z and all that it may become are possible. Of a path that never is, h
     is undefined, and such a neighbour is forbidden: the posterior gives it 0, but for rounding.
@@ -172,9 +177,11 @@ def guided(law: Reverse, ratio: Ratio, scale: Scalar | float) -> Reverse:
         raise ValueError(f"scale={float(scale):g}: must be 0 or more")
 
     def wrapped(z: Tokens, alpha: Keep, alpha_next: Keep) -> Float[Array, "h m"]:
-        log_law, gain = law(z, alpha, alpha_next), ratio(z, (alpha + alpha_next) / 2)
+        log_distribution, gain = distribution(z, alpha, alpha_next), ratio(z, (alpha + alpha_next) / 2)
         gain = jnp.where(jnp.isnan(gain), -jnp.inf, gain)
-        return log_softmax(log_law + jnp.where((log_law > -jnp.inf) & (scale > 0), scale * gain, 0.0), axis=1)
+        return log_softmax(
+            log_distribution + jnp.where((log_distribution > -jnp.inf) & (scale > 0), scale * gain, 0.0), axis=1
+        )
 
     return wrapped
 
@@ -201,13 +208,13 @@ def first_order(log_h: LogH, noise: Noise) -> Ratio:
     return ratios
 
 
-def pinned(law: Reverse, known: Bool[Array, "h"], value: Tokens) -> Reverse:
+def pinned(distribution: Reverse, known: Bool[Array, "h"], value: Tokens) -> Reverse:
     """Condition on known tokens: they enter at alpha = 1, and leave as they are. Wrap it around everything else."""
 
     def wrapped(z: Tokens, alpha: Keep, alpha_next: Keep) -> Float[Array, "h m"]:
         clean = lambda alpha: jnp.where(known, 1.0, alpha)
-        log_law = law(jnp.where(known, value, z), clean(alpha), clean(alpha_next))
-        return jnp.where(known[:, None], log(one_hot(value, log_law.shape[1])), log_law)
+        log_distribution = distribution(jnp.where(known, value, z), clean(alpha), clean(alpha_next))
+        return jnp.where(known[:, None], log(one_hot(value, log_distribution.shape[1])), log_distribution)
 
     return wrapped
 
@@ -215,7 +222,8 @@ def pinned(law: Reverse, known: Bool[Array, "h"], value: Tokens) -> Reverse:
 class Info(NamedTuple):
     """What may be looked at after sampling.
 
-    path_kl: nats, nan without a reference. finite: whether every law was defined. trace: every iterate, ``[n, h]``.
+    path_kl: nats, nan without a reference. finite: whether every distribution was defined. trace: every iterate, ``[n,
+    h]``.
     """
 
     path_kl: Scalar
@@ -229,17 +237,22 @@ def even(steps: int) -> Float[Array, "steps"]:
 
 
 def sample(
-    key: PRNGKey, law: Reverse, noise: Noise, alphas: Float[Array, "n"], horizon: int, reference: Reverse | None = None
+    key: PRNGKey,
+    distribution: Reverse,
+    noise: Noise,
+    alphas: Float[Array, "n"],
+    horizon: int,
+    reference: Reverse | None = None,
 ) -> tuple[Tokens, Info]:
     """Draw one path from noise, all positions at once in every step.
 
     Args:
         key: consumed.
-        law: `reverse` of a posterior, however wrapped; n evaluations.
+        distribution: `reverse` of a posterior, however wrapped; n evaluations.
         noise: with which the posterior was trained.
         alphas: increasing levels from 0 or little more, below 1 (`even`); the last step goes to 1.
         horizon: h.
-        reference: the unguided law, pinned as `law` is, from which the path KL is measured.
+        reference: the unguided distribution, pinned as `distribution` is, from which the path KL is measured.
 
     Returns:
         The path ``[h]`` and `Info`.
@@ -254,11 +267,11 @@ def sample(
     key_start, key_steps = jax.random.split(key)
     start = noise.start(key_start, horizon)
     steps = (alphas, jnp.append(alphas[1:], 1.0), jnp.ones((len(alphas), horizon), bool))
-    return walk(key_steps, law, start, steps, reference)
+    return walk(key_steps, distribution, start, steps, reference)
 
 
 def reveal(
-    key: PRNGKey, law: Reverse, noise: Noise, horizon: int, reference: Reverse | None = None
+    key: PRNGKey, distribution: Reverse, noise: Noise, horizon: int, reference: Reverse | None = None
 ) -> tuple[Tokens, Info]:
     """Draw one path from masks, one position in every step, in random order: `sample` in the limit of fine steps.
 
@@ -273,23 +286,23 @@ def reveal(
     key_start, key_order, key_steps = jax.random.split(key, 3)
     start = noise.start(key_start, horizon)
     one = jnp.eye(horizon, dtype=bool)[jax.random.permutation(key_order, horizon)]
-    return walk(key_steps, law, start, (even(horizon), jnp.ones(horizon), one), reference)
+    return walk(key_steps, distribution, start, (even(horizon), jnp.ones(horizon), one), reference)
 
 
 def walk(
-    key: PRNGKey, law: Reverse, z: Tokens, steps: tuple[Array, Array, Array], reference: Reverse | None
+    key: PRNGKey, distribution: Reverse, z: Tokens, steps: tuple[Array, Array, Array], reference: Reverse | None
 ) -> tuple[Tokens, Info]:
-    """The loop. A step is (alpha, alpha', which positions move); they move where their law is defined."""
+    """The loop. A step is (alpha, alpha', which positions move); they move where their distribution is defined."""
 
     def body(z: Tokens, step: tuple) -> tuple[Tokens, tuple]:
         key, (alpha, alpha_next, moves) = step
-        log_law = law(z, alpha, alpha_next)
-        defined = ~jnp.isnan(log_law).any(axis=1)
+        log_distribution = distribution(z, alpha, alpha_next)
+        defined = ~jnp.isnan(log_distribution).any(axis=1)
         nats = jnp.full(len(z), jnp.nan)
         if reference is not None:
-            gap = log_law - reference(z, alpha, alpha_next)
-            nats = jnp.where(log_law == -jnp.inf, 0.0, jnp.exp(log_law) * gap).sum(axis=1)
-        z_next = jnp.where(moves & defined, jax.random.categorical(key, log_law, axis=1), z)
+            gap = log_distribution - reference(z, alpha, alpha_next)
+            nats = jnp.where(log_distribution == -jnp.inf, 0.0, jnp.exp(log_distribution) * gap).sum(axis=1)
+        z_next = jnp.where(moves & defined, jax.random.categorical(key, log_distribution, axis=1), z)
         return z_next, (jnp.where(moves, nats, 0.0).sum(), (defined | ~moves).all(), z)
 
     z, (nats, finite, trace) = jax.lax.scan(body, z, (jax.random.split(key, len(steps[0])), steps))

@@ -1,21 +1,23 @@
 """What an action does: the true dynamics, or a model learned from transitions. Both are one signature.
 
-    o' , doubt = dynamics(key, o, a)                                                     (71)
+    o' , disagreement = dynamics(key, o, a)                                                     (71)
 
-`doubt` is how unsure a model is of o', in standard deviations of the step: the disagreement of an ensemble, 0 of the
-truth. An arm that plans in a model may pay for doubt (Yu et al. 2020, MOPO). Everything is in the environment's units.
+`disagreement` is how unsure a model is of o', in standard deviations of the step: the disagreement of an ensemble, 0
+of the truth. A method that plans in a model may pay for disagreement (Yu et al. 2020, MOPO). Everything is in the
+environment's units.
 
 Two models are learned from transitions (`diffplan.learn.dynamics`). Of continuous rows an ensemble of K networks f_k,
 each of the step scaled to unit variance, as Chua et al. 2018 (PETS) with deterministic members; z is (o, a) normalised:
 
-    o' = o + S mean_k f_k(z),        doubt = root mean over entries of var_k f_k(z),        S = diag std(o' - o)   (77)
+    o' = o + S mean_k f_k(z),        disagreement = root mean over entries of var_k f_k(z),        S = diag std(o' - o)
+    (77)
 
 The mean is taken, not a member at random: then an imagined path is a function of its actions, and no optimiser can go
-on drawing until a member flatters it. Of places, the law that the counts N of what was seen say,
+on drawing until a member flatters it. Of places, the distribution that the counts N of what was seen say,
 
     P(o' | o, a) = N(o, a, o') / N(o, a)                                                                           (78)
 
-and where N(o, a) = 0 the place stays as it is, with doubt 1. Nothing is smoothed: only what was seen can happen.
+and where N(o, a) = 0 the place stays as it is, with disagreement 1. Nothing is smoothed: only what was seen can happen.
 """
 
 from typing import Protocol, runtime_checkable
@@ -51,25 +53,25 @@ class Dynamics(Protocol):
     def __call__(
         self, key: PRNGKey, observation: Float[Array, "o"], action: Float[Array, "a"]
     ) -> tuple[Float[Array, "o"], Scalar]:
-        """The next observation, and the doubt about it. The key is consumed."""
+        """The next observation, and the disagreement about it. The key is consumed."""
         ...
 
 
 def imagine(
     dynamics: Dynamics, key: PRNGKey, start: Float[Array, "o"], actions: Float[Array, "h a"]
 ) -> tuple[Trajectory, Float[Array, "h"]]:
-    """Carry out actions from a start: the trajectory of h rows, and the doubt about each row's observation.
+    """Carry out actions from a start: the trajectory of h rows, and the disagreement about each row's observation.
 
     The last action leads out of the trajectory and is kept as it is.
     """
 
     def body(carry: tuple[Array, Array], inputs: tuple[Array, Array]) -> tuple[tuple[Array, Array], tuple]:
-        observation, doubt = carry
-        return dynamics(inputs[0], observation, inputs[1]), (observation, doubt)
+        observation, disagreement = carry
+        return dynamics(inputs[0], observation, inputs[1]), (observation, disagreement)
 
     steps = (jax.random.split(key, len(actions)), actions)
-    observations, doubts = jax.lax.scan(body, (start, jnp.zeros(())), steps)[1]
-    return Trajectory(observations, actions), doubts
+    observations, disagreements = jax.lax.scan(body, (start, jnp.zeros(())), steps)[1]
+    return Trajectory(observations, actions), disagreements
 
 
 @struct.dataclass
@@ -125,9 +127,9 @@ class Tabular:
     ) -> tuple[Float[Array, "o"], Scalar]:
         """A draw from what was seen to follow."""
         cell = nearest(self.places, observation)
-        seen = self.counts[cell, jnp.argmax(action)]
-        new = jnp.sum(seen) == 0
-        after = jnp.where(new, cell, jax.random.categorical(key, jnp.log(seen)))
+        observed = self.counts[cell, jnp.argmax(action)]
+        new = jnp.sum(observed) == 0
+        after = jnp.where(new, cell, jax.random.categorical(key, jnp.log(observed)))
         return counted("env_steps", self.places[after]), new.astype(jnp.float32)
 
 

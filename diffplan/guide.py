@@ -9,10 +9,10 @@ How far an energy is from exact decides what guidance really samples; the energy
 
     regression   E[r(x0) | x]            noise-conditioned; misses the spread of r given x (Jensen)
     classifier   log p(y | x)            noise-conditioned; exact at guide = 1 alone
-    plugin       r(D(x, sigma))          clean reward of the denoised plan; ignores the posterior's spread
+    dps          r(D(x, sigma))          clean reward of the denoised plan; ignores the posterior's spread
     raw          r(x)                    clean reward of the noisy plan; adversarial far from the data
 
-Regression and classifier are networks (`diffplan.learn.reward`); plugin and raw turn a clean reward into an energy.
+Regression and classifier are networks (`diffplan.learn.reward`); dps and raw turn a clean reward into an energy.
 A `Proxy` is what an optimiser pushes: an energy, the clean reward that it stands for, and the score that tables report.
 
 An `Ensemble` of k networks with outputs f_i is read as (Coste et al. 2023, arXiv 2310.02743, section 3.2)
@@ -39,7 +39,7 @@ from jaxtyping import Array, Float
 
 from diffplan.count import counted
 from diffplan.denoise import CLEAN, scaled
-from diffplan.types import Apply, Denoise, Energy, Knobs, Level, Params, Scalar
+from diffplan.types import Apply, Denoise, Energy, Level, Params, Scalar, Strengths
 
 Reward = Callable[[Float[Array, "h d"]], Scalar]
 
@@ -71,7 +71,7 @@ class Learned:
 
     params: Params
     centre: Scalar
-    spread: Scalar
+    std: Scalar
     apply: Apply = struct.field(pytree_node=False)
     kind: Literal["regression", "classifier"] = struct.field(pytree_node=False)
 
@@ -90,7 +90,7 @@ class Learned:
 
     def score(self, x: Float[Array, "h d"]) -> Scalar:
         """The output on a clean plan, in standard deviations of the data from its mean: what tables call the proxy."""
-        return (self.output(x, jnp.asarray(CLEAN)) - self.centre) / self.spread
+        return (self.output(x, jnp.asarray(CLEAN)) - self.centre) / self.std
 
 
 @struct.dataclass
@@ -103,7 +103,7 @@ class Ensemble:
 
     params: Params
     centre: Scalar
-    spread: Scalar
+    std: Scalar
     caution: Scalar
     apply: Apply = struct.field(pytree_node=False)
     kind: Literal["regression", "classifier"] = struct.field(pytree_node=False)
@@ -131,7 +131,7 @@ class Ensemble:
 
     def score(self, x: Float[Array, "h d"]) -> Scalar:
         """The members' outputs, combined, in standard deviations of the data from its mean."""
-        return (self.combined(lambda member: member.score(x)) - self.centre) / self.spread
+        return (self.combined(lambda member: member.score(x)) - self.centre) / self.std
 
 
 @struct.dataclass
@@ -154,11 +154,11 @@ class Sum:
         return jnp.stack([part.score(x) for part in self.parts]) @ self.weights
 
 
-def guided(denoise: Denoise, energy: Energy, knobs: Knobs) -> Denoise:
-    """Equation (3): the denoiser of the guided process, for traced scalars `knobs.prior` and `knobs.guide`."""
+def guided(denoise: Denoise, energy: Energy, strengths: Strengths) -> Denoise:
+    """Equation (3): the denoiser of the guided process, for traced scalars `strengths.prior` and `strengths.guide`."""
 
     def wrapped(x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
-        return x + knobs.prior * (denoise(x, sigma) - x) + knobs.guide * sigma**2 * jax.grad(energy)(x, sigma)
+        return x + strengths.prior * (denoise(x, sigma) - x) + strengths.guide * sigma**2 * jax.grad(energy)(x, sigma)
 
     return wrapped
 
@@ -166,8 +166,8 @@ def guided(denoise: Denoise, energy: Energy, knobs: Knobs) -> Denoise:
 def damped(denoise: Denoise, reference: Denoise, radius: Scalar) -> Denoise:
     """Keep a guided denoiser within `radius` of its reference: the shift's root mean square is at most radius * sigma.
 
-    A named trust region for scales at which explicit steps on (3) diverge. It changes what is sampled; an arm that uses
-    it must say so in its name.
+    A named trust region for scales at which explicit steps on (3) diverge. It changes what is sampled; a method that
+    uses it must say so in its name.
     """
 
     def wrapped(x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
@@ -180,7 +180,7 @@ def damped(denoise: Denoise, reference: Denoise, radius: Scalar) -> Denoise:
 
 
 def budget(denoise: Denoise, energy: Energy, nats: Scalar | float) -> Denoise:
-    """Guide along an energy's gradient, at whatever scale spends `nats` of path KL: pressure as the dial.
+    """Guide along an energy's gradient, at whatever scale spends `nats` of path KL: pressure as the strength_name.
 
     In continuous time a guide that moves the denoiser by d spends |d|^2 / sigma^2 per unit of log sigma. So the shift's
     direction is the energy's and its size is set,
@@ -207,7 +207,7 @@ def budget(denoise: Denoise, energy: Energy, nats: Scalar | float) -> Denoise:
     return wrapped
 
 
-def plugin(denoise: Denoise, reward: Reward) -> Energy:
+def dps(denoise: Denoise, reward: Reward) -> Energy:
     """g(x, sigma) = r(D(x, sigma)), differentiated through the denoiser (Chung et al. 2023, DPS)."""
     return lambda x, sigma: reward(denoise(x, sigma))
 

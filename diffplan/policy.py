@@ -1,4 +1,4 @@
-"""Policies: a network that looks at an observation and the time, as a law of actions.
+"""Policies: a network that looks at an observation and the time, as a distribution of actions.
 
     discrete    pi(a | o, t) = softmax(f(o, t))                over m moves; an action is the one-hot move
     continuous  pi(a | o, t) = N(f(o, t), diag exp(2 s))       s is a parameter of the policy, not of the observation
@@ -21,8 +21,10 @@ from diffplan.dynamics import Dynamics
 from diffplan.types import Apply, Params, PRNGKey, Scalar, Trajectory
 
 
-class Law(NamedTuple):
-    """The law of an action: logits of m moves (then std is all 0), or mean and std of a Gaussian, network units."""
+class Distribution(NamedTuple):
+    """The distribution of an action: logits of m moves (then std is all 0), or mean and std of a Gaussian, network
+    units.
+    """
 
     centre: Float[Array, "a"]
     std: Float[Array, "a"]
@@ -44,33 +46,33 @@ class Policy:
     apply: Apply = struct.field(pytree_node=False)
     discrete: bool = struct.field(pytree_node=False)
 
-    def law(self, observation: Float[Array, "o"], time: Scalar) -> Law:
-        """The law of the action at an observation and a time in [0, 1]."""
+    def distribution(self, observation: Float[Array, "o"], time: Scalar) -> Distribution:
+        """The distribution of the action at an observation and a time in [0, 1]."""
         z = (observation - self.observation_mean) / self.observation_std
         centre = counted("network_evals", self.apply(self.params["network"], z, time))
-        return Law(centre, jnp.zeros_like(centre) if self.discrete else jnp.exp(self.params["log_std"]))
+        return Distribution(centre, jnp.zeros_like(centre) if self.discrete else jnp.exp(self.params["log_std"]))
 
-    def draw(self, key: PRNGKey, law: Law) -> Float[Array, "a"]:
+    def draw(self, key: PRNGKey, distribution: Distribution) -> Float[Array, "a"]:
         """An action, in environment units."""
         if self.discrete:
-            return jax.nn.one_hot(jax.random.categorical(key, law.centre), law.centre.size)
-        scaled = law.centre + law.std * jax.random.normal(key, law.centre.shape)
+            return jax.nn.one_hot(jax.random.categorical(key, distribution.centre), distribution.centre.size)
+        scaled = distribution.centre + distribution.std * jax.random.normal(key, distribution.centre.shape)
         return self.action_mean + self.action_std * scaled
 
-    def log_prob(self, law: Law, action: Float[Array, "a"]) -> Scalar:
+    def log_prob(self, distribution: Distribution, action: Float[Array, "a"]) -> Scalar:
         """log pi(action), of a Gaussian up to the constant of the units."""
         if self.discrete:
-            return jnp.sum(action * jax.nn.log_softmax(law.centre))
-        z = ((action - self.action_mean) / self.action_std - law.centre) / law.std
-        return -jnp.sum(z**2 / 2 + jnp.log(law.std * np.sqrt(2 * np.pi)))
+            return jnp.sum(action * jax.nn.log_softmax(distribution.centre))
+        z = ((action - self.action_mean) / self.action_std - distribution.centre) / distribution.std
+        return -jnp.sum(z**2 / 2 + jnp.log(distribution.std * np.sqrt(2 * np.pi)))
 
-    def kl(self, law: Law, other: Law) -> Scalar:
-        """KL(law || other) of one action, in nats."""
+    def kl(self, distribution: Distribution, other: Distribution) -> Scalar:
+        """KL(distribution || other) of one action, in nats."""
         if self.discrete:
-            log_p, log_q = jax.nn.log_softmax(law.centre), jax.nn.log_softmax(other.centre)
+            log_p, log_q = jax.nn.log_softmax(distribution.centre), jax.nn.log_softmax(other.centre)
             return jnp.sum(jnp.exp(log_p) * (log_p - log_q))
-        ratio = (law.std / other.std) ** 2
-        return jnp.sum(ratio - 1 - jnp.log(ratio) + ((law.centre - other.centre) / other.std) ** 2) / 2
+        ratio = (distribution.std / other.std) ** 2
+        return jnp.sum(ratio - 1 - jnp.log(ratio) + ((distribution.centre - other.centre) / other.std) ** 2) / 2
 
 
 def times(horizon: int) -> Float[Array, "h"]:
@@ -79,11 +81,13 @@ def times(horizon: int) -> Float[Array, "h"]:
 
 
 class Followed(NamedTuple):
-    """What following a policy gives: the trajectory, the law of each action, the doubt about each observation."""
+    """What following a policy gives: the trajectory, the distribution of each action, the disagreement about each
+    observation.
+    """
 
     trajectory: Trajectory
-    laws: Law
-    doubts: Float[Array, "h"]
+    distributions: Distribution
+    disagreements: Float[Array, "h"]
 
 
 def follow(policy: Policy, dynamics: Dynamics, key: PRNGKey, start: Float[Array, "o"], horizon: int) -> Followed:
@@ -93,20 +97,22 @@ def follow(policy: Policy, dynamics: Dynamics, key: PRNGKey, start: Float[Array,
     """
 
     def body(carry: tuple[Array, Array], inputs: tuple[Array, Array]) -> tuple[tuple[Array, Array], tuple]:
-        observation, doubt = carry
+        observation, disagreement = carry
         key_draw, key_step = jax.random.split(inputs[0])
-        law = policy.law(observation, inputs[1])
-        action = policy.draw(key_draw, law)
-        return dynamics(key_step, observation, action), (observation, action, law, doubt)
+        distribution = policy.distribution(observation, inputs[1])
+        action = policy.draw(key_draw, distribution)
+        return dynamics(key_step, observation, action), (observation, action, distribution, disagreement)
 
     steps = (jax.random.split(key, horizon), times(horizon))
-    observations, actions, laws, doubts = jax.lax.scan(body, (start, jnp.zeros(())), steps)[1]
-    return Followed(Trajectory(observations, actions), laws, doubts)
+    observations, actions, distributions, disagreements = jax.lax.scan(body, (start, jnp.zeros(())), steps)[1]
+    return Followed(Trajectory(observations, actions), distributions, disagreements)
 
 
 def act(
     policy: Policy, dynamics: Dynamics, key: PRNGKey, start: Float[Array, "o"], horizon: int
 ) -> tuple[Trajectory, Float[Array, "h"]]:
-    """`follow`, without the laws: the trajectory, and the dynamics' doubt about each row's observation."""
+    """`follow`, without the distributions: the trajectory, and the dynamics' disagreement about each row's
+    observation.
+    """
     followed = follow(policy, dynamics, key, start, horizon)
-    return followed.trajectory, followed.doubts
+    return followed.trajectory, followed.disagreements

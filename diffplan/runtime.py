@@ -54,7 +54,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 
-def spread(batch: Tree) -> Tree:
+def shard(batch: Tree) -> Tree:
     """Lay the leading axis of every array over all devices; programs then run on all of them, each on its share.
 
     Raises:
@@ -68,7 +68,7 @@ def spread(batch: Tree) -> Tree:
 
 
 def use_cores() -> None:
-    """Count every CPU core as a device, so that `spread` uses all: small programs run on one core each.
+    """Count every CPU core as a device, so that `shard` uses all: small programs run on one core each.
 
     Before anything asks for a device; without effect on accelerators.
     """

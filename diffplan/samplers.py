@@ -46,7 +46,7 @@ class Past(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """The law of the next iterate: N(mean, std^2)."""
+    """The distribution of the next iterate: N(mean, std^2)."""
 
     mean: Float[Array, "h d"]
     std: Scalar

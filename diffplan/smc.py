@@ -19,10 +19,10 @@ mean v / psi(x_picked) stands for p / q in (41) and (42), and E Z^ = Z still.
 
 Methods differ in twist, guidance and M, and in no more. Each takes an energy g that includes the strength:
 
-    twisted     psi_i = exp g(x_i, sigma_i), and g guides by (3)                 Wu et al. 2023, arXiv 2306.17775
-    annealed    the same with t_i g for g, t_i = min((1 + gamma)^(i-1) - 1, 1)   Kim et al. 2025, arXiv 2501.05803
-    steered     psi_i = product of potentials of g(x_j, sigma_j), j <= i         Singhal et al. 2025, arXiv 2501.06848
-    picked      psi_i = exp g(x_i, sigma_i), M candidates (SVDD)                 Li et al. 2024, arXiv 2408.08252
+    tds          psi_i = exp g(x_i, sigma_i), and g guides by (3)          Wu et al. 2023, arXiv 2306.17775
+    annealed     t_i g for g, t_i = min((1 + gamma)^(i-1) - 1, 1)          Kim et al. 2025, arXiv 2501.05803
+    fk_steering  psi_i = product of potentials of g(x_j, sigma_j), j <= i  Singhal et al. 2025, arXiv 2501.06848
+    svdd         psi_i = exp g(x_i, sigma_i), M candidates                 Li et al. 2024, arXiv 2408.08252
 
 One run estimates the relative variance of its own Z^ by the pairs of particles whose lineages never met (Lee & Whiteley
 2018, arXiv 1509.00394), with W_e the final weight of all who descend from particle e of level 0:
@@ -47,7 +47,7 @@ from jaxtyping import Array, Bool, Float, Int
 from diffplan.count import uncounted
 from diffplan.guide import Reward, guided
 from diffplan.samplers import Past, Proposal, Step, ancestral, ddim, dpmpp_2m, heun
-from diffplan.types import Denoise, Energy, Knobs, Pins, PlanArray, PRNGKey, Scalar
+from diffplan.types import Denoise, Energy, Pins, PlanArray, PRNGKey, Scalar, Strengths
 
 Number = Int[Array, ""]
 """Of a level, from 0: the noisiest."""
@@ -96,27 +96,27 @@ class Info(NamedTuple):
     log_z_std: Scalar
 
 
-def twisted(
+def tds(
     energy: Energy, threshold: float = 0.5, temper: Callable[[Number], Scalar] = lambda number: jnp.ones(())
 ) -> Method:
-    """The twisted diffusion sampler, with ``temper(number)`` times the energy. An exact energy keeps weights equal."""
+    """The twisted diffusion sampler (TDS), with ``temper(number)`` times the energy. An exact energy keeps weights equal."""
 
     def twist(memory: Memory, number: Number, x: PlanArray, sigma: Scalar) -> Memory:
-        share = temper(number)
-        return memory._replace(log_psi=jnp.where(share > 0, share * energy(x, sigma), 0.0))  # 0 * -inf is 0 here
+        fraction = temper(number)
+        return memory._replace(log_psi=jnp.where(fraction > 0, fraction * energy(x, sigma), 0.0))  # 0 * -inf is 0 here
 
     def guide(number: Number, denoise: Denoise) -> Denoise:
-        return guided(denoise, energy, Knobs(temper(number), jnp.ones(())))
+        return guided(denoise, energy, Strengths(temper(number), jnp.ones(())))
 
     return Method(twist, guide, 1, threshold)
 
 
 def annealed(energy: Energy, levels: int, gamma: float | None = None, threshold: float = 0.5) -> Method:
-    """`twisted` at a strength that grows from 0 to 1; by default it gets there after two thirds of the `levels`."""
+    """`tds` at a strength that grows from 0 to 1; by default it gets there after two thirds of the `levels`."""
     _require("levels", levels, levels >= 2, "at least 2")
     rate = 2 ** (1.5 / (levels - 1)) - 1 if gamma is None else gamma
     _require("gamma", rate, rate > 0, "above 0")
-    return twisted(energy, threshold, lambda number: jnp.minimum((1 + rate) ** number - 1, 1.0))
+    return tds(energy, threshold, lambda number: jnp.minimum((1 + rate) ** number - 1, 1.0))
 
 
 def difference(memory: Memory, energy: Scalar) -> Scalar:
@@ -134,10 +134,10 @@ def summed(memory: Memory, energy: Scalar) -> Scalar:
     return memory.log_psi + memory.total
 
 
-def steered(
+def fk_steering(
     energy: Energy, potential: Callable[[Memory, Scalar], Scalar] = difference, every: int = 1, threshold: float = 0.5
 ) -> Method:
-    """Feynman-Kac steering: the energy, there `guide.plugin`, is read on every m-th level and needs no gradient."""
+    """Feynman-Kac steering: the energy, there `guide.dps`, is read on every m-th level and needs no gradient."""
     _require("every", every, every >= 1, "at least 1")
 
     def twist(memory: Memory, number: Number, x: PlanArray, sigma: Scalar) -> Memory:
@@ -149,9 +149,9 @@ def steered(
     return Method(twist, lambda number, denoise: denoise, 1, threshold)
 
 
-def picked(energy: Energy, candidates: int = 10, threshold: float = 0.0) -> Method:
+def svdd(energy: Energy, candidates: int = 10, threshold: float = 0.0) -> Method:
     """SVDD: each particle picks its steps among M candidates; as published, particles do not compete."""
-    return steered(energy, threshold=threshold)._replace(candidates=candidates)
+    return fk_steering(energy, threshold=threshold)._replace(candidates=candidates)
 
 
 def pinned_energy(energy: Energy, pins: Pins) -> Energy:
@@ -196,7 +196,7 @@ def particles(
         reward: of a clean plan, times its strength.
         sigmas: decreasing positive levels (`diffplan.noise`). The denoiser is evaluated n times for each particle.
         shape: ``(h, d)`` of a plan.
-        method: `twisted`, `annealed`, `steered`, `picked`, or your own.
+        method: `tds`, `annealed`, `fk_steering`, `svdd`, or your own.
         count: K. An interval for log Z needs at least 2.
         step: a rule that adds noise.
 
@@ -230,12 +230,12 @@ def particles(
     walkers = _Walker(x, past, past, Memory(zeros, zeros - jnp.inf, zeros), zeros, jnp.arange(count))
     levels = (jnp.arange(last), jax.random.split(key_steps, last), sigmas[:-1], sigmas[1:])
     start = (walkers, _Account(zeros, jnp.zeros(()), jnp.zeros(())))
-    (walkers, account), seen = jax.lax.scan(body, start, levels)
+    (walkers, account), observed = jax.lax.scan(body, start, levels)
 
     x = jax.vmap(lambda x: denoise(x, sigmas[-1]))(walkers.x)
     change = jax.vmap(reward)(x) - walkers.memory.log_psi + walkers.log_ratio
     log_weights, *end = _weigh(account.log_weights, change)
-    ess, resampled, lost = (jnp.append(*pair) for pair in zip(seen, (end[0], False, end[1]), strict=True))
+    ess, resampled, lost = (jnp.append(*pair) for pair in zip(observed, (end[0], False, end[1]), strict=True))
     std = jnp.sqrt(jnp.maximum(_relative_variance(log_weights, walkers.ancestor, account.log_rho), 0.0))
     info = Info(ess, resampled, lost, account.log_z + _log_mean(log_weights), std)
     return Cloud(x, jnp.where(log_weights > -jnp.inf, jax.nn.log_softmax(log_weights), -jnp.inf)), info
@@ -244,7 +244,7 @@ def particles(
 def _look(
     method: Method, step: Step, denoise: Denoise, walker: _Walker, number: Array, sigma: Array, sigma_next: Array
 ) -> tuple[_Walker, Proposal, Proposal]:
-    """A particle on level `number`, with its twist there, and the laws of its next step: guided and not."""
+    """A particle on level `number`, with its twist there, and the distributions of its next step: guided and not."""
     proposal, past = step(method.guide(number, denoise), walker.x, sigma, sigma_next, walker.past)
     with uncounted():  # where the proposal is unguided too, this is the same evaluation; else it only measures
         unguided, past_unguided = step(denoise, walker.x, sigma, sigma_next, walker.past_unguided)

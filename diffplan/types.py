@@ -4,7 +4,7 @@ Axes, as they stand in jaxtyping annotations:
 
     h  steps of a plan (horizon)          o  observation entries
     d  entries of a step, d = o + a       a  action entries
-    n  plans, or starts (one plan each)   s  strengths of an arm
+    n  plans, or starts (one plan each)   s  strengths of a method
 
 A plan in model space is an array ``x[h, d]``: at each step the normalised observation, then the normalised action that
 is taken there. Signatures are unbatched; callers batch with `jax.vmap`.
@@ -54,7 +54,7 @@ class Trajectory:
 
 
 @struct.dataclass
-class Knobs:
+class Strengths:
     """What a sweep sweeps. Both are traced arrays, so sweeping never recompiles.
 
     guide: weight of grad g in equation (3). prior: weight of the denoiser in (3); 0 follows the reward alone.

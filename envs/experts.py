@@ -9,16 +9,17 @@ The path descends the number of hops to the target's cell, trying the moves (0, 
 this order, which is what value iteration with a discount and first-best ties gives. A waypoint is its cell's integer
 location minus U(0, 0.2)^2, and the integer location itself for the target's cell. The next waypoint is taken when the
 ball is within 0.1 of the current one and has moved less than 0.1 since the last call; the target is solved under the
-same condition on the target's integer location, and is then steered to. Positions become cells by rounding, as in D4RL.
+same condition on the target's integer location, and is then steered to. Positions become cells by rounding, as in
+D4RL.
 
-The data are one long run per lane. In each step the row (observation, action) is recorded, where the action is (1) plus
-N(0, noise^2), clipped again; the environment steps; and if the target was solved or `max_steps` have passed since it
-was set, a new target is drawn: a free cell's integer location plus U(-0.1, 0.1)^2. A target in the same cell as the
-last leaves the controller as it is. D4RL's script has a slip: after a row that is done, the ball moves on but the
-recorded observation, which the controller sees too, is repeated. `repeat_rows=True` reproduces it (the published
+The data are one long run per trajectory. In each step the row (observation, action) is recorded, where the action is
+(1) plus N(0, noise^2), clipped again; the environment steps; and if the target was solved or `max_steps` have passed
+since it was set, a new target is drawn: a free cell's integer location plus U(-0.1, 0.1)^2. A target in the same cell
+as the last leaves the controller as it is. D4RL's script has a slip: after a row that is done, the ball moves on but
+the recorded observation, which the controller sees too, is repeated. `repeat_rows=True` reproduces it (the published
 statistics include it); by default it is off, so that every recorded pair of rows is one true step.
 
-The first `burn_in` steps are thrown away so that each lane starts from the law of a long run.
+The first `burn_in` steps are thrown away so that each trajectory starts from the distribution of a long run.
 
 D4RL's published scores of this controller (161.86, 277.39, 273.99 in umaze, medium, large) come from one controller
 kept for all episodes: the target stays, so it plans once and later steers straight at the goal, into walls if need be.
@@ -48,15 +49,17 @@ NEAR = 0.1
 
 
 class Behaviour(NamedTuple):
-    """Recorded rows, lanes first. Row t of a lane is followed by row t + 1 of the same lane, through `done` as well."""
+    """Recorded rows, trajectories first. Row t of a trajectory is followed by row t + 1 of the same trajectory,
+    through `done` as well.
+    """
 
-    observations: Float[Array, "lanes steps o"]
-    actions: Float[Array, "lanes steps a"]
-    rewards: Float[Array, "lanes steps"]
+    observations: Float[Array, "trajectories steps o"]
+    actions: Float[Array, "trajectories steps a"]
+    rewards: Float[Array, "trajectories steps"]
     """The maze's gold reward of each row."""
-    goals: Float[Array, "lanes steps 2"]
+    goals: Float[Array, "trajectories steps 2"]
     """The target in force, in cells."""
-    done: Bool[Array, "lanes steps"]
+    done: Bool[Array, "trajectories steps"]
     """The last row of a target: it was solved, or its time was up."""
 
 
@@ -73,11 +76,11 @@ class Controller(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """One running simulation. `init` and `advance` give every field a leading axis of lanes."""
+    """One running simulation. `init` and `advance` give every field a leading axis of trajectories."""
 
     key: Key[Array, ""]
     state: maze2d.State
-    seen: Float[Array, "4"]
+    observed: Float[Array, "4"]
     """The observation to be recorded next; not that of `state` only in a repeated row."""
     controller: Controller
     target: Float[Array, "2"]
@@ -161,9 +164,11 @@ def act(
     return carried, (action, solved)
 
 
-@partial(jax.jit, static_argnames=("maze", "lanes"))
-def init(maze: Maze2d, key: Key[Array, ""], lanes: int) -> Lane:
-    """Fresh lanes: a reset and a first target each. Burn in with `advance` before rows are those of a long run."""
+@partial(jax.jit, static_argnames=("maze", "trajectories"))
+def init(maze: Maze2d, key: Key[Array, ""], trajectories: int) -> Lane:
+    """Fresh trajectories: a reset and a first target each. Burn in with `advance` before rows are those of a long
+    run.
+    """
 
     def one(key: Key[Array, ""]) -> Lane:
         key, reset_key, draw_key = jax.random.split(key, 3)
@@ -173,36 +178,37 @@ def init(maze: Maze2d, key: Key[Array, ""], lanes: int) -> Lane:
         controller = set_target(maze, idle(), state.position, target, uniform[3:])
         return Lane(key, state, maze.observe(state), controller, target, jnp.int32(0))
 
-    return jax.vmap(one)(jax.random.split(key, lanes))
+    return jax.vmap(one)(jax.random.split(key, trajectories))
 
 
 @partial(jax.jit, static_argnames=("maze", "steps", "repeat_rows"))
 def advance(
-    maze: Maze2d, lane: Lane, steps: int, noise: float | Float[Array, ""] = 0.5, repeat_rows: bool = False
+    maze: Maze2d, trajectory: Lane, steps: int, noise: float | Float[Array, ""] = 0.5, repeat_rows: bool = False
 ) -> tuple[Lane, Behaviour]:
-    """Runs all lanes on by `steps`. Call it again with the lanes it returns: the rows go on where they stopped.
+    """Runs all trajectories on by `steps`. Call it again with the trajectories it returns: the rows go on where they
+    stopped.
 
     `noise` is the standard deviation of the normal noise on the controller's action; 0 gives the controller itself.
     `repeat_rows` reproduces D4RL's repeated row after each target, see the module's docstring.
     """
 
-    def body(lane: Lane, _: None) -> tuple[Lane, Behaviour]:
-        return jax.vmap(lambda one: _record(maze, one, noise, repeat_rows))(lane)
+    def body(trajectory: Lane, _: None) -> tuple[Lane, Behaviour]:
+        return jax.vmap(lambda one: _record(maze, one, noise, repeat_rows))(trajectory)
 
-    lane, rows = jax.lax.scan(body, lane, None, length=steps)
-    return lane, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), rows)
+    trajectory, rows = jax.lax.scan(body, trajectory, None, length=steps)
+    return trajectory, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), rows)
 
 
 def collect(
     maze: Maze2d,
     key: Key[Array, ""],
-    lanes: int,
+    trajectories: int,
     steps: int,
     noise: float = 0.5,
     burn_in: int | None = None,
     repeat_rows: bool = False,
 ) -> Behaviour:
-    """A data set of `lanes` stationary runs of `steps` rows each.
+    """A data set of `trajectories` stationary runs of `steps` rows each.
 
     `burn_in` is the number of steps that are simulated and thrown away first, rounded up to whole runs of `steps`; by
     default twice the maze's `max_steps`. `noise` and `repeat_rows` are those of `advance`.
@@ -210,11 +216,11 @@ def collect(
     Raises:
         ValueError: if the maze's free cells are not connected.
     """
-    lane = init(maze, key, lanes)
+    trajectory = init(maze, key, trajectories)
     burn_in = 2 * maze.max_steps if burn_in is None else burn_in
     for _ in range(ceil(burn_in / steps)):  # in runs of `steps`, so that one compiled program serves
-        lane, _ = advance(maze, lane, steps, noise, repeat_rows)
-    return advance(maze, lane, steps, noise, repeat_rows)[1]
+        trajectory, _ = advance(maze, trajectory, steps, noise, repeat_rows)
+    return advance(maze, trajectory, steps, noise, repeat_rows)[1]
 
 
 def tracking_action(observation: Float[Array, "4"], next_observation: Float[Array, "4"]) -> Float[Array, "2"]:
@@ -232,9 +238,9 @@ def random_policy(env: Environment) -> Policy:
     return policy
 
 
-@partial(jax.jit, static_argnames=("world", "lanes", "steps"))
+@partial(jax.jit, static_argnames=("world", "trajectories", "steps"))
 def wander(
-    world: Gridworld, key: Key[Array, ""], lanes: int, steps: int, noise: float | Float[Array, ""] = 0.2
+    world: Gridworld, key: Key[Array, ""], trajectories: int, steps: int, noise: float | Float[Array, ""] = 0.2
 ) -> Behaviour:
     """Shortest paths in a gridworld from one random goal to the next, with moves at random at a probability of `noise`.
 
@@ -247,18 +253,20 @@ def wander(
         slip_key, move_key, goal_key = jax.random.split(key, 3)
         other = jax.random.randint(move_key, (), 0, world.action_dim)
         move = jnp.where(jax.random.bernoulli(slip_key, noise), other, best[cell, goal])
-        seen, action = jnp.asarray(world.cells, jnp.float32)[cell], jax.nn.one_hot(move, world.action_dim)
+        observed, action = jnp.asarray(world.cells, jnp.float32)[cell], jax.nn.one_hot(move, world.action_dim)
         done = cell == goal
-        row = Behaviour(seen, action, world.reward(seen, action), jnp.asarray(world.cells, jnp.float32)[goal], done)
-        drawn = jax.random.randint(goal_key, (), 0, len(world.cells))
-        return (jnp.asarray(world.next_cell)[cell, move], jnp.where(done, drawn, goal)), row
+        row = Behaviour(
+            observed, action, world.reward(observed, action), jnp.asarray(world.cells, jnp.float32)[goal], done
+        )
+        draws = jax.random.randint(goal_key, (), 0, len(world.cells))
+        return (jnp.asarray(world.next_cell)[cell, move], jnp.where(done, draws, goal)), row
 
-    def lane(key: Key[Array, ""]) -> Behaviour:
+    def trajectory(key: Key[Array, ""]) -> Behaviour:
         first_key, steps_key = jax.random.split(key)
         first = jax.random.randint(first_key, (2,), 0, len(world.cells))
         return jax.lax.scan(record, (first[0], first[1]), jax.random.split(steps_key, steps))[1]
 
-    return jax.vmap(lane)(jax.random.split(key, lanes))
+    return jax.vmap(trajectory)(jax.random.split(key, trajectories))
 
 
 def _best_moves(world: Gridworld) -> Int[np.ndarray, "cells cells"]:
@@ -285,20 +293,22 @@ def grid_planner(world: Gridworld, noise: float) -> Policy:
     return policy
 
 
-def _record(maze: Maze2d, lane: Lane, noise: float | Float[Array, ""], repeat_rows: bool) -> tuple[Lane, Behaviour]:
-    """One lane by one row: act, record, step, and set a new target where the last is done."""
-    key, uniform_key, noise_key, step_key = jax.random.split(lane.key, 4)
+def _record(
+    maze: Maze2d, trajectory: Lane, noise: float | Float[Array, ""], repeat_rows: bool
+) -> tuple[Lane, Behaviour]:
+    """One trajectory by one row: act, record, step, and set a new target where the last is done."""
+    key, uniform_key, noise_key, step_key = jax.random.split(trajectory.key, 4)
     uniform = jax.random.uniform(uniform_key, (7,))  # one draw: seven small ones compile and run several times slower
-    controller, (action, solved) = act(maze, lane.controller, lane.seen, uniform[:2])
+    controller, (action, solved) = act(maze, trajectory.controller, trajectory.observed, uniform[:2])
     action = jnp.clip(action + noise * jax.random.normal(noise_key, (2,)), -1, 1)
-    done = solved | (lane.waited >= maze.max_steps)
-    row = Behaviour(lane.seen, action, maze.reward(lane.seen, action), lane.target, done)
-    state, transition = maze.step(step_key, lane.state, action)
-    seen = jnp.where(done, lane.seen, transition.observation) if repeat_rows else transition.observation
-    target = jnp.where(done, _target(maze, uniform[2:5]), lane.target)
-    planned = set_target(maze, controller, seen[:2], target, uniform[5:])
+    done = solved | (trajectory.waited >= maze.max_steps)
+    row = Behaviour(trajectory.observed, action, maze.reward(trajectory.observed, action), trajectory.target, done)
+    state, transition = maze.step(step_key, trajectory.state, action)
+    observed = jnp.where(done, trajectory.observed, transition.observation) if repeat_rows else transition.observation
+    target = jnp.where(done, _target(maze, uniform[2:5]), trajectory.target)
+    planned = set_target(maze, controller, observed[:2], target, uniform[5:])
     controller = jax.tree.map(partial(jnp.where, done), planned, controller)
-    return Lane(key, state, seen, controller, target, jnp.where(done, 0, lane.waited + 1)), row
+    return Lane(key, state, observed, controller, target, jnp.where(done, 0, trajectory.waited + 1)), row
 
 
 def _target(maze: Maze2d, uniform: Float[Array, "3"]) -> Float[Array, "2"]:

@@ -7,8 +7,8 @@ largest is taken, so a one-hot vector is an action and so is any network's outpu
     c' = next_cell[c, m']                                   a move into a wall stays                   (2)
     P(c' | c, m) = (1 - slip) [c' = next_cell[c, m]] + slip / 5 sum_n [c' = next_cell[c, n]]           (3)
 
-The reward of a row is 1 on the goal and 0 elsewhere; an episode does not end there. `next_cell` and the law (3) are
-numpy tables, so that dynamic programming can be done beside the environment, without it.
+The reward of a row is 1 on the goal and 0 elsewhere; an episode does not end there. `next_cell` and the distribution
+(3) are numpy tables, so that dynamic programming can be done beside the environment, without it.
 """
 
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ class Gridworld:
         return layout.successors(self.rows, MOVES)
 
     @cached_property
-    def law(self) -> Float[np.ndarray, "cells 5 cells"]:
+    def distribution(self) -> Float[np.ndarray, "cells 5 cells"]:
         """The probability of the next cell given cell and move; equation (3)."""
         sure = np.eye(len(self.cells))[self.next_cell]
         return (1 - self.slip) * sure + self.slip * sure.mean(axis=1, keepdims=True)

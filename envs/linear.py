@@ -1,4 +1,4 @@
-"""A linear-Gaussian environment, whose every law is known in closed form.
+"""A linear-Gaussian environment, whose every distribution is known in closed form.
 
     x_0 ~ N(m, diag(s)^2),        x_{t+1} = A x_t + B u_t + q xi_t,        u_t = K x_t + k + p eta_t                (1)
 
@@ -8,7 +8,8 @@ w = (w_x, eta_0, xi_0, eta_1, ...), z = mean + L w, so
 
     z ~ N(mean, L L^T)                                                                                             (2)
 
-and the reward is a quadratic form of the row (linear where `curvature` is 0), so tilted laws are Gaussian as well:
+and the reward is a quadratic form of the row (linear where `curvature` is 0), so tilted distributions are Gaussian as
+well:
 
     r(z) = slope . z - sum_i curvature_i z_i^2 / 2                                                                 (3)
 """
@@ -169,28 +170,28 @@ class Linear:
         return jnp.array(self.transition) @ x + jnp.array(self.control) @ action
 
 
-def trajectory_law(
+def trajectory_distribution(
     env: Linear, policy: LinearPolicy, horizon: int
 ) -> tuple[Float[np.ndarray, "hd"], Float[np.ndarray, "hd hd"]]:
     """The mean and covariance of a window of behaviour from a reset, equation (2), in float64.
 
-    Entry t * d + i is entry i of row t, where a row is the observation followed by the action and d = o + a: the law
-    of `x.reshape(-1)` for x[h, d]. Rank deficient where `noise` is 0 (later rows follow from the first).
+    Entry t * d + i is entry i of row t, where a row is the observation followed by the action and d = o + a: the
+    distribution of `x.reshape(-1)` for x[h, d]. Rank deficient where `noise` is 0 (later rows follow from the first).
     """
     a, b, gain = np.array(env.transition), np.array(env.control), np.array(policy.gain)
     o, u = b.shape
     sources = o + horizon * (u + o)
-    mean, spread = np.array(env.start_mean), np.zeros((o, sources))  # x_t = mean + spread @ w
-    spread[:, :o] = np.diag(env.start_std)
+    mean, std = np.array(env.start_mean), np.zeros((o, sources))  # x_t = mean + spread @ w
+    std[:, :o] = np.diag(env.start_std)
     means, spreads = [], []
     for t in range(horizon):
         at = o + t * (u + o)  # where eta_t begins among the sources; xi_t follows it
-        action_mean, action_spread = gain @ mean + np.array(policy.offset), gain @ spread
+        action_mean, action_spread = gain @ mean + np.array(policy.offset), gain @ std
         action_spread[:, at : at + u] += policy.std * np.eye(u)
         means += [mean, action_mean]
-        spreads += [spread, action_spread]
-        mean, spread = a @ mean + b @ action_mean, a @ spread + b @ action_spread
-        spread[:, at + u : at + u + o] += env.noise * np.eye(o)
+        spreads += [std, action_spread]
+        mean, std = a @ mean + b @ action_mean, a @ std + b @ action_spread
+        std[:, at + u : at + u + o] += env.noise * np.eye(o)
     whole = np.concatenate(spreads)
     return np.concatenate(means), whole @ whole.T
 

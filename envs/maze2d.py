@@ -25,8 +25,8 @@ millimetre of depth below the margin:
     a   = argmin_a |a - a0|^2 / 2 + sum_contacts max(0, a_ref - n.a)^2 / (2 rho)                                 (6)
 
 (6) is the primal form of the complementarity problem that MuJoCo solves. It is piecewise quadratic in two unknowns, so
-a few Newton steps with the active set read off the last iterate solve it. Only the four cells round the nearest lattice
-corner can touch the ball; two boxes that form one flat wall are two contacts near their seam, as in MuJoCo.
+a few Newton steps with the active set read off the last iterate solve it. Only the four cells round the nearest
+categorical corner can touch the ball; two boxes that form one flat wall are two contacts near their seam, as in MuJoCo.
 
 Where this is not D4RL: outside the drawing everything is wall; a ball whose centre is inside a wall is pushed out
 through the nearest face (MuJoCo's boxes are 0.2 high and are left upwards); (5) is MuJoCo 4.0.0's, where older versions

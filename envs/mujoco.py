@@ -71,14 +71,14 @@ class Simulator:
 
     def run(self, states: list[Any], act: Act, steps: int) -> Float[np.ndarray, "n steps 4"]:
         """Moves all episodes on by `steps`, in place; returns what is seen after each."""
-        seen = np.empty((len(states), steps + 1, 4), np.float32)
-        look = lambda t: np.stack([np.concatenate([data.qpos, data.qvel]) for data in states], out=seen[:, t])
+        observed = np.empty((len(states), steps + 1, 4), np.float32)
+        look = lambda t: np.stack([np.concatenate([data.qpos, data.qvel]) for data in states], out=observed[:, t])
         look(0)
         for t in range(steps):
-            actions = np.asarray(act(seen[:, t]), np.float64)
+            actions = np.asarray(act(observed[:, t]), np.float64)
             for data, action in zip(states, actions, strict=True):
                 np.clip(data.qvel, -MAX_SPEED, MAX_SPEED, out=data.qvel)
                 data.ctrl[:] = action
                 self._step(self.model, data)
             look(t + 1)
-        return seen[:, 1:]
+        return observed[:, 1:]

@@ -317,12 +317,12 @@ def statistics(maze: PointMaze, runs: Sequence[Recorded]) -> Statistics:
     )
 
 
-def table(found: Mapping[str, Statistics]) -> str:
+def table(result: Mapping[str, Statistics]) -> str:
     """Statistics of several data sets by name, one a line."""
     lines = [f"{'':<22}{'rows':>9}  {'observation mean, std':<32}{'action mean, std':<32}{'touching':>9}{'visited':>9}"]
     pair = lambda values: " ".join(f"{value:7.3f}" for value in values)
-    for name, one in found.items():
-        seen = f"{pair(one.observation_mean)} {pair(one.observation_std)}"
+    for name, one in result.items():
+        observed = f"{pair(one.observation_mean)} {pair(one.observation_std)}"
         done = f"{pair(one.action_mean)} {pair(one.action_std)}"
-        lines.append(f"{name:<22}{one.rows:>9}  {seen:<32}{done:<32}{one.touching:>9.3f}{one.visited:>9.3f}")
+        lines.append(f"{name:<22}{one.rows:>9}  {observed:<32}{done:<32}{one.touching:>9.3f}{one.visited:>9.3f}")
     return "\n".join(lines)

@@ -61,7 +61,7 @@ class Potemkin:
         return entries[entries[:, 0] != self.cell]
 
     @property
-    def seen(self) -> Float[np.ndarray, "cells"]:
+    def observed(self) -> Float[np.ndarray, "cells"]:
         """What each cell seems to pay; equation (1)."""
         return np.array(self.gold) + self.bonus * (np.arange(len(self.gold)) == self.cell)
 
@@ -77,18 +77,18 @@ class Potemkin:
     @property
     def kernel(self) -> Float[np.ndarray, "cells cells"]:
         """The probability of the next cell under behaviour."""
-        return np.einsum("sa,sat->st", self.behaviour, self.grid.law)
+        return np.einsum("sa,sat->st", self.behaviour, self.grid.distribution)
 
     def mass(self, start: int, steps: int) -> float:
         """The probability that behaviour is ever in the painted cell, in `steps` steps of which `start` is the first.
 
         The painted cell swallows whoever enters it: what it holds at the end is what ever came.
         """
-        kernel, law = self.kernel, np.arange(len(self.gold)) == start
+        kernel, distribution = self.kernel, np.arange(len(self.gold)) == start
         kernel[self.cell] = np.arange(len(self.gold)) == self.cell
         for _ in range(steps - 1):
-            law = law @ kernel
-        return float(law[self.cell])
+            distribution = distribution @ kernel
+        return float(distribution[self.cell])
 
     def with_mass(self, mass: float, start: int, steps: int) -> "Potemkin":
         """The same world with the door such that the painted cell has this mass, by bisection.
@@ -148,7 +148,7 @@ class Potemkin:
 
     def rating(self, observation: Float[Array, "2"], action: Float[Array, "5"]) -> Float[Array, ""]:
         """What the rater sees in place of the gold; equation (1)."""
-        return jnp.asarray(self.seen, jnp.float32)[self.state_of(observation).cell]
+        return jnp.asarray(self.observed, jnp.float32)[self.state_of(observation).cell]
 
     def residual(self, o: Float[Array, "2"], a: Float[Array, "5"], o_next: Float[Array, "2"]) -> Float[Array, ""]:
         """As of the gridworld."""

@@ -53,7 +53,7 @@ def _bars(environment: Environment, observation: Float[np.ndarray, "o"]) -> UInt
     frame = np.full((PIXELS * environment.observation_dim, width, 3), FREE, np.uint8)
     frame[::PIXELS] = WALL
     low, high = environment.observation_low, environment.observation_high
-    share = np.clip((observation - low) / (high - low), 0, 1)
-    for i, centre in enumerate(np.rint(share * (width - 1)).astype(int)):
+    fraction = np.clip((observation - low) / (high - low), 0, 1)
+    for i, centre in enumerate(np.rint(fraction * (width - 1)).astype(int)):
         frame[i * PIXELS + 1 : (i + 1) * PIXELS, max(centre - 2, 0) : centre + 3] = AGENT
     return frame

@@ -98,13 +98,13 @@ class Simulator:
 
     def run(self, states: list[Any], act: Act, steps: int) -> Float[np.ndarray, "n steps 4"]:
         """Moves all episodes on by `steps`, in place; returns what is seen after each, in Maze2d's coordinates."""
-        seen = np.empty((len(states), steps + 1, 4), np.float32)
-        found = np.stack([np.concatenate([data.qpos, data.qvel]) for data in states])
-        seen[:, 0] = from_pointmaze(self.maze, found)
+        observed = np.empty((len(states), steps + 1, 4), np.float32)
+        result = np.stack([np.concatenate([data.qpos, data.qvel]) for data in states])
+        observed[:, 0] = from_pointmaze(self.maze, result)
         for t in range(steps):
-            actions = np.asarray(act(seen[:, t]), np.float64) @ TURN.T  # (2)
+            actions = np.asarray(act(observed[:, t]), np.float64) @ TURN.T  # (2)
             for i, (data, action) in enumerate(zip(states, actions, strict=True)):
                 self._point.data = data
-                found[i] = self._point.step(action)[0]
-            seen[:, t + 1] = from_pointmaze(self.maze, found)
-        return seen[:, 1:]
+                result[i] = self._point.step(action)[0]
+            observed[:, t + 1] = from_pointmaze(self.maze, result)
+        return observed[:, 1:]

@@ -19,18 +19,18 @@ def _():
     import numpy as np
     from matplotlib.figure import Figure
 
-    from diffplan.config import CompareConfig
+    from diffplan.config import CompareSettings
     from diffplan.experiment import compare, stages
     from diffplan.methods import Guided
     from diffplan.report import maze
     from diffplan.report.load import Plans
 
-    return CompareConfig, Figure, Guided, Plans, compare, jax, jnp, maze, mo, np, stages
+    return CompareSettings, Figure, Guided, Plans, compare, jax, jnp, maze, mo, np, stages
 
 
 @app.cell
-def _(CompareConfig):
-    config = CompareConfig()  # the settings of `make demo`
+def _(CompareSettings):
+    config = CompareSettings()  # the settings of `make demo`
     return (config,)
 
 

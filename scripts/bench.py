@@ -265,14 +265,14 @@ def time_default(config: Config) -> list[dict[str, Any]]:
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Torch's seconds over ours where both were timed: of the medians, and the extremes over pairs of repetitions."""
-    found = {}
+    result = {}
     for what in dict.fromkeys(each["what"] for each in rows):
         both = {each["who"]: each for each in rows if each["what"] == what}
         if len(both) == 2:
             pairs = [a / b for a, b in zip(both["torch"]["seconds"], both["jax"]["seconds"], strict=True)]
             median = both["torch"]["median_s"] / both["jax"]["median_s"]
-            found[what] = {"torch_over_jax": median, "min": min(pairs), "max": max(pairs)}
-    return found
+            result[what] = {"torch_over_jax": median, "min": min(pairs), "max": max(pairs)}
+    return result
 
 
 def machine(threads: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from typing import Annotated, Literal
 import tyro
 
 from diffplan import runtime
-from diffplan.benchmarks.rows import SUITES, ScoresConfig
+from diffplan.benchmarks.rows import SUITES, ScoresSettings
 from diffplan.config import ConfigError
 
 
@@ -40,7 +40,7 @@ class Command:
     results: Path = Path("results")
     """Where the table and the figure of a whole suite at its own settings are copied: scores.csv of Maze2D,
     scores/SUITE.csv of others."""
-    scores: Annotated[ScoresConfig, tyro.conf.arg(name="")] = SUITES["maze2d"]
+    scores: Annotated[ScoresSettings, tyro.conf.arg(name="")] = SUITES["maze2d"]
     """What is scored."""
 
     def committed(self, suite: str) -> Path:
@@ -48,7 +48,7 @@ class Command:
         return self.results / ("scores.csv" if suite == "maze2d" else f"scores/{suite}.csv")
 
 
-def whole(config: ScoresConfig, path: Path) -> bool:
+def whole(config: ScoresSettings, path: Path) -> bool:
     """Whether a table holds all mazes of a suite, and was made by the settings that the suite begins with."""
     from diffplan.benchmarks import report
 

@@ -28,7 +28,7 @@ RESULTS = Path("results/exact.csv")
 
 
 @dataclass(frozen=True)
-class ExactConfig:
+class ExactSettings:
     """What to measure."""
 
     seed: int = 0
@@ -49,7 +49,7 @@ class ExactConfig:
             require(part in PARTS, "only", part, f"one of {', '.join(PARTS)}")
 
 
-def main(config: ExactConfig) -> None:
+def main(config: ExactSettings) -> None:
     """Run the parts, print and write the table."""
     if config.markdown:
         from diffplan.validation.report import markdown
@@ -89,4 +89,4 @@ def show(rows: list) -> None:
 
 
 if __name__ == "__main__":
-    runtime.command(main, ExactConfig)
+    runtime.command(main, ExactSettings)

@@ -3,9 +3,9 @@
     python scripts/make_data.py demo --run runs/mine --data.maze medium --data.rows 2000000    # 1 M rows in about 10 s
     python scripts/make_data.py ogbench --maze giant --kind stitch                             # 1.1 M rows in 2 minutes
 
-A preset of compare.py's writes RUN/data/rows.npz (observations and actions of D4RL's noisy waypoint controller, lanes
-first) and rows.json (seed, configuration, versions, digest). Its settings are those of compare.py, which goes on from
-here when it is given the same ones.
+A preset of compare.py's writes RUN/data/rows.npz (observations and actions of D4RL's noisy waypoint controller,
+trajectories first) and rows.json (seed, configuration, versions, digest). Its settings are those of compare.py, which
+goes on from here when it is given the same ones.
 
 `ogbench` needs the `simulators` extra. It writes FOLDER/pointmaze-MAZE-KIND-v0.npz and the same with -val, as OGBench's
 own: `ogbench.make_env_and_datasets("pointmaze-giant-stitch-v0", dataset_dir=FOLDER)` loads them. The sizes are those of
@@ -20,7 +20,7 @@ import numpy as np
 from compare import PRESETS
 
 from diffplan import runtime
-from diffplan.config import CompareConfig, require
+from diffplan.config import CompareSettings, require
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ def make_pointmaze(config: PointMazeConfig) -> None:
     episodes, steps = pointmaze.published(config.maze, config.kind)
     size = (config.episodes or episodes, config.steps or steps)
     written = ogbench.write(config.folder, config.maze, config.kind, *size, config.noise, config.seed)
-    found = {}
+    result = {}
     for path, part in written.items():
-        found[path.stem.removeprefix("pointmaze-")] = pointmaze.statistics(pointmaze.named(config.maze), part)
+        result[path.stem.removeprefix("pointmaze-")] = pointmaze.statistics(pointmaze.named(config.maze), part)
         runtime.say(str(path))
-    runtime.say(pointmaze.table(found))
+    runtime.say(pointmaze.table(result))
 
 
-def main(config: CompareConfig | PointMazeConfig) -> None:
+def main(config: CompareSettings | PointMazeConfig) -> None:
     """Make or check the data, and print its statistics."""
     if isinstance(config, PointMazeConfig):
         return make_pointmaze(config)
@@ -78,4 +78,4 @@ def main(config: CompareConfig | PointMazeConfig) -> None:
 
 if __name__ == "__main__":
     presets = {**PRESETS, "ogbench": ("OGBench's point mazes: its data, made again.", PointMazeConfig())}
-    runtime.command(main, CompareConfig | PointMazeConfig, presets)
+    runtime.command(main, CompareSettings | PointMazeConfig, presets)

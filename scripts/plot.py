@@ -3,7 +3,7 @@
     python scripts/plot.py runs/demo                       # about 5 s on two CPU cores
     python scripts/plot.py runs/demo --table markdown      # the table of the README, alone on stdout
 
-Writes frontier.png, frontier.pdf, report.html and summary.csv into the run directory. Expect two lines for an arm: at
+Writes frontier.png, frontier.pdf, report.html and summary.csv into the run directory. Expect two lines for a method: at
 its best strength and at its largest. In the demo, guidance is best at scale 22 with gold of about 29, above the best
 1 % of the data (21), and near 0 at scale 1000, where its proxy is highest.
 """

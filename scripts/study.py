@@ -19,7 +19,7 @@ import tyro
 from rich.box import SIMPLE_HEAD
 
 from diffplan import runtime
-from diffplan.studies.frame import Finding, StudyConfig
+from diffplan.studies.frame import Finding, StudySettings
 
 NAMES = ("pressure", "held_out_class", "potemkin", "pareto")
 
@@ -32,16 +32,16 @@ class Command:
     """list: every study and its claim; run: make table, verdict and figure; render: the last two, from the table."""
     name: tyro.conf.Positional[Literal["pressure", "held_out_class", "potemkin", "pareto", "all"]] = "all"
     """Which study."""
-    study: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
+    study: Annotated[StudySettings, tyro.conf.arg(name="")] = field(default_factory=StudySettings)
     """How large it is run."""
 
 
 def show(findings: list[Finding]) -> None:
     """The findings as a table."""
     table = rich.table.Table("finding", "estimate", "95 %", "threshold", "verdict", box=SIMPLE_HEAD, show_edge=False)
-    for found in findings:
-        numbers = (f"{found.estimate:.3g}", f"{found.low:.3g} to {found.high:.3g}", f"{found.threshold:g}")
-        table.add_row(found.statement, *numbers, found.verdict)
+    for result in findings:
+        numbers = (f"{result.estimate:.3g}", f"{result.low:.3g} to {result.high:.3g}", f"{result.threshold:g}")
+        table.add_row(result.statement, *numbers, result.verdict)
     runtime.console.print(table)
 
 

@@ -10,10 +10,10 @@ Settings are those of compare.py, which goes on from here when it is given the s
 from compare import PRESETS
 
 from diffplan import runtime
-from diffplan.config import CompareConfig
+from diffplan.config import CompareSettings
 
 
-def main(config: CompareConfig) -> None:
+def main(config: CompareSettings) -> None:
     """Train the prior, or find it trained."""
     from diffplan.experiment import stages
     from diffplan.models import count
@@ -23,4 +23,4 @@ def main(config: CompareConfig) -> None:
 
 
 if __name__ == "__main__":
-    runtime.command(main, CompareConfig, PRESETS)
+    runtime.command(main, CompareSettings, PRESETS)

@@ -11,10 +11,10 @@ import numpy as np
 from compare import PRESETS
 
 from diffplan import runtime
-from diffplan.config import CompareConfig
+from diffplan.config import CompareSettings
 
 
-def main(config: CompareConfig) -> None:
+def main(config: CompareSettings) -> None:
     """Fit the proxies, or find them fitted, and print their correlation with the gold return on held-out windows."""
     from diffplan.experiment import stages
 
@@ -31,4 +31,4 @@ def main(config: CompareConfig) -> None:
 
 
 if __name__ == "__main__":
-    runtime.command(main, CompareConfig, PRESETS)
+    runtime.command(main, CompareSettings, PRESETS)

@@ -1,7 +1,7 @@
 """The guidance scale for a run: four rules on a sweep over scales, with intervals over seeds, and which to follow.
 
     python scripts/tune_scale.py demo                               # about 2 minutes on two CPU cores, after compare.py
-    python scripts/tune_scale.py demo --arm guided_plugin --high 100
+    python scripts/tune_scale.py demo --method guided_dps --high 100
     python scripts/tune_scale.py demo --nats 4                      # instead: the scale that spends 4 nats of path KL
     python scripts/tune_scale.py demo --typicality 0.95             # instead: the scale that leaves the data
 
@@ -14,16 +14,16 @@ recommends; 4 nats of path KL are spent at 2.5.
 from compare import PRESETS
 
 from diffplan import runtime
-from diffplan.experiment.tune import TuneConfig, tune
+from diffplan.experiment.tune import TuneSettings, tune
 
-TUNED = {name: (text, TuneConfig(config)) for name, (text, config) in PRESETS.items()}
+TUNED = {name: (text, TuneSettings(config)) for name, (text, config) in PRESETS.items()}
 
 
-def main(config: TuneConfig) -> None:
+def main(config: TuneSettings) -> None:
     """Choose a scale, print it and write it down."""
     tune(config)
     runtime.say(str(config.compare.run / "scale.json"))
 
 
 if __name__ == "__main__":
-    runtime.command(main, TuneConfig, TUNED)
+    runtime.command(main, TuneSettings, TUNED)

@@ -11,7 +11,7 @@ from diffplan.guide import damped, guided, raw
 from diffplan.noise import karras, log_linear
 from diffplan.oracle.gaussian import Gaussian
 from diffplan.samplers import ancestral, ddim, dpmpp_2m, heun, sample, sde_2m
-from diffplan.types import Knobs, Pins
+from diffplan.types import Pins, Strengths
 
 SHAPE = (3, 2)
 RULES = {"ancestral": ancestral, "sde_2m": sde_2m, "ddim": ddim, "heun": heun, "dpmpp_2m": dpmpp_2m}
@@ -31,7 +31,7 @@ def draws(prior, rule, weights, count, steps, sigma_max=80.0):
     sigmas = karras(steps, 0.002, sigma_max)
 
     def one(weight, key):
-        denoise = guided(prior.denoise, prior.energy(DIRECTION), Knobs(weight, jnp.ones(())))
+        denoise = guided(prior.denoise, prior.energy(DIRECTION), Strengths(weight, jnp.ones(())))
         x, info = sample(key, denoise, sigmas, SHAPE, rule, reference=prior.denoise)
         return x, info.path_kl
 
@@ -108,7 +108,7 @@ def test_twenty_scales_are_one_program():
     @jax.jit
     @chex.assert_max_traces(n=1)
     def run(key, guide):
-        denoise = guided(prior.denoise, prior.energy(DIRECTION), Knobs(guide, jnp.ones(())))
+        denoise = guided(prior.denoise, prior.energy(DIRECTION), Strengths(guide, jnp.ones(())))
         return sample(key, denoise, sigmas, SHAPE)[0]
 
     plans = [run(jax.random.key(0), jnp.asarray(scale)) for scale in np.linspace(0, 10, 20)]
@@ -122,7 +122,7 @@ def test_raw_energy_overshoots_the_tilt():
     prior = correlated()
     sigmas = karras(64, 0.01, 10.0)
     reward = lambda x: jnp.sum(x * DIRECTION)
-    denoise = guided(prior.denoise, raw(reward), Knobs(jnp.ones(()), jnp.ones(())))
+    denoise = guided(prior.denoise, raw(reward), Strengths(jnp.ones(()), jnp.ones(())))
     x, _ = jax.vmap(lambda key: sample(key, denoise, sigmas, SHAPE))(jax.random.split(jax.random.key(0), 2000))
     gain = jnp.sum(x.mean(0) * DIRECTION) - jnp.sum(prior.mean * DIRECTION.ravel())
     exact = DIRECTION.ravel() @ prior.covariance @ DIRECTION.ravel()
@@ -133,7 +133,7 @@ def test_prior_zero_follows_the_reward_alone():
     prior = correlated()
     x, sigma = jnp.ones(SHAPE), jnp.asarray(0.5)
     energy = lambda x, sigma: jnp.sum(DIRECTION * x)
-    moved = guided(prior.denoise, energy, Knobs(jnp.asarray(2.0), jnp.zeros(())))(x, sigma)
+    moved = guided(prior.denoise, energy, Strengths(jnp.asarray(2.0), jnp.zeros(())))(x, sigma)
     chex.assert_trees_all_close(moved, x + 2.0 * 0.25 * DIRECTION, rtol=1e-6)
 
 
@@ -172,7 +172,7 @@ def test_damping_bounds_the_shift_and_leaves_small_ones_alone():
     x, sigma = jnp.ones(SHAPE), jnp.asarray(0.5)
     energy = prior.energy(DIRECTION)
     for scale, bound in ((1e3, True), (1e-4, False)):
-        wild = guided(prior.denoise, energy, Knobs(jnp.asarray(scale), jnp.ones(())))
+        wild = guided(prior.denoise, energy, Strengths(jnp.asarray(scale), jnp.ones(())))
         tame = damped(wild, prior.denoise, jnp.asarray(0.3))
         size = float(jnp.sqrt(jnp.mean((tame(x, sigma) - prior.denoise(x, sigma)) ** 2)))
         if bound:

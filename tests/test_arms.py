@@ -1,4 +1,4 @@
-"""Every arm of the comparison on small random networks: what must hold whatever the networks have learned."""
+"""Every method of the comparison on small random networks: what must hold whatever the networks have learned."""
 
 from collections import Counter
 from dataclasses import replace
@@ -12,11 +12,11 @@ from flax import nnx
 from scipy import integrate
 
 from diffplan.codec import Codec
-from diffplan.config import DEMO_ARMS, DialsConfig
+from diffplan.config import DEMO_METHODS, StrengthSettings
 from diffplan.denoise import CLEAN, Edm
 from diffplan.experiment.harness import costs
 from diffplan.guide import Learned
-from diffplan.methods import Arm, Ascent, Guided, Plans, Problem
+from diffplan.methods import Ascent, Guided, Method, Plans, Problem
 from diffplan.methods.catalogue import chosen
 from diffplan.methods.guidance import clean
 from diffplan.metrics.kl import best_of_n_kl
@@ -25,9 +25,9 @@ from diffplan.noise import karras
 from diffplan.samplers import ancestral, heun, sample
 
 HORIZON, OBSERVATION, DIM, STARTS = 16, 4, 6, 5
-DIALS = DialsConfig(points=2, scale=(1, 30), pool=6, ascent_steps=40)
-ARMS: dict[str, Arm] = {entry.arm.name: entry.arm for entry in chosen(DIALS, DEMO_ARMS)}
-GUIDED = [name for name, arm in ARMS.items() if isinstance(arm, Guided)]
+DIALS = StrengthSettings(points=2, scale=(1, 30), pool=6, ascent_steps=40)
+METHODS: dict[str, Method] = {entry.method.name: entry.method for entry in chosen(DIALS, DEMO_METHODS)}
+GUIDED = [name for name, method in METHODS.items() if isinstance(method, Guided)]
 
 
 def random_weights(module, seed):
@@ -68,43 +68,43 @@ FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than runn
 
 @cache
 def program(name: str):
-    """An arm as one compiled program, whose traces are counted (chex counts all programs from one line together)."""
+    """A method as one compiled program, whose traces are counted (chex counts all programs from one line together)."""
 
     def traced(*args):
         TRACES[name] += 1
-        return ARMS[name](*args)
+        return METHODS[name](*args)
 
     return jax.jit(traced, compiler_options=FAST)
 
 
 @cache
 def plans(name: str) -> Plans:
-    """An arm's plans, drawn once for all tests."""
-    return program(name)(jax.random.key(3), problem(), starts(), jnp.asarray(ARMS[name].strengths, jnp.float32))
+    """A method's plans, drawn once for all tests."""
+    return program(name)(jax.random.key(3), problem(), starts(), jnp.asarray(METHODS[name].strengths, jnp.float32))
 
 
 def scores(name: str, x) -> np.ndarray:
-    """By an arm's own proxy, over all leading axes of plans."""
+    """By a method's own proxy, over all leading axes of plans."""
     flat = jnp.asarray(x).reshape(-1, HORIZON, DIM)
-    return np.asarray(jax.jit(jax.vmap(ARMS[name].proxy(problem()).score))(flat)).reshape(x.shape[:-2])
+    return np.asarray(jax.jit(jax.vmap(METHODS[name].proxy(problem()).score))(flat)).reshape(x.shape[:-2])
 
 
-@pytest.mark.parametrize("name", ARMS)
-def test_an_arm_keeps_the_contract(name):
-    arm, drawn = ARMS[name], plans(name)
-    s = len(arm.strengths)
-    assert isinstance(arm, Arm) and list(arm.strengths) == sorted(arm.strengths)
-    assert drawn.x.shape == (s, STARTS, HORIZON, DIM) and drawn.path_kl.shape == (s, STARTS)
-    assert drawn.exact_kl.shape == (s,)
-    assert bool(jnp.isfinite(drawn.x).all())
+@pytest.mark.parametrize("name", METHODS)
+def test_an_method_keeps_the_contract(name):
+    method, draws = METHODS[name], plans(name)
+    s = len(method.strengths)
+    assert isinstance(method, Method) and list(method.strengths) == sorted(method.strengths)
+    assert draws.x.shape == (s, STARTS, HORIZON, DIM) and draws.path_kl.shape == (s, STARTS)
+    assert draws.exact_kl.shape == (s,)
+    assert bool(jnp.isfinite(draws.x).all())
     # every plan begins exactly at its start, at every strength
     begin = (starts() - codec().mean[None, :4]) / codec().std[None, :4]
-    np.testing.assert_array_equal(drawn.x[:, :, 0, :OBSERVATION], np.broadcast_to(begin, (s, STARTS, OBSERVATION)))
-    first = codec().decode(drawn.x).observations[:, :, 0]
+    np.testing.assert_array_equal(draws.x[:, :, 0, :OBSERVATION], np.broadcast_to(begin, (s, STARTS, OBSERVATION)))
+    first = codec().decode(draws.x).observations[:, :, 0]
     np.testing.assert_allclose(first, np.broadcast_to(starts(), first.shape), atol=1e-5)
     # plans differ from start to start, and strengths differ from each other
-    assert len(np.unique(np.asarray(drawn.x[0, :, 1:]).reshape(STARTS, -1), axis=0)) == STARTS
-    assert len(np.unique(np.asarray(drawn.x).reshape(s, -1), axis=0)) == s
+    assert len(np.unique(np.asarray(draws.x[0, :, 1:]).reshape(STARTS, -1), axis=0)) == STARTS
+    assert len(np.unique(np.asarray(draws.x).reshape(s, -1), axis=0)) == s
 
 
 @pytest.mark.parametrize("name", GUIDED)
@@ -114,21 +114,21 @@ def test_guidance_of_scale_zero_is_the_prior_plan_by_plan(name):
     assert bool((plans(name).path_kl[1:] > 1e-6).all())
 
 
-@pytest.mark.parametrize("name", ["guided", "guided_classifier", "guided_raw", "guided_plugin"])
+@pytest.mark.parametrize("name", ["guided", "guided_classifier", "guided_raw", "guided_dps"])
 def test_guidance_raises_what_it_is_guided_by(name):
     assert (np.diff(scores(name, plans(name).x).mean(axis=1)) > 0.05).all()
 
 
 def test_best_of_n_picks_from_the_prior():
     """Every plan is one of the prior's draws from its start; the largest n takes the best, and no n a worse one."""
-    drawn, ns = plans("best_of_n").x, ARMS["best_of_n"].strengths
+    draws, ns = plans("best_of_n").x, METHODS["best_of_n"].strengths
     draw = lambda key: program("prior")(key, problem(), starts(), jnp.zeros(1)).x[0]
     pool = np.stack([draw(key) for key in jax.random.split(jax.random.split(jax.random.key(3))[0], max(ns))])
     score = scores("best_of_n", pool)
-    apart = np.abs(np.asarray(drawn)[:, None] - pool[None]).max(axis=(3, 4))  # [s pool n]
+    apart = np.abs(np.asarray(draws)[:, None] - pool[None]).max(axis=(3, 4))  # [s pool n]
     assert (apart.min(axis=1) < 1e-5).all()
     np.testing.assert_array_equal(apart[-1].argmin(axis=0), score.argmax(axis=0))
-    best = scores("best_of_n", drawn)
+    best = scores("best_of_n", draws)
     assert (np.diff(best, axis=0) >= 0).all() and (best[-1] > best[0]).any()
 
 
@@ -144,14 +144,14 @@ def test_exact_kl_stands_in_the_plans():
     kl = plans("best_of_n").exact_kl
     assert float(kl[0]) == 0 and float(kl[1]) == pytest.approx(np.log(2) - 0.5, rel=1e-5)
     assert float(plans("prior").exact_kl[0]) == 0
-    for name in {*ARMS} - {"prior", "best_of_n"}:
+    for name in {*METHODS} - {"prior", "best_of_n"}:
         assert bool(jnp.isnan(plans(name).exact_kl).all())
 
 
 @pytest.mark.parametrize("name", ["ascent", "ascent_clean"])
 def test_ascent_reads_every_number_of_steps_from_one_run(name):
-    steps = ARMS[name].strengths[1]
-    alone = replace(ARMS[name], strengths=(steps,))
+    steps = METHODS[name].strengths[1]
+    alone = replace(METHODS[name], strengths=(steps,))
     x = jax.jit(alone.__call__)(jax.random.key(3), problem(), starts(), jnp.asarray([float(steps)])).x
     np.testing.assert_allclose(plans(name).x[1], x[0], atol=1e-5)
 
@@ -165,8 +165,8 @@ def test_ascent_on_a_parabola_contracts_geometrically():
     """On r(x) = -|x / c|^2 / 2 at the clean level, c = sqrt(1 + CLEAN^2), a step multiplies by 1 - rate / c^2."""
     steps, rate = (0, 1, 2, 5, 20), 0.3
     parabola = with_proxy(lambda params, x, c_noise: -jnp.sum(x**2) / 2)
-    arm = Ascent(steps, "ascent_clean", clean, rate, anneal=0)
-    x = np.asarray(jax.jit(arm.__call__)(jax.random.key(0), parabola, starts(), jnp.asarray(steps, jnp.float32)).x)
+    method = Ascent(steps, "ascent_clean", clean, rate, anneal=0)
+    x = np.asarray(jax.jit(method.__call__)(jax.random.key(0), parabola, starts(), jnp.asarray(steps, jnp.float32)).x)
     free = np.ones((HORIZON, DIM), bool)
     free[0, :OBSERVATION] = False
     assert x[0][:, free].std() == pytest.approx(1, abs=0.1)  # unit noise
@@ -179,9 +179,9 @@ def test_ascent_on_a_plane_climbs_in_steps_of_the_annealed_gradient():
     slope = jnp.asarray(np.random.default_rng(0).normal(size=(HORIZON, DIM)), jnp.float32).at[0, :OBSERVATION].set(0)
     plane = with_proxy(lambda params, x, c_noise: jnp.sum(slope * x))
     steps = tuple(range(16))
-    arm = Ascent(steps, rate=0.1, anneal=10)
+    method = Ascent(steps, rate=0.1, anneal=10)
     x = np.asarray(
-        jax.jit(arm.__call__)(jax.random.key(0), plane, starts(), jnp.asarray(steps, jnp.float32)).x, np.float64
+        jax.jit(method.__call__)(jax.random.key(0), plane, starts(), jnp.asarray(steps, jnp.float32)).x, np.float64
     )
     moves = np.diff(x, axis=0) / 0.1  # [15 n h d]
     size = np.einsum("snhd,hd->sn", moves, slope) / np.sum(np.square(slope, dtype=np.float64))
@@ -218,30 +218,30 @@ def counted_problem(rule) -> Problem:
     return Problem(network, *proxies, codec(), karras(4, 0.02, 10.0), 3, rule)
 
 
-RULED = [*((name, ancestral) for name in ARMS), ("prior", heun), ("guided_plugin", heun)]
+RULED = [*((name, ancestral) for name in METHODS), ("prior", heun), ("guided_dps", heun)]
 
 
 @pytest.mark.parametrize(("name", "rule"), RULED)
 def test_costs_read_off_the_program_are_the_evaluations_that_it_makes(name, rule, monkeypatch):
-    """The path KL's reference is left out of the run: it measures, and is not a cost of the arm."""
-    strength = ARMS[name].strengths[-1] if isinstance(ARMS[name], Guided) else min(ARMS[name].strengths[-1], 5)
-    arm = replace(ARMS[name], strengths=(strength,))
+    """The path KL's reference is left out of the run: it measures, and is not a cost of the method."""
+    strength = METHODS[name].strengths[-1] if isinstance(METHODS[name], Guided) else min(METHODS[name].strengths[-1], 5)
+    method = replace(METHODS[name], strengths=(strength,))
     arguments = (jax.random.key(0), counted_problem(rule), starts()[:2], jnp.asarray([strength], jnp.float32))
-    found = costs(arm, *arguments)
+    result = costs(method, *arguments)
     without = lambda key, denoise, sigmas, shape, step, reference=None: sample(key, denoise, sigmas, shape, step)
     monkeypatch.setattr(diffusion, "sample", without)
     COUNTS.update(network=0, proxy=0)
-    again = jax.jit(lambda *args: arm(*args), compiler_options=FAST)  # not the program that was traced above
+    again = jax.jit(lambda *args: method(*args), compiler_options=FAST)  # not the program that was traced above
     jax.block_until_ready(again(*arguments))
     jax.effects_barrier()
-    assert COUNTS["network"] / 2 == found["network_evals"][0]
-    assert COUNTS["proxy"] / 2 == found["proxy_evals"][0]
-    assert found["env_steps"][0] == 0
+    assert COUNTS["network"] / 2 == result["network_evals"][0]
+    assert COUNTS["proxy"] / 2 == result["proxy_evals"][0]
+    assert result["env_steps"][0] == 0
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", METHODS)
 def test_other_strengths_run_the_same_program(name):
-    strengths = jnp.asarray(ARMS[name].strengths, jnp.float32)
+    strengths = jnp.asarray(METHODS[name].strengths, jnp.float32)
     first = plans(name).x
     others = program(name)(
         jax.random.key(3), problem(), starts(), jnp.minimum(strengths, strengths[-2:][0])

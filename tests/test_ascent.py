@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffplan.denoise import CLEAN, pinned
-from diffplan.methods import Arm, Ascent, Plans, Prior
+from diffplan.methods import Ascent, Method, Plans, Prior
 from diffplan.methods.ascent import AscentEarly, AscentFrom, AscentRenoised, from_data, from_prior
 from diffplan.methods.guidance import clean
 from diffplan.types import Trajectory
@@ -27,11 +27,13 @@ FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than runn
 
 
 @cache
-def drawn(arm: Arm, name: str, copies: int = 1, key: int = 0) -> Plans:
-    """An arm's plans from each start `copies` times, all strengths."""
+def draws(method: Method, name: str, copies: int = 1, key: int = 0) -> Plans:
+    """A method's plans from each start `copies` times, all strengths."""
     starts = jnp.repeat(problem(name).starts, copies, axis=0)
-    strengths = jnp.asarray(arm.strengths, jnp.float32)
-    return jax.jit(arm.__call__, compiler_options=FAST)(jax.random.key(key), problem(name).problem, starts, strengths)
+    strengths = jnp.asarray(method.strengths, jnp.float32)
+    return jax.jit(method.__call__, compiler_options=FAST)(
+        jax.random.key(key), problem(name).problem, starts, strengths
+    )
 
 
 LINEAR = {
@@ -42,10 +44,10 @@ LINEAR = {
 GRID = AscentRenoised((0, 1, 10, 60), proxy=clean, rate=5.0, level=1.0)
 
 
-@pytest.mark.parametrize(("arm", "name"), [*((arm, "linear") for arm in LINEAR.values()), (GRID, "grid")])
-def test_plans_begin_at_their_starts_and_reach_the_optimum(arm, name):
-    plans, whole = drawn(arm, name), problem(name)
-    assert isinstance(arm, Arm) and plans.x.shape[:2] == (len(arm.strengths), len(whole.starts))
+@pytest.mark.parametrize(("method", "name"), [*((method, "linear") for method in LINEAR.values()), (GRID, "grid")])
+def test_plans_begin_at_their_starts_and_reach_the_optimum(method, name):
+    plans, whole = draws(method, name), problem(name)
+    assert isinstance(method, Method) and plans.x.shape[:2] == (len(method.strengths), len(whole.starts))
     pins = jax.vmap(whole.problem.pins)(whole.starts)
     first = np.broadcast_to(pins.value, plans.x.shape)[:, pins.mask]
     np.testing.assert_array_equal(np.asarray(plans.x)[:, pins.mask], first)
@@ -67,19 +69,19 @@ def test_ascent_from_noise_finds_the_best_actions_of_a_proxy_that_carries_them_o
 
     one = jnp.ones(())
     proxy = known.Clean(lambda x, sigma: x, one, one, earned)
-    arm = Ascent((0, 300), proxy=lambda problem: proxy, rate=0.3, anneal=0)
-    run = jax.jit(lambda key: arm(key, whole.problem, whole.starts, jnp.asarray(arm.strengths, jnp.float32)).x)
+    method = Ascent((0, 300), proxy=lambda problem: proxy, rate=0.3, anneal=0)
+    run = jax.jit(lambda key: method(key, whole.problem, whole.starts, jnp.asarray(method.strengths, jnp.float32)).x)
     gold = np.asarray(jax.vmap(jax.vmap(earned))(run(jax.random.key(0)))).mean(axis=1)
-    share = (gold - whole.ordinary.mean()) / (whole.best.mean() - whole.ordinary.mean())
-    assert share[0] < 0.5 and share[1] >= 0.95
+    fraction = (gold - whole.ordinary.mean()) / (whole.best.mean() - whole.ordinary.mean())
+    assert fraction[0] < 0.5 and fraction[1] >= 0.95
 
 
 def test_the_plans_on_the_grid_that_are_projected_back_are_paths():
     cells = problem("grid").problem.codec
-    x = drawn(GRID, "grid", copies=8).x
+    x = draws(GRID, "grid", copies=8).x
     np.testing.assert_allclose(x.max(axis=-1), 1, atol=1e-2)  # one cell a step
     np.testing.assert_array_equal(jax.vmap(jax.vmap(cells.legal))(x), 1)
-    ascended = drawn(
+    ascended = draws(
         AscentFrom(GRID.strengths, begin=from_prior, proxy=clean, rate=5.0, level=1.0), "grid", copies=8
     ).x[-1]
     assert float(ascended[:, 1:].max(axis=-1).min()) > 1.2  # what ascent alone ends at is no path
@@ -90,27 +92,27 @@ def test_ascent_of_what_the_prior_makes_possible_ends_at_the_best_of_it(name):
     """The energy reads the denoised plan, which lies on the plane of possible plans: there is its start's optimum."""
     whole = problem("linear")
     read = lambda start, x: pinned(whole.problem.denoise, whole.problem.pins(start))(x, jnp.asarray(CLEAN))
-    x = jax.jit(jax.vmap(read))(whole.starts, drawn(LINEAR[name], "linear").x[-1])
+    x = jax.jit(jax.vmap(read))(whole.starts, draws(LINEAR[name], "linear").x[-1])
     np.testing.assert_allclose(jax.vmap(whole.gold)(x), whole.best, atol=0.03)
 
 
 def test_without_a_step_from_the_prior_the_plans_are_those_of_the_prior():
-    prior = drawn(Prior(), "linear").x[0]
-    for arm in (LINEAR["early"], AscentFrom((0, 1), begin=from_prior)):
-        np.testing.assert_allclose(drawn(arm, "linear").x[0], prior, atol=1e-6)
+    prior = draws(Prior(), "linear").x[0]
+    for method in (LINEAR["early"], AscentFrom((0, 1), begin=from_prior)):
+        np.testing.assert_allclose(draws(method, "linear").x[0], prior, atol=1e-6)
 
 
-def test_renoised_draws_of_the_prior_have_its_law():
+def test_renoised_draws_of_the_prior_have_its_distribution():
     """Against exact draws: means and deviations of plans on the line, shares of cells on the grid."""
-    for name, arm in {"linear": AscentRenoised((0,), tau=1.0), "grid": AscentRenoised((0,))}.items():
+    for name, method in {"linear": AscentRenoised((0,), tau=1.0), "grid": AscentRenoised((0,))}.items():
         whole, copies = problem(name), 400
-        x = np.asarray(drawn(arm, name, copies).x[0]).reshape(len(whole.starts), copies, -1)
+        x = np.asarray(draws(method, name, copies).x[0]).reshape(len(whole.starts), copies, -1)
         draw = jax.vmap(jax.vmap(whole.draw, (0, None)), (None, 0))
         exact = np.asarray(draw(jax.random.split(jax.random.key(1), 4000), whole.starts)).reshape(len(x), 4000, -1)
-        spread = exact.std(axis=1)
+        std = exact.std(axis=1)
         error = np.abs(x.mean(axis=1) - exact.mean(axis=1))
-        assert (error <= 4.5 * spread * np.sqrt(1 / copies + 1 / 4000) + 0.02).all()
-        np.testing.assert_allclose(x.std(axis=1), spread, atol=0.15)  # 32 steps lose a tenth
+        assert (error <= 4.5 * std * np.sqrt(1 / copies + 1 / 4000) + 0.02).all()
+        np.testing.assert_allclose(x.std(axis=1), std, atol=0.15)  # 32 steps lose a tenth
 
 
 def test_a_window_begins_near_its_start_and_is_one_of_the_data():
@@ -140,27 +142,30 @@ def test_windows_in_the_grid_are_behaviour_from_the_start():
 
 def test_ascent_stops_before_the_first_plan_that_the_prior_finds_odd():
     """Step by step, against the run that does not stop. The Gaussian's own score says how odd a plan is."""
-    whole, arm = problem("linear"), AscentEarly((0.0, 1.0, 1.5, 2.5), proxy=clean, rate=0.1, steps=30)
-    law, mask = whole.problem.denoise.law, np.asarray(whole.problem.pins(whole.starts[0]).mask).ravel()
+    whole, method = problem("linear"), AscentEarly((0.0, 1.0, 1.5, 2.5), proxy=clean, rate=0.1, steps=30)
+    distribution, mask = (
+        whole.problem.denoise.distribution,
+        np.asarray(whole.problem.pins(whole.starts[0]).mask).ravel(),
+    )
     free, size = ~mask, mask.size
-    covariance, mean = np.asarray(law.covariance, np.float64), np.asarray(law.mean, np.float64)
+    covariance, mean = np.asarray(distribution.covariance, np.float64), np.asarray(distribution.mean, np.float64)
 
     def odd(x: np.ndarray) -> np.ndarray:
-        """|score| * tau of the law of the free entries given the others, noised to tau."""
+        """|score| * tau of the distribution of the free entries given the others, noised to tau."""
         gain = covariance[np.ix_(free, mask)] @ np.linalg.inv(
             covariance[np.ix_(mask, mask)] + 1e-6 * np.eye(mask.sum())
         )
         given = covariance[np.ix_(free, free)] - gain @ covariance[np.ix_(mask, free)]
         flat = x.reshape(*x.shape[:-2], -1)
         gap = flat[..., free] - mean[free] - (flat[..., mask] - mean[mask]) @ gain.T
-        score = np.linalg.solve(given + arm.tau**2 * np.eye(free.sum()), gap.reshape(-1, free.sum()).T).T
-        return arm.tau * np.sqrt((score**2).sum(axis=1) / size).reshape(flat.shape[:-1])
+        score = np.linalg.solve(given + method.tau**2 * np.eye(free.sum()), gap.reshape(-1, free.sum()).T).T
+        return method.tau * np.sqrt((score**2).sum(axis=1) / size).reshape(flat.shape[:-1])
 
-    path = np.asarray(drawn(AscentFrom(tuple(range(31)), "all", clean, from_prior, 0.1), "linear", 4).x)  # [31 n h d]
+    path = np.asarray(draws(AscentFrom(tuple(range(31)), "all", clean, from_prior, 0.1), "linear", 4).x)  # [31 n h d]
     ratio = odd(path) / np.median(odd(np.asarray(whole.problem.data)[:256]))
-    kept = np.asarray(drawn(arm, "linear", 4).x)
+    kept = np.asarray(draws(method, "linear", 4).x)
     taken = []
-    for i, patience in enumerate(arm.strengths):
+    for i, patience in enumerate(method.strengths):
         for n in range(path.shape[1]):
             late = ratio[1:, n] > patience
             stop = int(late.argmax()) if late.any() else 30

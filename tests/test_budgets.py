@@ -10,7 +10,7 @@ from diffplan.report.load import COLUMNS, read_results
 from diffplan.report.summary import curves
 
 ROWS = [
-    # arm, strength, proxy, gold, path_kl, exact_kl, in walls, evaluations, seconds
+    # method, strength, proxy, gold, path_kl, exact_kl, in walls, evaluations, seconds
     ("prior", 0, 0.0, 5.0, 0.0, 0.0, 0.0, 10, 0.01),
     ("guided", 0, 0.0, 5.0, 0.0, None, 0.0, 20, 0.02),
     ("guided", 10, 2.0, 9.0, 4.0, None, 0.0, 20, 0.02),
@@ -26,33 +26,40 @@ ROWS = [
 @pytest.fixture
 def run(tmp_path):
     lines = [",".join(COLUMNS)]
-    for arm, strength, proxy, gold, path, exact, walls, evals, seconds in ROWS:
+    for method, strength, proxy, gold, path, exact, walls, evals, seconds in ROWS:
         for seed in range(3):
-            known = {"arm": arm, "strength": strength, "seed": seed, "plans": 4, "proxy": proxy, "seconds": seconds}
-            known |= {"gold_plan": gold + seed - 1, "path_kl": path, "exact_kl": exact, "segments_in_wall": walls}
-            known |= {"network_evals": evals, "proxy_evals": 0, "env_steps": 0, "gold_actions": 1, "gold_tracked": 2}
+            known = {
+                "method": method,
+                "strength": strength,
+                "seed": seed,
+                "plans": 4,
+                "proxy": proxy,
+                "seconds": seconds,
+            }
+            known |= {"promised": gold + seed - 1, "path_kl": path, "exact_kl": exact, "violations.walls": walls}
+            known |= {"network_evals": evals, "proxy_evals": 0, "env_steps": 0, "open_loop": 1, "tracked": 2}
             lines.append(",".join("" if known.get(name) is None else str(known[name]) for name in COLUMNS))
     (tmp_path / "results.csv").write_text("\n".join(lines))
     families = {"prior": "prior", "guided": "guidance", "best_of_n": "selection", "ascent": "ascent"}
-    arms = {arm: {"dial": "dial", "family": family} for arm, family in families.items()}
-    (tmp_path / "config.json").write_text(json.dumps({"environment": "umaze", "arms": arms}))
+    methods = {method: {"strength_name": "strength_name", "family": family} for method, family in families.items()}
+    (tmp_path / "config.json").write_text(json.dumps({"environment": "umaze", "methods": methods}))
     return tmp_path
 
 
 def test_the_best_within_a_budget_is_valid_and_affordable(run):
-    found = {(row.arm, row.unit, row.budget): row for row in budgets.rows(run)}
-    assert found["best_of_n", "evaluations", 100].strength == 8
-    assert found["best_of_n", "evaluations", 1000].gold_plan == pytest.approx(12)
-    assert found["guided", "evaluations", 100].gold_plan == pytest.approx(9)  # 30 was through walls
-    assert found["guided", "evaluations", 100].pressure == pytest.approx(4)
-    assert np.isnan(found["guided", "evaluations", 10].gold_plan)  # cannot afford it
-    assert found["prior", "evaluations", 10].gold_plan == pytest.approx(5)
-    assert found["ascent", "evaluations", 1000].strength == 0  # the only valid one
-    assert found["best_of_n", "seconds", 0.1].strength == 8
-    assert found["guided", "seconds", 0.1].low == pytest.approx(9 - 4.303 / np.sqrt(3), abs=1e-3)  # Student, 3 seeds
+    result = {(row.method, row.unit, row.budget): row for row in budgets.rows(run)}
+    assert result["best_of_n", "evaluations", 100].strength == 8
+    assert result["best_of_n", "evaluations", 1000].promised == pytest.approx(12)
+    assert result["guided", "evaluations", 100].promised == pytest.approx(9)  # 30 was through walls
+    assert result["guided", "evaluations", 100].pressure == pytest.approx(4)
+    assert np.isnan(result["guided", "evaluations", 10].promised)  # cannot afford it
+    assert result["prior", "evaluations", 10].promised == pytest.approx(5)
+    assert result["ascent", "evaluations", 1000].strength == 0  # the only valid one
+    assert result["best_of_n", "seconds", 0.1].strength == 8
+    assert result["guided", "seconds", 0.1].low == pytest.approx(9 - 4.303 / np.sqrt(3), abs=1e-3)  # Student, 3 seeds
 
 
-def test_arms_without_pressure_say_so_in_the_table(run):
+def test_methods_without_pressure_say_so_in_the_table(run):
     header, lines = budgets.table(run)
     nats = {line[0]: line[1] for line in lines}
     assert nats["gradient ascent"] == "none" and nats["best of n"] == "3.2" and nats["prior: no push"] == "0"
@@ -62,13 +69,13 @@ def test_arms_without_pressure_say_so_in_the_table(run):
     assert budgets.markdown(run).count("\n") == 1 + len(lines)
 
 
-def test_no_arm_is_left_off_the_axis_of_proxy_gain(run):
-    found = curves(read_results(run))
-    for curve in found.values():
+def test_no_method_is_left_off_the_axis_of_proxy_gain(run):
+    result = curves(read_results(run))
+    for curve in result.values():
         assert np.isfinite(axes.where(curve, 1)).all() and np.isfinite(axes.where(curve, 2)).all()
-    assert np.isnan(axes.where(found["ascent"], 0)).all()
-    np.testing.assert_allclose(axes.where(found["best_of_n"], 0), [0, 1.2, 3.2])
-    np.testing.assert_allclose(axes.where(found["guided"], 1), [0, 2, 9])
+    assert np.isnan(axes.where(result["ascent"], 0)).all()
+    np.testing.assert_allclose(axes.where(result["best_of_n"], 0), [0, 1.2, 3.2])
+    np.testing.assert_allclose(axes.where(result["guided"], 1), [0, 2, 9])
     np.testing.assert_allclose(axes.relative(np.array([0, 1, 10, 100.0])), [0, 0.1, 0.55, 1])
     png, pdf = axes.axes_figure(run)
     assert png.stat().st_size > 10_000 and pdf.exists()

@@ -11,13 +11,13 @@ from scipy.stats import norm
 from diffplan import guide
 from diffplan.count import count
 from diffplan.guide import Ensemble, Learned, Proxy, Sum, guided, mixture, weighted
-from diffplan.methods import Arm, Prior
+from diffplan.methods import Method, Prior
 from diffplan.methods.pareto import Compromise
 from diffplan.metrics.pareto import front, hypervolume
 from diffplan.noise import karras
 from diffplan.oracle.gaussian import Gaussian
 from diffplan.samplers import sample
-from diffplan.types import Knobs
+from diffplan.types import Strengths
 from diffplan.validation import known
 
 COPIES, SCALE = 150, 8.0
@@ -31,9 +31,9 @@ def slopes(whole: known.Known) -> jax.Array:
     return jnp.asarray(c)
 
 
-def conditional(law: Gaussian, mask: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def conditional(distribution: Gaussian, mask: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of a flattened Gaussian plan, given the entries under the mask."""
-    mean, s = np.asarray(law.mean, np.float64), np.asarray(law.covariance, np.float64)
+    mean, s = np.asarray(distribution.mean, np.float64), np.asarray(distribution.covariance, np.float64)
     gain = s[:, mask] @ np.linalg.inv(s[np.ix_(mask, mask)])
     return mean + gain @ (value[mask] - mean[mask]), s - gain @ s[mask]
 
@@ -42,33 +42,35 @@ def test_every_share_of_two_linear_rewards_draws_its_exact_tilt():
     whole = known.linear()
     c = slopes(whole)
     first, second = (known.Additive(w, whole.problem.denoise, jnp.zeros(()), jnp.ones(())) for w in c)
-    arm = Compromise(lambda problem: second, SHARES, proxy=lambda problem: first, scale=SCALE)
+    method = Compromise(lambda problem: second, SHARES, proxy=lambda problem: first, scale=SCALE)
     starts = jnp.repeat(whole.starts[:2], COPIES, axis=0)
-    draw = jax.jit(arm.__call__, compiler_options={"xla_backend_optimization_level": 0})
+    draw = jax.jit(method.__call__, compiler_options={"xla_backend_optimization_level": 0})
     plans = draw(jax.random.key(0), whole.problem, starts, jnp.asarray(SHARES))
-    assert isinstance(arm, Arm) and bool(jnp.isfinite(plans.path_kl).all())
+    assert isinstance(method, Method) and bool(jnp.isfinite(plans.path_kl).all())
     x = np.asarray(plans.x).reshape(len(SHARES), 2, COPIES, -1)
     for n, start in enumerate(whole.starts[:2]):
         pins = whole.problem.pins(start)
         begun = x[:, n][..., np.asarray(pins.mask).ravel()]
         np.testing.assert_allclose(begun, np.broadcast_to(pins.value[pins.mask], begun.shape), atol=1e-6)
         mean, covariance = conditional(
-            whole.problem.denoise.law, np.asarray(pins.mask).ravel(), np.asarray(pins.value, np.float64).ravel()
+            whole.problem.denoise.distribution,
+            np.asarray(pins.mask).ravel(),
+            np.asarray(pins.value, np.float64).ravel(),
         )
-        spread = np.sqrt(np.maximum(np.diag(covariance), 0))
-        for i, share in enumerate(SHARES):
-            shift = SCALE * covariance @ np.asarray((1 - share) * c[0] + share * c[1], np.float64).ravel()
+        std = np.sqrt(np.maximum(np.diag(covariance), 0))
+        for i, fraction in enumerate(SHARES):
+            shift = SCALE * covariance @ np.asarray((1 - fraction) * c[0] + fraction * c[1], np.float64).ravel()
             assert np.abs(shift).max() > 0.5
             error = np.abs(x[i, n].mean(axis=0) - mean - shift)
-            assert (error <= 4.5 * spread / np.sqrt(COPIES) + 0.1 * np.abs(shift).max()).all()  # 32 steps: some %
+            assert (error <= 4.5 * std / np.sqrt(COPIES) + 0.1 * np.abs(shift).max()).all()  # 32 steps: some %
 
 
 def test_a_compromise_of_scale_zero_is_the_prior():
     whole = known.linear()
-    arm = Compromise(lambda problem: problem.clean, (0.5,), scale=0.0)
+    method = Compromise(lambda problem: problem.clean, (0.5,), scale=0.0)
     x, prior = (
         jax.jit(one.__call__)(jax.random.key(0), whole.problem, whole.starts, jnp.asarray([0.5])).x
-        for one in (arm, Prior())
+        for one in (method, Prior())
     )
     np.testing.assert_allclose(x, prior, atol=1e-5)
 
@@ -78,13 +80,13 @@ A = 2.0
 
 def exact(sign: float):
     """The exact energy of r = sign * A x under N(0, 1), constants and all (10)."""
-    law = Gaussian.of(jnp.zeros(1), jnp.eye(1), (1, 1))
-    return lambda x, sigma: sign * A * law.denoise(x, sigma)[0, 0] + A**2 * sigma**2 / (1 + sigma**2) / 2
+    distribution = Gaussian.of(jnp.zeros(1), jnp.eye(1), (1, 1))
+    return lambda x, sigma: sign * A * distribution.denoise(x, sigma)[0, 0] + A**2 * sigma**2 / (1 + sigma**2) / 2
 
 
-def drawn(energy, count: int = 2000) -> np.ndarray:
-    law = Gaussian.of(jnp.zeros(1), jnp.eye(1), (1, 1))
-    denoise = guided(law.denoise, energy, Knobs(jnp.ones(()), jnp.ones(())))
+def draws(energy, count: int = 2000) -> np.ndarray:
+    distribution = Gaussian.of(jnp.zeros(1), jnp.eye(1), (1, 1))
+    denoise = guided(distribution.denoise, energy, Strengths(jnp.ones(()), jnp.ones(())))
     draw = lambda key: sample(key, denoise, karras(100, 0.02, 40.0), (1, 1))[0][0, 0]
     return np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), count)))
 
@@ -92,13 +94,13 @@ def drawn(energy, count: int = 2000) -> np.ndarray:
 def test_a_product_of_opposite_rewards_is_neither_and_a_mixture_is_either():
     """exp(Ax) exp(-Ax) = 1 leaves N(0, 1); w exp(Ax) + (1 - w) exp(-Ax) makes it w N(A, 1) + (1 - w) N(-A, 1)."""
     both, w = (exact(1.0), exact(-1.0)), 0.8
-    product = drawn(weighted(both, jnp.ones(2)))
+    product = draws(weighted(both, jnp.ones(2)))
     assert product.mean() == pytest.approx(0, abs=0.1) and product.var() == pytest.approx(1, abs=0.15)
-    either = drawn(mixture(both, jnp.asarray([w, 1 - w])))
+    either = draws(mixture(both, jnp.asarray([w, 1 - w])))
     for point in (-3.0, -2.0, 0.0, 1.0, 2.0, 3.0):
-        law = w * norm.cdf(point - A) + (1 - w) * norm.cdf(point + A)
-        assert (either < point).mean() == pytest.approx(law, abs=0.05)
-    alone = drawn(mixture(both, jnp.asarray([1.0, 0.0])))
+        distribution = w * norm.cdf(point - A) + (1 - w) * norm.cdf(point + A)
+        assert (either < point).mean() == pytest.approx(distribution, abs=0.05)
+    alone = draws(mixture(both, jnp.asarray([1.0, 0.0])))
     assert alone.mean() == pytest.approx(A, abs=0.1)  # a weight of 0 is without effect, as of no such reward
 
 

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: held to exact conditional laws, and its training to a mixture that is known."""
+"""Classifier-free guidance: held to exact conditional distributions, and its training to a mixture that is known."""
 
 from dataclasses import replace
 
@@ -9,14 +9,14 @@ import pytest
 from flax import struct
 from jaxtyping import Array, Float
 
-from diffplan.config import CompareConfig, ConditionalConfig, TrainConfig
+from diffplan.config import CompareSettings, ConditionalSettings, TrainSettings
 from diffplan.count import count
 from diffplan.data.windows import Windows
 from diffplan.experiment.conditionals import fit_conditional
 from diffplan.experiment.stages import Behaviour
 from diffplan.learn import conditional, train
 from diffplan.learn.conditional import ConditionalEdm, dropped
-from diffplan.methods import Arm
+from diffplan.methods import Method
 from diffplan.methods.classifier_free import GOAL, RETURN, ClassifierFree, best_goal, condition, high_return, parts
 from diffplan.models import Mixer, build
 from diffplan.noise import LogUniform, karras
@@ -34,14 +34,16 @@ class Seen:
     """The exact prior given a noisy sight y ~ N(statistic . x, spread^2), or given nothing: condition (flag, y)."""
 
     statistic: Float[Array, "h d"]
-    spread: float
+    std: float
 
     def __call__(self, x, sigma, condition):
         flag, y = condition
         c = self.statistic.ravel()
-        precision = 1 / self.spread**2
-        law = LINEAR.problem.denoise.law.tilted(self.statistic * y * precision, flag, jnp.outer(c, c) * precision)[0]
-        return GaussianPrior(law)(x, sigma)
+        precision = 1 / self.std**2
+        distribution = LINEAR.problem.denoise.distribution.tilted(
+            self.statistic * y * precision, flag, jnp.outer(c, c) * precision
+        )[0]
+        return GaussianPrior(distribution)(x, sigma)
 
 
 @struct.dataclass
@@ -52,39 +54,40 @@ class Optimal:
         h, size = LINEAR.problem.horizon, LINEAR.problem.codec.std
         slope = jnp.tile(size * jnp.asarray([1.0, 0.0, 0.0]), (h, 1))
         curve = jnp.diag(jnp.tile(size**2 * jnp.asarray([1.0, 0.0, 0.05]), h))
-        return GaussianPrior(LINEAR.problem.denoise.law.tilted(slope, condition[0], curve)[0])(x, sigma)
+        return GaussianPrior(LINEAR.problem.denoise.distribution.tilted(slope, condition[0], curve)[0])(x, sigma)
 
 
 WALK = known.TabularConditional(CHAIN, WEIGHTS)
 
 
-def run(arm, known, conditional, copies=64, steps=32):
+def run(method, known, conditional, copies=64, steps=32):
     levels = known.problem.sigmas
     problem = known.problem.replace(conditional=conditional, sigmas=karras(steps, float(levels[-1]), float(levels[0])))
     starts = jnp.tile(known.starts, (copies, 1))
-    return jax.jit(arm)(jax.random.key(0), problem, starts, jnp.asarray(arm.strengths))
+    return jax.jit(method)(jax.random.key(0), problem, starts, jnp.asarray(method.strengths))
 
 
-# -- the arm --
+# -- the method --
 
 
-def test_weight_0_is_the_prior_and_weight_1_the_conditional_law():
+def test_weight_0_is_the_prior_and_weight_1_the_conditional_distribution():
     """Of a Gaussian seen through a noisy sum of its later positions: both are conditioning, by numpy."""
     h, d = LINEAR.problem.shape
-    statistic, spread, y = jnp.zeros((h, d)).at[2:, 0].set(0.5), 0.3, 2.0
+    statistic, std, y = jnp.zeros((h, d)).at[2:, 0].set(0.5), 0.3, 2.0
     ask = lambda problem, proxy: jnp.asarray([1.0, y])
-    plans = run(
-        ClassifierFree((0.0, 1.0), ask), LINEAR._replace(starts=LINEAR.starts[:1]), Seen(statistic, spread), 600
+    plans = run(ClassifierFree((0.0, 1.0), ask), LINEAR._replace(starts=LINEAR.starts[:1]), Seen(statistic, std), 600)
+    distribution, c = LINEAR.problem.denoise.distribution, np.asarray(statistic, np.float64).ravel()
+    s, start = (
+        np.asarray(distribution.covariance, np.float64),
+        np.asarray(LINEAR.starts[0] / LINEAR.problem.codec.std[:2]),
     )
-    law, c = LINEAR.problem.denoise.law, np.asarray(statistic, np.float64).ravel()
-    s, start = np.asarray(law.covariance, np.float64), np.asarray(LINEAR.starts[0] / LINEAR.problem.codec.std[:2])
     gain = s[:, :2] @ np.linalg.inv(s[:2, :2])
-    mean, s = law.mean + gain @ (start - law.mean[:2]), s - gain @ s[:2]  # given the start
+    mean, s = distribution.mean + gain @ (start - distribution.mean[:2]), s - gain @ s[:2]  # given the start
     m, v = c @ np.asarray(mean), c @ s @ c
-    kept = spread**2 / (v + spread**2)
-    seen = np.asarray(jnp.sum(plans.x * statistic[None, None], axis=(2, 3)))
-    np.testing.assert_allclose(seen.mean(axis=1), [m, m + (1 - kept) * (y - m)], atol=0.1)
-    np.testing.assert_allclose(seen.std(axis=1), [np.sqrt(v), np.sqrt(v * kept)], rtol=0.12)
+    kept = std**2 / (v + std**2)
+    observed = np.asarray(jnp.sum(plans.x * statistic[None, None], axis=(2, 3)))
+    np.testing.assert_allclose(observed.mean(axis=1), [m, m + (1 - kept) * (y - m)], atol=0.1)
+    np.testing.assert_allclose(observed.std(axis=1), [np.sqrt(v), np.sqrt(v * kept)], rtol=0.12)
     np.testing.assert_allclose(plans.x[:, :, 0, :2], jnp.broadcast_to(jnp.asarray(start), (2, 600, 2)), atol=1e-5)
     np.testing.assert_array_less(plans.path_kl[0], 1e-6)
     assert 0.1 < float(plans.path_kl[1].mean())
@@ -135,15 +138,15 @@ def test_what_is_asked():
     np.testing.assert_array_equal(parts(3), [RETURN, RETURN, GOAL, GOAL, GOAL, GOAL])
 
 
-def test_it_is_an_arm_that_needs_a_conditional_and_pays_for_two_networks():
-    arm = ClassifierFree((0.0, 1.0))
-    assert isinstance(arm, Arm)
+def test_it_is_an_method_that_needs_a_conditional_and_pays_for_two_networks():
+    method = ClassifierFree((0.0, 1.0))
+    assert isinstance(method, Method)
     arguments = jax.random.key(0), GRID.problem.replace(conditional=WALK), GRID.starts, jnp.ones(2)
-    evals = count(arm, *arguments)
+    evals = count(method, *arguments)
     assert evals["network_evals"] == 2 * 2 * 4 * len(GRID.problem.sigmas)
     assert evals["proxy_evals"] == len(GRID.problem.data)
-    with pytest.raises(ValueError, match="arm classifier_free: the problem has no conditional"):
-        arm(jax.random.key(0), GRID.problem, GRID.starts, jnp.ones(1))
+    with pytest.raises(ValueError, match="method classifier_free: the problem has no conditional"):
+        method(jax.random.key(0), GRID.problem, GRID.starts, jnp.ones(1))
 
 
 # -- the network and its training --
@@ -177,7 +180,7 @@ def test_a_mixer_without_a_condition_is_as_it_was():
 
 def test_a_network_learns_the_two_halves_of_a_mixture_and_the_whole():
     """x0 = 0.9 y + 0.436 n with y = +-1: given y a Gaussian, without it their mixture; both denoisers are known."""
-    h, centre, spread = 2, 0.9, np.sqrt(1 - 0.9**2)
+    h, centre, std = 2, 0.9, np.sqrt(1 - 0.9**2)
     apply, params = build(
         jax.random.key(0), lambda rngs: Mixer(h, 1, patch=2, width=32, depth=1, condition=2, rngs=rngs)
     )
@@ -185,21 +188,21 @@ def test_a_network_learns_the_two_halves_of_a_mixture_and_the_whole():
     def draw(key, data):
         key_half, key_noise = jax.random.split(key)
         y = jax.random.rademacher(key_half, (), float)
-        x = centre * y + spread * jax.random.normal(key_noise, (h, 1))
+        x = centre * y + std * jax.random.normal(key_noise, (h, 1))
         return x, jnp.zeros((h, 1), bool), jnp.stack([jnp.ones(()), y])
 
-    setting = TrainConfig(steps=600, batch=128, learning_rate=5e-3, ema=0.99)
+    setting = TrainSettings(steps=600, batch=128, learning_rate=5e-3, ema=0.99)
     task = conditional.task(apply, draw, np.asarray([0, 0]), LogUniform(0.1, 5.0), 0.3)
     state = train.start(jax.random.key(1), params, setting)
     state = jax.jit(lambda state: train.chunk(task, setting, state, None, 600)[0])(state)
     learned = ConditionalEdm(state.ema, apply)
     for sigma in (0.5, 1.0, 3.0):
         x = jnp.asarray([[-0.5], [0.3]])
-        shrink = spread**2 / (spread**2 + sigma**2)
+        shrink = std**2 / (std**2 + sigma**2)
         half = {y: y * centre + shrink * (np.asarray(x) - y * centre) for y in (-1.0, 1.0)}
         for y, exact in half.items():
             np.testing.assert_allclose(learned(x, jnp.asarray(sigma), jnp.asarray([1.0, y])), exact, atol=0.15)
-        odds = np.exp(2 * centre * float(x.sum()) / (spread**2 + sigma**2))  # of y = 1 against -1
+        odds = np.exp(2 * centre * float(x.sum()) / (std**2 + sigma**2))  # of y = 1 against -1
         whole = (odds * half[1.0] + half[-1.0]) / (1 + odds)
         np.testing.assert_allclose(learned(x, jnp.asarray(sigma), jnp.zeros(2)), whole, atol=0.15)
 
@@ -208,9 +211,9 @@ def test_the_stage_trains_once_and_is_read_back(tmp_path):
     problem = LINEAR.problem
     windows = Windows(problem.data[:32], problem.horizon)
     data = Behaviour(maze2d.named("open"), problem.codec, windows, windows, "data")
-    compare = replace(CompareConfig(), run=tmp_path)
-    setting = TrainConfig(steps=4, batch=4, chunk=2, save_every=4)
-    config = ConditionalConfig(setting, width=8, depth=1, patch=3)
+    compare = replace(CompareSettings(), run=tmp_path)
+    setting = TrainSettings(steps=4, batch=4, chunk=2, save_every=4)
+    config = ConditionalSettings(setting, width=8, depth=1, patch=3)
     fitted, first = fit_conditional(compare, config, data, problem.regression, "proxy")
     again, second = fit_conditional(compare, config, data, problem.regression, "proxy")
     assert first == second

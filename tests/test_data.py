@@ -83,7 +83,7 @@ DAMAGE = {
     "it is empty": (lambda path: path.write_bytes(b""), ["rows.npz", "truncated"]),
     "it is cut": (cut, ["rows.npz", "truncated"]),
     "it is no archive": (lambda path: path.write_bytes(b"hello\n" * 50), ["rows.npz", "truncated or not"]),
-    "a number is NaN": (with_nan, ["rows.npz", "'actions'", "NaN", "lane 2", "step 5"]),
+    "a number is NaN": (with_nan, ["rows.npz", "'actions'", "NaN", "trajectory 2", "step 5"]),
     "a field is flat": (
         lambda path: rewritten(path, observations=random_rows().observations.reshape(-1, 4)),
         ["rows.npz", "'observations'", "[120, 4]"],
@@ -145,18 +145,18 @@ def test_no_flipped_byte_and_no_cut_goes_unseen(tmp_path):
         np.testing.assert_array_equal(rows.observations, random_rows().observations)  # a letter of its text
 
 
-def test_a_lane_must_hold_a_window(tmp_path):
+def test_a_trajectory_must_hold_a_window(tmp_path):
     rows = random_rows()
     codec = Codec.fit(rows.observations, rows.actions)
     assert Windows.of(rows, codec, 30).draw(jax.random.key(0)).shape == (30, 6)
-    with pytest.raises(DataError, match=r"^lanes of 30 steps are shorter than the horizon 31$"):
+    with pytest.raises(DataError, match=r"^trajectories of 30 steps are shorter than the horizon 31$"):
         Windows.of(rows, codec, 31)
 
 
-def test_held_out_lanes_are_the_rest():
+def test_held_out_trajectories_are_the_rest():
     rows = random_rows()
-    for share, count in ((0.1, 1), (0.25, 1), (0.5, 2)):
-        kept, held_out = rows.split(share)
+    for fraction, count in ((0.1, 1), (0.25, 1), (0.5, 2)):
+        kept, held_out = rows.split(fraction)
         assert len(held_out.observations) == len(held_out.actions) == count
         for field in range(2):
             np.testing.assert_array_equal(np.concatenate([kept[field], held_out[field]]), rows[field])
@@ -166,19 +166,19 @@ LANES, STEPS, HORIZON = 3, 12, 5
 
 
 def labelled_windows() -> Windows:
-    """Rows that carry their own address: 100 * lane + step in the observation, the same negated in the action."""
+    """Rows that carry their own address: 100 * trajectory + step in the observation, the same negated in the action."""
     address = (100 * np.arange(LANES)[:, None] + np.arange(STEPS)[None]).astype(np.float32)[..., None]
     return Windows.of(Rows(address, -address), Codec(jnp.zeros(2), jnp.ones(2), 1), HORIZON)
 
 
-def test_windows_stay_in_their_lane_and_are_uniform(key):
+def test_windows_stay_in_their_trajectory_and_are_uniform(key):
     x = np.asarray(labelled_windows().draws(key, 6000))
     assert x.shape == (6000, HORIZON, 2)
     np.testing.assert_array_equal(x[..., 1], -x[..., 0])
-    lane, step = np.divmod(x[..., 0].astype(int), 100)
-    assert (lane == lane[:, :1]).all() and (np.diff(step) == 1).all()
+    trajectory, step = np.divmod(x[..., 0].astype(int), 100)
+    assert (trajectory == trajectory[:, :1]).all() and (np.diff(step) == 1).all()
     counts = np.zeros((LANES, STEPS - HORIZON + 1))
-    np.add.at(counts, (lane[:, 0], step[:, 0]), 1)  # fails on a first step from which the window would run over
+    np.add.at(counts, (trajectory[:, 0], step[:, 0]), 1)  # fails on a first step from which the window would run over
     assert stats.chisquare(counts.ravel()).pvalue > 1e-3
 
 

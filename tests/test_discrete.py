@@ -10,7 +10,7 @@ import pytest
 from jax.nn import one_hot
 
 from diffplan import discrete
-from diffplan.config import TrainConfig
+from diffplan.config import TrainSettings
 from diffplan.discrete import (
     Noise,
     even,
@@ -84,13 +84,15 @@ def draws(draw, seed=0):
     return np.asarray(paths), info
 
 
-def variation(paths, law):
-    """Total variation between drawn paths and a law of `PATHS`; a path with a mask left over is in no law."""
+def variation(paths, distribution):
+    """Total variation between drawn paths and a distribution of `PATHS`; a path with a mask left over is in no
+    distribution.
+    """
     shares = np.array([(paths == s).all(1).mean() for s in PATHS])
-    return (np.abs(shares - law).sum() + 1 - shares.sum()) / 2
+    return (np.abs(shares - distribution).sum() + 1 - shares.sum()) / 2
 
 
-# --- noise, posterior and the law of a step
+# --- noise, posterior and the distribution of a step
 
 
 @both
@@ -120,32 +122,32 @@ def test_corruption_in_two_stages_is_corruption_in_one(noise):
 
 
 @both
-def test_law_of_a_step_is_the_joint_law_summed_over_all_paths(noise):
+def test_distribution_of_a_step_is_the_joint_distribution_summed_over_all_paths(noise):
     """p(z'_i, z) = sum_s p(s) q(z'_i | s_i) q(z_i | z'_i) prod_{j != i} q(z_j | s_j), and nothing of (61)."""
-    law, symbols = jax.jit(reverse(posterior(noise), noise)), range(noise.symbols)
+    distribution, symbols = jax.jit(reverse(posterior(noise), noise)), range(noise.symbols)
     among = Noise(noise.symbols, noise.blank)  # the same noise, of what may be noisy already
     for (alpha, alpha_next), z in product([(0.0, 0.4), (0.3, 0.5), (0.6, 1.0)], range(4)):
         z = np.asarray(noisy_paths(noise, alpha)[z])
-        seen, after = likelihoods(noise, z, alpha), likelihoods(noise, symbols, alpha_next)
+        observed, after = likelihoods(noise, z, alpha), likelihoods(noise, symbols, alpha_next)
         back = likelihoods(among, symbols, alpha / alpha_next)
         joint = np.zeros((H, noise.symbols))
         for i, v in product(range(H), symbols):
-            others = np.prod([seen[j, PATHS[:, j]] for j in range(H) if j != i], axis=0)
+            others = np.prod([observed[j, PATHS[:, j]] for j in range(H) if j != i], axis=0)
             joint[i, v] = PRIOR @ (after[v, PATHS[:, i]] * back[z[i], v] * others)
-        log_law = law(jnp.asarray(z), jnp.asarray(alpha), jnp.asarray(alpha_next))
-        np.testing.assert_allclose(np.exp(log_law), joint / joint.sum(1, keepdims=True), atol=2e-5)
+        log_distribution = distribution(jnp.asarray(z), jnp.asarray(alpha), jnp.asarray(alpha_next))
+        np.testing.assert_allclose(np.exp(log_distribution), joint / joint.sum(1, keepdims=True), atol=2e-5)
 
 
 # --- sampling
 
 
 @both
-def test_finer_steps_draw_the_law_of_the_chain(noise):
+def test_finer_steps_draw_the_distribution_of_the_chain(noise):
     """One step draws every position alone, and most paths are illegal; an order of magnitude finer, few are."""
-    law = reverse(posterior(noise), noise)
+    distribution = reverse(posterior(noise), noise)
     errors, legal = [], []
     for steps in (1, 4, 80):
-        paths, _ = draws(lambda key, steps=steps: sample(key, law, noise, even(steps), H))
+        paths, _ = draws(lambda key, steps=steps: sample(key, distribution, noise, even(steps), H))
         errors.append(variation(paths, PRIOR))
         legal.append(np.asarray(jax.vmap(legal_share, (0, None))(jnp.asarray(paths), LEGAL) == 1).mean())
     occupancy = np.asarray(CHAIN.occupancy())
@@ -176,23 +178,25 @@ def test_masked_tokens_stay_and_uniform_ones_are_revised():
 
 def test_what_cannot_be_finished_is_not_repaired():
     """Two positions revealed together that do not fit: no posterior, so that masks stay and the path is illegal."""
-    law = reverse(posterior(MASKED), MASKED)
-    paths, info = draws(lambda key: sample(key, law, MASKED, even(3), H))
+    distribution = reverse(posterior(MASKED), MASKED)
+    paths, info = draws(lambda key: sample(key, distribution, MASKED, even(3), H))
     left = (paths == K).any(axis=1)
     finite = np.asarray(info.finite)
     assert 0.02 < left.mean() < 0.2 and not finite[left].any()
     assert (np.asarray(jax.vmap(legal_share, (0, None))(jnp.asarray(paths), LEGAL))[left] < 1).all()
-    share = legal_share(jnp.asarray([0, 1, 2, 0, 3, 3]), LEGAL)  # legal, legal, forbidden, and two with a mask
-    assert float(share) == pytest.approx(2 / 5)
+    fraction = legal_share(jnp.asarray([0, 1, 2, 0, 3, 3]), LEGAL)  # legal, legal, forbidden, and two with a mask
+    assert float(fraction) == pytest.approx(2 / 5)
 
 
 @both
 def test_pinned_tokens_condition_the_rest(noise):
-    """A certain token is evidence like any other: with the exact posterior, what is drawn is the conditional law."""
+    """A certain token is evidence like any other: with the exact posterior, what is drawn is the conditional
+    distribution.
+    """
     known, value = jnp.asarray([False, False, True, False]), jnp.asarray([0, 0, 2, 0])
-    law = pinned(reverse(posterior(noise), noise), known, value)
+    distribution = pinned(reverse(posterior(noise), noise), known, value)
     conditional = PRIOR * (PATHS[:, 2] == 2)
-    paths, info = draws(lambda key: sample(key, law, noise, even(64), H, reference=law))
+    paths, info = draws(lambda key: sample(key, distribution, noise, even(64), H, reference=distribution))
     assert variation(paths, conditional / conditional.sum()) < 0.04 and float(jnp.nanmax(info.path_kl)) == 0
     assert (paths[:, 2] == 2).all()
 
@@ -207,10 +211,10 @@ def test_ratios_are_those_of_sums_over_all_paths(noise):
     changed = lambda z, i, v: np.concatenate([z[:i], [v], z[i + 1 :]])
     for z in np.asarray(noisy_paths(noise, alpha)[:6]):
         exact = np.array([[value(changed(z, i, v)) for v in range(noise.symbols)] for i in range(H)]) - value(z)
-        found = np.asarray(ratio(jnp.asarray(z), jnp.asarray(alpha)))
+        result = np.asarray(ratio(jnp.asarray(z), jnp.asarray(alpha)))
         possible = np.isfinite(exact)
         assert possible.sum() >= 2 * H
-        np.testing.assert_allclose(found[possible], exact[possible], atol=2e-4)
+        np.testing.assert_allclose(result[possible], exact[possible], atol=2e-4)
 
 
 @both
@@ -221,11 +225,11 @@ def test_evidence_of_all_neighbours_is_that_of_sums_over_all_paths(noise):
     rows = jnp.stack([said(np.full(H, v)) for v in range(noise.symbols)], axis=1)
     likelihood = np.exp(rows)  # [h, m, k]
     for z in np.asarray(noisy_paths(noise, alpha)[:6]):
-        found = np.asarray(CHAIN.neighbours(said(z), rows))
+        result = np.asarray(CHAIN.neighbours(said(z), rows))
         for i, v in product(range(H), range(noise.symbols)):
             changed = np.where(np.arange(H) == i, v, z)
             total = PRIOR @ np.prod([likelihood[t, changed[t], PATHS[:, t]] for t in range(H)], axis=0)
-            np.testing.assert_allclose(np.exp(found[i, v]), total, rtol=1e-4, atol=1e-9)
+            np.testing.assert_allclose(np.exp(result[i, v]), total, rtol=1e-4, atol=1e-9)
 
 
 def test_first_order_ratios_are_exact_where_log_h_is_linear(key):
@@ -240,8 +244,8 @@ def test_first_order_ratios_are_exact_where_log_h_is_linear(key):
 def test_exact_ratios_draw_the_tilt_and_first_order_does_not(noise):
     prior, steps = reverse(posterior(noise), noise), even(64)
 
-    def compared(law, reference=prior):
-        paths, info = draws(lambda key: sample(key, law, noise, steps, H, reference))
+    def compared(distribution, reference=prior):
+        paths, info = draws(lambda key: sample(key, distribution, noise, steps, H, reference))
         return variation(paths, TILTED), float(jnp.nanmean(info.path_kl))
 
     exact, path_kl = compared(guided(prior, exact_ratio(log_h(noise), noise), 1.0))
@@ -256,11 +260,11 @@ def test_exact_ratios_draw_the_tilt_and_first_order_does_not(noise):
 def test_with_masked_noise_guidance_is_the_posterior_of_the_tilt():
     """At g = 1 and in steps of any size: h of a neighbour is what the tilt adds to its posterior."""
     prior, tilted = (reverse(posterior(MASKED, chain), MASKED) for chain in (CHAIN, TILTED_CHAIN))
-    law = jax.jit(guided(prior, exact_ratio(log_h(MASKED), MASKED), 1.0))
+    distribution = jax.jit(guided(prior, exact_ratio(log_h(MASKED), MASKED), 1.0))
     for z in noisy_paths(MASKED, 0.4)[:6]:
-        found, exact = (np.exp(f(z, jnp.asarray(0.4), jnp.asarray(0.9))) for f in (law, tilted))
-        np.testing.assert_allclose(found, exact, atol=1e-4)
-    paths, info = draws(lambda key: reveal(key, law, MASKED, H, reference=prior))
+        result, exact = (np.exp(f(z, jnp.asarray(0.4), jnp.asarray(0.9))) for f in (distribution, tilted))
+        np.testing.assert_allclose(result, exact, atol=1e-4)
+    paths, info = draws(lambda key: reveal(key, distribution, MASKED, H, reference=prior))
     assert variation(paths, TILTED) < 0.04 and bool(info.finite.all())
     assert float(info.path_kl.mean()) == pytest.approx(KL, abs=0.03)
 
@@ -283,7 +287,7 @@ def test_scale_zero_is_the_prior_and_scales_are_traced(noise):
 
 def fitted(noise, paths, known=None, steps=300):
     """A table of logits, trained on paths by the training loop of the project, and its losses."""
-    config = TrainConfig(steps=steps, batch=64, learning_rate=0.1, warmup=5, ema=0.9)
+    config = TrainSettings(steps=steps, batch=64, learning_rate=0.1, warmup=5, ema=0.9)
     table = lambda params: lambda z, alpha: params
     loss = lambda params, key, s0: discrete.loss(key, table(params), s0, noise, known)
     task = train.Task(loss, lambda key, data: data[jax.random.randint(key, (), 0, len(data))])
@@ -295,17 +299,17 @@ def fitted(noise, paths, known=None, steps=300):
 @both
 def test_training_finds_the_posterior_of_independent_positions(noise):
     """There p(s_t | z) ~ p(s_t) q(z_t | s_t), and the best logits are log p(s_t)."""
-    law = np.array([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6], [0.1, 0.8, 0.1], [0.3, 0.4, 0.3]])
+    distribution = np.array([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6], [0.1, 0.8, 0.1], [0.3, 0.4, 0.3]])
     rng = np.random.default_rng(0)
-    paths = jnp.asarray(np.stack([rng.choice(K, p=p, size=4000) for p in law], axis=1))
+    paths = jnp.asarray(np.stack([rng.choice(K, p=p, size=4000) for p in distribution], axis=1))
     logits, losses = fitted(noise, paths)
     assert float(losses[-50:].mean()) < float(losses[:5].mean()) - 0.03
     learned = discrete.learned(lambda z, alpha: logits, noise)
     for alpha in (0.1, 0.6):
         for z in np.asarray(noisy_paths(noise, alpha)[:4]):
-            exact = law * likelihoods(noise, z, alpha)
-            found = learned(jnp.asarray(z), jnp.asarray(alpha))
-            np.testing.assert_allclose(found, exact / exact.sum(1, keepdims=True), atol=0.04)
+            exact = distribution * likelihoods(noise, z, alpha)
+            result = learned(jnp.asarray(z), jnp.asarray(alpha))
+            np.testing.assert_allclose(result, exact / exact.sum(1, keepdims=True), atol=0.04)
 
 
 def test_pinned_positions_cost_nothing():
@@ -329,22 +333,22 @@ def test_a_mixer_before_training_knows_what_z_says(noise, key):
 
 
 def test_bad_input_is_named(key):
-    law = reverse(posterior(MASKED), MASKED)
+    distribution = reverse(posterior(MASKED), MASKED)
     for alphas in ([0.5, 0.3], [0.0, 1.0], [-0.1, 0.5], [0.2, 0.2], [float("nan")], []):
         with pytest.raises(ValueError, match=r"alphas=.* must increase"):
-            sample(key, law, MASKED, jnp.asarray(alphas, jnp.float32), H)
+            sample(key, distribution, MASKED, jnp.asarray(alphas, jnp.float32), H)
     for horizon in (0, -1):
         with pytest.raises(ValueError, match=f"horizon={horizon}: must be 1 or more"):
-            sample(key, law, MASKED, even(2), horizon)
+            sample(key, distribution, MASKED, even(2), horizon)
         with pytest.raises(ValueError, match=f"horizon={horizon}: must be 1 or more"):
-            reveal(key, law, MASKED, horizon)
+            reveal(key, distribution, MASKED, horizon)
     with pytest.raises(ValueError, match="reveal needs masked noise"):
-        reveal(key, law, UNIFORM, H)
+        reveal(key, distribution, UNIFORM, H)
     for scale in (-1.0, float("nan")):
         with pytest.raises(ValueError, match=f"scale={scale:g}: must be 0 or more"):
-            guided(law, exact_ratio(log_h(MASKED), MASKED), scale)
+            guided(distribution, exact_ratio(log_h(MASKED), MASKED), scale)
     with pytest.raises(ValueError, match="states=1: must be 2 or more"):
         Noise.uniform(1)
     for blank in ((0.5, 0.6), (1.0,), (1.5, -0.5), (float("nan"), 1.0)):
-        with pytest.raises(ValueError, match="blank: must be a law over 2 states"):
+        with pytest.raises(ValueError, match="blank: must be a distribution over 2 states"):
             Noise(2, blank)

@@ -1,4 +1,4 @@
-"""The closed-form law of a window against simulation, and against what is known of simple cases."""
+"""The closed-form distribution of a window against simulation, and against what is known of simple cases."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ ENV = linear.Linear.from_arrays(
 POLICY = linear.LinearPolicy(gain=((-0.5, -0.3),), offset=(0.2,), std=0.4)
 
 
-def test_law_agrees_with_simulation(key):
+def test_distribution_agrees_with_simulation(key):
     horizon, count = 6, 40_000
 
     def window(key):
@@ -28,7 +28,7 @@ def test_law_agrees_with_simulation(key):
         return jnp.concatenate([episode.observations, episode.actions], axis=1).reshape(-1)
 
     windows = np.array(jax.jit(jax.vmap(window))(jax.random.split(key, count)), np.float64)
-    mean, covariance = linear.trajectory_law(ENV, POLICY, horizon)
+    mean, covariance = linear.trajectory_distribution(ENV, POLICY, horizon)
     variance = np.diag(covariance)
     assert (np.abs(windows.mean(0) - mean) <= 5 * np.sqrt(variance / count)).all()
     # the variance of a sample covariance of Gaussians is (C_ii C_jj + C_ij^2) / n
@@ -36,10 +36,10 @@ def test_law_agrees_with_simulation(key):
     assert (np.abs(np.cov(windows.T) - covariance) <= 5 * error).all()
 
 
-def test_law_of_a_random_walk():
+def test_distribution_of_a_random_walk():
     """x' = x + xi, u = eta: Var x_t = 1 + t, Cov(x_s, x_t) = 1 + min(s, t), actions independent of everything."""
     env = linear.Linear.from_arrays([[1.0]], [[0.0]], [3.0], [1.0], [0.0, 0.0], noise=1.0)
-    mean, covariance = linear.trajectory_law(env, linear.LinearPolicy(((0.0,),), (0.0,), 1.0), 4)
+    mean, covariance = linear.trajectory_distribution(env, linear.LinearPolicy(((0.0,),), (0.0,), 1.0), 4)
     t = np.arange(4)
     np.testing.assert_allclose(mean, [3, 0, 3, 0, 3, 0, 3, 0])
     np.testing.assert_allclose(covariance[::2, ::2], 1 + np.minimum(t[:, None], t[None]))

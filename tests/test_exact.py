@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from diffplan import guide, validation
-from diffplan.denoise import Lattice, lattice_loss
+from diffplan.denoise import CategoricalDenoiser, categorical_loss
 from diffplan.learn import contrastive, train
 from diffplan.learn.contrastive import ContrastiveEnergy, Plain, balanced
 from diffplan.models import Messages, MessagesValue, build
@@ -90,7 +90,7 @@ def test_exact_sampling_of_cells_in_small():
 
 def test_the_modes_are_those_of_the_earlier_table():
     problem = problems.modes()
-    truth = samplers.tilts(problem.law, problem.slope, (8.0,))[0]
+    truth = samplers.tilts(problem.distribution, problem.slope, (8.0,))[0]
     assert float(truth.reward) == pytest.approx(4.23, abs=0.01) and float(truth.kl) == pytest.approx(7.90, abs=0.01)
     sigmas = rules.cosine(100)
     assert (np.diff(sigmas) < 0).all() and len(sigmas) == 100
@@ -103,17 +103,17 @@ def test_the_modes_are_those_of_the_earlier_table():
 # --- what is learned
 
 
-def test_a_lattice_without_network_is_what_each_step_says():
+def test_a_categorical_without_network_is_what_each_step_says():
     """With its readout at zero the posterior is Bayes' rule for each step alone; no level breaks it."""
     points = jnp.asarray([[0.0], [1.0], [3.0]])
     apply, params = build(jax.random.key(0), lambda rngs: Messages(3, 3, width=8, rngs=rngs))
-    model = Lattice(params, points, apply)
+    model = CategoricalDenoiser(params, points, apply)
     x, sigma = jnp.asarray([[0.2], [0.6], [2.5], [9.0]]), jnp.asarray(0.7)
     likelihood = np.exp(-((np.asarray(x) - np.asarray(points).T) ** 2) / (2 * 0.49))
     expected = likelihood @ np.asarray(points) / likelihood.sum(1, keepdims=True)
     np.testing.assert_allclose(model(x, sigma), expected, rtol=1e-4)
     assert bool(jnp.isfinite(model(x, jnp.asarray(1e-3))).all())
-    value, _ = lattice_loss(jax.random.key(0), model, jnp.asarray([0, 1, 2, 2]), LogUniform(0.01, 0.011))
+    value, _ = categorical_loss(jax.random.key(0), model, jnp.asarray([0, 1, 2, 2]), LogUniform(0.01, 0.011))
     assert float(value) < 1e-3  # at a level this low every step says what it is
 
 
@@ -139,9 +139,9 @@ def test_messages_with_a_chains_kernel_are_its_filter():
 def test_messages_reach_every_step_but_their_own():
     net = Messages(2, 2, width=8, rngs=nnx.Rngs(0))
     along, against = jax.jacobian(lambda x: net.messages(jnp.pad(x, ((0, 0), (0, 1)))))(jnp.ones((6, 2)))
-    seen = lambda jacobian: np.abs(np.asarray(jacobian)).sum((1, 3)) > 0
+    observed = lambda jacobian: np.abs(np.asarray(jacobian)).sum((1, 3)) > 0
     before = np.tri(6, k=-1, dtype=bool)
-    assert (seen(along) == before).all() and (seen(against) == before.T).all()
+    assert (observed(along) == before).all() and (observed(against) == before.T).all()
 
 
 def test_balanced_groups_weigh_back_to_the_smaller_tilt(key):
@@ -162,23 +162,23 @@ def test_balanced_groups_weigh_back_to_the_smaller_tilt(key):
 
 def test_contrast_learns_the_exact_energy():
     """On a Gaussian entry with a curved reward, -x^2, whose energy is known, and far from E[r | x]."""
-    law = Gaussian.of(jnp.zeros(1), jnp.eye(1), (1, 1))
+    distribution = Gaussian.of(jnp.zeros(1), jnp.eye(1), (1, 1))
     x = jax.random.normal(jax.random.key(0), (20_000, 1, 1))
     data = contrastive.contrast(x, -(x[:, 0, 0] ** 2), 2.0)
     apply, params = build(jax.random.key(1), lambda rngs: MessagesValue(2, width=32, hidden=64, rngs=rngs))
-    config = train.TrainConfig(steps=600, batch=4, learning_rate=5e-3, chunk=200, ema=0.98)
+    config = train.TrainSettings(steps=600, batch=4, learning_rate=5e-3, chunk=200, ema=0.98)
     task = contrastive.task(apply, Plain(), LogUniform(0.3, 2.0), 2.0)
     state = train.start(jax.random.key(2), params, config)
     state, _ = jax.jit(lambda state, data: train.chunk(task, config, state, data, 600))(state, data)
     model = ContrastiveEnergy(state.ema, Plain(), apply, 2.0)
     sigma, weight = jnp.asarray(0.8), jnp.asarray(1.5)
-    tilted, _ = law.tilted(jnp.zeros((1, 1)), 1.5, 2 * jnp.eye(1))
+    tilted, _ = distribution.tilted(jnp.zeros((1, 1)), 1.5, 2 * jnp.eye(1))
     points = jnp.linspace(-2, 2, 9)[:, None, None]
-    known = jax.vmap(lambda x: tilted.log_density(x, sigma) - law.log_density(x, sigma))(points)
-    found = jax.vmap(lambda x: model.energy(weight)(x, sigma))(points)
+    known = jax.vmap(lambda x: tilted.log_density(x, sigma) - distribution.log_density(x, sigma))(points)
+    result = jax.vmap(lambda x: model.energy(weight)(x, sigma))(points)
     regression = -1.5 * (points[:, 0, 0] / (1 + 0.64)) ** 2
     off = lambda guess: float(jnp.abs((guess - guess[4]) - (known - known[4])).max())
-    assert off(found) < 0.25 < off(regression)
+    assert off(result) < 0.25 < off(regression)
 
 
 def test_contrast_refuses_what_cannot_be_learned():
@@ -192,18 +192,18 @@ def test_contrast_refuses_what_cannot_be_learned():
 
 def test_a_budget_of_nats_is_what_is_spent():
     """On the unit Gaussian the budget draws the tilt of that KL; elsewhere every plan spends as much."""
-    law = Gaussian.of(jnp.asarray([0.3, 0.0]), jnp.eye(2), (1, 2))
+    distribution = Gaussian.of(jnp.asarray([0.3, 0.0]), jnp.eye(2), (1, 2))
     slope = jnp.asarray([[0.6, 0.8]])
-    denoise = guide.budget(law.denoise, law.energy(slope), jnp.asarray(4.0))
+    denoise = guide.budget(distribution.denoise, distribution.energy(slope), jnp.asarray(4.0))
     sigmas = log_linear(200, 0.01, 40.0)
-    run = lambda key: sample(key, denoise, sigmas, (1, 2), sde_2m, reference=law.denoise)
+    run = lambda key: sample(key, denoise, sigmas, (1, 2), sde_2m, reference=distribution.denoise)
     x, info = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 4000))
-    gain = np.asarray(jnp.sum((x - law.mean[None, None]) * slope[None], axis=(1, 2)))
+    gain = np.asarray(jnp.sum((x - distribution.mean[None, None]) * slope[None], axis=(1, 2)))
     np.testing.assert_allclose(info.path_kl, 4.0, rtol=0.03)
     assert gain.mean() == pytest.approx(np.sqrt(8.0), rel=0.03)  # KL = lambda^2 / 2 = 4
     assert gain.std() == pytest.approx(1.0, rel=0.05)
     with pytest.raises(ValueError, match="nats=-1: must be 0 or more"):
-        guide.budget(law.denoise, law.energy(slope), -1.0)
+        guide.budget(distribution.denoise, distribution.energy(slope), -1.0)
 
 
 def test_models_are_trained_once(tmp_path):

@@ -13,7 +13,7 @@ from envs import experts, gridworld, layout, maze2d
 
 def collect(name):
     """800,000 rows with D4RL's repeated row, as the published data have it."""
-    return experts.collect(maze2d.named(name), jax.random.key(0), lanes=1000, steps=800, repeat_rows=True)
+    return experts.collect(maze2d.named(name), jax.random.key(0), trajectories=1000, steps=800, repeat_rows=True)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -21,9 +21,10 @@ def test_statistics_are_those_of_the_published_data(name):
     """|ours - published| <= 3 % + 3 standard errors.
 
     3 % of what: for a mean, of that entry's std (a mean has no scale of its own); for a std and for the mean reward,
-    of itself. Lanes are independent, so the standard error of a mean is the std over lanes of the lanes' means over
-    sqrt(lanes); that of a std is the standard error of the variance over 2 std. The published data are one run of 1 to
-    4 million rows, so they have an error of the same kind, of about the size of ours, that the 3 % must hold.
+    of itself. Lanes are independent, so the standard error of a mean is the std over trajectories of the trajectories'
+    means over sqrt(trajectories); that of a std is the standard error of the variance over 2 std. The published data
+    are one run of 1 to 4 million rows, so they have an error of the same kind, of about the size of ours, that the 3 %
+    must hold.
     """
     mean, std, action_std, reward = map(np.array, PUBLISHED[name])
     rows = collect(name)
@@ -35,7 +36,9 @@ def test_statistics_are_those_of_the_published_data(name):
 
 
 def check(values, expected, tolerance):
-    """The mean over lanes and steps of values[lane, step, ...] is as expected, to a tolerance and 3 standard errors."""
+    """The mean over trajectories and steps of values[trajectory, step, ...] is as expected, to a tolerance and 3
+    standard errors.
+    """
     ours, error = values.mean((0, 1)), values.mean(1).std(0) / np.sqrt(len(values))
     known = ~np.isnan(expected)
     assert (np.abs(ours - expected) <= tolerance + 3 * error)[known].all(), (ours, expected, tolerance, error)
@@ -47,10 +50,10 @@ def test_score_is_that_of_d4rls_controller(again, expected, error, key):
 
     D4RL's own code on MuJoCo gave 173.9 with a standard error of 4.1 (its published reference, from 100 episodes, is
     161.86). It keeps one controller for all episodes: with the target unchanged it never plans again, and steers
-    straight for the goal, into the wall from the far arm of the U. With a plan for each episode every start arrives:
+    straight for the goal, into the wall from the far method of the U. With a plan for each episode every start arrives:
     223.5 is a regression value of ours.
     """
-    maze, lanes, goal = maze2d.UMAZE, 1000, jnp.array([1.0, 1.0])
+    maze, trajectories, goal = maze2d.UMAZE, 1000, jnp.array([1.0, 1.0])
     used = experts.Controller(goal=jnp.int32(6), cell=jnp.int32(6), waypoint=goal, previous=goal)
 
     def score(key):
@@ -68,8 +71,8 @@ def test_score_is_that_of_d4rls_controller(again, expected, error, key):
 
         return jax.lax.scan(body, (state, controller), uniform[1:])[1].sum()
 
-    scores = np.array(jax.jit(jax.vmap(score))(jax.random.split(key, lanes)))
-    assert abs(scores.mean() - expected) <= 3 * np.hypot(error, scores.std() / np.sqrt(lanes))
+    scores = np.array(jax.jit(jax.vmap(score))(jax.random.split(key, trajectories)))
+    assert abs(scores.mean() - expected) <= 3 * np.hypot(error, scores.std() / np.sqrt(trajectories))
 
 
 def test_routes_are_the_shortest(key):
@@ -118,9 +121,9 @@ def test_routes_need_a_connected_maze():
 
 def test_rows_are_true_steps_through_targets_and_chunks(key):
     maze = maze2d.UMAZE
-    lane = experts.init(maze, key, 50)
-    lane, first = experts.advance(maze, lane, 150)
-    _, second = experts.advance(maze, lane, 150)
+    trajectory = experts.init(maze, key, 50)
+    trajectory, first = experts.advance(maze, trajectory, 150)
+    _, second = experts.advance(maze, trajectory, 150)
     rows = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), first, second)
     now, then = jnp.array(rows.observations[:, :-1]), jnp.array(rows.observations[:, 1:])
     residual = jax.jit(jax.vmap(jax.vmap(maze.residual)))(now, jnp.array(rows.actions[:, :-1]), then)
@@ -163,9 +166,11 @@ def test_grid_planner_takes_the_shortest_path(key):
 
 def test_wandering_goes_the_shortest_way_to_each_goal():
     world = gridworld.FOUR_ROOMS
-    rows = experts.wander(world, jax.random.key(0), lanes=6, steps=400, noise=0.0)
+    rows = experts.wander(world, jax.random.key(0), trajectories=6, steps=400, noise=0.0)
     number = {tuple(cell): i for i, cell in enumerate(world.cells.tolist())}
-    ids = lambda places: np.asarray([[number[tuple(place)] for place in lane] for lane in np.asarray(places, int)])
+    ids = lambda places: np.asarray(
+        [[number[tuple(place)] for place in trajectory] for trajectory in np.asarray(places, int)]
+    )
     cells, goals, done = ids(rows.observations), ids(rows.goals), np.asarray(rows.done)
     moves = np.asarray(rows.actions).argmax(axis=-1)
     np.testing.assert_array_equal(cells[:, 1:], world.next_cell[cells, moves][:, :-1])
@@ -177,6 +182,6 @@ def test_wandering_goes_the_shortest_way_to_each_goal():
 
 
 def test_wandering_is_noisy_as_often_as_it_is_asked_to():
-    rows = experts.wander(gridworld.FOUR_ROOMS, jax.random.key(0), lanes=20, steps=1000, noise=1.0)
-    share = np.asarray(rows.actions).mean(axis=(0, 1))
-    np.testing.assert_allclose(share, 0.2, atol=0.02)
+    rows = experts.wander(gridworld.FOUR_ROOMS, jax.random.key(0), trajectories=20, steps=1000, noise=1.0)
+    fraction = np.asarray(rows.actions).mean(axis=(0, 1))
+    np.testing.assert_allclose(fraction, 0.2, atol=0.02)

@@ -15,15 +15,15 @@ def test_generated_levels_are_connected_and_repeatable(density):
         assert world == gridworld.generate(seed, 7, 10, density)
         assert sum(row.count("G") for row in world.rows) == 1
         assert world.walls.shape == (7, 10)
-        found, todo = set(), [tuple(world.cells[0])]
+        result, todo = set(), [tuple(world.cells[0])]
         while todo:
             i, j = todo.pop()
-            if (i, j) not in found and not world.walls[i, j]:
-                found.add((i, j))
+            if (i, j) not in result and not world.walls[i, j]:
+                result.add((i, j))
                 todo += [(i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)]
-        assert len(found) == len(world.cells)
-        share = 1 - len(found) / 40
-        assert share == pytest.approx(int(density * 40) / 40) if density <= 0.2 else share <= density
+        assert len(result) == len(world.cells)
+        fraction = 1 - len(result) / 40
+        assert fraction == pytest.approx(int(density * 40) / 40) if density <= 0.2 else fraction <= density
     assert len({gridworld.generate(seed, 7, 10, 0.2).rows for seed in range(10)}) == 10
 
 
@@ -40,7 +40,7 @@ def test_tables_by_hand():
     world = gridworld.Gridworld.from_text("####\n#OG#\n#O##\n####", slip=0.5)
     np.testing.assert_array_equal(world.cells, [[1, 1], [1, 2], [2, 1]])
     np.testing.assert_array_equal(world.next_cell, [[0, 0, 2, 0, 1], [1, 1, 1, 0, 1], [2, 0, 2, 2, 2]])
-    np.testing.assert_allclose(world.law[0, 4], [0.3, 0.6, 0.1])
+    np.testing.assert_allclose(world.distribution[0, 4], [0.3, 0.6, 0.1])
     np.testing.assert_array_equal(layout.hops(world.next_cell), [[0, 1, 1], [1, 0, 2], [1, 2, 0]])
     assert world.reward(jnp.array([1.0, 2.0]), jnp.zeros(5)) == 1
     assert world.reward(jnp.array([1.0, 1.0]), jnp.zeros(5)) == 0
@@ -54,13 +54,13 @@ def test_unreachable_cells_are_marked():
 @pytest.mark.parametrize("slip", [0.0, 0.4])
 def test_steps_follow_the_tables(slip, key):
     world = gridworld.Gridworld(gridworld.FOUR_ROOMS.rows, slip)
-    np.testing.assert_allclose(world.law.sum(axis=-1), 1)
+    np.testing.assert_allclose(world.distribution.sum(axis=-1), 1)
     cell, move, draws = 31, 4, 4000
     start = gridworld.State(jnp.int32(cell), jnp.int32(0))
     step = jax.jit(jax.vmap(lambda k: world.step(k, start, jax.nn.one_hot(move, 5))[0].cell))
     counts = np.bincount(step(jax.random.split(key, draws)), minlength=len(world.cells)) / draws
-    law = world.law[cell, move]
-    assert (np.abs(counts - law) <= 4 * np.sqrt(law * (1 - law) / draws)).all()
+    distribution = world.distribution[cell, move]
+    assert (np.abs(counts - distribution) <= 4 * np.sqrt(distribution * (1 - distribution) / draws)).all()
 
 
 def test_walls_hold(key):

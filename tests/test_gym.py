@@ -29,7 +29,7 @@ def played(env: gymnasium.Env, actions: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(np.array(column) for column in zip(*rows, strict=True))
 
 
-def drawn(env: gymnasium.Env, steps: int) -> np.ndarray:
+def draws(env: gymnasium.Env, steps: int) -> np.ndarray:
     env.action_space.seed(1)
     return np.array([env.action_space.sample() for _ in range(steps)])
 
@@ -54,7 +54,7 @@ def test_gymnasiums_checker_finds_nothing(name):
 def test_an_episode_is_the_environments_own(name):
     env = gymnasium.make(name)
     first, _ = env.reset(seed=3)
-    actions = drawn(env, 60)
+    actions = draws(env, 60)
     vectors = np.eye(5)[actions] if actions.ndim == 1 else actions
     world = env.unwrapped.environment
     run = jax.jit(lambda o, a: base.rollout(world, jax.random.key(0), world.state_of(o), a))
@@ -67,17 +67,17 @@ def test_the_limit_of_steps_is_the_environments(name):
     env = gymnasium.make(name)
     assert "TimeLimit" not in str(env)
     env.reset(seed=0)
-    *_, terminated, truncated = played(env, drawn(env, env.unwrapped.environment.max_steps))
+    *_, terminated, truncated = played(env, draws(env, env.unwrapped.environment.max_steps))
     assert not terminated.any() and np.flatnonzero(truncated).tolist() == [len(truncated) - 1]
-    assert env.reset()[0] is not None and not played(env, drawn(env, 2))[3].any()  # the clock starts anew
+    assert env.reset()[0] is not None and not played(env, draws(env, 2))[3].any()  # the clock starts anew
 
 
 @pytest.mark.parametrize("world", [UMAZE, Gridworld(FOUR_ROOMS.rows, slip=0.5)], ids=["maze", "slippery"])
 def test_a_seed_fixes_this_episode_and_those_after_it(world):
     def episodes(seed: int) -> list[np.ndarray]:
         env = Gym(world)
-        found = [env.reset(seed=seed)[0], *played(env, drawn(env, 30))]
-        return [*found, env.reset()[0], *played(env, drawn(env, 30))]
+        result = [env.reset(seed=seed)[0], *played(env, draws(env, 30))]
+        return [*result, env.reset()[0], *played(env, draws(env, 30))]
 
     for left, right in zip(episodes(5), episodes(5), strict=True):
         np.testing.assert_array_equal(left, right)
@@ -92,18 +92,20 @@ def test_episodes_without_a_seed_begin_differently():
     assert len(np.unique(np.array(starts)[:, 0])) == 7
 
 
-def test_chance_follows_the_environments_law():
-    """Slips are drawn anew at each step: the share of steps that go where they should is the law's, to 4 deviations."""
+def test_chance_follows_the_environments_distribution():
+    """Slips are drawn anew at each step: the share of steps that go where they should is the distribution's, to 4
+    deviations.
+    """
     world = Gridworld(CORRIDORS.rows, slip=0.4, max_steps=10**6)
     env = Gym(world)
     first, _ = env.reset(seed=0)
-    actions = drawn(env, 4000)
-    seen = np.concatenate([first[None], played(env, actions)[0]])
+    actions = draws(env, 4000)
+    observed = np.concatenate([first[None], played(env, actions)[0]])
     number = np.full(world.walls.shape, -1)
     number[tuple(world.cells.T)] = np.arange(len(world.cells))
-    cells = number[tuple(seen.astype(int).T)]
+    cells = number[tuple(observed.astype(int).T)]
     right = cells[1:] == world.next_cell[cells[:-1], actions]
-    chance = world.law[cells[:-1], actions, world.next_cell[cells[:-1], actions]]
+    chance = world.distribution[cells[:-1], actions, world.next_cell[cells[:-1], actions]]
     assert abs((right - chance).sum()) <= 4 * np.sqrt((chance * (1 - chance)).sum())
     assert abs(np.corrcoef((right - chance)[1:], (right - chance)[:-1])[0, 1]) <= 4 / np.sqrt(4000)
 
@@ -203,8 +205,8 @@ def test_a_picture_shows_where_things_are(world, low, place):
 def test_what_has_no_map_is_drawn_as_bars():
     low, high = POINT.observation_low, POINT.observation_high
     middles = []
-    for share in (0.25, 0.75):
-        frame = raster.picture(POINT, low + np.float32(share) * (high - low))
+    for fraction in (0.25, 0.75):
+        frame = raster.picture(POINT, low + np.float32(fraction) * (high - low))
         middles.append(np.argwhere((frame == np.array(raster.AGENT, np.uint8)).all(axis=-1))[:, 1].mean())
     np.testing.assert_allclose(np.array(middles) / frame.shape[1], [0.25, 0.75], atol=0.01)
     assert Gym(POINT).render() is None

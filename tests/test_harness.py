@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.config import ConfigError, DialsConfig
-from diffplan.experiment.harness import Plan, arm_rows, best_strength, between, log_grid, whole_grid
+from diffplan.config import ConfigError, StrengthSettings
+from diffplan.experiment.harness import Plan, best_strength, between, log_grid, method_rows, whole_grid
 from diffplan.methods import Plans, guidance
 from diffplan.methods.catalogue import FAMILIES, catalogue, chosen
 from diffplan.studies import grids
@@ -35,7 +35,7 @@ def test_new_strengths_lie_on_both_sides_of_the_best():
 
 
 def rows(gold: dict[float, float], invalid: dict[float, float]) -> list[dict[str, Any]]:
-    return [{"strength": s, "gold_plan": g, "segments_in_wall": invalid[s]} for s, g in gold.items()]
+    return [{"strength": s, "promised": g, "violations.walls": invalid[s]} for s, g in gold.items()]
 
 
 def test_the_best_strength_keeps_out_of_walls_where_it_can():
@@ -51,13 +51,13 @@ class Peaked:
 
     strengths: tuple[float, ...] = (0.0, 1.0, 10.0, 100.0)
     name: str = "peaked"
-    dial: str = "none"
+    strength_name: str = "none"
     shared: bool = False
     proxy: Any = guidance.regression
 
     def __call__(self, key, problem, starts, strengths):
-        share = jnp.exp(-(jnp.log(strengths / 3 + 1e-3) ** 2))
-        count = jnp.round(share * problem.horizon)
+        fraction = jnp.exp(-(jnp.log(strengths / 3 + 1e-3) ** 2))
+        count = jnp.round(fraction * problem.horizon)
         stays = jnp.arange(problem.horizon)[None] < count[:, None]
         x = jnp.where(stays[:, :, None], jax.nn.one_hot(0, problem.codec.width), jax.nn.one_hot(3, problem.codec.width))
         return Plans.of(jnp.broadcast_to(x[:, None], (len(strengths), len(starts), *problem.shape)))
@@ -67,8 +67,8 @@ def test_a_peak_between_grid_points_is_found():
     problem = known.grid(horizon=40).problem
     gold = jnp.zeros(8).at[0].set(1.0)
     bench = grids.bench(problem, problem.codec.places[0], gold)
-    coarse, _ = arm_rows(Peaked(), Plan(seeds=1, plans=2, refine=0, seed=0), bench, "coarse")
-    fine, pictures = arm_rows(Peaked(), Plan(seeds=1, plans=2, refine=3, seed=0), bench, "fine")
+    coarse, _ = method_rows(Peaked(), Plan(seeds=1, plans=2, refine=0, seed=0), bench, "coarse")
+    fine, pictures = method_rows(Peaked(), Plan(seeds=1, plans=2, refine=3, seed=0), bench, "fine")
     assert best_strength(coarse) == 1.0
     assert best_strength(fine) == pytest.approx(3, abs=1.5)
     strengths = [row["strength"] for row in fine]
@@ -77,11 +77,11 @@ def test_a_peak_between_grid_points_is_found():
     assert pictures["positions"].shape == (10, 2, 40, 2)
 
 
-def test_the_catalogue_names_arms_once_and_every_family():
-    entries = catalogue(DialsConfig())
+def test_the_catalogue_names_methods_once_and_every_family():
+    entries = catalogue(StrengthSettings())
     assert {entry.family for entry in entries.values()} == set(FAMILIES)
-    assert all(name == entry.arm.name for name, entry in entries.items())
-    assert [entry.arm.name for entry in chosen(DialsConfig(), ("critic",))] == ["prior", "critic"]
-    assert len(chosen(DialsConfig(), ("all",))) == len(entries)
-    with pytest.raises(ConfigError, match="arms='nothing': must be all, or some of prior, guided"):
-        chosen(DialsConfig(), ("guided", "nothing"))
+    assert all(name == entry.method.name for name, entry in entries.items())
+    assert [entry.method.name for entry in chosen(StrengthSettings(), ("critic",))] == ["prior", "critic"]
+    assert len(chosen(StrengthSettings(), ("all",))) == len(entries)
+    with pytest.raises(ConfigError, match="methods='nothing': must be all, or some of prior, guided"):
+        chosen(StrengthSettings(), ("guided", "nothing"))

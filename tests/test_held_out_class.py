@@ -12,7 +12,7 @@ from diffplan.guide import guided
 from diffplan.models import build
 from diffplan.models.pieces import Pieces
 from diffplan.samplers import sample
-from diffplan.studies.frame import StudyConfig, execute, read_table
+from diffplan.studies.frame import StudySettings, execute, read_table
 from diffplan.studies.held_out_class import figure as report
 from diffplan.studies.held_out_class import paths, study
 
@@ -26,8 +26,8 @@ def plans(key: jax.Array, geometry: paths.Geometry, label: int, count: int) -> j
 
 def fine(x: np.ndarray) -> np.ndarray:
     """The path between its steps as well: a hundred points a step."""
-    share = np.linspace(0, 1, 100)[:, None, None]
-    return ((1 - share) * x[:-1] + share * x[1:]).transpose(1, 0, 2).reshape(-1, 2)
+    fraction = np.linspace(0, 1, 100)[:, None, None]
+    return ((1 - fraction) * x[:-1] + fraction * x[1:]).transpose(1, 0, 2).reshape(-1, 2)
 
 
 def judged(geometry: paths.Geometry, x: np.ndarray) -> tuple[bool, bool]:
@@ -75,28 +75,28 @@ def test_perfect_classifier_is_a_vote_of_plans(key: jax.Array, geometry: paths.G
     """p(y | x_sigma) is Bayes' rule over clean plans of all classes in equal parts, each weighed by its kernel."""
     sigma, count = 1.5, 4000
     bank = np.stack([np.asarray(plans(jax.random.fold_in(key, y), geometry, y, count)) for y in range(4)])
-    law = paths.law(geometry.waypoints)
-    classify = jax.jit(lambda x: study.energies(law, {})["perfect"](x, jnp.asarray(sigma)))
-    found, voted = [], []
+    distribution = paths.distribution(geometry.waypoints)
+    classify = jax.jit(lambda x: study.energies(distribution, {})["perfect"](x, jnp.asarray(sigma)))
+    result, voted = [], []
     for i in range(12):
         x = bank[i % 4, i] + sigma * np.random.default_rng(i).normal(size=(16, 2)).astype(np.float32)
         weights = np.exp(-((bank - x) ** 2).sum(axis=(2, 3)) / (2 * sigma**2)).mean(axis=1)
         voted.append(weights[3] / weights.sum())
-        found.append(float(jnp.exp(classify(jnp.asarray(x, jnp.float32)))))
+        result.append(float(jnp.exp(classify(jnp.asarray(x, jnp.float32)))))
     assert np.ptp(voted) > 0.5
-    np.testing.assert_allclose(found, voted, atol=0.04)
+    np.testing.assert_allclose(result, voted, atol=0.04)
 
 
 def test_the_control_draws_the_class_where_the_prior_has_none(key: jax.Array) -> None:
     """(114) at a large scale is the class's own denoiser, so its plans have the class's mean and spread."""
-    law = paths.law(paths.GEOMETRIES[0].waypoints)
-    prior = study.prior("exact", jnp.asarray(study.log_odds(0.0)), law)
-    energy = study.energies(law, {})["density"]
-    pushed = guided(prior, energy, study.knobs("density", jnp.asarray(1e4)))
+    distribution = paths.distribution(paths.GEOMETRIES[0].waypoints)
+    prior = study.prior("exact", jnp.asarray(study.log_odds(0.0)), distribution)
+    energy = study.energies(distribution, {})["density"]
+    pushed = guided(prior, energy, study.strengths("density", jnp.asarray(1e4)))
     x = jax.jit(jax.vmap(lambda key: sample(key, pushed, study.sigmas(), (16, 2))[0]))(jax.random.split(key, 200))
-    drawn = plans(jax.random.fold_in(key, 1), paths.GEOMETRIES[0], study.ASKED, 4000)
-    np.testing.assert_allclose(x.mean(axis=0), drawn.mean(axis=0), atol=0.05)
-    np.testing.assert_allclose(x.std(axis=0).mean(), drawn.std(axis=0).mean(), rtol=0.1)
+    draws = plans(jax.random.fold_in(key, 1), paths.GEOMETRIES[0], study.ASKED, 4000)
+    np.testing.assert_allclose(x.mean(axis=0), draws.mean(axis=0), atol=0.05)
+    np.testing.assert_allclose(x.std(axis=0).mean(), draws.std(axis=0).mean(), rtol=0.1)
 
 
 def test_shares_of_training(key: jax.Array) -> None:
@@ -121,14 +121,14 @@ def test_pieces_are_blind_to_each_other(key: jax.Array) -> None:
 
 def test_half_dose_of_curves_whose_middle_is_known() -> None:
     """A line in log leak through one half at 0.5 % between 0.2 % and 1 %; never, and always."""
-    share = (np.log(0.5) - np.log(0.2)) / (np.log(1) - np.log(0.2))
-    line = [0.0, 0.0, 0.5 - share * 0.8, 0.5 + (1 - share) * 0.8, 1.0]
-    found = study.half_dose(np.array([line, [0.0] * 5, [1.0] * 5]))
-    np.testing.assert_allclose(10**found, [0.5, 5.0, 0.05], rtol=1e-3)
+    fraction = (np.log(0.5) - np.log(0.2)) / (np.log(1) - np.log(0.2))
+    line = [0.0, 0.0, 0.5 - fraction * 0.8, 0.5 + (1 - fraction) * 0.8, 1.0]
+    result = study.half_dose(np.array([line, [0.0] * 5, [1.0] * 5]))
+    np.testing.assert_allclose(10**result, [0.5, 5.0, 0.05], rtol=1e-3)
 
 
 def test_study_in_small(tmp_path: Path) -> None:
-    directory = execute(study.STUDY, StudyConfig(run=tmp_path, seeds=2, size=0.05))
+    directory = execute(study.STUDY, StudySettings(run=tmp_path, seeds=2, size=0.05))
     table = read_table(directory / "study.csv")
     assert len(table["hit"]) == 2 * 4 * 7 * len(study.LEAKS) * len(study.SCALES)
     assert np.all(table["hit"] <= np.minimum(table["shown"], table["valid"]) + 1e-6)
@@ -140,7 +140,7 @@ def test_study_in_small(tmp_path: Path) -> None:
     assert report.figure(directory).stat().st_size > 50_000
 
     # the same table with every plan a hit: what says "never" is falsified, what says "always" supported
-    found = study.verdict(table | {"hit": np.ones_like(table["hit"])})
-    never = [finding.verdict for finding in found if finding.threshold == 0.2]
-    always = [finding.verdict for finding in found if "density" in finding.statement]
+    result = study.verdict(table | {"hit": np.ones_like(table["hit"])})
+    never = [finding.verdict for finding in result if finding.threshold == 0.2]
+    always = [finding.verdict for finding in result if "density" in finding.statement]
     assert set(never) == {"falsified"} and set(always) == {"supported"}

@@ -1,4 +1,6 @@
-"""The problems whose best answer is known: their answers, held to brute force and to draws; and the arms, to them."""
+"""The problems whose best answer is known: their answers, held to brute force and to draws; and the methods, to
+them.
+"""
 
 import itertools
 from dataclasses import replace
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from diffplan.codec import Cells
-from diffplan.config import DialsConfig
+from diffplan.config import StrengthSettings
 from diffplan.methods.catalogue import catalogue
 from diffplan.noise import karras
 from diffplan.types import Trajectory
@@ -67,25 +69,27 @@ def test_cells_name_illegal_steps_and_pin_both_ends():
 COPIES = 32
 
 
-def reached(problem: known.Known, arm) -> list[float]:
+def reached(problem: known.Known, method) -> list[float]:
     """The share of the way to the best at every strength, many plans from every start."""
     many = lambda values: jnp.repeat(values, COPIES, axis=0)
     problem = problem._replace(starts=many(problem.starts), ordinary=many(problem.ordinary), best=many(problem.best))
-    strengths = jnp.asarray(arm.strengths, jnp.float32)
-    x = jax.jit(lambda key: arm(key, problem.problem, problem.starts, strengths).x)(jax.random.key(0))
+    strengths = jnp.asarray(method.strengths, jnp.float32)
+    x = jax.jit(lambda key: method(key, problem.problem, problem.starts, strengths).x)(jax.random.key(0))
     return [known.reached(problem, one) for one in x]
 
 
-GUIDED = ("guided", "guided_classifier", "guided_plugin", "guided_raw")
+GUIDED = ("guided", "guided_classifier", "guided_dps", "guided_raw")
 SCALES = {"grid": (400.0, GUIDED), "linear": (25.0, GUIDED[:3])}
-"""Where arms of the catalogue are held to the best plan. The raw energy of a quadratic diverges at large levels."""
+"""Where methods of the catalogue are held to the best plan. The raw energy of a quadratic diverges at large levels."""
 
 
-@pytest.mark.parametrize(("name", "arm"), [(name, arm) for name, (_, arms) in SCALES.items() for arm in arms])
-def test_guidance_with_gold_as_proxy_comes_near_the_best_and_is_the_prior_at_zero(name, arm):
+@pytest.mark.parametrize(
+    ("name", "method"), [(name, method) for name, (_, methods) in SCALES.items() for method in methods]
+)
+def test_guidance_with_gold_as_proxy_comes_near_the_best_and_is_the_prior_at_zero(name, method):
     problem = known.grid() if name == "grid" else known.linear()
     if name == "linear":
         problem = problem._replace(problem=replace(problem.problem, sigmas=karras(96, 0.02, 10.0)))
-    guided = replace(catalogue(DialsConfig())[arm].arm, strengths=(0.0, SCALES[name][0]))
+    guided = replace(catalogue(StrengthSettings())[method].method, strengths=(0.0, SCALES[name][0]))
     none, full = reached(problem, guided)
     assert abs(none) < 0.15 and full >= 0.95

@@ -109,8 +109,8 @@ STEPS = 64
 
 @pytest.fixture(scope="module")
 def recorded() -> experts.Behaviour:
-    """Real runs of the noisy controller in the U-maze: [lanes, steps, ...]."""
-    return experts.collect(maze2d.UMAZE, jax.random.key(1), lanes=12, steps=STEPS)
+    """Real runs of the noisy controller in the U-maze: [trajectories, steps, ...]."""
+    return experts.collect(maze2d.UMAZE, jax.random.key(1), trajectories=12, steps=STEPS)
 
 
 def behaviour(rows: experts.Behaviour, gold: maze2d.Gold) -> Behaviour:
@@ -129,9 +129,11 @@ REGION = maze2d.time_in_region((1.0, 1.5), 0.8)
 def test_a_plan_return_is_the_sum_over_its_rows(recorded, gold):
     maze = behaviour(recorded, gold).maze
     reward = jax.jit(maze.reward)
-    for lane in range(4):
-        brute = sum(float(reward(recorded.observations[lane, t], recorded.actions[lane, t])) for t in range(STEPS))
-        trajectory = Trajectory(recorded.observations[lane], recorded.actions[lane])
+    for trajectory in range(4):
+        brute = sum(
+            float(reward(recorded.observations[trajectory, t], recorded.actions[trajectory, t])) for t in range(STEPS)
+        )
+        trajectory = Trajectory(recorded.observations[trajectory], recorded.actions[trajectory])
         assert float(returns.plan_return(maze.reward, trajectory)) == pytest.approx(brute, rel=1e-5)
 
 
@@ -140,11 +142,11 @@ def test_the_residual_is_zero_on_real_runs_and_not_on_broken_ones(recorded):
     maze = maze2d.UMAZE
     residual = jax.jit(lambda o, a: validity.dynamics_residual(maze.residual, Trajectory(o, a)))
     o, a = recorded.observations, recorded.actions
-    for lane in range(4):
-        assert float(residual(o[lane], a[lane])) < 1e-5
-        assert float(residual(o[lane][::-1], a[lane])) > 1e-2
-        assert float(residual(o[lane].at[:, 2:].multiply(1.2), a[lane])) > 1e-2
-        assert float(residual(o[lane], -a[lane])) > 1e-2
+    for trajectory in range(4):
+        assert float(residual(o[trajectory], a[trajectory])) < 1e-5
+        assert float(residual(o[trajectory][::-1], a[trajectory])) > 1e-2
+        assert float(residual(o[trajectory].at[:, 2:].multiply(1.2), a[trajectory])) > 1e-2
+        assert float(residual(o[trajectory], -a[trajectory])) > 1e-2
     broken = o[0].at[20, 0].add(0.3)
     one = jax.jit(maze.residual)
     brute = np.mean([float(one(broken[t], a[0, t], broken[t + 1])) for t in range(STEPS - 1)])

@@ -10,7 +10,7 @@ from diffplan.guide import guided
 from diffplan.models import Mixer, Value, build, count
 from diffplan.noise import karras
 from diffplan.samplers import sample
-from diffplan.types import Knobs, Pins
+from diffplan.types import Pins, Strengths
 
 HORIZON, DIM = 32, 6
 
@@ -73,7 +73,7 @@ def test_the_path_kl_costs_no_evaluation():
     def flops(with_reference: bool) -> float:
         def run(params, key):
             base = Edm(params, apply)
-            denoise = guided(base, lambda x, sigma: jnp.sum(jnp.sin(x)), Knobs(jnp.ones(()), jnp.ones(())))
+            denoise = guided(base, lambda x, sigma: jnp.sum(jnp.sin(x)), Strengths(jnp.ones(()), jnp.ones(())))
             reference = pinned(base, pins) if with_reference else None
             x, info = sample(key, pinned(denoise, pins), sigmas, (HORIZON, DIM), reference=reference)
             return x, info.path_kl

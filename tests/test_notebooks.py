@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from diffplan.config import CompareConfig, DataConfig, PriorConfig, ProxyConfig, TrainConfig
+from diffplan.config import CompareSettings, DataSettings, PriorSettings, ProxySettings, TrainSettings
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 NOTEBOOK = NOTEBOOKS / "01_three_equations.ipynb"
@@ -57,14 +57,14 @@ def test_the_app_draws_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     from matplotlib.figure import Figure
 
     monkeypatch.chdir(tmp_path)
-    train = TrainConfig(steps=2, batch=4, chunk=1, save_every=2)
+    train = TrainSettings(steps=2, batch=4, chunk=1, save_every=2)
     tiny = replace(
-        CompareConfig(),
-        data=DataConfig(rows=20_000, lanes=40),
-        prior=PriorConfig(train, horizon=32, width=32, depth=1),
-        proxy=ProxyConfig(train, labels=50, width=16, depth=1),
+        CompareSettings(),
+        data=DataSettings(rows=20_000, trajectories=40),
+        prior=PriorSettings(train, horizon=32, width=32, depth=1),
+        proxy=ProxySettings(train, labels=50, width=16, depth=1),
     )
     app = runpy.run_path(str(APP))["app"]
-    _, found = app.run(defs={"config": tiny})
-    assert isinstance(found["figure"], Figure)
-    assert found["figure"].axes[0].collections
+    _, result = app.run(defs={"config": tiny})
+    assert isinstance(result["figure"], Figure)
+    assert result["figure"].axes[0].collections

@@ -9,13 +9,13 @@ import pytest
 from scipy import integrate, stats
 
 from diffplan.oracle import control
+from diffplan.oracle.distribution import exact_energy, tilt_numbers
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.oracle.law import exact_energy, tilt_numbers
 from diffplan.oracle.mixture import mixture
 from diffplan.oracle.tabular import additive, conditioned, markov
 from envs.experts import grid_planner
 from envs.gridworld import Gridworld
-from envs.linear import POINT, LinearPolicy, trajectory_law
+from envs.linear import POINT, LinearPolicy, trajectory_distribution
 
 H, K = 4, 3
 POINTS = jnp.asarray([[0.0, 1.0], [1.0, -0.5], [-1.0, 0.2]])
@@ -57,7 +57,7 @@ def test_tilted_chain_is_the_sum_over_all_paths(weight):
 def test_no_tilted_path_is_illegal_at_any_weight():
     """A reward of 60 nats a step for a cell behind a wall buys no move through it."""
     world = Gridworld.from_text("######\n#O#OG#\n#O#OO#\n#OOOO#\n######")
-    kernel = jnp.asarray(world.law.mean(axis=1), jnp.float32)
+    kernel = jnp.asarray(world.distribution.mean(axis=1), jnp.float32)
     start = jnp.zeros(len(kernel)).at[0].set(1.0)
     chain = markov(start, kernel, 5, jnp.asarray(world.cells, jnp.float32))
     beside = jnp.zeros((5, len(kernel))).at[:, 1].set(1.0)  # one step to the right, through the wall; 6 steps around
@@ -69,7 +69,7 @@ def test_no_tilted_path_is_illegal_at_any_weight():
     assert float(tilted.occupancy()[:, 1].max()) == 0.0
 
 
-def test_draws_of_a_tilted_chain_have_its_law():
+def test_draws_of_a_tilted_chain_have_its_distribution():
     tilted, _ = markov(START, KERNEL, H, POINTS).tilted(REWARDS, 1.0)
     paths = jax.jit(jax.vmap(tilted.draw))(jax.random.split(jax.random.key(0), 20_000))
     counts = np.bincount(np.asarray(paths) @ K ** np.arange(H)[::-1], minlength=K**H) / len(paths)
@@ -156,7 +156,9 @@ def slippery(slip):
     policy = jnp.asarray(0.4 * np.eye(5)[grid_moves(grid)] + 0.12, jnp.float32)
     start = jnp.zeros(k).at[k - 3].set(1.0)
     goal = np.flatnonzero((grid.cells == grid.goal).all(1))[0]
-    return control.World(start, policy, jnp.asarray(grid.law, jnp.float32)), jnp.zeros((6, k)).at[:, goal].set(1.0)
+    return control.World(start, policy, jnp.asarray(grid.distribution, jnp.float32)), jnp.zeros((6, k)).at[:, goal].set(
+        1.0
+    )
 
 
 def grid_moves(grid):
@@ -244,7 +246,7 @@ def test_linear_gaussian_plans():
     """
     policy = LinearPolicy(((-0.5, -0.5),), (0.1,), 0.7)
     horizon = 5
-    mean, covariance = trajectory_law(POINT, policy, horizon)
+    mean, covariance = trajectory_distribution(POINT, policy, horizon)
     prior = Gaussian.of(jnp.asarray(mean, jnp.float32), jnp.asarray(covariance, jnp.float32), (horizon, 3))
     slope = jnp.tile(jnp.asarray([[1.0, 0.0, 0.0]]), (horizon, 1))
     curvature = np.diag(np.tile([0.0, 0.0, 1.0], horizon))
@@ -296,10 +298,10 @@ def test_mixture_against_its_draws():
 
 
 def test_score_of_the_density_is_the_denoiser():
-    """Tweedie, for every law: x + sigma^2 grad log p_sigma(x) = D(x, sigma)."""
+    """Tweedie, for every distribution: x + sigma^2 grad log p_sigma(x) = D(x, sigma)."""
     gaussian, _, _ = quadratic()
-    for law in (gaussian, three_modes(), markov(START, KERNEL, 2, POINTS)):
-        x = jax.random.normal(jax.random.key(3), (2, 2) if law.shape[0] == 2 else (1, 2))
+    for distribution in (gaussian, three_modes(), markov(START, KERNEL, 2, POINTS)):
+        x = jax.random.normal(jax.random.key(3), (2, 2) if distribution.shape[0] == 2 else (1, 2))
         for sigma in (0.2, 2.0):
-            moved = x + sigma**2 * jax.grad(law.log_density)(x, jnp.asarray(sigma))
-            np.testing.assert_allclose(moved, law.denoise(x, jnp.asarray(sigma)), atol=1e-4)
+            moved = x + sigma**2 * jax.grad(distribution.log_density)(x, jnp.asarray(sigma))
+            np.testing.assert_allclose(moved, distribution.denoise(x, jnp.asarray(sigma)), atol=1e-4)

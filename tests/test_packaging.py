@@ -41,14 +41,14 @@ def texts() -> dict[str, str]:
         pytest.skip("not a git checkout")
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
-    found = {}
+    result = {}
     for name in filter(None, names):
         data = (ROOT / name).read_bytes() if (ROOT / name).is_file() else b""
         try:
-            found[name] = data.decode()
+            result[name] = data.decode()
         except UnicodeDecodeError:  # a picture or an array
             continue
-    return found
+    return result
 
 
 @pytest.mark.parametrize("pattern", [REGISTRIES, MACHINES], ids=["registry", "machine"])

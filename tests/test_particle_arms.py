@@ -11,19 +11,19 @@ import pytest
 from diffplan.codec import Cells
 from diffplan.dynamics import imagine
 from diffplan.guide import Learned
-from diffplan.methods import Arm, Plans, particles
-from diffplan.methods.guidance import clean, plugin
+from diffplan.methods import Method, Plans, particles
+from diffplan.methods.guidance import clean, dps
 from diffplan.methods.particles import Particles
 from diffplan.validation import known
 
 WEIGHTS, COPIES = (0.0, 1.0, 20.0), 16
-ARMS: dict[str, Arm] = {
-    "twisted": Particles("twisted", WEIGHTS, count=32),
+METHODS: dict[str, Method] = {
+    "tds": Particles("tds", WEIGHTS, count=32),
     "annealed": Particles("annealed", WEIGHTS, particles.annealed, count=32),
-    "steered": Particles("steered", WEIGHTS, particles.steered, plugin, clean, count=64),
-    "picked": Particles("picked", WEIGHTS, particles.picked, plugin, clean, count=8),
+    "fk_steering": Particles("fk_steering", WEIGHTS, particles.fk_steering, dps, clean, count=64),
+    "svdd": Particles("svdd", WEIGHTS, particles.svdd, dps, clean, count=8),
 }
-RUNS = [("grid", "twisted"), ("grid", "annealed"), ("grid", "steered"), ("grid", "picked"), ("linear", "steered")]
+RUNS = [("grid", "tds"), ("grid", "annealed"), ("grid", "fk_steering"), ("grid", "svdd"), ("linear", "fk_steering")]
 BIAS = {"grid": 0.0, "linear": 0.35}
 """Of the gold of 32 steps without any weights: first order in the step, 0.2 with a deviation of 0.04 on the line."""
 FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
@@ -35,17 +35,17 @@ def problem_of(name: str) -> known.Known:
 
 
 @cache
-def plans(name: str, arm: str) -> Plans:
+def plans(name: str, method: str) -> Plans:
     """At every weight, from copies of the starts."""
     problem = problem_of(name)
     arguments = problem.problem, jnp.tile(problem.starts, (COPIES, 1)), jnp.asarray(WEIGHTS)
-    return jax.jit(ARMS[arm].__call__, compiler_options=FAST)(jax.random.key(0), *arguments)
+    return jax.jit(METHODS[method].__call__, compiler_options=FAST)(jax.random.key(0), *arguments)
 
 
 @cache
-def gold(name: str, arm: str) -> np.ndarray:
+def gold(name: str, method: str) -> np.ndarray:
     """Of every plan, ``[s, copies, starts]``."""
-    values = jax.jit(jax.vmap(jax.vmap(problem_of(name).gold)))(plans(name, arm).x)
+    values = jax.jit(jax.vmap(jax.vmap(problem_of(name).gold)))(plans(name, method).x)
     return np.asarray(values).reshape(len(WEIGHTS), COPIES, -1)
 
 
@@ -78,29 +78,29 @@ def test_the_exact_tilts_begin_at_the_prior_and_end_at_the_best(name):
     np.testing.assert_allclose(tilts(name)[2], problem_of(name).best, atol=2e-2)
 
 
-@pytest.mark.parametrize(("name", "arm"), RUNS)
-def test_weight_0_is_the_prior_and_weight_1_the_tilt(name, arm):
-    assert isinstance(ARMS[arm], Arm)
+@pytest.mark.parametrize(("name", "method"), RUNS)
+def test_weight_0_is_the_prior_and_weight_1_the_tilt(name, method):
+    assert isinstance(METHODS[method], Method)
     for weight in (0, 1):
-        gap = gold(name, arm)[weight] - tilts(name)[weight][None]
+        gap = gold(name, method)[weight] - tilts(name)[weight][None]
         assert abs(gap.mean()) < 4 * gap.std() / np.sqrt(gap.size) + BIAS[name]
-    gained = gold(name, arm)[1] - gold(name, arm)[0]
+    gained = gold(name, method)[1] - gold(name, method)[0]
     assert gained.mean() > 3 * gained.std() / np.sqrt(gained.size)
 
 
-@pytest.mark.parametrize(("name", "arm"), RUNS)
-def test_a_large_weight_reaches_the_optimum(name, arm):
+@pytest.mark.parametrize(("name", "method"), RUNS)
+def test_a_large_weight_reaches_the_optimum(name, method):
     problem = problem_of(name)
-    way = (gold(name, arm)[-1].mean() - problem.ordinary.mean()) / (problem.best.mean() - problem.ordinary.mean())
+    way = (gold(name, method)[-1].mean() - problem.ordinary.mean()) / (problem.best.mean() - problem.ordinary.mean())
     assert way >= 0.95
-    ess = np.asarray(plans(name, arm).ess)
+    ess = np.asarray(plans(name, method).ess)
     assert ess[0] == pytest.approx(1, abs=1e-6) and (0 < ess[1:]).all() and (ess[1:] < 0.99).all()
 
 
-@pytest.mark.parametrize(("name", "arm"), RUNS)
-def test_plans_begin_at_their_starts_and_can_be_carried_out(name, arm):
+@pytest.mark.parametrize(("name", "method"), RUNS)
+def test_plans_begin_at_their_starts_and_can_be_carried_out(name, method):
     """At every weight: the last step of the sampler is the prior's, which knows what is possible."""
-    problem, x = problem_of(name), plans(name, arm).x
+    problem, x = problem_of(name), plans(name, method).x
     pins = jax.vmap(problem.problem.pins)(jnp.tile(problem.starts, (COPIES, 1)))
     np.testing.assert_array_equal(jnp.where(pins.mask[None], x, 0.0), np.broadcast_to(pins.value, x.shape))
     plan, step = problem.problem.codec.decode(x), lambda o, a: problem.problem.dynamics(jax.random.key(0), o, a)[0]
@@ -112,7 +112,9 @@ def test_plans_begin_at_their_starts_and_can_be_carried_out(name, arm):
 def test_clouds_whose_weights_all_vanish_still_give_plans(weight):
     problem = problem_of("linear")
     nothing = Learned((), jnp.zeros(()), jnp.ones(()), lambda params, x, c_noise: jnp.full((), -jnp.inf), "regression")
-    arm = Particles("steered", (weight,), particles.steered, plugin, clean, count=2)
+    method = Particles("fk_steering", (weight,), particles.fk_steering, dps, clean, count=2)
     lost = replace(problem.problem, clean=nothing, sigmas=problem.problem.sigmas[::8])
-    found = jax.jit(arm.__call__, compiler_options=FAST)(jax.random.key(0), lost, problem.starts, jnp.asarray([weight]))
-    assert bool(jnp.isfinite(found.x).all()) and float(found.ess[0]) == 0
+    result = jax.jit(method.__call__, compiler_options=FAST)(
+        jax.random.key(0), lost, problem.starts, jnp.asarray([weight])
+    )
+    assert bool(jnp.isfinite(result.x).all()) and float(result.ess[0]) == 0

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from diffplan.benchmarks import maze2d
-from diffplan.benchmarks.rows import ScoresConfig
-from diffplan.config import DataConfig, TrainConfig
+from diffplan.benchmarks.rows import ScoresSettings
+from diffplan.config import DataSettings, TrainSettings
 from diffplan.data.windows import Rows
 from diffplan.guide import Learned
 from diffplan.learn.reach import Reach
 from diffplan.planner import planner, playing, training
-from diffplan.planner.planner import Dials
+from diffplan.planner.planner import PlanOptions
 from diffplan.types import Trajectory
 from envs.maze2d import UMAZE
 from tests.test_scores import behaviour
 
-TINY = TrainConfig(steps=20, batch=16, chunk=20, save_every=20)
-SMALL = planner.PlannerConfig(
-    DataConfig(rows=20_000, lanes=20),
+TINY = TrainSettings(steps=20, batch=16, chunk=20, save_every=20)
+SMALL = planner.PlannerSettings(
+    DataSettings(rows=20_000, trajectories=20),
     levels=3,
     prior=TINY,
     fine=TINY,
@@ -46,7 +46,7 @@ def trained(tmp_path_factory, rows) -> planner.Planner:
     return training.fit(tmp_path_factory.getbasetemp() / "planner0", SMALL, rows, "rows")[0]
 
 
-STARTS = jnp.asarray(maze2d.drawn(ScoresConfig(), UMAZE, jax.random.key(5), 3).starts)
+STARTS = jnp.asarray(maze2d.draws(ScoresSettings(), UMAZE, jax.random.key(5), 3).starts)
 GOALS = jnp.asarray([[1.0, 1.0, 0, 0], [3.0, 3.0, 0, 0], [1.0, 3.0, 0, 0]])
 
 
@@ -66,7 +66,7 @@ def test_minutes_before_an_interruption_count(trained, rows, tmp_path_factory):
 
 def test_the_best_candidate_is_the_one_with_the_highest_value(trained):
     key, n = jax.random.key(7), 5
-    best, value = jax.jit(lambda key: trained.best(key, STARTS, GOALS, None, Dials(None, n)))(key)
+    best, value = jax.jit(lambda key: trained.best(key, STARTS, GOALS, None, PlanOptions(None, n)))(key)
     keys = jax.vmap(lambda key: jax.random.split(key, 3))(jax.random.split(key, n))
     draw = jax.vmap(lambda key, start, goal: trained.draw(key, start, goal, None, None))
     x, scores = jax.jit(jax.vmap(draw, (0, None, None)))(keys, STARTS, GOALS)
@@ -81,9 +81,9 @@ def test_a_plan_that_leaps_is_selected_only_where_all_can_be_walked(trained):
     """Half of the candidates leap half way, the others walk; the critic prefers leaps, but only short steps reach."""
     pins = trained.codec.pin(trained.horizon, STARTS[0], GOALS[0])
     (start, end), kind = pins.value[jnp.asarray([0, -1])], jnp.ones(trained.horizon)
-    share = jnp.linspace(0, 1, trained.horizon)[:, None]
-    way = lambda share, kind: (start[None] * (1 - share) + end[None] * share).at[:, 2].set(kind)
-    leap, walk = way((share > 0.5).astype(jnp.float32), kind), way(share, -kind)
+    fraction = jnp.linspace(0, 1, trained.horizon)[:, None]
+    way = lambda fraction, kind: (start[None] * (1 - fraction) + end[None] * fraction).at[:, 2].set(kind)
+    leap, walk = way((fraction > 0.5).astype(jnp.float32), kind), way(fraction, -kind)
     length = lambda params, z, place: -jnp.linalg.norm(place - z[:2])[None]
     judged = replace(
         trained,
@@ -95,7 +95,7 @@ def test_a_plan_that_leaps_is_selected_only_where_all_can_be_walked(trained):
 
     def chosen(weakest: float) -> tuple[float, float]:
         gated = replace(judged, weakest=jnp.asarray(weakest))
-        x, score = gated.best(jax.random.key(0), STARTS[:1], GOALS[:1], None, Dials(None, 16))
+        x, score = gated.best(jax.random.key(0), STARTS[:1], GOALS[:1], None, PlanOptions(None, 16))
         return float(x[0, 5, 2]), float(score[0])
 
     assert chosen(-2 * far) == pytest.approx((1, 1), abs=0.1)
@@ -116,12 +116,14 @@ def test_a_warm_start_goes_on_from_the_last_plan(trained):
     x, _ = still.draw(jax.random.key(0), moved[0], points[-1], past, None)
     np.testing.assert_allclose(x, past, atol=0.02)
 
-    def plans(dials, past, near=0.0):
-        made, count = playing.plans(trained, dials, np.asarray(GOALS[:, :2]), 45, near)(jax.random.key(1), seen, past)
+    def plans(options, past, near=0.0):
+        made, count = playing.plans(trained, options, np.asarray(GOALS[:, :2]), 45, near)(
+            jax.random.key(1), observed, past
+        )
         assert count == 3  # a full batch
         return made
 
-    cold, warm, seen = Dials(None, 2), Dials(None, 2, True), np.asarray(STARTS)
+    cold, warm, observed = PlanOptions(None, 2), PlanOptions(None, 2, True), np.asarray(STARTS)
     before = np.tile(points, (3, 1, 1))
     np.testing.assert_array_equal(plans(cold, None), plans(cold, before))
     np.testing.assert_array_equal(plans(cold, None), plans(warm, None))
@@ -130,12 +132,12 @@ def test_a_warm_start_goes_on_from_the_last_plan(trained):
 
 def test_who_has_arrived_stays_and_all_others_are_planned_for_in_batches(trained, monkeypatch):
     monkeypatch.setattr(playing, "BATCH", 2)
-    seen = np.tile(np.asarray(STARTS[:1]), (5, 1))
+    observed = np.tile(np.asarray(STARTS[:1]), (5, 1))
     goals = np.tile(np.asarray([[3.0, 1.0]]), (5, 1))
-    seen[[1, 4], :2] = goals[0] + 0.2
-    made, count = playing.plans(trained, Dials(None), goals, 45, near=0.4)(jax.random.key(0), seen, None)
+    observed[[1, 4], :2] = goals[0] + 0.2
+    made, count = playing.plans(trained, PlanOptions(None), goals, 45, near=0.4)(jax.random.key(0), observed, None)
     assert count == 4  # two batches
-    np.testing.assert_allclose(made[:, 0], seen, atol=1e-4)
+    np.testing.assert_allclose(made[:, 0], observed, atol=1e-4)
     np.testing.assert_allclose(made[[1, 4], 1:], np.broadcast_to([3, 1, 0, 0], (2, trained.horizon - 1, 4)))
     others = made[[0, 2, 3]]
     assert (np.abs(others[:, 1] - [3, 1, 0, 0]).max(axis=1) > 0.05).all()
@@ -148,12 +150,12 @@ def test_gaps_are_filled_one_after_another(trained):
 
     def straight(x, sigma):
         start, end = rows.decode(x[:1]).observations, rows.decode(x[-1:]).observations
-        share = jnp.linspace(0, 1, len(x))[:, None]
+        fraction = jnp.linspace(0, 1, len(x))[:, None]
         steps = jnp.tile((end - start)[:, :2] / stride, (len(x), 1))
-        return rows.encode(Trajectory(start * (1 - share) + end * share, steps))
+        return rows.encode(Trajectory(start * (1 - fraction) + end * fraction, steps))
 
     corners = jnp.asarray([[1.0, 1.0], [1.0, 2.5], [1.6, 2.5], [1.6, 2.5]])
     points = jnp.concatenate([corners, jnp.zeros((4, 2))], axis=1)
-    found = replace(trained, fine=straight).actions(jax.random.key(0), points, 2 * stride + 4)
+    result = replace(trained, fine=straight).actions(jax.random.key(0), points, 2 * stride + 4)
     truth = np.repeat(np.diff(corners, axis=0) / stride, stride, axis=0)[: 2 * stride + 4]
-    np.testing.assert_allclose(found, truth, atol=0.01)
+    np.testing.assert_allclose(result, truth, atol=0.01)

@@ -65,8 +65,8 @@ def test_tasks_begin_and_end_where_the_environments_do():
     away = []
     for number, (start, goal) in enumerate(maze.tasks, 1):
         for seed in range(20):
-            seen, info = env.reset(seed=seed, options={"task_id": number})
-            away += [seen - maze.centre(start), info["goal"] - maze.centre(goal)]
+            observed, info = env.reset(seed=seed, options={"task_id": number})
+            away += [observed - maze.centre(start), info["goal"] - maze.centre(goal)]
     assert 0.95 * maze.jitter < np.abs(away).max() <= maze.jitter
 
 
@@ -100,22 +100,22 @@ def test_every_pair_of_rows_is_a_step_of_the_stock_environment(name, kind):
     for run in runs:
         for t in range(0, len(run.actions) - 1, 3):
             env.unwrapped.set_xy(run.observations[t].astype(np.float64))
-            seen, *_ = env.step(run.actions[t].astype(np.float64))
-            np.testing.assert_allclose(seen, run.observations[t + 1], atol=2e-4)
+            observed, *_ = env.step(run.actions[t].astype(np.float64))
+            np.testing.assert_allclose(observed, run.observations[t + 1], atol=2e-4)
         assert not in_a_wall(name, run.observations).any()
 
 
 def test_the_ball_moves_by_its_action_where_no_wall_is_near():
     x, y, half = boxes("medium").T
-    share = []
+    fraction = []
     for run in made("medium", "navigate"):
         outside = np.stack([np.abs(run.observations[:-1, :1] - x) - half, np.abs(run.observations[:-1, 1:] - y) - half])
         distance = np.linalg.norm(np.maximum(outside, 0), axis=0).min(1)
         moved = np.diff(run.observations, axis=0)
         away = distance > 0.7 + 0.2 * np.sqrt(2)
         np.testing.assert_allclose(moved[away], 0.2 * run.actions[:-1][away], atol=1e-5)
-        share.append(away.mean())
-    assert np.mean(share) > 0.5
+        fraction.append(away.mean())
+    assert np.mean(fraction) > 0.5
 
 
 @pytest.mark.parametrize("kind", ["navigate", "stitch"])
@@ -230,12 +230,12 @@ def test_statistics_of_rows_that_are_known():
     maze = pointmaze.named("medium")
     places = np.array([[-0.2, 0], [0, 0], [0.2, 0], [0.4, 0], [0.4, 0]], np.float32)
     run = Episode(places, np.tile(np.float32([1, 0]), (5, 1)), 0 * places, 0 * places)
-    found = pointmaze.statistics(maze, [run])
-    assert (found.episodes, found.rows, found.touching) == (1, 5, 0.25)
-    assert found.visited == pytest.approx(1 / (world("medium").maze_map == 0).sum())
-    np.testing.assert_allclose(found.observation_mean, [0.16, 0], atol=1e-6)
-    np.testing.assert_allclose(found.action_std, 0)
-    lines = pointmaze.table({"mine": found, "again": found}).splitlines()
+    result = pointmaze.statistics(maze, [run])
+    assert (result.episodes, result.rows, result.touching) == (1, 5, 0.25)
+    assert result.visited == pytest.approx(1 / (world("medium").maze_map == 0).sum())
+    np.testing.assert_allclose(result.observation_mean, [0.16, 0], atol=1e-6)
+    np.testing.assert_allclose(result.action_std, 0)
+    lines = pointmaze.table({"mine": result, "again": result}).splitlines()
     assert len(lines) == 3 and len({len(line) for line in lines}) == 1 and "0.250" in lines[1]
 
 

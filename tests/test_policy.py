@@ -1,4 +1,6 @@
-"""Policies as laws of actions, followed in an environment; and behaviour cloned from data of a known policy."""
+"""Policies as distributions of actions, followed in an environment; and behaviour cloned from data of a known
+policy.
+"""
 
 from dataclasses import replace
 
@@ -9,12 +11,12 @@ import pytest
 from scipy import integrate, stats
 
 from diffplan.codec import Codec
-from diffplan.config import CloneConfig, CompareConfig, ConfigError, TrainConfig
+from diffplan.config import CloneSettings, CompareSettings, ConfigError, TrainSettings
 from diffplan.data.windows import Rows, Windows
 from diffplan.experiment import policies, stages
 from diffplan.learn import behaviour, train
 from diffplan.models import MLP, build
-from diffplan.policy import Law, Policy, act, follow, times
+from diffplan.policy import Distribution, Policy, act, follow, times
 from diffplan.types import Trajectory
 from diffplan.validation import known
 from envs import maze2d
@@ -31,31 +33,34 @@ def gaussian(std: float = 0.7) -> Policy:
 
 def test_a_gaussian_policy_is_what_scipy_says():
     policy = gaussian()
-    law = policy.law(jnp.asarray([2.0]), jnp.asarray(0.25))
+    distribution = policy.distribution(jnp.asarray([2.0]), jnp.asarray(0.25))
     ours = stats.norm([0.5 + 3.0 * 1.0, -0.5 + 0.25], [3.0 * 0.7, 1.4])  # in units of the actions
     action = jnp.asarray([1.2, -0.3])
     units = np.log(3.0)  # log_prob leaves the constant of the units out
-    np.testing.assert_allclose(policy.log_prob(law, action), ours.logpdf(action).sum() + units, rtol=1e-5)
-    drawn = jax.vmap(policy.draw, (0, None))(jax.random.split(jax.random.key(0), 20_000), law)
-    np.testing.assert_allclose(drawn.mean(axis=0), ours.mean(), atol=0.06)
-    np.testing.assert_allclose(drawn.std(axis=0), ours.std(), rtol=0.03)
+    np.testing.assert_allclose(policy.log_prob(distribution, action), ours.logpdf(action).sum() + units, rtol=1e-5)
+    draws = jax.vmap(policy.draw, (0, None))(jax.random.split(jax.random.key(0), 20_000), distribution)
+    np.testing.assert_allclose(draws.mean(axis=0), ours.mean(), atol=0.06)
+    np.testing.assert_allclose(draws.std(axis=0), ours.std(), rtol=0.03)
 
 
 def test_the_kl_of_gaussian_actions_is_an_integral():
-    p, q = Law(jnp.asarray([0.3]), jnp.asarray([0.5])), Law(jnp.asarray([-0.2]), jnp.asarray([0.8]))
-    a, b = (stats.norm(float(law.centre[0]), float(law.std[0])) for law in (p, q))
+    p, q = Distribution(jnp.asarray([0.3]), jnp.asarray([0.5])), Distribution(jnp.asarray([-0.2]), jnp.asarray([0.8]))
+    a, b = (stats.norm(float(distribution.centre[0]), float(distribution.std[0])) for distribution in (p, q))
     wanted = integrate.quad(lambda x: a.pdf(x) * (a.logpdf(x) - b.logpdf(x)), -6, 6)[0]
     assert float(gaussian().kl(p, q)) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_a_discrete_policy_is_what_scipy_says():
     policy = known.grid_behaviour(known.cells_of(known.ROOM), (0.1, 0.2, 0.3, 0.25, 0.15))
-    law, other = policy.law(jnp.asarray([1.0, 1.0]), jnp.zeros(())), Law(jnp.zeros(5), jnp.zeros(5))
+    distribution, other = (
+        policy.distribution(jnp.asarray([1.0, 1.0]), jnp.zeros(())),
+        Distribution(jnp.zeros(5), jnp.zeros(5)),
+    )
     p = np.asarray([0.1, 0.2, 0.3, 0.25, 0.15])
-    assert float(policy.log_prob(law, jnp.eye(5)[3])) == pytest.approx(np.log(0.25), rel=1e-5)
-    assert float(policy.kl(law, other)) == pytest.approx(stats.entropy(p, np.full(5, 0.2)), rel=1e-5)
-    drawn = jax.vmap(policy.draw, (0, None))(jax.random.split(jax.random.key(0), 4000), law)
-    np.testing.assert_allclose(drawn.mean(axis=0), p, atol=4 * np.sqrt(0.25 / 4000))
+    assert float(policy.log_prob(distribution, jnp.eye(5)[3])) == pytest.approx(np.log(0.25), rel=1e-5)
+    assert float(policy.kl(distribution, other)) == pytest.approx(stats.entropy(p, np.full(5, 0.2)), rel=1e-5)
+    draws = jax.vmap(policy.draw, (0, None))(jax.random.split(jax.random.key(0), 4000), distribution)
+    np.testing.assert_allclose(draws.mean(axis=0), p, atol=4 * np.sqrt(0.25 / 4000))
 
 
 def test_following_is_acting_in_the_dynamics():
@@ -67,10 +72,12 @@ def test_following_is_acting_in_the_dynamics():
     np.testing.assert_array_equal(plan.observations[0], start)
     after = jax.vmap(lambda o, a: dynamics(jax.random.key(0), o, a)[0])(plan.observations, plan.actions)
     np.testing.assert_allclose(after[:-1], plan.observations[1:], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(followed.laws.centre[:, 0], plan.observations[:, 0] / 2 + np.arange(6) / 5, atol=1e-6)
-    acted, doubts = act(policy, dynamics, jax.random.key(3), start, 6)
+    np.testing.assert_allclose(
+        followed.distributions.centre[:, 0], plan.observations[:, 0] / 2 + np.arange(6) / 5, atol=1e-6
+    )
+    acted, disagreements = act(policy, dynamics, jax.random.key(3), start, 6)
     np.testing.assert_array_equal(acted.actions, plan.actions)
-    np.testing.assert_array_equal(doubts, np.zeros(6))
+    np.testing.assert_array_equal(disagreements, np.zeros(6))
 
 
 class Drawn:
@@ -85,7 +92,7 @@ class Drawn:
 
 def cloned(policy: Policy, codec, x, steps: int = 300) -> Policy:
     """The policy after training on plans; the averaged parameters."""
-    config = TrainConfig(steps=steps, batch=64, learning_rate=0.02, warmup=20, ema=0.98)
+    config = TrainSettings(steps=steps, batch=64, learning_rate=0.02, warmup=20, ema=0.98)
     state = train.start(jax.random.key(0), policy.params, config)
     task = behaviour.task(policy, codec)
     run = jax.jit(lambda state, x: train.chunk(task, config, state, Drawn(x), steps))
@@ -113,13 +120,13 @@ def test_a_linear_policy_is_cloned_with_its_gain_and_spread():
         return codec.encode(Trajectory(*jax.lax.scan(step, env.reset(key_start), (keys, jnp.arange(6)))[1]))
 
     x = jax.vmap(window)(jax.random.split(jax.random.key(0), 2000))
-    policy = cloned(behaviour.novice(codec, *mlp(codec)), codec, x)
-    seen = codec.decode(x).observations[:50].reshape(-1, 2)
-    law = jax.vmap(lambda o: policy.law(o, jnp.asarray(0.4)))(seen)
-    mean = codec.mean[2] + codec.std[2] * law.centre[:, 0]
-    error = mean - (seen @ jnp.asarray([-0.8, 0.4]) + 0.5)
+    policy = cloned(behaviour.untrained_policy(codec, *mlp(codec)), codec, x)
+    observed = codec.decode(x).observations[:50].reshape(-1, 2)
+    distribution = jax.vmap(lambda o: policy.distribution(o, jnp.asarray(0.4)))(observed)
+    mean = codec.mean[2] + codec.std[2] * distribution.centre[:, 0]
+    error = mean - (observed @ jnp.asarray([-0.8, 0.4]) + 0.5)
     assert float(jnp.sqrt(jnp.mean(error**2))) < 0.05  # the actions themselves vary by 0.6
-    np.testing.assert_allclose(law.std[0] * codec.std[2], 0.4, rtol=0.05)
+    np.testing.assert_allclose(distribution.std[0] * codec.std[2], 0.4, rtol=0.05)
 
 
 def test_moves_are_cloned_as_often_as_they_are_made():
@@ -131,10 +138,10 @@ def test_moves_are_cloned_as_often_as_they_are_made():
         log_kernels=jnp.log((1 - late) * jnp.exp(lazy.log_kernels) + late * jnp.exp(chain.log_kernels))
     )
     x = jax.nn.one_hot(jax.vmap(changing.draw)(jax.random.split(jax.random.key(0), 4000)), codec.width)
-    policy = cloned(behaviour.novice(codec, *mlp(codec)), codec, x, 500)
+    policy = cloned(behaviour.untrained_policy(codec, *mlp(codec)), codec, x, 500)
     for cell in range(codec.width):
-        law = jax.vmap(lambda time, o=codec.places[cell]: policy.law(o, time).centre)(times(5)[:4])
-        arrives = jax.nn.softmax(law) @ jax.nn.one_hot(codec.next_cell[cell], codec.width)  # [4, k]
+        distribution = jax.vmap(lambda time, o=codec.places[cell]: policy.distribution(o, time).centre)(times(5)[:4])
+        arrives = jax.nn.softmax(distribution) @ jax.nn.one_hot(codec.next_cell[cell], codec.width)  # [4, k]
         np.testing.assert_allclose(arrives, jnp.exp(changing.log_kernels[:, cell]), atol=0.08)
 
 
@@ -144,19 +151,19 @@ def test_behaviour_is_a_stage_that_is_done_once(tmp_path):
     rows = Rows(observations, observations[..., :2] + 0.1 * rng.normal(size=(8, 48, 2)).astype(np.float32))
     codec = Codec.fit(rows.observations, rows.actions)
     data = stages.Behaviour(maze, codec, Windows.of(rows, codec, 32), Windows.of(rows, codec, 32), "these")
-    compare = CompareConfig(tmp_path)
-    config = CloneConfig(TrainConfig(steps=60, batch=8, learning_rate=1e-2, warmup=5, chunk=30), width=16, depth=1)
+    compare = CompareSettings(tmp_path)
+    config = CloneSettings(TrainSettings(steps=60, batch=8, learning_rate=1e-2, warmup=5, chunk=30), width=16, depth=1)
     policy, digest = policies.fit_behaviour(compare, config, data)
     again, same = policies.fit_behaviour(compare, config, data)
     assert same == digest
     jax.tree.map(np.testing.assert_array_equal, again.params, policy.params)
     ahead = (
-        policy.law(jnp.asarray([1.0, 0.0, 0.0, 0.0]), jnp.asarray(0.5)).centre
-        - policy.law(jnp.asarray([-1.0, 0.0, 0.0, 0.0]), jnp.asarray(0.5)).centre
+        policy.distribution(jnp.asarray([1.0, 0.0, 0.0, 0.0]), jnp.asarray(0.5)).centre
+        - policy.distribution(jnp.asarray([-1.0, 0.0, 0.0, 0.0]), jnp.asarray(0.5)).centre
     )
     assert ahead[0] > 0.5 and abs(ahead[1]) < 0.5  # the action follows the first two observations
 
 
 def test_a_clone_needs_a_network():
     with pytest.raises(ConfigError, match=r"clone\.depth=0: must be at least 1"):
-        CloneConfig(depth=0)
+        CloneSettings(depth=0)

@@ -12,7 +12,7 @@ import pytest
 from flax import struct
 
 from diffplan.count import count
-from diffplan.methods import Arm
+from diffplan.methods import Method
 from diffplan.methods.policy_gradient import (
     Net,
     PolicyGradient,
@@ -20,13 +20,13 @@ from diffplan.methods.policy_gradient import (
     clipped,
     critic,
     descend,
+    discriminator_loss,
+    distributions,
     generalised,
     judged,
-    laws,
     leave_one_out,
-    told_apart,
 )
-from diffplan.policy import Law
+from diffplan.policy import Distribution
 from diffplan.validation import known
 
 REINFORCE = PolicyGradient("reinforce", (0.0, 1000.0), updates=200, rollouts=8, rate=0.2)
@@ -79,19 +79,19 @@ class Still:
         return observation, jnp.zeros(())
 
 
-def planned(arm, answers, starts, seed: int = 0):
-    """Plans for the arm's own strengths."""
-    run = jax.jit(lambda key, starts, strengths: arm(key, answers.problem, starts, strengths))
-    return run(jax.random.key(seed), starts, jnp.asarray(arm.strengths))
+def planned(method, answers, starts, seed: int = 0):
+    """Plans for the method's own strengths."""
+    run = jax.jit(lambda key, starts, strengths: method(key, answers.problem, starts, strengths))
+    return run(jax.random.key(seed), starts, jnp.asarray(method.strengths))
 
 
-@pytest.mark.parametrize("arm", [REINFORCE, PPO, OCCUPANCY], ids=lambda arm: arm.name)
+@pytest.mark.parametrize("method", [REINFORCE, PPO, OCCUPANCY], ids=lambda method: method.name)
 @pytest.mark.parametrize("make", [grid, linear])
-def test_strong_policies_reach_the_optimum_and_weak_ones_are_behaviour(make, arm):
+def test_strong_policies_reach_the_optimum_and_weak_ones_are_behaviour(make, method):
     answers = make(32 if make is linear else 8)
-    assert isinstance(arm, Arm)
+    assert isinstance(method, Method)
     starts = answers.starts if make is linear else jnp.repeat(answers.starts, 4, axis=0)
-    plans = planned(arm, answers, starts)
+    plans = planned(method, answers, starts)
     assert known.reached(answers, plans.x[1]) >= 0.95
 
     np.testing.assert_allclose(plans.path_kl[0], 0.0, atol=1e-5)
@@ -108,18 +108,18 @@ def test_strong_policies_reach_the_optimum_and_weak_ones_are_behaviour(make, arm
     np.testing.assert_array_equal(jnp.where(pins.mask, plans.x[1], 0.0), pins.value)
 
 
-@pytest.mark.parametrize("arm", [REINFORCE, PPO], ids=lambda arm: arm.name)
-def test_between_the_policy_is_the_tilt(arm):
+@pytest.mark.parametrize("method", [REINFORCE, PPO], ids=lambda method: method.name)
+def test_between_the_policy_is_the_tilt(method):
     answers, strength = grid(), 3.0
     problem, proxy = answers.problem, answers.problem.regression
     scores, nats = [], []
     for start in answers.starts:
         chain = known.from_cell(problem.denoise.chain, problem.codec.cell(start))
-        tilted = chain.tilted(proxy.weights, strength / proxy.spread)[0]
-        scores.append(float((tilted.expected(proxy.weights) - proxy.centre) / proxy.spread))
+        tilted = chain.tilted(proxy.weights, strength / proxy.std)[0]
+        scores.append(float((tilted.expected(proxy.weights) - proxy.centre) / proxy.std))
         nats.append(float(tilted.kl(chain)))
-    arm = replace(arm, strengths=(strength,), rollouts=2)
-    plans = planned(arm, answers, jnp.repeat(answers.starts, 32, axis=0))
+    method = replace(method, strengths=(strength,), rollouts=2)
+    plans = planned(method, answers, jnp.repeat(answers.starts, 32, axis=0))
     score = jax.vmap(proxy.score)(plans.x[0])
     assert float(score.mean()) == pytest.approx(np.mean(scores), abs=4 * float(score.std()) / 16)
     assert float(plans.path_kl.mean()) == pytest.approx(np.mean(nats), rel=0.08)
@@ -130,9 +130,9 @@ def test_held_to_occupancy_a_policy_imitates_the_data():
     answers = grid()
     chain, other = answers.problem.denoise.chain, known.walk(known.ROOM, 5, (0.1, 0.05, 0.4, 0.05, 0.4))
     data = jax.nn.one_hot(jax.vmap(other.draw)(jax.random.split(jax.random.key(5), 2000)), 8)
-    arm = replace(OCCUPANCY, strengths=(1e-3,), rollouts=2, rate=0.05)
+    method = replace(OCCUPANCY, strengths=(1e-3,), rollouts=2, rate=0.05)
     moved = answers._replace(problem=replace(answers.problem, data=data))
-    x = planned(arm, moved, jnp.repeat(answers.starts, 32, axis=0)).x[0]
+    x = planned(method, moved, jnp.repeat(answers.starts, 32, axis=0)).x[0]
     apart = lambda p, q: float(jnp.abs(p - q)[1:].sum(axis=1).mean() / 2)  # total variation, mean over steps
     assert apart(chain.occupancy(), other.occupancy()) > 0.2
     assert apart(x.mean(axis=0), other.occupancy()) < 0.1
@@ -142,7 +142,7 @@ def test_a_discriminator_s_logit_is_the_logarithm_of_a_ratio():
     policy = linear().problem.behaviour
     ours, theirs = (mean + jax.random.normal(jax.random.key(int(mean)), (2000, 1, 2)) for mean in (0.0, 1.0))
     rule, first = optax.adam(0.01), critic(jax.random.key(0), 2)
-    loss = partial(told_apart, policy=policy, visited=ours, data=theirs)
+    loss = partial(discriminator_loss, policy=policy, visited=ours, data=theirs)
     net = jax.jit(lambda net: descend(rule, loss, net, 150))(Net(first, rule.init(first)))
     at = jnp.asarray([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [-0.5, 0.5], [0.5, 1.0]])
     logit = jax.vmap(judged, (None, None, 0))(net.params, policy, at[:, None])[:, 0]
@@ -159,14 +159,14 @@ def test_the_mean_of_the_gradient_is_the_gradient_of_the_mean():
     for t in range(2):
         paths[:, t + 1] = np.asarray(cells.next_cell)[paths[:, t], courses[:, t]]
     places, actions, pay = cells.places[paths], jnp.eye(5)[courses], weight * gains[paths].sum(axis=1)
-    along = jax.vmap(laws, (None, 0))
+    along = jax.vmap(distributions, (None, 0))
 
     def acting(network):
         """A policy, the probability of every course, and the price of every move."""
         policy = replace(behaviour, params=behaviour.params | {"network": network})
-        law = along(policy, places)
-        prices = (1 - weight) * jax.vmap(jax.vmap(policy.kl))(law, along(behaviour, places))
-        return policy, jnp.exp(jax.vmap(jax.vmap(policy.log_prob))(law, actions).sum(axis=1)), prices
+        distribution = along(policy, places)
+        prices = (1 - weight) * jax.vmap(jax.vmap(policy.kl))(distribution, along(behaviour, places))
+        return policy, jnp.exp(jax.vmap(jax.vmap(policy.log_prob))(distribution, actions).sum(axis=1)), prices
 
     def objective(network):
         _, p, prices = acting(network)
@@ -202,7 +202,7 @@ def test_generalised_advantages_telescope_and_vanish_where_values_are_right():
 @pytest.mark.parametrize(("advantage", "moves"), [(1.0, False), (-1.0, True)])
 def test_a_move_that_became_likely_enough_is_pushed_no_further(advantage, moves):
     policy, first = grid().problem.behaviour, jnp.zeros((1, 5))
-    rollout = Rollout(jnp.ones((1, 2)), jnp.eye(5)[:1], Law(first, first), None, jnp.full(1, advantage))
+    rollout = Rollout(jnp.ones((1, 2)), jnp.eye(5)[:1], Distribution(first, first), None, jnp.full(1, advantage))
     likely = policy.params["network"].at[:, :, 0].add(1.0)  # twice as likely as it was
     value = lambda network: clipped(
         replace(policy, params=policy.params | {"network": network}), rollout, 0.2, jnp.zeros(())
@@ -210,25 +210,25 @@ def test_a_move_that_became_likely_enough_is_pushed_no_further(advantage, moves)
     assert bool(jnp.any(jax.grad(value)(likely) != 0)) == moves
 
 
-@pytest.mark.parametrize(("arm", "passes"), [(REINFORCE, 3), (PPO, 6)], ids=["reinforce", "ppo"])
-def test_what_a_training_costs(arm, passes):
+@pytest.mark.parametrize(("method", "passes"), [(REINFORCE, 3), (PPO, 6)], ids=["reinforce", "ppo"])
+def test_what_a_training_costs(method, passes):
     answers = grid(4)
-    arm = replace(arm, updates=7, rollouts=2)
-    cost = count(lambda s: arm(jax.random.key(0), answers.problem, answers.starts, s), jnp.ones(3))
+    method = replace(method, updates=7, rollouts=2)
+    cost = count(lambda s: method(jax.random.key(0), answers.problem, answers.starts, s), jnp.ones(3))
     steps = 3 * 7 * 4 * 2 * 5  # strengths, updates, starts, rollouts, rows
     assert cost["env_steps"] == steps + 3 * 4 * 5
     assert cost["proxy_evals"] == steps / 5
-    value = 0 if arm.trace is None else 1 + arm.critic_steps
+    value = 0 if method.trace is None else 1 + method.critic_steps
     assert cost["network_evals"] == steps * (passes + value) + 3 * 4 * 5  # acting, behaviour and every epoch
 
 
 def test_a_policy_may_learn_in_a_model_and_says_what_is_missing():
     answers = grid(2)
-    arm = replace(REINFORCE, updates=2, rollouts=2, world="model")
-    with pytest.raises(ValueError, match="arm reinforce: the problem has no model"):
-        planned(arm, answers, answers.starts)
+    method = replace(REINFORCE, updates=2, rollouts=2, world="model")
+    with pytest.raises(ValueError, match="method reinforce: the problem has no model"):
+        planned(method, answers, answers.starts)
     believed = answers._replace(problem=replace(answers.problem, model=Still(jnp.zeros(5), jnp.ones(5))))
-    x = planned(arm, believed, answers.starts).x
+    x = planned(method, believed, answers.starts).x
     np.testing.assert_array_equal(x, jnp.broadcast_to(x[:, :, :1], x.shape))
     with pytest.raises(ValueError, match="rollouts=1: must be at least 2"):
         replace(REINFORCE, rollouts=1)

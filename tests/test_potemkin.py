@@ -1,4 +1,4 @@
-"""The painted goal: its exact answers by enumerating every path, the laws on a pool by generic optimisers."""
+"""The painted goal: its exact answers by enumerating every path, the distributions on a pool by generic optimisers."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ import pytest
 from scipy.optimize import brentq, linprog, minimize
 
 from diffplan.oracle.tabular import markov
-from diffplan.studies.frame import StudyConfig, execute, read_table
+from diffplan.studies.frame import StudySettings, execute, read_table
 from diffplan.studies.potemkin import figure as picture
 from diffplan.studies.potemkin import pools, study
 from envs.base import Environment
@@ -47,7 +47,7 @@ def parts_of(env):
 def small():
     """(environment, its parts, every path, log p, ratings of cells)."""
     env = SMALL.with_mass(1e-3, START, STEPS)
-    return env, parts_of(env), *every_path(env), np.asarray(env.seen)
+    return env, parts_of(env), *every_path(env), np.asarray(env.observed)
 
 
 def test_the_door_sets_the_mass():
@@ -90,47 +90,45 @@ def test_worlds_say_what_is_wrong(change, message):
 
 
 def test_the_transition_is_that_of_all_paths(small):
-    env, parts, paths, log_p, seen = small
+    env, parts, paths, log_p, observed = small
     hacked = (paths == env.cell).any(axis=1)
-    returns, gold = seen[paths].sum(axis=1), np.array(GOLD)[paths].sum(axis=1)
+    returns, gold = observed[paths].sum(axis=1), np.array(GOLD)[paths].sum(axis=1)
 
     def tilted(weight):
         q = np.exp(log_p + weight * returns)
         return q / q.sum()
 
-    rating, pays = jnp.asarray(seen, jnp.float32), jnp.asarray(GOLD, jnp.float32)
-    curve, found = jax.jit(study.tilts, static_argnums=3)(parts, rating, pays, env.cell)
-    share = lambda event, level: brentq(lambda weight: tilted(weight)[event].sum() - level, 0, 10)
+    rating, pays = jnp.asarray(observed, jnp.float32), jnp.asarray(GOLD, jnp.float32)
+    curve, result = jax.jit(study.tilts, static_argnums=3)(parts, rating, pays, env.cell)
+    fraction = lambda event, level: brentq(lambda weight: tilted(weight)[event].sum() - level, 0, 10)
     expected = {"predicted": 0.5, "ten": 0.1, "ninety": 0.9, "observed": 0.5}
     for name, level in expected.items():
-        assert float(found[name]) == pytest.approx(share(hacked, level), abs=1e-3)
-    assert float(found["ending"]) == pytest.approx(share(paths[:, -1] == env.cell, 0.5), abs=1e-3)
+        assert float(result[name]) == pytest.approx(fraction(hacked, level), abs=1e-3)
+    assert float(result["ending"]) == pytest.approx(fraction(paths[:, -1] == env.cell, 0.5), abs=1e-3)
     for i in (0, 12, 20, -1):
         q = tilted(study.WEIGHTS[i])
         assert float(curve["gold"][i]) == pytest.approx(q @ gold, abs=1e-3)
         assert float(curve["kl"][i]) == pytest.approx(q @ (np.log(q) - log_p), abs=1e-3)
         assert float(curve["p_hack"][i]) == pytest.approx(q[hacked].sum(), rel=1e-3)
         assert float(curve["p_end"][i]) == pytest.approx(q[paths[:, -1] == env.cell].sum(), rel=1e-3)
-    spread = np.sqrt(tilted(0) @ (returns - tilted(0) @ returns) ** 2)
-    assert float(curve["gain"][20]) == pytest.approx(
-        (tilted(study.WEIGHTS[20]) - tilted(0)) @ returns / spread, rel=1e-3
-    )
+    std = np.sqrt(tilted(0) @ (returns - tilted(0) @ returns) ** 2)
+    assert float(curve["gain"][20]) == pytest.approx((tilted(study.WEIGHTS[20]) - tilted(0)) @ returns / std, rel=1e-3)
 
 
 def test_a_paint_that_pays_too_little_has_no_transition(small):
     env, parts, *_ = small
-    rating = jnp.asarray(replace(env, bonus=0.2).seen, jnp.float32)
-    found = jax.jit(study.tilts, static_argnums=3)(parts, rating, jnp.asarray(GOLD, jnp.float32), env.cell)[1]
-    assert np.isnan([float(found[name]) for name in ("predicted", "observed", "ending")]).all()
+    rating = jnp.asarray(replace(env, bonus=0.2).observed, jnp.float32)
+    result = jax.jit(study.tilts, static_argnums=3)(parts, rating, jnp.asarray(GOLD, jnp.float32), env.cell)[1]
+    assert np.isnan([float(result[name]) for name in ("predicted", "observed", "ending")]).all()
 
 
 def test_a_pool_of_few_paths_stands_for_the_prior_and_its_tilts(small, key):
-    _, parts, paths, log_p, seen = small
-    rating, pays = jnp.asarray(seen, jnp.float32), jnp.asarray(GOLD, jnp.float32)
-    pool = pools.pool_of(jax.jit(study.drawn, static_argnums=4)(key, parts, rating, pays, 500))
+    _, parts, paths, log_p, observed = small
+    rating, pays = jnp.asarray(observed, jnp.float32), jnp.asarray(GOLD, jnp.float32)
+    pool = pools.pool_of(jax.jit(study.draws, static_argnums=4)(key, parts, rating, pays, 500))
     assert pool.weight.sum() == pytest.approx(1) and (np.diff(pool.rating) <= 0).all()
     assert pool.weight @ pool.hacked == pytest.approx(1e-3, rel=1e-3)  # from draws of which half are hacked
-    returns, gold = seen[paths].sum(axis=1), np.array(GOLD)[paths].sum(axis=1)
+    returns, gold = observed[paths].sum(axis=1), np.array(GOLD)[paths].sum(axis=1)
     for weight in (0.0, 0.7, 2.0):
         q = np.exp(log_p + weight * returns)
         on_pool = pool.weight * np.exp(weight * pool.rating)
@@ -154,21 +152,21 @@ def test_chi_squared_is_the_optimum_of_a_convex_solver(strength):
         one = {"type": "eq", "fun": lambda q: q.sum() - 1}
         options = {"maxiter": 1000, "ftol": 1e-14}
         best = minimize(loss, pool.weight, bounds=[(0, 1)] * 9, constraints=one, method="SLSQP", options=options)
-        found = pools.chi_squared(pool, strength)
-        assert found.sum() == pytest.approx(1)
-        assert loss(found) <= best.fun + 1e-9
-        np.testing.assert_allclose(found, best.x, atol=1e-4)
+        result = pools.chi_squared(pool, strength)
+        assert result.sum() == pytest.approx(1)
+        assert loss(result) <= best.fun + 1e-9
+        np.testing.assert_allclose(result, best.x, atol=1e-4)
 
 
 def test_best_of_n_is_that_of_all_draws():
     pool = toy(0, 5)
     expected = np.zeros(5)
-    for drawn in itertools.product(range(5), repeat=4):
-        expected[min(drawn)] += np.prod(pool.weight[list(drawn)])  # the highest rated stands first
+    for draws in itertools.product(range(5), repeat=4):
+        expected[min(draws)] += np.prod(pool.weight[list(draws)])  # the highest rated stands first
     np.testing.assert_allclose(pools.best_of_n(pool, 3.0), expected, atol=1e-12)
 
 
-def test_the_quantiliser_is_the_best_law_with_a_bounded_ratio():
+def test_the_quantiliser_is_the_best_distribution_with_a_bounded_ratio():
     for seed in range(3):
         pool = toy(seed)
         best = linprog(-pool.rating, A_eq=np.ones((1, 9)), b_eq=[1], bounds=[(0, 3 * p) for p in pool.weight])
@@ -188,22 +186,22 @@ def test_ways_of_pushing_begin_at_the_prior_and_rise(name):
 
 @pytest.mark.parametrize("weight", [0.3, 1.5])
 def test_settled_occupancy_is_an_optimum(small, weight):
-    """By the Frank-Wolfe gap over all paths: no law of paths can beat it by more."""
-    _, parts, paths, _, seen = small
-    chain, rating = parts.whole, jnp.asarray(seen, jnp.float32)
+    """By the Frank-Wolfe gap over all paths: no distribution of paths can beat it by more."""
+    _, parts, paths, _, observed = small
+    chain, rating = parts.whole, jnp.asarray(observed, jnp.float32)
     table = jax.jit(study.settle, static_argnums=4)(chain, rating, jnp.asarray(weight), jnp.zeros(6), 3000)
-    law = chain.tilted(study.per_step(table, STEPS))[0]
-    d, before = (np.asarray(one.occupancy(), float).mean(axis=0) for one in (law, chain))
-    slope = weight * seen - np.log(d / before)
+    distribution = chain.tilted(study.per_step(table, STEPS))[0]
+    d, before = (np.asarray(one.occupancy(), float).mean(axis=0) for one in (distribution, chain))
+    slope = weight * observed - np.log(d / before)
     gap = slope[paths].sum(axis=1).max() - STEPS * d @ slope
-    worth = STEPS * (weight * d @ seen - d @ np.log(d / before))
-    assert gap < 0.01 * (worth - STEPS * weight * before @ seen)
+    worth = STEPS * (weight * d @ observed - d @ np.log(d / before))
+    assert gap < 0.01 * (worth - STEPS * weight * before @ observed)
 
 
 def test_a_fooled_ensemble_sees_paint_and_a_blind_member_does_not():
     noise = np.zeros((5, 80))
     cell, gold = 79, np.append(np.linspace(0, 1, 79), 0.0)
-    judged = study.raters(gold, noise, cell, 2.0)
+    judged = study.reward_models(gold, noise, cell, 2.0)
     assert {name for name, rating in judged.items() if rating.argmax() == cell} == {"one", "mean", "least", "cautious"}
     assert judged["least, one blind"][cell] == 0 and judged["cautious, one blind"][cell] == pytest.approx(0.32)
 
@@ -213,18 +211,18 @@ def directory(tmp_path_factory):
     """A small run of the study."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(potemkin, "MASSES", (1e-2, 1e-3, 1e-6))
-        yield execute(study.STUDY, StudyConfig(run=tmp_path_factory.mktemp("studies"), seeds=2, size=0.05))
+        yield execute(study.STUDY, StudySettings(run=tmp_path_factory.mktemp("studies"), seeds=2, size=0.05))
 
 
 def test_the_study_runs_and_has_its_findings(directory):
     content = json.loads((directory / "verdict.json").read_text())
-    found = {one["statement"]: one for one in content["findings"]}
-    assert len(found) == len(content["findings"]) == 21
-    sudden = found["weights at which 90 % and 10 % are hacked: ratio"]
+    result = {one["statement"]: one for one in content["findings"]}
+    assert len(result) == len(content["findings"]) == 21
+    sudden = result["weights at which 90 % and 10 % are hacked: ratio"]
     assert 1 < sudden["estimate"] < 3 and sudden["threshold"] == 3
-    assert all(np.isfinite(one["estimate"]) for one in found.values())
-    assert found["gold lost beyond its peak, bonus 2"]["estimate"] > 0.5
-    assert found["gold lost beyond its peak, least, one blind"]["estimate"] < 0.5
+    assert all(np.isfinite(one["estimate"]) for one in result.values())
+    assert result["gold lost beyond its peak, bonus 2"]["estimate"] > 0.5
+    assert result["gold lost beyond its peak, least, one blind"]["estimate"] < 0.5
     assert picture.figure(directory).stat().st_size > 10_000
 
 

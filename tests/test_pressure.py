@@ -1,4 +1,6 @@
-"""Pressure against closed forms: Gaussians, where every KL is known, and laws of three points, by brute force."""
+"""Pressure against closed forms: Gaussians, where every KL is known, and distributions of three points, by brute
+force.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from diffplan.guide import guided
 from diffplan.metrics import kl
 from diffplan.noise import log_linear
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.types import Knobs, Pins
+from diffplan.types import Pins, Strengths
 
 SHAPE = (3, 2)
 DIRECTION = jnp.asarray([[1.0, 0.5], [0.0, -0.5], [1.0, 1.0]])
@@ -46,8 +48,8 @@ def test_flow_log_density_is_that_of_the_gaussian_noised_to_the_last_level():
     points = prior.mean.reshape(1, *SHAPE) + (jax.random.normal(jax.random.key(0), (20, 6)) @ root.T).reshape(
         20, *SHAPE
     )
-    found = jax.jit(jax.vmap(lambda x: kl.flow_log_density(prior.denoise, x, SIGMAS)))(points)
-    np.testing.assert_allclose(found, [log_normal(x, prior.mean, noised) for x in points], atol=0.05)
+    result = jax.jit(jax.vmap(lambda x: kl.flow_log_density(prior.denoise, x, SIGMAS)))(points)
+    np.testing.assert_allclose(result, [log_normal(x, prior.mean, noised) for x in points], atol=0.05)
 
 
 def test_flow_log_density_is_of_second_order():
@@ -71,10 +73,10 @@ def test_flow_kl_of_the_exact_guide_is_the_kl_of_the_tilt(weight):
     prior = correlated()
     c, s = np.asarray(DIRECTION, float).ravel(), np.asarray(prior.covariance, float)
     exact = weight**2 * c @ s @ np.linalg.solve(s + float(SIGMAS[-1]) ** 2 * np.eye(6), s @ c) / 2
-    wrapped = guided(prior.denoise, prior.energy(DIRECTION), Knobs(jnp.asarray(weight), jnp.ones(())))
-    found = jax.jit(lambda noises: kl.flow_kl(wrapped, prior.denoise, noises, SIGMAS))(normals(2000))
-    assert float(found.value) == pytest.approx(exact, rel=0.015, abs=1e-3)
-    assert float(found.error) == pytest.approx(np.sqrt(2 * exact / 2000), rel=0.05, abs=1e-4)
+    wrapped = guided(prior.denoise, prior.energy(DIRECTION), Strengths(jnp.asarray(weight), jnp.ones(())))
+    result = jax.jit(lambda noises: kl.flow_kl(wrapped, prior.denoise, noises, SIGMAS))(normals(2000))
+    assert float(result.value) == pytest.approx(exact, rel=0.015, abs=1e-3)
+    assert float(result.error) == pytest.approx(np.sqrt(2 * exact / 2000), rel=0.05, abs=1e-4)
 
 
 def test_pinned_entries_cancel_in_the_flow_kl():
@@ -86,10 +88,10 @@ def test_pinned_entries_cancel_in_the_flow_kl():
         return x * variances.reshape(SHAPE) / (variances.reshape(SHAPE) + sigma**2)
 
     energy = lambda x, sigma: jnp.sum(DIRECTION * diagonal(x, sigma))
-    wrapped = pinned(guided(diagonal, energy, Knobs(jnp.ones(()), jnp.ones(()))), pins)
-    found = jax.jit(lambda noises: kl.flow_kl(wrapped, pinned(diagonal, pins), noises, SIGMAS))(normals(2000))
+    wrapped = pinned(guided(diagonal, energy, Strengths(jnp.ones(()), jnp.ones(()))), pins)
+    result = jax.jit(lambda noises: kl.flow_kl(wrapped, pinned(diagonal, pins), noises, SIGMAS))(normals(2000))
     exact = float(jnp.sum(DIRECTION.ravel()[2:] ** 2 * variances[2:]) / 2)
-    assert float(found.value) == pytest.approx(exact, rel=0.02)
+    assert float(result.value) == pytest.approx(exact, rel=0.02)
 
 
 def test_hutchinson_is_unbiased_and_exact_for_a_diagonal():
@@ -100,20 +102,20 @@ def test_hutchinson_is_unbiased_and_exact_for_a_diagonal():
     np.testing.assert_allclose(value, f(x), rtol=1e-6)
     assert float(trace) == pytest.approx(float(jnp.trace(matrix) * jnp.cos(0.3)), rel=1e-5)
     draw = jax.jit(jax.vmap(lambda key: kl.hutchinson(key, 4)(f, x)[1]))
-    found = kl.estimate(draw(jax.random.split(jax.random.key(1), 4000)))
-    assert abs(float(found.value - trace)) < 4 * float(found.error) and float(found.error) > 0
+    result = kl.estimate(draw(jax.random.split(jax.random.key(1), 4000)))
+    assert abs(float(result.value - trace)) < 4 * float(result.error) and float(result.error) > 0
     assert float(kl.hutchinson(jax.random.key(2), 1)(lambda x: 3 * x, x)[1]) == 18
 
 
 def test_hutchinson_over_keys_gives_the_flow_kl():
     prior = correlated()
-    wrapped = guided(prior.denoise, prior.energy(DIRECTION), Knobs(jnp.ones(()), jnp.ones(())))
+    wrapped = guided(prior.denoise, prior.energy(DIRECTION), Strengths(jnp.ones(()), jnp.ones(())))
 
     def ratio(key, noise):
         return kl.flow_log_ratio(wrapped, prior.denoise, noise, SIGMAS, kl.hutchinson(key, 2))
 
-    found = kl.estimate(jax.jit(jax.vmap(ratio))(jax.random.split(jax.random.key(3), 2000), normals(2000)))
-    assert abs(float(found.value - prior.tilt_kl(DIRECTION, 1.0))) < 4 * float(found.error)
+    result = kl.estimate(jax.jit(jax.vmap(ratio))(jax.random.split(jax.random.key(3), 2000), normals(2000)))
+    assert abs(float(result.value - prior.tilt_kl(DIRECTION, 1.0))) < 4 * float(result.error)
 
 
 # -- from samples --
@@ -140,29 +142,29 @@ def test_reweighted_gaussian_rewards(weight):
     """r ~ N(1, v) tilts to N(1 + w v, v); gold = -r^2; all the ratios are log-normal."""
     v = 0.5
     rewards = 1 + np.sqrt(v) * jax.random.normal(jax.random.key(0), (400_000,))
-    found = jax.jit(kl.reweighted)(rewards, jnp.asarray(weight), -(rewards**2))
+    result = jax.jit(kl.reweighted)(rewards, jnp.asarray(weight), -(rewards**2))
     mean = 1 + weight * v
-    assert float(found.log_z) == pytest.approx(weight + weight**2 * v / 2, abs=0.01)
-    assert float(found.reward) == pytest.approx(mean, abs=0.01)
-    assert float(found.gold) == pytest.approx(-(mean**2 + v), abs=0.02)
-    assert float(found.kl) == pytest.approx(weight**2 * v / 2, abs=0.01)
-    assert float(found.chi2) == pytest.approx(np.expm1(weight**2 * v), rel=0.05, abs=1e-3)
-    assert float(found.ess) == pytest.approx(np.exp(-(weight**2) * v), rel=0.05)
-    assert float(found.kl) <= np.log1p(float(found.chi2)) + 1e-6 <= np.log(float(found.largest)) + 2e-6
+    assert float(result.log_z) == pytest.approx(weight + weight**2 * v / 2, abs=0.01)
+    assert float(result.reward) == pytest.approx(mean, abs=0.01)
+    assert float(result.gold) == pytest.approx(-(mean**2 + v), abs=0.02)
+    assert float(result.kl) == pytest.approx(weight**2 * v / 2, abs=0.01)
+    assert float(result.chi2) == pytest.approx(np.expm1(weight**2 * v), rel=0.05, abs=1e-3)
+    assert float(result.ess) == pytest.approx(np.exp(-(weight**2) * v), rel=0.05)
+    assert float(result.kl) <= np.log1p(float(result.chi2)) + 1e-6 <= np.log(float(result.largest)) + 2e-6
 
 
 def test_reweighted_without_gold_has_none():
-    found = kl.reweighted(jax.random.normal(jax.random.key(0), (1000,)), 0.1)
-    assert np.isnan(found.gold) and np.isfinite(found.kl)
+    result = kl.reweighted(jax.random.normal(jax.random.key(0), (1000,)), 0.1)
+    assert np.isnan(result.gold) and np.isfinite(result.kl)
 
 
 def test_reweighted_says_when_too_few_samples_carry_the_tilt():
     rewards = jax.random.normal(jax.random.key(0), (1000,))
-    found = kl.reweighted(rewards, 8.0, rewards)
-    assert all(np.isnan(value) for value in found[:-1]) and 1 / 1000 <= float(found.ess) < 0.02
+    result = kl.reweighted(rewards, 8.0, rewards)
+    assert all(np.isnan(value) for value in result[:-1]) and 1 / 1000 <= float(result.ess) < 0.02
     trusted = kl.reweighted(rewards, 8.0, least=1)
     assert float(trusted.kl) < np.log(1000) < 32  # what it would have said of 32 nats
-    assert np.isfinite(kl.reweighted(rewards, 8.0, least=1000 * float(found.ess) * 0.99).kl)
+    assert np.isfinite(kl.reweighted(rewards, 8.0, least=1000 * float(result.ess) * 0.99).kl)
 
 
 @pytest.mark.parametrize(
@@ -199,9 +201,9 @@ def test_particle_kl_of_the_exact_numbers():
 def test_least_kl_of_gaussian_rewards(reward):
     """log Z = w^2 v / 2: the weight is R / v, the KL R^2 / (2 v)."""
     v = 1.7
-    found = jax.jit(lambda reward: kl.least_kl(lambda w: w**2 * v / 2, reward, -50.0, 50.0))(jnp.asarray(reward))
-    assert float(found.weight) == pytest.approx(reward / v, abs=1e-5)
-    assert float(found.kl) == pytest.approx(reward**2 / (2 * v), abs=1e-5)
+    result = jax.jit(lambda reward: kl.least_kl(lambda w: w**2 * v / 2, reward, -50.0, 50.0))(jnp.asarray(reward))
+    assert float(result.weight) == pytest.approx(reward / v, abs=1e-5)
+    assert float(result.kl) == pytest.approx(reward**2 / (2 * v), abs=1e-5)
     wasted = kl.wasted_nats(reward**2 / (2 * v) + 0.4, lambda w: w**2 * v / 2, reward, -50, 50)
     assert float(wasted) == pytest.approx(0.4, abs=1e-5)
 
@@ -219,25 +221,25 @@ def divergence(q, p):
 
 @pytest.mark.parametrize("reward", [0.3, 0.9, 2.5])
 def test_least_kl_of_three_points_by_brute_force(reward):
-    """All laws on three points with that mean reward are a segment: q3 in between, q2 = R - 3 q3."""
+    """All distributions on three points with that mean reward are a segment: q3 in between, q2 = R - 3 q3."""
     candidates = [np.asarray([1 - reward + 2 * q3, reward - 3 * q3, q3]) for q3 in np.linspace(0, 1, 20_001)]
-    laws = [q for q in candidates if (q >= 0).all()]
-    divergences = np.asarray([divergence(q, PRIOR) for q in laws])
-    found = kl.least_kl(three_points, reward, -20.0, 20.0)
-    assert float(found.kl) == pytest.approx(divergences.min(), abs=1e-5)
-    assert (divergences >= float(found.kl) - 1e-5).all()
-    tilt = PRIOR * np.exp(float(found.weight) * REWARD)
+    distributions = [q for q in candidates if (q >= 0).all()]
+    divergences = np.asarray([divergence(q, PRIOR) for q in distributions])
+    result = kl.least_kl(three_points, reward, -20.0, 20.0)
+    assert float(result.kl) == pytest.approx(divergences.min(), abs=1e-5)
+    assert (divergences >= float(result.kl) - 1e-5).all()
+    tilt = PRIOR * np.exp(float(result.weight) * REWARD)
     tilt /= tilt.sum()
     assert tilt @ REWARD == pytest.approx(reward, abs=1e-5)
-    for q, divergence in list(zip(laws, divergences, strict=True))[::400]:  # Pythagoras
+    for q, divergence in list(zip(distributions, divergences, strict=True))[::400]:  # Pythagoras
         wasted = float(kl.wasted_nats(divergence, three_points, reward, -20.0, 20.0))
         assert wasted == pytest.approx(kl(q, tilt), abs=2e-5)
 
 
 def test_least_kl_outside_the_bracket():
     for reward, low, high in ((3.5, -20.0, 20.0), (2.0, 0.0, 0.1), (0.1, 0.0, 5.0)):
-        found = kl.least_kl(three_points, reward, low, high)
-        assert np.isnan(found.weight) and np.isposinf(found.kl)
+        result = kl.least_kl(three_points, reward, low, high)
+        assert np.isnan(result.weight) and np.isposinf(result.kl)
         assert np.isneginf(kl.wasted_nats(1.0, three_points, reward, low, high))
     with pytest.raises(ValueError, match=r"low=2.0: must be less than high \(1.0\)"):
         kl.least_kl(three_points, 1.0, 2.0, 1.0)
@@ -248,8 +250,8 @@ def test_sample_log_z_feeds_least_kl():
     assert float(kl.least_kl(log_z, 1.0, -5.0, 5.0).kl) == pytest.approx(0.5, rel=0.02)
 
 
-def test_the_certificate_holds_for_every_law_and_is_attained():
-    """Laws over 40 equally likely plans, random and with the ratio 1 + a U + b W that attains the bound."""
+def test_the_certificate_holds_for_every_distribution_and_is_attained():
+    """Distributions over 40 equally likely plans, random and with the ratio 1 + a U + b W that attains the bound."""
     rng = np.random.default_rng(0)
     proxy = rng.normal(size=40)
     gold = 5 + 2 * (0.8 * proxy + 0.6 * rng.normal(size=40))
@@ -263,11 +265,11 @@ def test_the_certificate_holds_for_every_law_and_is_attained():
     slack = []
     for ratio in [*ratios, extreme]:
         proxy_gain, chi2 = float((ratio * proxy).mean() - proxy.mean()), float((ratio**2).mean() - 1)
-        found = kl.chi2_certificate(jnp.asarray(proxy), jnp.asarray(gold), proxy_gain, chi2)
-        slack.append(float((ratio * gold).mean() - gold.mean() - found.gain))
-        assert float(found.correlation) == pytest.approx(r, abs=1e-5)
+        result = kl.chi2_certificate(jnp.asarray(proxy), jnp.asarray(gold), proxy_gain, chi2)
+        slack.append(float((ratio * gold).mean() - gold.mean() - result.gain))
+        assert float(result.correlation) == pytest.approx(r, abs=1e-5)
         published = (proxy_gain / proxy.std() - np.sqrt((1 - r**2) * chi2)) / r * gold.std()
-        assert float(found.gain) >= published - 1e-4 and (float(found.gain) > 0) == (published > 0)
+        assert float(result.gain) >= published - 1e-4 and (float(result.gain) > 0) == (published > 0)
     assert min(slack) > -1e-4 and abs(slack[-1]) < 1e-4 and max(slack) > 0.5
 
 
@@ -284,9 +286,9 @@ def test_certificates_that_cannot_be_given():
 @pytest.mark.parametrize("mass", [0.3, 1e-2, 1e-6])
 def test_an_event_is_bounded_by_the_kl_of_its_two_outcomes(mass):
     """Every share Q(H), with the least KL that it costs, the binary one."""
-    for share in np.linspace(0.001, 0.999, 50):
-        cost = kl(np.asarray([share, 1 - share]), np.asarray([mass, 1 - mass]))
-        assert share <= float(kl.event_bound(cost, mass)) + 1e-5
+    for fraction in np.linspace(0.001, 0.999, 50):
+        cost = kl(np.asarray([fraction, 1 - fraction]), np.asarray([mass, 1 - mass]))
+        assert fraction <= float(kl.event_bound(cost, mass)) + 1e-5
     for n in (1, 10, 1000):  # best of n
         spent = kl.best_of_n_kl(jnp.asarray(float(n)))
         assert -np.expm1(n * np.log1p(-mass)) <= float(kl.event_bound(spent, mass)) + 1e-6

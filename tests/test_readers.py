@@ -59,18 +59,18 @@ NARROW = Bounds(np.full(4, -0.5), np.full(4, 0.5), np.full(2, -1.0), np.full(2, 
 SHORT = Bounds(np.full(3, -9.0), np.full(3, 9.0), np.full(2, -1.0), np.full(2, 1.0))
 
 
-def test_lanes_are_cut_from_every_run_that_is_long_enough():
+def test_trajectories_are_cut_from_every_run_that_is_long_enough():
     fields = numbers(23)
     whole = Run(fields["observations"], fields["actions"])
     parts = [Run(*(field[first:end] for field in whole)) for first, end in ((0, 11), (11, 14), (14, 23))]
-    rows, left_over = readers.lanes(parts, 4)
+    rows, left_over = readers.trajectories(parts, 4)
     firsts = (0, 4, 14, 18)  # 11 = 4 + 4 + 3, 3 is too short, 9 = 4 + 4 + 1
-    for lane, first in enumerate(firsts):
-        np.testing.assert_array_equal(rows.observations[lane], whole.observations[first : first + 4])
-        np.testing.assert_array_equal(rows.actions[lane], whole.actions[first : first + 4])
+    for trajectory, first in enumerate(firsts):
+        np.testing.assert_array_equal(rows.observations[trajectory], whole.observations[first : first + 4])
+        np.testing.assert_array_equal(rows.actions[trajectory], whole.actions[first : first + 4])
     assert rows.actions.shape == (4, 4, 2) and left_over == 3 + 3 + 1
-    refused(lambda: readers.lanes(parts, 12), "no run of 12 steps among 3", "longest has 11")
-    refused(lambda: readers.lanes([], 1), "among 0")
+    refused(lambda: readers.trajectories(parts, 12), "no run of 12 steps among 3", "longest has 11")
+    refused(lambda: readers.trajectories([], 1), "among 0")
 
 
 # -- D4RL --
@@ -86,10 +86,10 @@ def hdf5(path: Path, fields: Fields) -> Path:
 
 @pytest.fixture(scope="module")
 def published() -> dict[bool, Fields]:
-    """One lane of our own copy of D4RL's behaviour, with and without its slip, in the fields of its files."""
+    """One trajectory of our own copy of D4RL's behaviour, with and without its slip, in the fields of its files."""
     result = {}
     for slip in (True, False):
-        rows = experts.collect(UMAZE, jax.random.key(0), lanes=1, steps=3000, burn_in=0, repeat_rows=slip)
+        rows = experts.collect(UMAZE, jax.random.key(0), trajectories=1, steps=3000, burn_in=0, repeat_rows=slip)
         result[slip] = {
             "observations": np.asarray(rows.observations[0]),
             "actions": np.asarray(rows.actions[0]),
@@ -109,14 +109,14 @@ def residuals(run: Run) -> np.ndarray:
 
 def test_d4rl_every_pair_of_rows_in_a_run_is_a_step_of_the_simulator(tmp_path, published):
     fields = published[True]
-    runs, found = readers.from_d4rl(hdf5(tmp_path / "maze.hdf5", fields), UMAZE)
+    runs, outcome = readers.from_d4rl(hdf5(tmp_path / "maze.hdf5", fields), UMAZE)
     switches = int(fields["timeouts"][:-1].sum())  # each is followed by a row that repeats
-    assert found == Found(rows=3000, repeated=switches) and switches > 10
+    assert outcome == Found(rows=3000, repeated=switches) and switches > 10
     assert sum(len(run.actions) for run in runs) >= 3000 - 2 * switches
     assert max(residuals(run).max() for run in runs) < 1e-4
     whole = Run(fields["observations"], fields["actions"])
     assert (residuals(whole) > 1e-2).sum() >= switches  # and before they were not
-    rows, _ = readers.lanes(runs, 50)
+    rows, _ = readers.trajectories(runs, 50)
     windows.save(tmp_path / "rows.npz", rows, {})
     np.testing.assert_array_equal(windows.load(tmp_path / "rows.npz")[0].actions, rows.actions)
 
@@ -124,15 +124,15 @@ def test_d4rl_every_pair_of_rows_in_a_run_is_a_step_of_the_simulator(tmp_path, p
 def test_d4rl_repeated_rows_are_put_right_by_the_dynamics(tmp_path, published):
     step = jax.jit(jax.vmap(lambda o, a: UMAZE.step(jax.random.key(0), UMAZE.state_of(o), a)[1].observation))
     path = hdf5(tmp_path / "maze.hdf5", published[True])
-    (run,), found = readers.from_d4rl(path, UMAZE, lambda seen, actions: np.asarray(step(seen, actions)))
-    assert found.repeated > 10 and len(run.actions) == 3000
+    (run,), outcome = readers.from_d4rl(path, UMAZE, lambda observed, actions: np.asarray(step(observed, actions)))
+    assert outcome.repeated > 10 and len(run.actions) == 3000
     assert residuals(run).max() < 1e-4
 
 
 def test_d4rl_without_the_slip_is_one_run(tmp_path, published):
     fields = published[False]
-    (run,), found = readers.from_d4rl(hdf5(tmp_path / "maze.hdf5", fields), UMAZE)
-    assert found == Found(3000)
+    (run,), outcome = readers.from_d4rl(hdf5(tmp_path / "maze.hdf5", fields), UMAZE)
+    assert outcome == Found(3000)
     np.testing.assert_array_equal(run.observations, fields["observations"])
     np.testing.assert_array_equal(run.actions, fields["actions"])
 
@@ -141,8 +141,8 @@ def test_d4rl_repeats_may_come_twice_soon_and_last(tmp_path):
     fields = numbers(13)
     for row in (4, 5, 8, 10, 12):
         fields["observations"][row] = fields["observations"][row - 1]
-    runs, found = readers.from_d4rl(hdf5(tmp_path / "maze.hdf5", fields))
-    assert found == Found(rows=13, repeated=5)
+    runs, outcome = readers.from_d4rl(hdf5(tmp_path / "maze.hdf5", fields))
+    assert outcome == Found(rows=13, repeated=5)
     kept = [fields["actions"][first:end].tolist() for first, end in ((0, 4), (6, 8))]  # rows 9 and 11 hold no step
     assert [run.actions.tolist() for run in runs] == kept
 
@@ -193,9 +193,9 @@ def test_ogbench_runs_hold_the_transitions_that_its_own_loader_gives(tmp_path, k
     ogbench = pytest.importorskip("ogbench")
     fields = episodes(5, 2, 9)
     path = npz(tmp_path / "point.npz", fields | {"terminals": fields["terminals"].astype(kind)})
-    runs, found = readers.from_ogbench(path)
+    runs, outcome = readers.from_ogbench(path)
     theirs = ogbench.load_dataset(path)
-    assert [len(run.actions) for run in runs] == [5, 2, 9] and found == Found(16)
+    assert [len(run.actions) for run in runs] == [5, 2, 9] and outcome == Found(16)
     for ours, name in (
         ([run.observations[:-1] for run in runs], "observations"),
         ([run.actions[:-1] for run in runs], "actions"),
@@ -276,16 +276,20 @@ def write(minari, made: list[dict], name: str = "maze/test-v0") -> None:
 
     box = lambda size: Box(-np.inf, np.inf, (size,), np.float64)
     goal = Dict({"observation": box(3), "achieved_goal": box(2), "desired_goal": box(2)})
-    seen = goal if made and isinstance(made[0]["observations"], dict) else box(3)
+    observed = goal if made and isinstance(made[0]["observations"], dict) else box(3)
     buffers = [EpisodeBuffer(id=number, **fields) for number, fields in enumerate(made)]
     actions = Box(-2, 2, (2,), np.float32)
     with warnings.catch_warnings(action="ignore"):  # that it has no author
-        minari.create_dataset_from_buffers(name, buffers, observation_space=seen, action_space=actions)
+        minari.create_dataset_from_buffers(name, buffers, observation_space=observed, action_space=actions)
 
 
 def with_goals(made: list[dict]) -> list[dict]:
     """The same in a goal environment."""
-    goals = lambda seen: {"observation": seen, "achieved_goal": seen[:, :2], "desired_goal": seen[:, 1:]}
+    goals = lambda observed: {
+        "observation": observed,
+        "achieved_goal": observed[:, :2],
+        "desired_goal": observed[:, 1:],
+    }
     return [fields | {"observations": goals(fields["observations"])} for fields in made]
 
 
@@ -294,8 +298,8 @@ def test_minari_episodes_lose_their_last_observation_alone(minari, tmp_path, dic
     made = recorded((7, 1, 12))
     write(minari, with_goals(made) if dictionaries else made)
     for dataset in ("maze/test-v0", tmp_path / "minari" / "maze" / "test-v0"):
-        runs, found = readers.from_minari(dataset)
-        assert found == Found(rows=20, terminated=1)
+        runs, outcome = readers.from_minari(dataset)
+        assert outcome == Found(rows=20, terminated=1)
         for run, fields in zip(runs, made, strict=True):
             np.testing.assert_array_equal(run.observations, fields["observations"][:-1].astype(np.float32))
             np.testing.assert_array_equal(run.actions, fields["actions"])
@@ -310,18 +314,18 @@ def test_minari_agrees_with_what_a_data_collector_saw(minari):
     env.action_space.seed(0)
     steps = set()
     for episode in range(3):
-        seen, _ = env.reset(seed=episode)
+        observed, _ = env.reset(seed=episode)
         ended = False
         while not ended:
             action = env.action_space.sample()
             after, _, terminated, truncated, _ = env.step(action)
-            steps.add((seen.tobytes(), action.tobytes(), after.tobytes()))
-            seen, ended = after, terminated or truncated
+            steps.add((observed.tobytes(), action.tobytes(), after.tobytes()))
+            observed, ended = after, terminated or truncated
     with warnings.catch_warnings(action="ignore"):
         env.create_dataset("car/test-v0")
     env._tmp_dir.cleanup()
-    runs, found = readers.from_minari("car/test-v0")
-    assert found == Found(60) and [len(run.actions) for run in runs] == [20, 20, 20]
+    runs, outcome = readers.from_minari("car/test-v0")
+    assert outcome == Found(60) and [len(run.actions) for run in runs] == [20, 20, 20]
     for run in runs:
         for t in range(len(run.actions) - 1):
             assert tuple(x.tobytes() for x in (run.observations[t], run.actions[t], run.observations[t + 1])) in steps

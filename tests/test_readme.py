@@ -17,7 +17,7 @@ import tyro
 
 from diffplan.benchmarks import report as score_table
 from diffplan.benchmarks.rows import SUITES
-from diffplan.experiment.tune import TuneConfig
+from diffplan.experiment.tune import TuneSettings
 from diffplan.report import table
 from diffplan.report.load import read_results
 from diffplan.report.summary import curves
@@ -36,7 +36,7 @@ needs_results = pytest.mark.skipif(not RESULTS.exists(), reason="results/demo is
 
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 315
-    assert EXAMPLES.keys() == {"environment", "guide", "arm"}
+    assert EXAMPLES.keys() == {"environment", "guide", "method"}
     assert README.count("```python") == len(EXAMPLES)
     for name, code in EXAMPLES.items():
         assert len(code.splitlines()) <= 25 and max(map(len, code.splitlines())) <= 120, name
@@ -56,10 +56,10 @@ def test_examples_run_as_they_stand(name: str, tmp_path: Path) -> None:
             assert done.stdout.startswith("True")
             assert numbers[1] < 1e-5  # the residual of a real step
         case "guide":
-            scale, position, spread, nats = np.reshape(numbers, (-1, 4)).T
-            assert (np.diff(position) > 0).all() and (np.diff(nats) > 0).all() and (np.diff(spread) < 0).all()
+            scale, position, std, nats = np.reshape(numbers, (-1, 4)).T
+            assert (np.diff(position) > 0).all() and (np.diff(nats) > 0).all() and (np.diff(std) < 0).all()
             assert (scale[0], nats[0]) == (0, 0) and abs(position[-1] - 2) < 0.1
-        case "arm":
+        case "method":
             # scores are N(0, 3), so the tilt at strength w has mean 3 w; 64 candidates fall short of it
             assert done.stdout.startswith("True")
             assert abs(numbers[0]) < 0.3 and 1.5 < numbers[1] < 3.3 and numbers[2] > numbers[1]
@@ -77,11 +77,11 @@ def test_the_environment_of_the_readme_conforms(monkeypatch: pytest.MonkeyPatch)
 
 def scores(file: str) -> dict[tuple[str, str, str, str], float]:
     """A suite's means by maze, kind of method, controller and simulator; plans made once by "once" for the method."""
-    found = {}
+    result = {}
     for row in score_table.read(ROOT / "results" / file):
         kind = "once" if row["method"].endswith("one plan") else score_table.kind(row)
-        found[row["task"], kind, row["controller"], row["simulator"]] = score_table.number(row, "mean")
-    return found
+        result[row["task"], kind, row["controller"], row["simulator"]] = score_table.number(row, "mean")
+    return result
 
 
 MAZES = ("umaze", "medium", "large")
@@ -94,9 +94,9 @@ def test_the_table_of_scores_is_that_of_the_results() -> None:
 
 
 def test_the_sentences_on_scores_hold() -> None:
-    found = scores("scores.csv")
+    result = scores("scores.csv")
     cells = lambda kind, controller="tracking", simulator="mujoco": np.array(
-        [found[maze, kind, controller, simulator] for maze in MAZES]
+        [result[maze, kind, controller, simulator] for maze in MAZES]
     )
     assert (cells("selection") > cells("guidance")).all()
     assert (np.abs(cells("selection") - cells("both")) < 3.1).all()
@@ -104,15 +104,15 @@ def test_the_sentences_on_scores_hold() -> None:
     assert cells("both", "actions").round().tolist() == [114, 65, 57]
     for controller in ("actions", "inverse", "tracking"):
         assert np.abs(cells("once", controller) - cells("once", controller, "jax")).max() < 0.1
-    limit = np.array([found[maze, "limit (optimal control)", "optimal", "jax"] for maze in MAZES])
+    limit = np.array([result[maze, "limit (optimal control)", "optimal", "jax"] for maze in MAZES])
     assert (100 * cells("selection") / limit).round().tolist() == [94, 93, 86]
-    warm = [next(v for (m, kind, *_), v in found.items() if m == maze and "warm" in kind) for maze in MAZES]
+    warm = [next(v for (m, kind, *_), v in result.items() if m == maze and "warm" in kind) for maze in MAZES]
     assert np.round(cells("both") - warm, -1).min() == 10 and np.round(cells("both") - warm, -1).max() == 50
 
 
 def test_the_sentences_on_the_other_suites_hold() -> None:
-    tracked = lambda found, simulator, maze: [
-        found[maze, kind, "tracking", simulator] for kind in ("guidance", "selection", "both")
+    tracked = lambda result, simulator, maze: [
+        result[maze, kind, "tracking", simulator] for kind in ("guidance", "selection", "both")
     ]
     points, grids = scores("scores/ogbench.csv"), scores("scores/gridworld.csv")
     ahead = [tracked(points, "ogbench", "large"), *(tracked(grids, "jax", maze) for maze in ("fourrooms", "corridors"))]
@@ -156,9 +156,9 @@ def test_every_command_line_is_understood(capsys: pytest.CaptureFixture) -> None
             case "bench":
                 tyro.cli(bench.Config, args=words)
             case "exact":
-                tyro.cli(exact.ExactConfig, args=words)
+                tyro.cli(exact.ExactSettings, args=words)
             case "tune_scale":
-                tuned = {name: (text, TuneConfig(config)) for name, (text, config) in compare.PRESETS.items()}
+                tuned = {name: (text, TuneSettings(config)) for name, (text, config) in compare.PRESETS.items()}
                 tyro.extras.overridable_config_cli(tuned, args=words)
             case "plot":
                 taken = help_of(plot.main, capsys)
@@ -173,7 +173,7 @@ def test_every_command_line_is_understood(capsys: pytest.CaptureFixture) -> None
             case other:
                 raise AssertionError(f"no script of that name is known here: {other}")
     flags = set(re.findall(r"`(--[\w.-]+)", PROSE)) - {"--help"}
-    known = help_of(compare.CompareConfig, capsys)
+    known = help_of(compare.CompareSettings, capsys)
     assert flags and all(flag in known for flag in flags)
 
 
@@ -190,9 +190,9 @@ def test_the_public_names_exist() -> None:
     import diffplan
 
     listed = diffplan.__doc__.split("Public names")[1]
-    found = re.findall(r"^    (\w+)  +(.+)$", listed, re.M)
-    assert {module for module, _ in found} == set(diffplan.__all__)
-    for name, members in found:
+    result = re.findall(r"^    (\w+)  +(.+)$", listed, re.M)
+    assert {module for module, _ in result} == set(diffplan.__all__)
+    for name, members in result:
         module = importlib.import_module(f"diffplan.{name}")
         for member in members.split(", "):
             if not hasattr(module, member):
@@ -220,30 +220,30 @@ def test_the_exact_answers_are_those_of_the_result_file() -> None:
 @needs_results
 def test_the_findings_are_in_the_result_files() -> None:
     """Each sentence of "What the demo found", by the numbers of the committed run."""
-    found = curves(read_results(RESULTS))
-    value = lambda arm, measure, at: float(found[arm].bands[measure].value[at])
-    best, plain = found["guided"].best, lambda measure: value("prior", measure, 0)
+    result = curves(read_results(RESULTS))
+    value = lambda method, measure, at: float(result[method].bands[measure].value[at])
+    best, plain = result["guided"].best, lambda measure: value("prior", measure, 0)
     guided = lambda measure, at: value("guided", measure, at)
 
     # guidance first beats the data, then breaks
-    assert guided("gold_plan", best) > read_results(RESULTS).config["data_quantiles"]["gold"]["0.99"]
-    assert guided("segments_in_wall", best) <= 0.02
-    assert (np.diff(found["guided"].bands["proxy"].value[best:]) > 0).all()
-    assert guided("segments_in_wall", -1) > 0.9 and guided("gold_plan", -1) < plain("gold_plan")
+    assert guided("promised", best) > read_results(RESULTS).config["data_quantiles"]["gold"]["0.99"]
+    assert guided("violations.walls", best) <= 0.02
+    assert (np.diff(result["guided"].bands["proxy"].value[best:]) > 0).all()
+    assert guided("violations.walls", -1) > 0.9 and guided("promised", -1) < plain("promised")
     # ascent on the same proxy wins the proxy and loses the plan
-    assert value("ascent", "proxy", -1) > found["guided"].bands["proxy"].value.max()
-    assert value("ascent", "segments_in_wall", -1) == 1 and value("ascent", "gold_plan", -1) < plain("gold_plan")
+    assert value("ascent", "proxy", -1) > result["guided"].bands["proxy"].value.max()
+    assert value("ascent", "violations.walls", -1) == 1 and value("ascent", "promised", -1) < plain("promised")
     # much of the gain is only drawn
-    assert guided("gold_actions", best) < plain("gold_actions")
-    assert plain("gold_tracked") < guided("gold_tracked", best) < 0.7 * guided("gold_plan", best)
-    assert value("best_of_n", "gold_plan", -1) < guided("gold_plan", best)
-    assert value("best_of_n", "gold_tracked", -1) > 0.8 * value("best_of_n", "gold_plan", -1)
+    assert guided("open_loop", best) < plain("open_loop")
+    assert plain("tracked") < guided("tracked", best) < 0.7 * guided("promised", best)
+    assert value("best_of_n", "promised", -1) < guided("promised", best)
+    assert value("best_of_n", "tracked", -1) > 0.8 * value("best_of_n", "promised", -1)
     # guides differ; a controller smooths even noise
-    guides = [curve for arm, curve in found.items() if arm.startswith("guided")]
+    guides = [curve for method, curve in result.items() if method.startswith("guided")]
     common = set.intersection(*(set(curve.strengths.tolist()) for curve in guides)) - {0.0}
     spent = lambda scale: [curve.bands["path_kl"].value[curve.strengths == scale].item() for curve in guides]
     assert common and all(max(spent(scale)) > 2 * min(spent(scale)) for scale in common)
-    assert value("ascent", "gold_tracked", 0) > plain("gold_tracked")
+    assert value("ascent", "tracked", 0) > plain("tracked")
 
 
 @needs_results
@@ -254,44 +254,46 @@ def test_the_settings_named_are_those_of_the_run() -> None:
     assert config["gold"]["kind"] == "region"
 
 
-def test_the_arms_are_those_of_the_result_files() -> None:
+def test_the_methods_are_those_of_the_result_files() -> None:
     """Each sentence of "Every optimiser on one axis"."""
-    with (ROOT / "results" / "arms.csv").open() as file:
+    with (ROOT / "results" / "methods.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len({row["arm"] for row in rows}) == 36
-    found = curves(read_results(ROOT / "results" / "arms"))
-    assert {row["arm"] for row in rows} == found.keys()
+    assert len({row["method"] for row in rows}) == 36
+    result = curves(read_results(ROOT / "results" / "methods"))
+    assert {row["method"] for row in rows} == result.keys()
     gold = lambda seconds: {
-        row["arm"]: float(row["gold_plan"])
+        row["method"]: float(row["promised"])
         for row in rows
-        if row["unit"] == "seconds" and float(row["budget"]) == seconds and row["gold_plan"]
+        if row["unit"] == "seconds" and float(row["budget"]) == seconds and row["promised"]
     }
     fast, medium = gold(0.01), gold(0.1)
     assert max(fast, key=fast.__getitem__) == "guided" and sorted(fast.values())[-2] < 0.75 * fast["guided"]
     assert max(medium, key=medium.__getitem__) == "annealed"
-    at = lambda arm, measure, k=None: float(found[arm].bands[measure].value[found[arm].best if k is None else k])
+    at = lambda method, measure, k=None: float(
+        result[method].bands[measure].value[result[method].best if k is None else k]
+    )
     shown = [
         fast["guided"],
         medium["annealed"],
         medium["best_of_n"],
-        at("mppi", "gold_plan"),
-        at("mppi", "gold_actions"),
+        at("mppi", "promised"),
+        at("mppi", "open_loop"),
     ]
-    shown += [at("receding_model", "gold_plan"), at("receding_model", "gold_actions"), at("guided", "gold_actions")]
-    shown += [at("ascent_renoised", "gold_plan"), at("ascent_renoised", "gold_plan", -1)]
-    shown += [at("expert_replace", "gold_plan"), at("expert_real", "gold_plan")]
+    shown += [at("receding_model", "promised"), at("receding_model", "open_loop"), at("guided", "open_loop")]
+    shown += [at("ascent_renoised", "promised"), at("ascent_renoised", "promised", -1)]
+    shown += [at("expert_replace", "promised"), at("expert_real", "promised")]
     expected = [22.1, 25.0, 13.9, 16.5, 16.5, 18.9, 18.9, 5.4, 15.3, 45.5, 18.0, 10.1]
     np.testing.assert_allclose(shown, expected, atol=0.05)
-    walls = [at(arm, "segments_in_wall", -1) for arm in ("cem_model", "mppi_model", "cem_doubt")]
-    assert 0.335 < min(walls) and max(walls) < 0.405 and at("receding_model", "segments_in_wall", -1) == 0
-    assert at("ascent_renoised", "segments_in_wall", -1) == pytest.approx(0.99, abs=0.005)
+    walls = [at(method, "violations.walls", -1) for method in ("cem_model", "mppi_model", "cem_disagreement")]
+    assert 0.335 < min(walls) and max(walls) < 0.405 and at("receding_model", "violations.walls", -1) == 0
+    assert at("ascent_renoised", "violations.walls", -1) == pytest.approx(0.99, abs=0.005)
 
 
 def finding(study: str, words: str) -> dict[str, Any]:
     """The one finding of a committed verdict that is stated in these words."""
     verdict = json.loads((ROOT / "results" / "studies" / study / "verdict.json").read_text())
-    (found,) = [found for found in verdict["findings"] if words in found["statement"]]
-    return found
+    (result,) = [result for result in verdict["findings"] if words in result["statement"]]
+    return result
 
 
 def test_the_verdicts_are_those_of_the_result_files() -> None:
@@ -313,8 +315,8 @@ def test_the_verdicts_are_those_of_the_result_files() -> None:
     near = finding("held_out_class", "near speed, never seen, joint prior, perfect")
     assert (near["verdict"], round(near["estimate"], 2)) == ("falsified", 0.83)
     assert value("potemkin", "error of the prediction") <= 0.0235
-    for arm in ("chi-squared", "best of n", "quantiliser", "occupancy"):
-        assert says("potemkin", f"P(hack) of {arm} less the tilt's, at 4 nats") == "supported"
+    for method in ("chi-squared", "best of n", "quantiliser", "occupancy"):
+        assert says("potemkin", f"P(hack) of {method} less the tilt's, at 4 nats") == "supported"
     assert {says("potemkin", f"{how} of five fooled") for how in ("mean", "least", "cautious")} == {"supported"}
     assert value("potemkin", "least, one blind") == 0
     assert value("pareto", "sum over that of the mixture") == pytest.approx(2, abs=0.05)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffplan.experiment.harness import costs
-from diffplan.methods import Arm
+from diffplan.methods import Method
 from diffplan.methods.receding import Receding
 from diffplan.methods.shooting import Elite, Softmax, true
 from diffplan.validation import known
@@ -25,9 +25,9 @@ def problem_of(name: str) -> known.Known:
     prior, score = one.problem.denoise, one.problem.regression.score
 
     def value(x, rows):
-        seen = (jnp.arange(HORIZON) < rows)[:, None]
-        level = jnp.where(seen, 0.0, 30.0) * jnp.ones_like(x)
-        return score(jnp.where(seen, x, prior(jnp.where(seen, x, 0.0), level)))
+        observed = (jnp.arange(HORIZON) < rows)[:, None]
+        level = jnp.where(observed, 0.0, 30.0) * jnp.ones_like(x)
+        return score(jnp.where(observed, x, prior(jnp.where(observed, x, 0.0), level)))
 
     return one._replace(problem=replace(one.problem, value=jax.tree_util.Partial(value)))
 
@@ -35,21 +35,21 @@ def problem_of(name: str) -> known.Known:
 KINDS = [("grid", 4, Elite()), ("linear", 6, Elite()), ("linear", 6, Softmax())]
 
 
-def plans(name: str, arm: Receding, copies: int = COPIES) -> tuple[known.Known, np.ndarray]:
+def plans(name: str, method: Receding, copies: int = COPIES) -> tuple[known.Known, np.ndarray]:
     one = problem_of(name)
     many = lambda value: jnp.repeat(value, copies, axis=0)
-    call = jax.jit(lambda key, starts: arm(key, one.problem, starts, jnp.asarray(arm.strengths, jnp.float32)).x)
+    call = jax.jit(lambda key, starts: method(key, one.problem, starts, jnp.asarray(method.strengths, jnp.float32)).x)
     many_of = one._replace(starts=many(one.starts), ordinary=many(one.ordinary), best=many(one.best))
     return many_of, call(jax.random.key(0), many_of.starts)
 
 
 @pytest.mark.parametrize(("name", "lookahead", "weigh"), KINDS)
 def test_it_comes_near_the_best_from_behaviour(name, lookahead, weigh):
-    arm = Receding("control", (0, 10), weigh, true, lookahead=lookahead, every=2, population=48)
-    assert isinstance(arm, Arm)
-    one, x = plans(name, arm)
-    spread = float(jnp.std(jax.vmap(one.gold)(x[0]))) / np.sqrt(len(x[0])) / float((one.best - one.ordinary).mean())
-    assert abs(known.reached(one, x[0])) < 4 * spread
+    method = Receding("control", (0, 10), weigh, true, lookahead=lookahead, every=2, population=48)
+    assert isinstance(method, Method)
+    one, x = plans(name, method)
+    std = float(jnp.std(jax.vmap(one.gold)(x[0]))) / np.sqrt(len(x[0])) / float((one.best - one.ordinary).mean())
+    assert abs(known.reached(one, x[0])) < 4 * std
     assert known.reached(one, x[1]) >= 0.95
 
 
@@ -74,19 +74,19 @@ def test_it_acts_in_the_truth_and_dreams_in_the_model():
 
     one = problem_of("linear")
     still = replace(one.problem, model=Still())
-    arm = Receding("control", (4,), lookahead=4, every=2, population=8)
-    x = jax.jit(lambda key: arm(key, still, one.starts, jnp.asarray([4.0])).x)(jax.random.key(0))[0]
+    method = Receding("control", (4,), lookahead=4, every=2, population=8)
+    x = jax.jit(lambda key: method(key, still, one.starts, jnp.asarray([4.0])).x)(jax.random.key(0))[0]
     decoded = one.problem.codec.decode(x)
     assert float(jnp.abs(jnp.diff(decoded.observations, axis=1)).max()) > 0.05
 
 
 def test_costs_grow_with_iterations_and_are_those_of_the_search():
     one = problem_of("linear")
-    arm = Receding("control", (0, 1, 3), dynamics=true, lookahead=4, every=2, population=8)
-    found = costs(arm, jax.random.key(0), one.problem, one.starts, jnp.asarray([0.0, 1.0, 3.0]))
+    method = Receding("control", (0, 1, 3), dynamics=true, lookahead=4, every=2, population=8)
+    result = costs(method, jax.random.key(0), one.problem, one.starts, jnp.asarray([0.0, 1.0, 3.0]))
     blocks, candidates = HORIZON // 2, 8
     acted = blocks * (2 + 1)  # every block's two steps, and the one that leads out of it
-    assert found["env_steps"].tolist() == [
+    assert result["env_steps"].tolist() == [
         acted + blocks * 4,
         acted + blocks * candidates * (4 + 4),
         acted + blocks * candidates * (4 + 3 * 4),

@@ -22,7 +22,7 @@ from scipy import stats
 from diffplan.report import figure, load, maze, page, style, summary, table
 from diffplan.report import record as record_
 
-# arm: dial, then for each strength: strength, proxy, gold, share of plans crossing a wall
+# method: strength_name, then for each strength: strength, proxy, gold, share of plans crossing a wall
 SYNTHETIC = {
     "prior": (
         "none",
@@ -38,7 +38,7 @@ SYNTHETIC = {
         "0 0 6.1 0; 1 0.5 9 0; 3 1.2 15 0; 10 2.6 27 0.01; 30 4.1 33 0.05; 100 6.2 30 0.5; 300 16 9 0.95; "
         "1000 60 0.6 1",
     ),
-    "guided_plugin": (
+    "guided_dps": (
         "guidance scale",
         "0 0 6.3 0; 1 0.9 12 0; 3 2.1 22 0.01; 10 4.2 37 0.05; 30 6.6 34 0.3; 100 14 12 0.92; "
         "300 70 0.8 1; 1000 260 0.02 1",
@@ -64,8 +64,8 @@ SYNTHETIC = {
     ),
 }
 SYNTHETIC = {
-    arm: (dial, [tuple(float(number) for number in point.split()) for point in points.split(";")])
-    for arm, (dial, points) in SYNTHETIC.items()
+    method: (strength_name, [tuple(float(number) for number in point.split()) for point in points.split(";")])
+    for method, (strength_name, points) in SYNTHETIC.items()
 }
 WALLS = np.array([[c == "#" for c in row] for row in ("#####", "#..##", "###.#", "#...#", "#####")])
 WALLS[1, 3] = False
@@ -80,22 +80,26 @@ def synthetic_run(path: Path, seed: int = 0) -> Path:
     with (path / "results.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, load.COLUMNS)
         writer.writeheader()
-        for arm, (_, points) in SYNTHETIC.items():
+        for method, (_, points) in SYNTHETIC.items():
             for point in points:
-                writer.writerows(_row(rng, arm, *point, seed) for seed in range(SEEDS))
-    arms = {arm: {"dial": dial, "strengths": [p[0] for p in points]} for arm, (dial, points) in SYNTHETIC.items()}
-    config = {"environment": "synthetic U-maze", "synthetic": True, "horizon": HORIZON, "arms": arms}
+                writer.writerows(_row(rng, method, *point, seed) for seed in range(SEEDS))
+    methods = {
+        method: {"strength_name": strength_name, "strengths": [p[0] for p in points]}
+        for method, (strength_name, points) in SYNTHETIC.items()
+    }
+    config = {"environment": "synthetic U-maze", "synthetic": True, "horizon": HORIZON, "methods": methods}
     (path / "config.json").write_text(json.dumps(config, indent=2))
-    drawn = {"walls": WALLS, "region": np.array([0.8, 2.8, 0.45], np.float32)}
+    draws = {"walls": WALLS, "region": np.array([0.8, 2.8, 0.45], np.float32)}
     begin = rng.uniform(0.3, 5.7, PLANS)
-    drawn["starts"] = _corridor(begin).astype(np.float32)
-    for arm, (_, points) in SYNTHETIC.items():
-        drawn[f"{arm}.strengths"] = np.array([p[0] for p in points], np.float32)
+    draws["starts"] = _corridor(begin).astype(np.float32)
+    for method, (_, points) in SYNTHETIC.items():
+        draws[f"{method}.strengths"] = np.array([p[0] for p in points], np.float32)
         plans = [
-            _plans(begin, proxy, gold, crossing, arm.startswith("ascent"), seed) for _, proxy, gold, crossing in points
+            _plans(begin, proxy, gold, crossing, method.startswith("ascent"), seed)
+            for _, proxy, gold, crossing in points
         ]
-        drawn[f"{arm}.positions"] = np.array(plans, np.float32)
-    np.savez_compressed(path / "plans.npz", **drawn)
+        draws[f"{method}.positions"] = np.array(plans, np.float32)
+    np.savez_compressed(path / "plans.npz", **draws)
     z = rng.normal(size=4000)
     gold = np.clip(np.round(14 * z - 2 + 6 * rng.normal(size=z.size)), 0, 60) * (z > 0)
     data = {"proxy": (z - z.mean()) / z.std(), "gold": gold}
@@ -103,16 +107,16 @@ def synthetic_run(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def _row(rng, arm, strength, proxy, gold, crossing, seed):
+def _row(rng, method, strength, proxy, gold, crossing, seed):
     shaken = gold * (1 + 0.04 * rng.normal()) + 0.2 * rng.normal()
     row = dict.fromkeys(load.COLUMNS, "")
-    guided = arm.startswith("guided")
-    row |= {"arm": arm, "strength": strength, "seed": seed, "plans": 64, "finite": 1.0, "seconds": 0.01}
-    row |= {"proxy": proxy * (1 + 0.02 * rng.normal()) + 0.05 * rng.normal(), "gold_plan": max(shaken, 0)}
-    row |= {"gold_actions": max(0.8 * shaken * (1 - 0.5 * crossing), 0), "gold_tracked": max(0.9 * shaken, 0)}
+    guided = method.startswith("guided")
+    row |= {"method": method, "strength": strength, "seed": seed, "plans": 64, "finite": 1.0, "seconds": 0.01}
+    row |= {"proxy": proxy * (1 + 0.02 * rng.normal()) + 0.05 * rng.normal(), "promised": max(shaken, 0)}
+    row |= {"open_loop": max(0.8 * shaken * (1 - 0.5 * crossing), 0), "tracked": max(0.9 * shaken, 0)}
     row |= {
         "path_kl": 1.4 * strength**0.9 if guided else "",
-        "segments_in_wall": crossing,
+        "violations.walls": crossing,
         "longest_step": 0.1 + crossing,
     }
     row |= {"residual": 0.01 + crossing, "data_distance": 0.5 + 5 * crossing, "diversity": 1.0, "network_evals": 32}
@@ -149,10 +153,10 @@ def copied(run_dir, tmp_path) -> Path:
     return Path(shutil.copytree(run_dir, tmp_path / "run"))
 
 
-def csv_mean(path: Path, arm: str, strength: float, column: str) -> float:
+def csv_mean(path: Path, method: str, strength: float, column: str) -> float:
     """The mean over seeds, read from the CSV without the code under test."""
     with (path / "results.csv").open() as file:
-        cells = [r[column] for r in csv.DictReader(file) if r["arm"] == arm and float(r["strength"]) == strength]
+        cells = [r[column] for r in csv.DictReader(file) if r["method"] == method and float(r["strength"]) == strength]
     return float(np.mean([float(cell) for cell in cells if cell]))
 
 
@@ -183,8 +187,8 @@ def truncated(path: Path) -> None:
     (path / "data.npz").write_bytes(content[: len(content) // 2])
 
 
-def without_dial(path: Path) -> None:
-    (path / "config.json").write_text('{"arms": {"prior": {"dial": "none"}}}')
+def without_strength_name(path: Path) -> None:
+    (path / "config.json").write_text('{"methods": {"prior": {"strength_name": "none"}}}')
 
 
 def without_file(path: Path) -> None:
@@ -198,7 +202,7 @@ def without_file(path: Path) -> None:
         (not_a_number, "results.csv: line 2, column 'proxy': 'much' is not a number"),
         (without_array, "plans.npz: 'ascent.positions' is missing"),
         (truncated, "data.npz: the archive cannot be read"),
-        (without_dial, "config.json: arms.guided.dial is missing"),
+        (without_strength_name, "config.json: methods.guided.strength_name is missing"),
         (without_file, "plans.npz: no such file"),
         (lambda path: shutil.rmtree(path), "run: no such run directory"),
     ],
@@ -210,34 +214,34 @@ def test_a_damaged_run_is_named_in_one_line(copied, damage, words):
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def test_the_figure_names_a_missing_arm(copied):
-    rewrite(copied, lambda rows: [row for row in rows if row["arm"] != "ascent"])
-    with pytest.raises(load.RunError, match=r"results\.csv: arm 'ascent' is missing"):
+def test_the_figure_names_a_missing_method(copied):
+    rewrite(copied, lambda rows: [row for row in rows if row["method"] != "ascent"])
+    with pytest.raises(load.RunError, match=r"results\.csv: method 'ascent' is missing"):
         figure.frontier(copied)
 
 
 def test_an_empty_cell_is_undefined_not_zero(run_dir):
     table_ = load.read_table(run_dir / "results.csv")
-    assert np.isnan(table_["path_kl"][table_["arm"] == "ascent"]).all()
-    assert np.isfinite(table_["path_kl"][table_["arm"] == "guided"]).all()
+    assert np.isnan(table_["path_kl"][table_["method"] == "ascent"]).all()
+    assert np.isfinite(table_["path_kl"][table_["method"] == "guided"]).all()
 
 
 def test_curves_average_over_seeds(run_dir):
     curve = summary.curves(load.read_results(run_dir))["guided"]
     assert curve.strengths.tolist() == [0, 1, 3, 10, 30, 100, 300, 1000]
-    assert curve.strengths[np.argmax(curve.bands["gold_plan"].value)] == 30
+    assert curve.strengths[np.argmax(curve.bands["promised"].value)] == 30
     assert curve.strengths[curve.best] == 10  # at 30 over 2 % of the plans go through walls
     assert set(curve.seeds) == {4} and set(curve.plans) == {4 * 64}
     for k, strength in enumerate(curve.strengths):
-        for column in ("proxy", "gold_plan", "segments_in_wall"):
+        for column in ("proxy", "promised", "violations.walls"):
             expected = csv_mean(run_dir, "guided", strength, column)
             np.testing.assert_allclose(curve.bands[column].value[k], expected, rtol=1e-12)
 
 
 def test_batches_without_a_finite_plan_are_counted_and_said(copied):
     def lose(rows):
-        hit = [row["arm"] == "ascent" and row["strength"] == "3000.0" and row["seed"] in "12" for row in rows]
-        empty = dict.fromkeys(("proxy", "gold_plan", "gold_actions", "gold_tracked"), "") | {"finite": 0}
+        hit = [row["method"] == "ascent" and row["strength"] == "3000.0" and row["seed"] in "12" for row in rows]
+        empty = dict.fromkeys(("proxy", "promised", "open_loop", "tracked"), "") | {"finite": 0}
         return [row | empty if h else row for row, h in zip(rows, hit, strict=True)]
 
     rewrite(copied, lose)
@@ -250,7 +254,7 @@ def test_batches_without_a_finite_plan_are_counted_and_said(copied):
 
 @pytest.mark.parametrize(("n", "best", "count"), [(8, 4, 5), (8, 0, 5), (8, 7, 5), (3, 1, 5), (1, 0, 5), (12, 1, 5)])
 def test_spread_keeps_the_first_the_best_and_the_last(n, best, count):
-    chosen = summary.spread(n, best, count)
+    chosen = summary.std(n, best, count)
     assert {0, best, n - 1} <= set(chosen) <= set(range(n))
     assert chosen == sorted(set(chosen)) and len(chosen) == min(n, count)
 
@@ -259,8 +263,8 @@ def test_crossing_by_hand_in_the_u():
     corner = [(0.8, 0.8), (0.8, 2.8), (2.8, 2.8), (2.8, 0.8)]  # along the corridor, from cell centre to cell centre
     through = [(0.8, 0.8), (2.8, 0.8), (2.8, 0.9), (9.0, 0.9)]  # through the inner wall; within a cell; out of the maze
     missing = [(0.8, 0.8), (np.nan, 0.8), (0.8, 0.8), (0.8, 0.9)]
-    found = maze.crossing(np.array([corner, through, missing]), WALLS)
-    assert found.tolist() == [[False, False, False], [True, False, True], [True, True, False]]
+    result = maze.crossing(np.array([corner, through, missing]), WALLS)
+    assert result.tolist() == [[False, False, False], [True, False, True], [True, True, False]]
     edges = np.array([(0.301, 0.8), (0.299, 0.8), (1.299, 1.8), (1.301, 1.8)])  # cell (i, j) spans [i - 0.7, i + 0.3]
     assert maze.in_wall(edges, WALLS).tolist() == [False, True, False, True]
 
@@ -273,18 +277,18 @@ def test_the_figure_is_written_and_small(run_dir):
 
 def test_labels_of_the_plane_do_not_cover_each_other(run_dir):
     run = load.read_run(run_dir)
-    drawn = figure.compose(run, ("guided", "ascent"))
-    drawn.canvas.draw()
-    plane = next(axes for axes in drawn.get_axes() if "beyond the data" in axes.get_xlabel())
+    draws = figure.compose(run, ("guided", "ascent"))
+    draws.canvas.draw()
+    plane = next(axes for axes in draws.get_axes() if "beyond the data" in axes.get_xlabel())
     boxes = [text.get_window_extent() for text in plane.texts if text.get_text()]
     assert len(boxes) == len(SYNTHETIC) + 2
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def embedded(html: str) -> dict:
-    found = re.search(r'<script type="application/json" id="run">(.*?)</script>', html, re.DOTALL)
-    assert found is not None
-    return json.loads(found.group(1))
+    result = re.search(r'<script type="application/json" id="run">(.*?)</script>', html, re.DOTALL)
+    assert result is not None
+    return json.loads(result.group(1))
 
 
 def test_the_page_is_small_and_asks_for_nothing(run_dir):
@@ -297,12 +301,12 @@ def test_the_page_is_small_and_asks_for_nothing(run_dir):
 
 def test_the_page_holds_the_numbers_of_the_table(run_dir):
     shown = embedded(page.page(run_dir).read_text())
-    assert [arm["name"] for arm in shown["arms"]] == list(SYNTHETIC)
-    for arm in shown["arms"]:
-        for k, strength in enumerate(arm["strengths"]):
-            for column in ("proxy", "gold_plan", "gold_tracked", "seconds"):
-                expected = csv_mean(run_dir, arm["name"], strength, column)
-                np.testing.assert_allclose(arm["bands"][column]["value"][k], expected, rtol=1e-5)
+    assert [method["name"] for method in shown["methods"]] == list(SYNTHETIC)
+    for method in shown["methods"]:
+        for k, strength in enumerate(method["strengths"]):
+            for column in ("proxy", "promised", "tracked", "seconds"):
+                expected = csv_mean(run_dir, method["name"], strength, column)
+                np.testing.assert_allclose(method["bands"][column]["value"][k], expected, rtol=1e-5)
     assert shown["config"] == json.loads((run_dir / "config.json").read_text())
 
 
@@ -310,15 +314,15 @@ def test_the_page_holds_the_plans(run_dir):
     shown = embedded(page.page(run_dir).read_text())
     with np.load(run_dir / "plans.npz") as file:
         whole = {name: file[name] for name in file.files}
-    for arm in shown["arms"]:
-        s, p, h = arm["plans"]["shape"]
-        integers = np.frombuffer(base64.b64decode(arm["plans"]["positions"]), "<i2").reshape(s, p, h, 2)
-        units = np.array(arm["plans"]["units"])[:, None, None, None]
-        expected = whole[f"{arm['name']}.positions"][:, :, [*range(0, HORIZON, 2), HORIZON - 1]]
+    for method in shown["methods"]:
+        s, p, h = method["plans"]["shape"]
+        integers = np.frombuffer(base64.b64decode(method["plans"]["positions"]), "<i2").reshape(s, p, h, 2)
+        units = np.array(method["plans"]["units"])[:, None, None, None]
+        expected = whole[f"{method['name']}.positions"][:, :, [*range(0, HORIZON, 2), HORIZON - 1]]
         assert (np.abs(integers * units - expected) <= 0.51 * units + 1e-6).all()
-        bits = np.unpackbits(np.frombuffer(base64.b64decode(arm["plans"]["crossing"]), np.uint8))
+        bits = np.unpackbits(np.frombuffer(base64.b64decode(method["plans"]["crossing"]), np.uint8))
         assert bits.size // 8 == -(-s * p * (h - 1) // 8)
-        if arm["name"] == "ascent":
+        if method["name"] == "ascent":
             flags = bits[: s * p * (h - 1)].reshape(s, p, h - 1)
             assert flags[0].mean() < 0.05 and flags[-1].mean() > 0.8
 
@@ -356,16 +360,16 @@ def test_the_table_fits_a_terminal_and_has_the_numbers(run_dir):
     screen = io.StringIO()
     table.show(run_dir, Console(width=80, file=screen, force_terminal=False))
     printed = screen.getvalue()
-    best = csv_mean(run_dir, "guided", 10, "gold_plan")
+    best = csv_mean(run_dir, "guided", 10, "promised")
     assert "…" not in printed.split("at:")[0] and f"{best:.1f} ±" in printed
     line = next(line for line in table.markdown(run_dir).splitlines() if "guidance scale 10 " in line)
-    half = stats.sem([float(x) for x in _cells(run_dir, "guided", 10, "gold_plan")]) * stats.t.ppf(0.975, SEEDS - 1)
+    half = stats.sem([float(x) for x in _cells(run_dir, "guided", 10, "promised")]) * stats.t.ppf(0.975, SEEDS - 1)
     assert f"| {best:.1f} ± {half:.1f} |" in line
 
 
-def _cells(path: Path, arm: str, strength: float, column: str) -> list[str]:
+def _cells(path: Path, method: str, strength: float, column: str) -> list[str]:
     with (path / "results.csv").open() as file:
-        return [r[column] for r in csv.DictReader(file) if r["arm"] == arm and float(r["strength"]) == strength]
+        return [r[column] for r in csv.DictReader(file) if r["method"] == method and float(r["strength"]) == strength]
 
 
 @pytest.mark.parametrize(
@@ -394,14 +398,14 @@ if __name__ == "__main__":
     print(synthetic_run(Path(sys.argv[1])))
 
 
-def test_summary_csv_has_the_interquartile_mean_of_every_strength_and_of_the_dial(copied):
+def test_summary_csv_has_the_interquartile_mean_of_every_strength_and_of_the_strength_name(copied):
     with record_.record(copied).open() as file:
         rows = list(csv.DictReader(file))
-    mine = [row for row in rows if row["arm"] == "guided"]
+    mine = [row for row in rows if row["method"] == "guided"]
     assert [row["strength"] for row in mine] == ["0", "1", "3", "10", "30", "100", "300", "1000", ""]
     for row in mine[:-1]:
-        values = [float(x) for x in _cells(copied, "guided", float(row["strength"]), "gold_plan")]
-        assert float(row["gold_plan_iqm"]) == pytest.approx(stats.trim_mean(values, 0.25), rel=1e-4)
-        assert min(values) - 1e-4 <= float(row["gold_plan_low"]) <= float(row["gold_plan_high"]) <= max(values) + 1e-4
-    dial = [float(x) for s in mine[:-1] for x in _cells(copied, "guided", float(s["strength"]), "gold_plan")]
-    assert float(mine[-1]["gold_plan_iqm"]) == pytest.approx(stats.trim_mean(dial, 0.25), rel=1e-4)
+        values = [float(x) for x in _cells(copied, "guided", float(row["strength"]), "promised")]
+        assert float(row["promised_iqm"]) == pytest.approx(stats.trim_mean(values, 0.25), rel=1e-4)
+        assert min(values) - 1e-4 <= float(row["promised_low"]) <= float(row["promised_high"]) <= max(values) + 1e-4
+    strength_name = [float(x) for s in mine[:-1] for x in _cells(copied, "guided", float(s["strength"]), "promised")]
+    assert float(mine[-1]["promised_iqm"]) == pytest.approx(stats.trim_mean(strength_name, 0.25), rel=1e-4)

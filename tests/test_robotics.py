@@ -34,7 +34,7 @@ def runs():
 def played(simulator, starts, actions):
     """Open loop: the observations [n, steps, 4] after each of actions [n, steps, 2]."""
     ahead = iter(np.moveaxis(actions, 1, 0))
-    return simulator.run(simulator.start(starts), lambda seen: next(ahead), actions.shape[1])
+    return simulator.run(simulator.start(starts), lambda observed: next(ahead), actions.shape[1])
 
 
 def in_jax(maze, starts, actions):
@@ -77,9 +77,11 @@ def test_it_is_pointmaze(name, size, tmp_path, monkeypatch):
         starts.append(env.reset(seed=seed)[0]["observation"])
         theirs.append([env.step(np.array([right, -down]))[0]["observation"] for down, right in actions[seed]])
         env.close()
-    seen = played(Simulator(maze), from_pointmaze(maze, np.array(starts)), actions)
-    np.testing.assert_allclose(seen, from_pointmaze(maze, np.array(theirs)), atol=2e-6)  # float32, cells and cells / s
-    assert np.abs(seen[..., 2:]).max() > 4 and np.ptp(seen[..., :2], axis=1).max() > 1  # it has moved, and fast
+    observed = played(Simulator(maze), from_pointmaze(maze, np.array(starts)), actions)
+    np.testing.assert_allclose(
+        observed, from_pointmaze(maze, np.array(theirs)), atol=2e-6
+    )  # float32, cells and cells / s
+    assert np.abs(observed[..., 2:]).max() > 4 and np.ptp(observed[..., :2], axis=1).max() > 1  # it has moved, and fast
 
 
 def test_flight_is_maze2ds():
@@ -87,9 +89,11 @@ def test_flight_is_maze2ds():
     starts = np.array([[2.0, 2.0, 1.0, -2.0], [2.0, 3.0, -1.0, 0.0], [1.5, 3.5, 0.0, 0.0], [2.0, 2.5, 0.5, 0.5]])
     forces = np.array([[0.1, 0.2], [0.0, -0.15], [0.2, 0.0], [-0.1, 0.1]])
     actions = np.repeat(forces[:, None], 30, axis=1)
-    seen = played(Simulator(OPEN), starts, actions)
-    np.testing.assert_allclose(seen, in_jax(OPEN, starts, actions), atol=1e-5)
-    assert ((seen[..., :2] > 0.5) & (seen[..., :2] < [2.9, 4.9])).all() and np.ptp(seen, axis=1).min(axis=0).max() > 0
+    observed = played(Simulator(OPEN), starts, actions)
+    np.testing.assert_allclose(observed, in_jax(OPEN, starts, actions), atol=1e-5)
+    assert ((observed[..., :2] > 0.5) & (observed[..., :2] < [2.9, 4.9])).all() and np.ptp(observed, axis=1).min(
+        axis=0
+    ).max() > 0
 
 
 def test_a_ball_rests_further_from_the_wall_by_the_margin():
@@ -99,15 +103,15 @@ def test_a_ball_rests_further_from_the_wall_by_the_margin():
     actions = np.repeat(ways[:, None].astype(float), 500, axis=1)
     simulator = Simulator(maze)
     states = simulator.start(starts)
-    ours = simulator.run(states, lambda seen: ways.astype(float), 500)[:, -1]
+    ours = simulator.run(states, lambda observed: ways.astype(float), 500)[:, -1]
     extra = states[0].contact.includemargin.max() - MARGIN  # 0.002 in MuJoCo 4
     for simulated in (in_jax(maze, starts, actions)[:, -1], played(mujoco.Simulator(maze), starts, actions)[:, -1]):
         np.testing.assert_allclose((simulated - ours)[:, :2], extra * ways, atol=2e-5)
 
 
 def test_how_far_runs_drift_apart(runs):
-    starts, actions, seen = runs
-    gaps = np.linalg.norm((seen - in_jax(LARGE, starts, actions))[:, -1, :2], axis=1)
+    starts, actions, observed = runs
+    gaps = np.linalg.norm((observed - in_jax(LARGE, starts, actions))[:, -1, :2], axis=1)
     assert (gaps > 1e-3).mean() > 0.5  # most have touched a wall
     assert (
         np.median(gaps) <= 0.01 and np.quantile(gaps, 0.9) <= 0.05 and gaps.max() <= 0.2
@@ -141,9 +145,9 @@ def test_both_simulators_are_used_alike(room):
     places = np.array([[1.0, 1.0], [2.4, 2.7], [1.2, 4.5]])
     starts, looks = np.array([[2.0, 2.0, 3.0, 0.0], [1.0, 4.0, 0.0, -3.0], [2.5, 3.5, 1.0, 1.0]]), []
 
-    def act(seen):
-        looks.append(seen.copy())
-        return np.clip(10 * (places - seen[:, :2]) - seen[:, 2:], -1, 1)
+    def act(observed):
+        looks.append(observed.copy())
+        return np.clip(10 * (places - observed[:, :2]) - observed[:, 2:], -1, 1)
 
     simulator = room.Simulator(OPEN)
     states = simulator.start(starts)

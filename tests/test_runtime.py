@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffplan import config, runtime
-from diffplan.config import CompareConfig, ConfigError
+from diffplan.config import CompareSettings, ConfigError
 from diffplan.runtime import Metrics, Progress, Stage
 
 SETTING = {"rows": 10, "maze": "umaze", "train": {"steps": 5, "rate": 0.1}}
@@ -143,20 +143,20 @@ def test_json_is_written_in_one_move(tmp_path, monkeypatch):
 
 
 def test_a_configuration_becomes_plain_json():
-    plain = runtime.plain(CompareConfig())
+    plain = runtime.plain(CompareSettings())
     assert plain == json.loads(json.dumps(plain))
-    assert plain["run"] == "runs/demo" and plain["gold"]["centre"] == list(CompareConfig().gold.centre)
+    assert plain["run"] == "runs/demo" and plain["gold"]["centre"] == list(CompareSettings().gold.centre)
 
 
 def test_metrics_are_lines_of_json_and_reach_every_sink(tmp_path):
-    seen = []
-    metrics = Metrics(tmp_path / "metrics.jsonl", lambda step, values: seen.append((step, dict(values))))
+    observed = []
+    metrics = Metrics(tmp_path / "metrics.jsonl", lambda step, values: observed.append((step, dict(values))))
     metrics.write(10, {"loss": 0.5})
     Metrics(tmp_path / "metrics.jsonl").write(20, {"loss": 0.25, "rate": 3.0})  # a resumed run appends
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(10, 0.5), (20, 0.25)]
     assert all(line["seconds"] >= 0 for line in lines) and lines[1]["rate"] == 3.0
-    assert seen == [(10, {"loss": 0.5})]
+    assert observed == [(10, {"loss": 0.5})]
 
 
 class Clock:
@@ -195,33 +195,41 @@ def test_progress_says_nothing_if_nothing_was_left_to_do_or_it_failed(capsys):
 
 
 REFUSED = [
-    (config.DataConfig, {"rows": 0}, "data.rows=0: must be at least 1"),
-    (config.DataConfig, {"rows": 10, "lanes": 11}, "data.lanes=11: must be between 1 and data.rows (10)"),
-    (config.DataConfig, {"noise": -0.1}, "data.noise=-0.1: must be 0 or more"),
-    (config.GoldConfig, {"radius": 0.0}, "gold.radius=0.0: must be more than 0"),
-    (config.TrainConfig, {"steps": 0}, "train.steps=0: must be at least 1"),
-    (config.TrainConfig, {"steps": 1, "save_every": 0}, "train.save_every=0: must be at least 1"),
-    (config.TrainConfig, {"steps": 1, "learning_rate": 0.0}, "train.learning_rate=0.0: must be more than 0"),
-    (config.TrainConfig, {"steps": 1, "learning_rate": float("nan")}, "train.learning_rate=nan: must be more than 0"),
-    (config.TrainConfig, {"steps": 1, "ema": 1.0}, "train.ema=1.0: must be in [0, 1)"),
-    (config.TrainConfig, {"steps": 1, "warmup": -1}, "train.warmup=-1: must be 0 or more"),
-    (config.NoiseConfig, {"low": 0.0}, "noise.low=0.0: must be between 0 and noise.high (10.0)"),
-    (config.NoiseConfig, {"high": 0.01}, "noise.low=0.02: must be between 0 and noise.high (0.01)"),
-    (config.PriorConfig, {"horizon": 33}, "prior.horizon=33: must be a multiple of 8"),
-    (config.PriorConfig, {"horizon": 30, "network": "unet"}, "prior.horizon=30: must be a multiple of 4"),
-    (config.PriorConfig, {"goal_fraction": 1.1}, "prior.goal_fraction=1.1: must be in [0, 1]"),
-    (config.PriorConfig, {"held_out": 1.0}, "prior.held_out=1.0: must be between 0 and 1"),
-    (config.ProxyConfig, {"labels": 1}, "proxy.labels=1: must be at least 2"),
-    (config.ProxyConfig, {"quantile": 2.0}, "proxy.quantile=2.0: must be between 0 and 1"),
-    (config.SamplerConfig, {"steps": 1}, "sampler.steps=1: must be at least 2"),
-    (config.DialsConfig, {"points": 0}, "dials.points=0: must be at least 1"),
-    (config.DialsConfig, {"refine": -1}, "dials.refine=-1: must be 0 or more"),
-    (config.DialsConfig, {"scale": (3, 1)}, "dials.scale=(3, 1): must be two numbers above 0, the smaller first"),
-    (config.DialsConfig, {"pool": 0}, "dials.pool=0: must be at least 1"),
-    (config.DialsConfig, {"ascent_rate": 0.0}, "dials.ascent_rate=0.0: must be more than 0"),
-    (CompareConfig, {"seeds": 0}, "seeds=0: must be at least 1"),
-    (CompareConfig, {"plans": 1}, "plans=1: must be at least 2 (diversity is over pairs)"),
-    (CompareConfig, {"reference": 1}, "reference=1: must be at least 2"),
+    (config.DataSettings, {"rows": 0}, "data.rows=0: must be at least 1"),
+    (
+        config.DataSettings,
+        {"rows": 10, "trajectories": 11},
+        "data.trajectories=11: must be between 1 and data.rows (10)",
+    ),
+    (config.DataSettings, {"noise": -0.1}, "data.noise=-0.1: must be 0 or more"),
+    (config.GoldSettings, {"radius": 0.0}, "gold.radius=0.0: must be more than 0"),
+    (config.TrainSettings, {"steps": 0}, "train.steps=0: must be at least 1"),
+    (config.TrainSettings, {"steps": 1, "save_every": 0}, "train.save_every=0: must be at least 1"),
+    (config.TrainSettings, {"steps": 1, "learning_rate": 0.0}, "train.learning_rate=0.0: must be more than 0"),
+    (config.TrainSettings, {"steps": 1, "learning_rate": float("nan")}, "train.learning_rate=nan: must be more than 0"),
+    (config.TrainSettings, {"steps": 1, "ema": 1.0}, "train.ema=1.0: must be in [0, 1)"),
+    (config.TrainSettings, {"steps": 1, "warmup": -1}, "train.warmup=-1: must be 0 or more"),
+    (config.NoiseSettings, {"low": 0.0}, "noise.low=0.0: must be between 0 and noise.high (10.0)"),
+    (config.NoiseSettings, {"high": 0.01}, "noise.low=0.02: must be between 0 and noise.high (0.01)"),
+    (config.PriorSettings, {"horizon": 33}, "prior.horizon=33: must be a multiple of 8"),
+    (config.PriorSettings, {"horizon": 30, "network": "unet"}, "prior.horizon=30: must be a multiple of 4"),
+    (config.PriorSettings, {"goal_fraction": 1.1}, "prior.goal_fraction=1.1: must be in [0, 1]"),
+    (config.PriorSettings, {"held_out": 1.0}, "prior.held_out=1.0: must be between 0 and 1"),
+    (config.ProxySettings, {"labels": 1}, "proxy.labels=1: must be at least 2"),
+    (config.ProxySettings, {"quantile": 2.0}, "proxy.quantile=2.0: must be between 0 and 1"),
+    (config.SamplerSettings, {"steps": 1}, "sampler.steps=1: must be at least 2"),
+    (config.StrengthSettings, {"points": 0}, "strengths.points=0: must be at least 1"),
+    (config.StrengthSettings, {"refine": -1}, "strengths.refine=-1: must be 0 or more"),
+    (
+        config.StrengthSettings,
+        {"scale": (3, 1)},
+        "strengths.scale=(3, 1): must be two numbers above 0, the smaller first",
+    ),
+    (config.StrengthSettings, {"pool": 0}, "strengths.pool=0: must be at least 1"),
+    (config.StrengthSettings, {"ascent_rate": 0.0}, "strengths.ascent_rate=0.0: must be more than 0"),
+    (CompareSettings, {"seeds": 0}, "seeds=0: must be at least 1"),
+    (CompareSettings, {"plans": 1}, "plans=1: must be at least 2 (diversity is over pairs)"),
+    (CompareSettings, {"reference": 1}, "reference=1: must be at least 2"),
 ]
 
 
@@ -231,41 +239,45 @@ def test_a_value_that_cannot_work_is_refused_in_one_line(kind, values, line):
         kind(**values)
 
 
-def test_lanes_must_be_longer_than_a_plan():
-    with pytest.raises(ConfigError, match=r"^data.rows=6400: must be more than data.lanes \* prior.horizon \(6400\)$"):
-        CompareConfig(data=config.DataConfig(rows=6400, lanes=100), prior=replace(CompareConfig().prior, horizon=64))
+def test_trajectories_must_be_longer_than_a_plan():
+    with pytest.raises(
+        ConfigError, match=r"^data.rows=6400: must be more than data.trajectories \* prior.horizon \(6400\)$"
+    ):
+        CompareSettings(
+            data=config.DataSettings(rows=6400, trajectories=100), prior=replace(CompareSettings().prior, horizon=64)
+        )
 
 
 def test_the_widest_values_are_allowed():
-    config.TrainConfig(steps=1, batch=1, warmup=0, ema=0.0, chunk=1, save_every=1)
-    config.PriorConfig(goal_fraction=0.0)
-    config.DialsConfig(points=1, refine=0, pool=1, ascent_steps=1)
-    config.DataConfig(rows=1, lanes=1, noise=0.0)
+    config.TrainSettings(steps=1, batch=1, warmup=0, ema=0.0, chunk=1, save_every=1)
+    config.PriorSettings(goal_fraction=0.0)
+    config.StrengthSettings(points=1, refine=0, pool=1, ascent_steps=1)
+    config.DataSettings(rows=1, trajectories=1, noise=0.0)
 
 
 @pytest.mark.parametrize(
     "error", [ConfigError, ValueError, FileNotFoundError, FloatingPointError, PermissionError, ImportError]
 )
 def test_a_command_ends_in_one_line_and_exit_code_two(error, capsys, monkeypatch):
-    def main(setting: config.SamplerConfig) -> None:
+    def main(setting: config.SamplerSettings) -> None:
         raise error("steps=3: not today")
 
     monkeypatch.setattr("sys.argv", ["command", "--steps", "3"])
     monkeypatch.delenv("DIFFPLAN_TRACE", raising=False)
     with pytest.raises(SystemExit) as ended:
-        runtime.command(main, config.SamplerConfig)
+        runtime.command(main, config.SamplerSettings)
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: steps=3: not today\n"
     monkeypatch.setenv("DIFFPLAN_TRACE", "1")
     with pytest.raises(error):
-        runtime.command(main, config.SamplerConfig)
+        runtime.command(main, config.SamplerSettings)
 
 
 def test_an_interrupted_command_says_how_to_go_on(capsys, monkeypatch):
-    def main(setting: config.SamplerConfig) -> None:
+    def main(setting: config.SamplerSettings) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sys.argv", ["command"])
     with pytest.raises(SystemExit) as ended:
-        runtime.command(main, config.SamplerConfig)
+        runtime.command(main, config.SamplerSettings)
     assert ended.value.code == 2 and "run the same command again" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 from diffplan.benchmarks import bound
 from diffplan.benchmarks.published import REFERENCES
 from diffplan.codec import Codec
-from diffplan.config import TrainConfig
+from diffplan.config import TrainSettings
 from diffplan.data.windows import DataError, Rows, Strided
 from diffplan.learn import inverse, reach, train
 from diffplan.learn.inverse import Inverse
@@ -26,8 +26,8 @@ CORRIDOR = Maze2d.from_text("##########\n#OOOOOOOG#\n##########", max_steps=200)
 
 def behaviour() -> Rows:
     """A little behaviour in the U-maze."""
-    found = experts.collect(UMAZE, jax.random.key(0), lanes=4, steps=600, burn_in=0)
-    return Rows(np.asarray(found.observations), np.asarray(found.actions))
+    result = experts.collect(UMAZE, jax.random.key(0), trajectories=4, steps=600, burn_in=0)
+    return Rows(np.asarray(result.observations), np.asarray(result.actions))
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ def test_a_reaching_window_is_the_data_until_it_first_arrives_and_then_stays(row
     held, soonest = jax.jit(jax.vmap(examples.arrival))(keys)
     z = (rows.observations - np.asarray(codec.mean[:4])) / np.asarray(codec.std[:4])
     for x, k in zip(np.asarray(held), np.asarray(soonest, int), strict=True):
-        lane, first = np.unravel_index(np.abs(z - x[0]).sum(-1).argmin(), z.shape[:2])
-        path, last = z[lane, first : first + 106], -(-k // 15)
+        trajectory, first = np.unravel_index(np.abs(z - x[0]).sum(-1).argmin(), z.shape[:2])
+        path, last = z[trajectory, first : first + 106], -(-k // 15)
         np.testing.assert_allclose(x[0], path[0], atol=1e-5)
         np.testing.assert_allclose(x[1:last], path[15:k:15][: last - 1], atol=1e-5)
         np.testing.assert_allclose(x[max(last, 1) :, :2] - path[k, :2], 0, atol=1e-5)
@@ -68,7 +68,7 @@ def test_a_reaching_window_is_the_data_until_it_first_arrives_and_then_stays(row
 
 
 def test_arriving_is_the_first_time_that_it_was_there():
-    """A lane that goes round in a square of four places never arrives later than after three."""
+    """A trajectory that goes round in a square of four places never arrives later than after three."""
     corners = np.asarray([[0, 0], [0, 1], [1, 1], [1, 0]], np.float32)
     places = np.tile(corners, (50, 1))[None]
     rows = Rows(places, np.random.default_rng(0).normal(size=places.shape).astype(np.float32))
@@ -87,7 +87,7 @@ def test_inverse_dynamics_are_learned_where_they_are_known():
     codec = Codec.fit(*rows)
     apply, params = build(jax.random.key(0), lambda rngs: MLP(5, 2, width=64, depth=2, rngs=rngs))
     model = Inverse(params, codec, apply, 8)
-    config = TrainConfig(steps=1500, batch=128, learning_rate=3e-3, ema=0.98)
+    config = TrainSettings(steps=1500, batch=128, learning_rate=3e-3, ema=0.98)
     encoded = codec.encode(Trajectory(jnp.asarray(rows.observations), jnp.asarray(rows.actions)))
     learn = jax.jit(lambda state, data: train.chunk(inverse.task(model), config, state, data, config.steps)[0].ema)
     model = model.replace(params=learn(train.start(jax.random.key(1), params, config), encoded))
@@ -104,7 +104,7 @@ def test_reach_is_learned_where_it_is_known():
     rows = np.concatenate([places, np.broadcast_to(speed, places.shape)], axis=-1).astype(np.float32)
     mlp, params = build(jax.random.key(0), lambda rngs: MLP(4, 1, width=64, depth=3, rngs=rngs))
     model = reach.Reach(params, lambda params, z, place: mlp(params, z[2:], place - z[:2]), most)
-    config = TrainConfig(steps=2000, batch=256, learning_rate=3e-3, ema=0.98)
+    config = TrainSettings(steps=2000, batch=256, learning_rate=3e-3, ema=0.98)
     learn = jax.jit(lambda state, data: train.chunk(reach.task(model, 4), config, state, data, config.steps)[0].ema)
     model = model.replace(params=learn(train.start(jax.random.key(1), params, config), jnp.asarray(rows)))
     velocity = jnp.asarray([0.8, -1.1])
@@ -133,8 +133,8 @@ def test_a_plan_s_own_actions_lead_where_they_led(make):
     truth = rollout(maze, jax.random.key(0), maze.state_of(start), then).observation
     physics = make(maze)
     at = Execution.of(jnp.zeros((1, 5, 4)), actions[None])
-    _, seen = physics.run(physics.start(np.asarray(start)[None]), "actions", IDLE, at, 80)
-    np.testing.assert_allclose(np.asarray(seen)[0], truth, atol=1e-3)
+    _, observed = physics.run(physics.start(np.asarray(start)[None]), "actions", IDLE, at, 80)
+    np.testing.assert_allclose(np.asarray(observed)[0], truth, atol=1e-3)
 
 
 def test_tracking_goes_along_the_points_to_the_last_and_stays_there():
@@ -152,22 +152,22 @@ def test_tracking_goes_along_the_points_to_the_last_and_stays_there():
 def test_planning_anew_begins_where_the_ball_is_and_once_is_once():
     calls, pasts = [], []
 
-    def plans(key, seen, past):
-        calls.append(np.asarray(seen))
+    def plans(key, observed, past):
+        calls.append(np.asarray(observed))
         pasts.append(past)
-        return np.repeat(seen[:, None], 2, axis=1), len(seen)
+        return np.repeat(observed[:, None], 2, axis=1), len(observed)
 
     starts = np.asarray([[1.0, 1.0, 0.0, 0.0], [3.0, 1.0, 0.0, 0.0]], np.float32)
     push = lambda key, points: jnp.ones((len(points), 20, 2))
     run = lambda every: control.episodes(
         jax.random.key(0), control.in_jax(UMAZE), plans, Carried("actions", every, IDLE, push), starts, 50
     )
-    found = run(20)
-    assert found.paths.shape == (2, 50, 4) and found.plans.shape == (2, 3, 2, 4)
+    result = run(20)
+    assert result.paths.shape == (2, 50, 4) and result.plans.shape == (2, 3, 2, 4)
     assert [past is None for past in pasts] == [True, True, False, False, False]  # two are compiled, then timed
-    np.testing.assert_array_equal(calls[3], found.paths[:, 19])
-    np.testing.assert_array_equal(calls[4], found.paths[:, 39])
-    np.testing.assert_array_equal(pasts[4], found.plans[:, 1])
+    np.testing.assert_array_equal(calls[3], result.paths[:, 19])
+    np.testing.assert_array_equal(calls[4], result.paths[:, 39])
+    np.testing.assert_array_equal(pasts[4], result.plans[:, 1])
     calls.clear()
     assert run(50).plans.shape[1] == 1 and len(calls) == 2
 

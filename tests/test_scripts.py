@@ -76,32 +76,37 @@ def test_a_run_makes_everything_it_promises(whole):
         assert name in done.stdout or name.endswith((".json", ".npz"))
     assert not list(folder.rglob("*.part")) and not list(folder.rglob("*.old-*"))
     assert done.stderr == ""  # no warnings of any library
-    for stage in ("prior", "proxy/regression", "proxy/classifier", "proxy/clean", "arms/ascent"):
+    for stage in ("prior", "proxy/regression", "proxy/classifier", "proxy/clean", "methods/ascent"):
         assert re.search(rf"{stage}: \d+/\d+ .*/s  done in", done.stdout)
 
 
-def test_the_table_holds_every_arm_strength_and_seed(whole):
+def test_the_table_holds_every_method_strength_and_seed(whole):
     table = rows(whole[0])
-    entries = chosen(SMOKE.dials, SMOKE.arms)
-    assert {row["arm"] for row in table} == {entry.arm.name for entry in entries} == set(SMOKE.arms)
-    for _, arm, _ in entries:
-        mine = [row for row in table if row["arm"] == arm.name]
+    entries = chosen(SMOKE.strengths, SMOKE.methods)
+    assert {row["method"] for row in table} == {entry.method.name for entry in entries} == set(SMOKE.methods)
+    for _, method, _ in entries:
+        mine = [row for row in table if row["method"] == method.name]
         strengths = {float(row["strength"]) for row in mine}
-        assert strengths >= set(arm.strengths) and len(mine) == 2 * len(strengths)
-        refined = 0 if arm.shared or arm.name == "prior" else 2 * SMOKE.dials.refine
-        assert len(strengths) - len(arm.strengths) <= refined and (len(strengths) > len(arm.strengths)) == (refined > 0)
+        assert strengths >= set(method.strengths) and len(mine) == 2 * len(strengths)
+        refined = 0 if method.shared or method.name == "prior" else 2 * SMOKE.strengths.refine
+        assert len(strengths) - len(method.strengths) <= refined and (len(strengths) > len(method.strengths)) == (
+            refined > 0
+        )
     for row in table:
-        measured = [row[name] for name in row if name not in ("arm", "path_kl", "marginal_kl", "exact_kl", "ess")]
+        measured = [row[name] for name in row if name not in ("method", "path_kl", "marginal_kl", "exact_kl", "ess")]
         assert all(np.isfinite(float(value)) for value in measured) and row["finite"] == "1"
-        for name, given in (("path_kl", row["arm"].startswith("guided") or row["arm"] == "prior"), ("ess", False)):
+        for name, given in (
+            ("path_kl", row["method"].startswith("guided") or row["method"] == "prior"),
+            ("ess", False),
+        ):
             assert (row[name] != "") == given
     # the weakest guidance is the prior; the best of one costs what the prior costs
-    prior = {row["seed"]: row for row in table if row["arm"] == "prior"}
+    prior = {row["seed"]: row for row in table if row["method"] == "prior"}
     for row in table:
-        if row["arm"].startswith("guided") and float(row["strength"]) == 0:
-            for name in ("gold_plan", "data_distance", "diversity", "residual"):
+        if row["method"].startswith("guided") and float(row["strength"]) == 0:
+            for name in ("promised", "data_distance", "diversity", "residual"):
                 assert float(row[name]) == pytest.approx(float(prior[row["seed"]][name]), rel=1e-3)
-        if row["arm"] == "best_of_n" and float(row["strength"]) == 1:
+        if row["method"] == "best_of_n" and float(row["strength"]) == 1:
             assert row["network_evals"] == prior[row["seed"]]["network_evals"] and row["exact_kl"] == "0"
 
 
@@ -130,7 +135,9 @@ def without_seconds(table: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def test_damage_and_kills_change_no_number(whole, tmp_path):
-    """One story, to save time: two files are damaged and two stages lost; then kill -9 in training, then in an arm."""
+    """One story, to save time: two files are damaged and two stages lost; then kill -9 in training, then in a
+    method.
+    """
     folder = tmp_path / "run"
     shutil.copytree(whole[0], folder)
     flip(folder / "data" / "rows.npz")
@@ -140,7 +147,7 @@ def test_damage_and_kills_change_no_number(whole, tmp_path):
             key=lambda path: path.stat().st_size * path.is_file(),
         )
     )
-    for name in ("proxy/clean", "arms/ascent", "arms/ascent_clean"):
+    for name in ("proxy/clean", "methods/ascent", "methods/ascent_clean"):
         shutil.rmtree(folder / name)
     for name in ("results.csv", "plans.npz", "data.npz", "frontier.png"):
         (folder / name).unlink()
@@ -152,15 +159,15 @@ def test_damage_and_kills_change_no_number(whole, tmp_path):
     assert f"{folder}/prior: 60/60" in said and f"{folder}/proxy/regression:" not in said
     assert (folder / "data" / "rows.npz").read_bytes() == (whole[0] / "data" / "rows.npz").read_bytes()
 
-    said = killed(*arguments, when=folder / "arms" / "ascent" / "config.json", log=tmp_path / "2.log")
+    said = killed(*arguments, when=folder / "methods" / "ascent" / "config.json", log=tmp_path / "2.log")
     assert "damaged" not in said and "data:" not in said and "/prior:" not in said
     assert not (folder / "results.csv").exists()
 
     done = run(*arguments)
-    assert "/proxy/" not in done.stdout and "arms/guided" not in done.stdout and "arms/ascent:" in done.stdout
+    assert "/proxy/" not in done.stdout and "methods/guided" not in done.stdout and "methods/ascent:" in done.stdout
     assert without_seconds(rows(folder)) == without_seconds(rows(whole[0]))
-    kept = [row for row in rows(folder) if not row["arm"].startswith("ascent")]
-    assert kept == [row for row in rows(whole[0]) if not row["arm"].startswith("ascent")]
+    kept = [row for row in rows(folder) if not row["method"].startswith("ascent")]
+    assert kept == [row for row in rows(whole[0]) if not row["method"].startswith("ascent")]
     for name in ("plans.npz", "data.npz"):
         with np.load(folder / name) as ours, np.load(whole[0] / name) as theirs:
             assert ours.files == theirs.files
@@ -222,10 +229,10 @@ def words(text: str) -> str:
 
 def documented_fields() -> dict[str, dict[str, str]]:
     """Class -> field -> its docstring, read from the source of the configuration."""
-    found: dict[str, dict[str, str]] = {}
+    outcome: dict[str, dict[str, str]] = {}
     for node in ast.parse(Path(config.__file__).read_text()).body:
         if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
-            found[node.name] = {}
+            outcome[node.name] = {}
             for field, after in zip(node.body, [*node.body[1:], None], strict=True):
                 if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
                     text = (
@@ -233,8 +240,8 @@ def documented_fields() -> dict[str, dict[str, str]]:
                         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
                         else ""
                     )
-                    found[node.name][field.target.id] = f"{ast.unparse(field.annotation)}\n{text}"
-    return found
+                    outcome[node.name][field.target.id] = f"{ast.unparse(field.annotation)}\n{text}"
+    return outcome
 
 
 def flags(name: str, prefix: str = "") -> list[tuple[str, str]]:
@@ -263,7 +270,7 @@ def test_help_says_what_a_script_does(script):
 @pytest.mark.parametrize("script", STAGED)
 def test_help_explains_every_setting(script):
     page = words(run(script, "smoke", "--help").stdout)
-    all_flags = flags("CompareConfig")
+    all_flags = flags("CompareSettings")
     assert len(all_flags) > 40
     for flag, text in all_flags:
         assert text, f"{flag} has no docstring"
@@ -287,8 +294,8 @@ WRONG = {
     "--proxy.quantile 2": "proxy.quantile=2.0: must be between 0 and 1",
     "--data.maze nowhere": "unknown maze 'nowhere'",
     "--prior.horizon 33": "prior.horizon=33: must be a multiple of 8",
-    "--dials.scale 3 1": "dials.scale=(3.0, 1.0): must be two numbers above 0",
-    "--arms guided nonsense": "arms='nonsense': must be all, or some of prior, guided",
+    "--strengths.scale 3 1": "strengths.scale=(3.0, 1.0): must be two numbers above 0",
+    "--methods guided nonsense": "methods='nonsense': must be all, or some of prior, guided",
     "--run /dev/null/run": "/dev/null/run",
 }
 

@@ -1,4 +1,6 @@
-"""Picking from a pool of the prior: estimators against all subsets, arms against order statistics and known optima."""
+"""Picking from a pool of the prior: estimators against all subsets, methods against order statistics and known
+optima.
+"""
 
 import itertools
 from dataclasses import replace
@@ -13,8 +15,8 @@ from diffplan.codec import Codec
 from diffplan.count import count
 from diffplan.denoise import CLEAN
 from diffplan.guide import Learned
-from diffplan.methods import Arm, BestOfN, Prior, Problem
-from diffplan.methods.best_of_n import Pool, Quantiliser, RegularisedBestOfN, SoftBestOfN, drawn
+from diffplan.methods import BestOfN, Method, Prior, Problem
+from diffplan.methods.best_of_n import Pool, Quantiliser, RegularisedBestOfN, SoftBestOfN, draws
 from diffplan.metrics.kl import best_of_n_cdf, best_of_n_mean
 from diffplan.samplers import ancestral
 from diffplan.validation import known
@@ -39,16 +41,16 @@ def test_best_of_n_mean_is_the_mean_over_all_subsets(seed):
         return np.mean([values[i] for i in best])
 
     brute = [np.mean([won(s) for s in itertools.combinations(range(7), n)]) for n in range(1, 8)]
-    found = best_of_n_mean(jnp.asarray(shown), jnp.asarray(values), jnp.arange(1.0, 8.0))
-    np.testing.assert_allclose(found, brute, atol=1e-5)
+    result = best_of_n_mean(jnp.asarray(shown), jnp.asarray(values), jnp.arange(1.0, 8.0))
+    np.testing.assert_allclose(result, brute, atol=1e-5)
 
 
 def test_best_of_n_mean_of_many_ranks_and_beyond_the_pool():
     """The largest of n of the numbers 1, ..., m is n (m + 1) / (n + 1) on average."""
     m, n = 20_000, np.array([1, 2, 30, 1000, 19_999, 20_000])
     ranks = jnp.asarray(np.random.default_rng(0).permutation(m) + 1.0, jnp.float32)
-    found = best_of_n_mean(ranks, ranks, jnp.asarray(n, jnp.float32))
-    np.testing.assert_allclose(found, n * (m + 1) / (n + 1), rtol=1e-4)
+    result = best_of_n_mean(ranks, ranks, jnp.asarray(n, jnp.float32))
+    np.testing.assert_allclose(result, n * (m + 1) / (n + 1), rtol=1e-4)
     assert np.isnan(best_of_n_mean(ranks[:3], ranks[:3], jnp.asarray([0.0, 4.0]))).all()
     with pytest.raises(ValueError, match="values: 4 values, must be as many as the others, 3"):
         best_of_n_mean(ranks[:3], ranks[:4], jnp.ones(1))
@@ -60,11 +62,11 @@ def test_the_rank_of_the_best_of_n_by_counting():
         np.testing.assert_allclose(best_of_n_cdf(jnp.asarray(float(n)), 6), np.array(ways(n)) / ways(n)[-1], atol=1e-6)
 
 
-# -- laws that hold for any prior, on a small normal one --
+# -- distributions that hold for any prior, on a small normal one --
 
 POOL, STARTS = 12, 4000
 BEGINS = np.linspace(-1, 1, STARTS, dtype=np.float32)
-SMALL: dict[str, Arm] = {
+SMALL: dict[str, Method] = {
     "best_of_n": BestOfN((1, 2, 5, POOL)),
     "soft_best_of_n": SoftBestOfN((0.0, 0.5, 3.0, 1e6), pool=POOL),
     "regularised_best_of_n": RegularisedBestOfN((0.0, 0.49, 1.0, 1e6), pool=POOL),
@@ -80,9 +82,9 @@ def normal(apply=lambda params, x, c_noise: x[1, 0]) -> Problem:
     return Problem(one_level, proxy, proxy, proxy, codec, jnp.ones(1), 2, ancestral)
 
 
-def run(arm: Arm, problem: Problem, starts: jax.Array, seed: int = 0):
-    strengths = jnp.asarray(arm.strengths, jnp.float32)
-    return jax.jit(lambda key: arm(key, problem, starts, strengths), compiler_options=FAST)(jax.random.key(seed))
+def run(method: Method, problem: Problem, starts: jax.Array, seed: int = 0):
+    strengths = jnp.asarray(method.strengths, jnp.float32)
+    return jax.jit(lambda key: method(key, problem, starts, strengths), compiler_options=FAST)(jax.random.key(seed))
 
 
 @cache
@@ -104,20 +106,20 @@ def wins(name: str) -> np.ndarray:
 @pytest.mark.parametrize("name", SMALL)
 def test_strength_only_ever_raises_the_score_and_the_weakest_is_the_prior(name):
     plans = small(name)
-    assert isinstance(SMALL[name], Arm)
+    assert isinstance(SMALL[name], Method)
     assert (np.diff(plans.x[:, :, 1, 0], axis=0) >= 0).all()
     np.testing.assert_array_equal(plans.x[:, :, 0, 0], np.broadcast_to(BEGINS, (4, STARTS)))
     prior = np.asarray(plans.x[0]).reshape(STARTS, 4)[:, 1:]
     np.testing.assert_allclose(prior.mean(axis=0), 0, atol=4 / np.sqrt(STARTS))
     np.testing.assert_allclose(np.cov(prior.T), np.eye(3), atol=0.1)
-    # the strongest is the best of the pool, whichever the arm
+    # the strongest is the best of the pool, whichever the method
     assert wins(name)[-1] == pytest.approx(POOL / (POOL + 1), abs=4 * np.sqrt(0.08 / STARTS))
 
 
 def test_best_of_n_beats_a_fresh_plan_in_n_of_n_plus_one_draws():
     n = np.array(SMALL["best_of_n"].strengths)
     np.testing.assert_allclose(wins("best_of_n"), n / (n + 1), atol=4 * np.sqrt(0.25 / STARTS))
-    x = np.asarray(small("best_of_n").x[1, :, 1, 0])  # of two: a skewed law with a known mean
+    x = np.asarray(small("best_of_n").x[1, :, 1, 0])  # of two: a skewed distribution with a known mean
     assert x.mean() == pytest.approx(1 / np.sqrt(np.pi), abs=4 / np.sqrt(STARTS))
     assert float(small("best_of_n").exact_kl[1]) == pytest.approx(np.log(2) - 0.5, abs=1e-6)
 
@@ -134,11 +136,11 @@ def test_the_quantiliser_s_ranks_are_even_at_the_top():
 
 def test_soft_best_of_a_large_pool_is_the_tilt_of_the_prior():
     """A normal score tilted by exp(beta s) moves by beta; its weights' effective share is exp(-beta^2)."""
-    arm, starts = SoftBestOfN((0.0, 0.5, 1.0), pool=256), jnp.zeros((600, 1))
-    plans = run(arm, normal(), starts)
-    np.testing.assert_allclose(plans.x[:, :, 1, 0].mean(axis=1), arm.strengths, atol=4 / np.sqrt(600))
+    method, starts = SoftBestOfN((0.0, 0.5, 1.0), pool=256), jnp.zeros((600, 1))
+    plans = run(method, normal(), starts)
+    np.testing.assert_allclose(plans.x[:, :, 1, 0].mean(axis=1), method.strengths, atol=4 / np.sqrt(600))
     np.testing.assert_allclose(plans.x[:, :, 1, 0].std(axis=1), 1, atol=0.12)
-    np.testing.assert_allclose(plans.ess, np.exp(-np.square(arm.strengths)), rtol=0.1)
+    np.testing.assert_allclose(plans.ess, np.exp(-np.square(method.strengths)), rtol=0.1)
 
 
 def test_regularised_best_of_n_prefers_its_choice_to_those_of_other_strengths():
@@ -158,9 +160,9 @@ def test_regularised_best_of_n_prefers_its_choice_to_those_of_other_strengths():
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_score_that_is_not_finite_never_wins(name):
-    arm = replace(SMALL[name], strengths=SMALL[name].strengths[-1:])
+    method = replace(SMALL[name], strengths=SMALL[name].strengths[-1:])
     broken = lambda params, x, c_noise: jnp.where(x[1, 0] > 0, jnp.where(x[1, 1] > 0, jnp.nan, jnp.inf), 9 + x[1, 0])
-    x = run(arm, normal(broken), jnp.zeros((200, 1))).x[0]
+    x = run(method, normal(broken), jnp.zeros((200, 1))).x[0]
     assert (x[:, 1, 0] <= 0).mean() > 0.99  # but where all 12 are broken, one pool in 4096
 
 
@@ -176,13 +178,13 @@ def problem_of(name: str) -> known.Known:
 
 @cache
 def pool_of(name: str) -> Pool:
-    """The one pool that all arms pick from: drawing it is the same for all, and most of the work."""
+    """The one pool that all methods pick from: drawing it is the same for all, and most of the work."""
     problem = problem_of(name).problem
-    call = jax.jit(lambda key: drawn(key, problem, problem_of(name).starts, problem.regression, SIZES[name]))
+    call = jax.jit(lambda key: draws(key, problem, problem_of(name).starts, problem.regression, SIZES[name]))
     return call(jax.random.key(0))
 
 
-def large(size: int) -> dict[str, Arm]:
+def large(size: int) -> dict[str, Method]:
     return {
         "best_of_n": BestOfN((1.0, size)),
         "soft_best_of_n": SoftBestOfN((0.0, 300.0), pool=size),
@@ -191,28 +193,28 @@ def large(size: int) -> dict[str, Arm]:
     }
 
 
-@pytest.mark.parametrize("arm", SMALL)
+@pytest.mark.parametrize("method", SMALL)
 @pytest.mark.parametrize("name", SIZES)
-def test_a_large_pool_holds_the_optimum(name, arm, monkeypatch):
+def test_a_large_pool_holds_the_optimum(name, method, monkeypatch):
     problem = problem_of(name)
     monkeypatch.setattr(selection, "drawn", lambda *_: pool_of(name))
-    strong = large(SIZES[name])[arm]
+    strong = large(SIZES[name])[method]
     x = strong(jax.random.key(1), problem.problem, problem.starts, jnp.asarray(strong.strengths)).x
     assert known.reached(problem, x[-1]) >= 0.95
 
 
-@pytest.mark.parametrize("arm", SMALL)
+@pytest.mark.parametrize("method", SMALL)
 @pytest.mark.parametrize("name", SIZES)
-def test_the_weakest_earns_what_the_prior_does_where_the_strongest_earns_more(name, arm, monkeypatch):
+def test_the_weakest_earns_what_the_prior_does_where_the_strongest_earns_more(name, method, monkeypatch):
     """The pool is cut into many of eight plans each, for as many copies of the starts; it earns what the prior does."""
     problem, pool = problem_of(name), pool_of(name)
     copies = SIZES[name] // 8
     x, starts = pool.x.reshape(8, copies * 4, *pool.x.shape[2:]), jnp.tile(problem.starts, (copies, 1))
     monkeypatch.setattr(selection, "drawn", lambda *_: Pool(x, pool.score.reshape(8, copies * 4)))
-    weak = large(8)[arm]
-    found = weak(jax.random.key(1), problem.problem, starts, jnp.asarray(weak.strengths)).x
+    weak = large(8)[method]
+    result = weak(jax.random.key(1), problem.problem, starts, jnp.asarray(weak.strengths)).x
     ordinary = jax.vmap(jax.vmap(problem.gold))(pool.x).mean(axis=0)
-    gap = np.asarray(jax.vmap(jax.vmap(problem.gold))(found) - jnp.tile(ordinary, copies)[None])
+    gap = np.asarray(jax.vmap(jax.vmap(problem.gold))(result) - jnp.tile(ordinary, copies)[None])
     error = gap.std(axis=1) / np.sqrt(copies * 4)
     assert abs(gap[0].mean()) < 4 * error[0] and gap[1].mean() > 10 * error[1]
 
@@ -230,7 +232,7 @@ def test_plans_of_a_pool_begin_at_their_starts_and_can_be_carried_out(name):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_pool_is_paid_for_once(name):
-    problem, arm = problem_of("grid"), SMALL[name]
-    strengths = jnp.asarray(arm.strengths, jnp.float32)
-    found = count(arm.__call__, jax.random.key(0), problem.problem, problem.starts, strengths)
-    assert found == {"network_evals": 4 * POOL * len(problem.problem.sigmas), "proxy_evals": 4 * POOL, "env_steps": 0}
+    problem, method = problem_of("grid"), SMALL[name]
+    strengths = jnp.asarray(method.strengths, jnp.float32)
+    result = count(method.__call__, jax.random.key(0), problem.problem, problem.starts, strengths)
+    assert result == {"network_evals": 4 * POOL * len(problem.problem.sigmas), "proxy_evals": 4 * POOL, "env_steps": 0}

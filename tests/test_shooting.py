@@ -11,16 +11,16 @@ from flax import struct
 
 from diffplan.count import count
 from diffplan.learn import dynamics
-from diffplan.methods import Arm
+from diffplan.methods import Method
 from diffplan.methods.shooting import Elite, Shooting, Softmax, learned
 from diffplan.validation import known
 
 MAKE = {"grid": known.grid, "linear": known.linear}
 STRENGTHS = (0, 1, 2, 8, 24)
-ARMS = {"cem": Shooting("cem", STRENGTHS), "mppi": Shooting("mppi", STRENGTHS, Softmax())}
-PROGRAMS = {name: jax.jit(arm.__call__) for name, arm in ARMS.items()}
+METHODS = {"cem": Shooting("cem", STRENGTHS), "mppi": Shooting("mppi", STRENGTHS, Softmax())}
+PROGRAMS = {name: jax.jit(method.__call__) for name, method in METHODS.items()}
 EACH = 64
-BOTH = pytest.mark.parametrize(("name", "arm"), [(name, arm) for name in MAKE for arm in ARMS])
+BOTH = pytest.mark.parametrize(("name", "method"), [(name, method) for name in MAKE for method in METHODS])
 
 
 @cache
@@ -29,12 +29,12 @@ def problem(name: str) -> known.Known:
 
 
 @cache
-def planned(name: str, arm: str):
+def planned(name: str, method: str):
     """(starts, plans of all strengths), with many plans from every start."""
     one = problem(name)
     starts = jnp.tile(one.starts, (EACH, 1))
     strengths = jnp.asarray(STRENGTHS, jnp.float32)
-    return starts, PROGRAMS[arm](jax.random.key(0), one.problem, starts, strengths).x
+    return starts, PROGRAMS[method](jax.random.key(0), one.problem, starts, strengths).x
 
 
 def golds(name: str, x) -> np.ndarray:
@@ -43,8 +43,8 @@ def golds(name: str, x) -> np.ndarray:
 
 
 @BOTH
-def test_the_optimum_is_reached_and_never_left(name, arm):
-    x = planned(name, arm)[1]
+def test_the_optimum_is_reached_and_never_left(name, method):
+    x = planned(name, method)[1]
     reached = [known.reached(problem(name), plans) for plans in x]
     assert reached[-1] >= 0.95
     gold = np.stack([golds(name, plans) for plans in x])
@@ -53,19 +53,19 @@ def test_the_optimum_is_reached_and_never_left(name, arm):
 
 
 @BOTH
-def test_no_iterations_are_behaviour(name, arm):
-    starts, x = planned(name, arm)
+def test_no_iterations_are_behaviour(name, method):
+    starts, x = planned(name, method)
     draw = lambda key: jax.vmap(problem(name).draw)(jax.random.split(key, len(starts)), starts)
     prior = golds(name, draw(jax.random.key(7)))
-    for seen, wanted in zip(golds(name, x[0]).T, prior.T, strict=True):
-        noise = np.sqrt((seen.var() + wanted.var()) / EACH)
-        assert abs(seen.mean() - wanted.mean()) < 4 * noise
-        assert 0.6 < seen.std() / wanted.std() < 1.6
+    for observed, wanted in zip(golds(name, x[0]).T, prior.T, strict=True):
+        noise = np.sqrt((observed.var() + wanted.var()) / EACH)
+        assert abs(observed.mean() - wanted.mean()) < 4 * noise
+        assert 0.6 < observed.std() / wanted.std() < 1.6
 
 
 @BOTH
-def test_plans_begin_at_their_start_and_can_be_carried_out(name, arm):
-    starts, x = planned(name, arm)
+def test_plans_begin_at_their_start_and_can_be_carried_out(name, method):
+    starts, x = planned(name, method)
     one = problem(name).problem
     pins = jax.vmap(one.pins)(starts)
     for plans in x:
@@ -81,16 +81,16 @@ def test_every_number_of_iterations_is_read_from_one_program():
     one, strengths = problem("grid"), jnp.asarray([8.0, 1.0, 0.0, 24.0, 2.0])
     again = PROGRAMS["cem"](jax.random.key(0), one.problem, jnp.tile(one.starts, (EACH, 1)), strengths).x
     np.testing.assert_array_equal(again, x[jnp.asarray([3, 1, 0, 4, 2])])
-    assert isinstance(ARMS["cem"], Arm)
+    assert isinstance(METHODS["cem"], Method)
 
 
 @pytest.mark.parametrize(("iterations", "runs", "candidates"), [(0, 1, 0), (1, 10, 10), (3, 10, 30)])
 def test_costs_are_those_of_the_candidates(iterations, runs, candidates):
     one, horizon = problem("grid"), 5
-    arm = Shooting("cem", (iterations,), population=10)
-    found = count(arm.__call__, jax.random.key(0), one.problem, one.starts[:1], jnp.asarray([float(iterations)]))
+    method = Shooting("cem", (iterations,), population=10)
+    result = count(method.__call__, jax.random.key(0), one.problem, one.starts[:1], jnp.asarray([float(iterations)]))
     steps = horizon * max(candidates, runs)
-    assert found == {"network_evals": horizon * runs, "proxy_evals": candidates, "env_steps": steps}
+    assert result == {"network_evals": horizon * runs, "proxy_evals": candidates, "env_steps": steps}
 
 
 def test_weights_are_of_the_best_or_of_the_exponential():
@@ -103,7 +103,7 @@ def test_weights_are_of_the_best_or_of_the_exponential():
 
 @struct.dataclass
 class Wary:
-    """Dynamics that doubt every force."""
+    """Dynamics that disagreement every force."""
 
     truth: known.Truth
     discrete: bool = struct.field(pytree_node=False, default=False)
@@ -115,11 +115,11 @@ class Wary:
         return self.truth(key, observation, action)[0], jnp.sum(jnp.abs(action))
 
 
-def test_doubt_is_paid_for():
+def test_disagreement_is_paid_for():
     one = problem("linear")
     wary = one.problem.replace(model=Wary(one.problem.dynamics))
-    arm = jax.jit(Shooting("cem", (8,), dynamics=learned, doubt_penalty=100.0).__call__)
-    paid = arm(jax.random.key(0), wary, one.starts, jnp.asarray([8.0])).x[0]
+    method = jax.jit(Shooting("cem", (8,), dynamics=learned, disagreement_penalty=100.0).__call__)
+    paid = method(jax.random.key(0), wary, one.starts, jnp.asarray([8.0])).x[0]
     force = lambda x: float(jnp.abs(wary.codec.decode(x).actions[:, :-1]).mean())
     assert force(paid) < 0.5 * force(planned("linear", "cem")[1][STRENGTHS.index(8)])
 
@@ -133,8 +133,8 @@ def test_plans_in_a_learned_model_are_as_good_as_it_says_and_no_better():
         jnp.repeat(cells, 5, axis=0), jnp.tile(jnp.eye(5), (k, 1)), jnp.tile(cells[:5], (k, 1))
     )
     dreamt = one.problem.replace(model=dynamics.tabulate(anywhere, cells))
-    arm = jax.jit(Shooting("cem", (8,), dynamics=learned).__call__)
-    x = arm(jax.random.key(0), dreamt, one.starts, jnp.asarray([8.0])).x[0]
+    method = jax.jit(Shooting("cem", (8,), dynamics=learned).__call__)
+    x = method(jax.random.key(0), dreamt, one.starts, jnp.asarray([8.0])).x[0]
     best = one.problem.regression.weights[0, :5].max()  # stay on the best of the five from the second step on
     first = jnp.sum(one.problem.regression.weights[0][None] * x[:, 0], axis=1)
     np.testing.assert_allclose(jax.vmap(one.gold)(x), first + 4 * best, rtol=1e-4)
@@ -143,9 +143,9 @@ def test_plans_in_a_learned_model_are_as_good_as_it_says_and_no_better():
 
 def test_what_is_missing_is_named():
     one = problem("grid")
-    arm = Shooting("cem", (1,), dynamics=learned)
+    method = Shooting("cem", (1,), dynamics=learned)
     with pytest.raises(ValueError, match="the problem has no model"):
-        arm(jax.random.key(0), one.problem, one.starts, jnp.ones(1))
-    with pytest.raises(ValueError, match="arm cem: the problem has no behaviour"):
+        method(jax.random.key(0), one.problem, one.starts, jnp.ones(1))
+    with pytest.raises(ValueError, match="method cem: the problem has no behaviour"):
         lacking = one.problem.replace(behaviour=None)
-        replace(ARMS["cem"], strengths=(1,))(jax.random.key(0), lacking, one.starts, jnp.ones(1))
+        replace(METHODS["cem"], strengths=(1,))(jax.random.key(0), lacking, one.starts, jnp.ones(1))

@@ -24,18 +24,18 @@ from diffplan.smc import (
     annealed,
     difference,
     draw,
+    fk_steering,
     interval,
     maximum,
     particles,
-    picked,
     pinned_energy,
     require_sound,
-    steered,
     summed,
+    svdd,
     systematic,
-    twisted,
+    tds,
 )
-from diffplan.types import Knobs, Pins
+from diffplan.types import Pins, Strengths
 
 SHAPE = (3, 2)
 LEVELS = 12
@@ -55,15 +55,15 @@ def correlated() -> Gaussian:
 PRIOR = correlated()
 EXACT, WRONG = PRIOR.energy(DIRECTION), PRIOR.energy(ELSEWHERE)
 METHODS = {
-    "exact energy": twisted(EXACT),
-    "wrong energy": twisted(WRONG, threshold=1.0),
+    "exact energy": tds(EXACT),
+    "wrong energy": tds(WRONG, threshold=1.0),
     "annealed": annealed(WRONG, LEVELS, threshold=0.8),
-    "steered by differences": steered(EXACT),
-    "steered by maxima": steered(EXACT, maximum, every=3),
-    "steered by sums": steered(EXACT, summed, every=4),
-    "picked": picked(EXACT, candidates=4),
-    "picked, resampled": picked(WRONG, candidates=3, threshold=0.9),
-    "picked from guided candidates": twisted(WRONG, threshold=0.8)._replace(candidates=2),
+    "fk_steering by differences": fk_steering(EXACT),
+    "fk_steering by maxima": fk_steering(EXACT, maximum, every=3),
+    "fk_steering by sums": fk_steering(EXACT, summed, every=4),
+    "svdd": svdd(EXACT, candidates=4),
+    "picked, resampled": svdd(WRONG, candidates=3, threshold=0.9),
+    "picked from guided candidates": tds(WRONG, threshold=0.8)._replace(candidates=2),
 }
 
 
@@ -71,7 +71,7 @@ def reward(x):
     return jnp.sum(DIRECTION * x)
 
 
-def chain_law(step, sigmas, denoise=PRIOR.denoise):
+def chain_distribution(step, sigmas, denoise=PRIOR.denoise):
     """Mean and variance of the reward under the unguided chain: affine in the noise, so its gradient tells all."""
 
     def outcome(noise):
@@ -85,7 +85,7 @@ def chain_law(step, sigmas, denoise=PRIOR.denoise):
     return float(mean), float(jnp.sum(slope**2))
 
 
-LAW = chain_law(sde_2m, SIGMAS)
+LAW = chain_distribution(sde_2m, SIGMAS)
 
 
 def runs(method, count, repeats, seed=0, step=sde_2m, sigmas=SIGMAS, reward=reward, denoise=PRIOR.denoise):
@@ -119,8 +119,8 @@ def test_z_is_unbiased_and_plans_are_the_tilts(name):
     weights, r = np.exp(cloud.log_weights), rewards(cloud)
     np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-4)
     assert (weights * r).sum(1).mean() == pytest.approx(mean + variance, abs=0.05 * variance**0.5)
-    spread = (weights * (r - mean - variance) ** 2).sum(1).mean() ** 0.5
-    assert spread == pytest.approx(variance**0.5, rel=0.05)
+    std = (weights * (r - mean - variance) ** 2).sum(1).mean() ** 0.5
+    assert std == pytest.approx(variance**0.5, rel=0.05)
     # what one run says of its own error, against that of many
     low, high = interval(info)
     assert 0.88 <= ((low <= log_z) & (log_z <= high)).mean() <= 0.98
@@ -132,20 +132,20 @@ def test_log_z_of_the_continuous_process():
     """On a fine grid, that of the closed form: log E exp(c.x0) = c.m + c'Sc / 2."""
     c = np.asarray(DIRECTION).ravel()
     exact = float(c @ np.asarray(PRIOR.mean) + c @ np.asarray(PRIOR.covariance) @ c / 2)
-    _, info = runs(twisted(EXACT), count=16, repeats=50, sigmas=karras(160, 0.005, 40.0))
+    _, info = runs(tds(EXACT), count=16, repeats=50, sigmas=karras(160, 0.005, 40.0))
     assert info.log_z.mean() == pytest.approx(exact, abs=0.01)
     assert info.ess.min() > 0.95
 
 
 def test_exact_energy_keeps_the_weights_even():
-    exact, wrong, blind = (results(name)[1] for name in ("exact energy", "wrong energy", "steered by differences"))
+    exact, wrong, blind = (results(name)[1] for name in ("exact energy", "wrong energy", "fk_steering by differences"))
     assert exact.ess.mean(0).min() > 0.85 > 0.6 > wrong.ess.mean(0).min()
     assert not exact.resampled.any()
     assert exact.log_z.std() < 0.4 * min(wrong.log_z.std(), blind.log_z.std())
 
 
 def test_never_resampling_is_importance_sampling():
-    cloud, info = runs(steered(EXACT, maximum, every=2, threshold=0.0), count=32, repeats=5)
+    cloud, info = runs(fk_steering(EXACT, maximum, every=2, threshold=0.0), count=32, repeats=5)
     r = rewards(cloud)
     np.testing.assert_allclose(info.log_z, np.log(np.exp(r).mean(1)), rtol=1e-4)
     np.testing.assert_allclose(np.exp(cloud.log_weights), np.exp(r) / np.exp(r).sum(1, keepdims=True), rtol=1e-3)
@@ -154,15 +154,15 @@ def test_never_resampling_is_importance_sampling():
     np.testing.assert_allclose(info.log_z_std**2, w.var(1, ddof=1) / 32 / w.mean(1) ** 2, rtol=1e-3)
 
 
-def test_how_often_one_resamples_does_not_change_the_law():
-    mean, variance = chain_law(ancestral, SIGMAS)
-    law = NormalDist(mean + variance, variance**0.5)
+def test_how_often_one_resamples_does_not_change_the_distribution():
+    mean, variance = chain_distribution(ancestral, SIGMAS)
+    distribution = NormalDist(mean + variance, variance**0.5)
     for threshold, (least, most) in {0.8: (0.9, 3), 1.0: (LEVELS - 1, LEVELS)}.items():
-        cloud, info = runs(steered(EXACT, threshold=threshold), count=96, repeats=400, step=ancestral)
+        cloud, info = runs(fk_steering(EXACT, threshold=threshold), count=96, repeats=400, step=ancestral)
         assert least <= info.resampled.sum(1).mean() <= most
         assert_mean(np.exp(info.log_z - mean - variance / 2), 1.0)
         for quantile in (0.25, 0.5, 0.75):
-            below = (np.exp(cloud.log_weights) * (rewards(cloud) < law.inv_cdf(quantile))).sum(1)
+            below = (np.exp(cloud.log_weights) * (rewards(cloud) < distribution.inv_cdf(quantile))).sum(1)
             assert below.mean() == pytest.approx(quantile, abs=0.02)
 
 
@@ -179,7 +179,7 @@ def test_systematic_resampling_is_unbiased():
 def test_one_particle_without_a_twist_is_the_sampler():
     mean, variance = LAW
     zero = lambda x, sigma: jnp.zeros(())
-    cloud, info = runs(twisted(zero), count=1, repeats=4000)
+    cloud, info = runs(tds(zero), count=1, repeats=4000)
     r = rewards(cloud)[:, 0]
     assert_mean(r, mean)
     assert r.var() == pytest.approx(variance, rel=0.1)
@@ -196,7 +196,7 @@ def test_potentials_multiply_to_what_the_paper_says():
         summed: list(np.cumsum([0.5, -0.5, 1.5, 3.0])),
     }
     for potential, expected in products.items():
-        method = steered(lambda x, sigma: x[0, 0], potential, every=2)
+        method = fk_steering(lambda x, sigma: x[0, 0], potential, every=2)
         memory = Memory(jnp.zeros(()), jnp.full((), -jnp.inf), jnp.zeros(()))
         for number in range(8):  # on odd levels nothing is read
             x = jnp.full((1, 1), read[number // 2] if number % 2 == 0 else 99.0)
@@ -226,14 +226,14 @@ def test_known_entries_stay_and_z_is_that_of_the_pinned_chain():
 
     energy = lambda x, sigma: jnp.sum(DIRECTION * conditional(x, sigma))
     denoise = pinned(conditional, pins)
-    inside = guided(denoise, pinned_energy(energy, pins), Knobs(jnp.ones(()), jnp.ones(())))
-    outside = pinned(guided(conditional, energy, Knobs(jnp.ones(()), jnp.ones(()))), pins)
+    inside = guided(denoise, pinned_energy(energy, pins), Strengths(jnp.ones(()), jnp.ones(())))
+    outside = pinned(guided(conditional, energy, Strengths(jnp.ones(()), jnp.ones(()))), pins)
     x, sigma = jax.random.normal(jax.random.key(0), SHAPE), jnp.asarray(0.7)
     chex.assert_trees_all_close(inside(x, sigma), outside(x, sigma), rtol=1e-4)
 
-    cloud, info = runs(twisted(pinned_energy(energy, pins)), count=16, repeats=300, denoise=denoise)
+    cloud, info = runs(tds(pinned_energy(energy, pins)), count=16, repeats=300, denoise=denoise)
     assert (cloud.x[..., 0, :] == np.asarray([0.7, -1.2], np.float32)).all()
-    mean, variance = chain_law(sde_2m, SIGMAS, denoise)
+    mean, variance = chain_distribution(sde_2m, SIGMAS, denoise)
     assert_mean(np.exp(info.log_z - mean - variance / 2), 1.0)
     assert info.ess.mean() > 0.8
 
@@ -244,9 +244,9 @@ def test_strengths_are_one_program():
     def run(key, strength):
         energy = lambda x, sigma: strength * EXACT(x, sigma)
         plans = lambda x: strength * reward(x)
-        return particles(key, PRIOR.denoise, plans, SIGMAS, SHAPE, twisted(energy), 64)[1].log_z
+        return particles(key, PRIOR.denoise, plans, SIGMAS, SHAPE, tds(energy), 64)[1].log_z
 
-    mean, variance = chain_law(ancestral, SIGMAS)
+    mean, variance = chain_distribution(ancestral, SIGMAS)
     for strength in (0.0, 0.3, 1.0):
         expected = strength * mean + strength**2 * variance / 2
         assert float(run(jax.random.key(0), jnp.asarray(strength))) == pytest.approx(expected, abs=0.15)
@@ -255,14 +255,14 @@ def test_strengths_are_one_program():
 def test_drawn_plans_follow_the_weights():
     x = jnp.arange(4.0)[:, None, None] * jnp.ones((4, *SHAPE))
     cloud = Cloud(x, jnp.log(jnp.asarray([0.5, 0.0, 0.3, 0.2])))
-    drawn = np.asarray(draw(jax.random.key(0), cloud, 10))[:, 0, 0]
-    assert np.bincount(drawn.astype(int), minlength=4).tolist() == [5, 0, 3, 2]
+    draws = np.asarray(draw(jax.random.key(0), cloud, 10))[:, 0, 0]
+    assert np.bincount(draws.astype(int), minlength=4).tolist() == [5, 0, 3, 2]
     dead = np.asarray(draw(jax.random.key(0), cloud._replace(log_weights=jnp.full(4, -jnp.inf)), 4))[:, 0, 0]
     assert dead.tolist() == [0, 1, 2, 3]
 
 
 def test_interval_is_that_of_a_lognormal():
-    _, info = results("steered by differences")
+    _, info = results("fk_steering by differences")
     low, high = interval(info, 0.9)
     np.testing.assert_allclose(high - low, 2 * NormalDist().inv_cdf(0.95) * info.log_z_std, rtol=1e-4)
     np.testing.assert_allclose((high + low) / 2, info.log_z + info.log_z_std**2 / 2, rtol=1e-4)
@@ -273,7 +273,7 @@ def test_forbidden_plans_have_zero_weight():
     mean, _ = LAW
     allowed = lambda x: jnp.where(reward(x) > mean, 0.0, -jnp.inf)
     hopeful = lambda x, sigma: jnp.where(EXACT(x, sigma) > mean - 4.0 * sigma, 0.0, -jnp.inf)
-    cloud, info = runs(picked(hopeful, candidates=3, threshold=0.5), count=64, repeats=300, reward=allowed)
+    cloud, info = runs(svdd(hopeful, candidates=3, threshold=0.5), count=64, repeats=300, reward=allowed)
     assert (rewards(cloud)[cloud.log_weights > -np.inf] > mean - 1e-4).all()
     assert_mean(np.exp(info.log_z), 0.5)
     require_sound(info)
@@ -287,7 +287,7 @@ def test_degenerate_weights_are_said():
     def run(flaw):
         energy = lambda x, sigma: jnp.where((flaw == 0) & (sigma < 1.0), jnp.nan, EXACT(x, sigma))
         plans = lambda x: jnp.where(flaw == 1, -jnp.inf, jnp.where((flaw == 2) & (reward(x) > -1), jnp.inf, reward(x)))
-        return particles(jax.random.key(0), PRIOR.denoise, plans, SIGMAS, SHAPE, steered(energy), 64)
+        return particles(jax.random.key(0), PRIOR.denoise, plans, SIGMAS, SHAPE, fk_steering(energy), 64)
 
     both = jax.tree.map(np.asarray, run(jnp.arange(4)))
     energy_nan, none_allowed, some_infinite, sound = (jax.tree.map(lambda leaf, i=i: leaf[i], both) for i in range(4))
@@ -319,10 +319,10 @@ def test_degenerate_weights_are_said():
     ("message", "call"),
     [
         (r"count=0: must be at least 1 particle, and 2 for an interval", lambda run: run(count=0)),
-        (r"candidates=0: must be at least 1", lambda run: run(method=picked(EXACT, candidates=0))),
-        (r"every=0: must be at least 1", lambda run: run(method=steered(EXACT, every=0))),
-        (r"threshold=1.5: must be a share .* from 0 to 1", lambda run: run(method=twisted(EXACT, threshold=1.5))),
-        (r"threshold=-0.1: must be a share", lambda run: run(method=twisted(EXACT, threshold=-0.1))),
+        (r"candidates=0: must be at least 1", lambda run: run(method=svdd(EXACT, candidates=0))),
+        (r"every=0: must be at least 1", lambda run: run(method=fk_steering(EXACT, every=0))),
+        (r"threshold=1.5: must be a share .* from 0 to 1", lambda run: run(method=tds(EXACT, threshold=1.5))),
+        (r"threshold=-0.1: must be a share", lambda run: run(method=tds(EXACT, threshold=-0.1))),
         (r"step=ddim: must be a rule that adds noise", lambda run: run(step=ddim)),
         (r"step=heun: must be", lambda run: run(step=heun)),
         (r"step=dpmpp_2m: must be", lambda run: run(step=dpmpp_2m)),
@@ -337,7 +337,7 @@ def test_degenerate_weights_are_said():
 )
 def test_what_cannot_work_is_refused_in_one_line(message, call):
     def run(method=None, count=2, step=sde_2m):
-        method = twisted(EXACT) if method is None else method
+        method = tds(EXACT) if method is None else method
         return particles(jax.random.key(0), PRIOR.denoise, reward, SIGMAS[-2:], SHAPE, method, count, step)
 
     with pytest.raises(ValueError, match=message) as error:

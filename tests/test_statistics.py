@@ -56,8 +56,8 @@ def test_bootstrap_of_the_mean_covers_as_theory_predicts(n):
 def test_bootstrap_against_every_possible_resample():
     values = np.array([[1.0, 2.0, 4.0], [10.0, 30.0, 70.0]])
     means = [np.mean([*a, *b]) for a in product(values[0], repeat=3) for b in product(values[1], repeat=3)]
-    found = statistics.stratified_bootstrap(values, lambda v: float(v.mean()), confidence=0.8, resamples=20000)
-    np.testing.assert_allclose(found, np.quantile(means, [0.1, 0.9]), atol=1.0)
+    result = statistics.stratified_bootstrap(values, lambda v: float(v.mean()), confidence=0.8, resamples=20000)
+    np.testing.assert_allclose(result, np.quantile(means, [0.1, 0.9]), atol=1.0)
 
 
 def test_bootstrap_stays_within_its_strata():

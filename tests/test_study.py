@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffplan.studies import frame
-from diffplan.studies.frame import Study, StudyConfig, above, below
+from diffplan.studies.frame import Study, StudySettings, above, below
 
 RNG = np.random.default_rng(0)
 
@@ -14,8 +14,8 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize(("mean", "verdict"), [(1.0, "supported"), (-1.0, "falsified"), (0.02, "inconclusive")])
 def test_a_claim_is_judged_by_its_interval(mean, verdict):
     values = mean + 0.1 * RNG.normal(size=8)
-    found = above("a claim", values, 0.0)
-    assert found.verdict == verdict and found.low < values.mean() < found.high
+    result = above("a claim", values, 0.0)
+    assert result.verdict == verdict and result.low < values.mean() < result.high
     opposite = {"supported": "falsified", "falsified": "supported"}.get(verdict, verdict)
     assert below("its opposite", values, 0.0).verdict == opposite
 
@@ -28,29 +28,29 @@ def test_too_few_seeds_are_inconclusive(values):
 def coins(config):
     for seed in range(config.seeds):
         rng = np.random.default_rng(config.seed + seed)
-        for arm in ("fair", "loaded"):
+        for method in ("fair", "loaded"):
             yield {
                 "seed": seed,
-                "arm": arm,
-                "heads": float((rng.random(400) < {"fair": 0.5, "loaded": 0.7}[arm]).mean()),
+                "method": method,
+                "heads": float((rng.random(400) < {"fair": 0.5, "loaded": 0.7}[method]).mean()),
             }
 
 
 def judge(table):
     return [
-        above("loaded coins fall on heads", frame.by_seed(table, "heads", arm="loaded"), 0.6),
-        above("fair coins do", frame.by_seed(table, "heads", arm="fair"), 0.6),
+        above("loaded coins fall on heads", frame.by_seed(table, "heads", method="loaded"), 0.6),
+        above("fair coins do", frame.by_seed(table, "heads", method="fair"), 0.6),
     ]
 
 
-COINS = Study("coins", "claim", "expected", "falsifier", 0.1, ("seed", "arm", "heads"), coins, judge)
+COINS = Study("coins", "claim", "expected", "falsifier", 0.1, ("seed", "method", "heads"), coins, judge)
 
 
 def test_a_study_is_done_once_and_concluded_from_its_table(tmp_path):
-    config = StudyConfig(run=tmp_path, seeds=4)
+    config = StudySettings(run=tmp_path, seeds=4)
     directory = frame.execute(COINS, config)
     findings = frame.conclude(COINS, directory)
-    assert [found.verdict for found in findings] == ["supported", "falsified"]
+    assert [result.verdict for result in findings] == ["supported", "falsified"]
 
     def never(config):
         raise AssertionError("run again")

@@ -11,7 +11,7 @@ import pytest
 from diffplan.benchmarks import gridworld, maze2d, ogbench, report, statistics
 from diffplan.benchmarks import run as suites
 from diffplan.benchmarks.published import PUBLISHED, TASKS
-from diffplan.benchmarks.rows import MEASURED, SUITES, ScoresConfig
+from diffplan.benchmarks.rows import MEASURED, SUITES, ScoresSettings
 from diffplan.data import windows
 from diffplan.data.windows import Rows
 from diffplan.planner import control, planner
@@ -38,11 +38,11 @@ def rows() -> Rows:
 
 
 @pytest.fixture(scope="module", params=list(IN_SMALL))
-def small(request, tmp_path_factory) -> tuple[ScoresConfig, list[dict[str, str]]]:
+def small(request, tmp_path_factory) -> tuple[ScoresSettings, list[dict[str, str]]]:
     """A whole suite, as small as it gets, on one maze; and its rows."""
     run = tmp_path_factory.mktemp("scores")
     settings = {"episodes": 4, "every": 150, "candidates": 4, "tuning": 5} | IN_SMALL[request.param]
-    config = ScoresConfig(run, request.param, **settings)
+    config = ScoresSettings(run, request.param, **settings)
     ogbench.write(run / "ogbench", "medium", "navigate", episodes=3, steps=600)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ogbench, "EPISODES", 1)
@@ -63,7 +63,7 @@ def test_a_suite_in_small_has_every_row_and_draws_them(small):
     assert {row["simulator"] for row in played} == SIMULATORS[config.suite]
     assert {row["controller"] for row in ours} - {row["controller"] for row in played} == BESIDE[config.suite]
     assert all(row["source"] for row in rows)
-    assert all(float(row["limit_fraction"]) <= 1.2 for row in ours if row["limit_fraction"])
+    assert all(float(row["bound_fraction"]) <= 1.2 for row in ours if row["bound_fraction"])
     assert len({(row["method"], row["controller"], row["simulator"]) for row in ours}) == len(ours)
     took = {float(row["train_minutes"]) for row in played}
     assert len(took) == 1 and took.pop() > 0
@@ -121,9 +121,9 @@ def test_the_limit_of_a_gridworld_is_what_its_best_player_gets():
 
 
 def test_the_move_towards_a_place_goes_along_its_longer_way_and_stays_in_its_cell():
-    seen = jnp.asarray([3.0, 3.0])
+    observed = jnp.asarray([3.0, 3.0])
     for place, move in [((3, 3), 0), ((3.4, 2.7), 0), ((2, 3), 1), ((4.9, 4), 2), ((3, 1), 3), ((5, 6), 4)]:
-        assert int(jnp.argmax(gridworld.nearest_move(seen, jnp.asarray(place, jnp.float32)))) == move
+        assert int(jnp.argmax(gridworld.nearest_move(observed, jnp.asarray(place, jnp.float32)))) == move
 
 
 def test_each_suite_begins_with_settings_of_its_own():
@@ -133,8 +133,8 @@ def test_each_suite_begins_with_settings_of_its_own():
 
 
 def test_goals_are_the_maze_s_own_or_random_free_cells():
-    own = maze2d.drawn(ScoresConfig(), UMAZE, jax.random.key(0), 50)
-    random = maze2d.drawn(ScoresConfig(suite="multi2d"), UMAZE, jax.random.key(0), 50)
+    own = maze2d.draws(ScoresSettings(), UMAZE, jax.random.key(0), 50)
+    random = maze2d.draws(ScoresSettings(suite="multi2d"), UMAZE, jax.random.key(0), 50)
     np.testing.assert_array_equal(own.goals, np.tile(np.asarray(UMAZE.goal, np.float32), (50, 1)))
     np.testing.assert_array_equal(own.starts, random.starts)
     cells = {tuple(cell) for cell in np.round(random.goals).astype(int)}
@@ -157,7 +157,7 @@ def test_the_data_s_statistics_stand_beside_the_published_ones(rows, tmp_path):
 
 
 def test_statistics_of_no_data_are_refused_and_what_is_written_stays(tmp_path):
-    command = benchmark.Command(do="data", results=tmp_path, scores=ScoresConfig(tmp_path / "empty"))
+    command = benchmark.Command(do="data", results=tmp_path, scores=ScoresSettings(tmp_path / "empty"))
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / "data.csv").write_text("kept")
     with pytest.raises(Exception, match="empty': must be a directory in which a suite has made data"):
@@ -166,15 +166,15 @@ def test_statistics_of_no_data_are_refused_and_what_is_written_stays(tmp_path):
 
 
 def test_behaviour_is_read_from_the_files_of_others(rows, tmp_path, monkeypatch):
-    """One lane of behaviour, written as D4RL and as Minari's PointMaze hold it, is the same rows again."""
+    """One trajectory of behaviour, written as D4RL and as Minari's PointMaze hold it, is the same rows again."""
     h5py, minari, spaces = (pytest.importorskip(name) for name in ("h5py", "minari", "gymnasium.spaces"))
-    seen, done = rows.observations[0], rows.actions[0]
+    observed, done = rows.observations[0], rows.actions[0]
     with h5py.File(tmp_path / "umaze.hdf5", "w") as file:
-        file["observations"], file["actions"] = seen, done
+        file["observations"], file["actions"] = observed, done
     space = lambda size, most: spaces.Box(-most, most, (size,), np.float64)
     flags = np.arange(len(done)) == len(done) - 1
     turned = np.stack([done[:, 1], -done[:, 0]], axis=1).astype(np.float64)
-    pointmaze = robotics.to_pointmaze(UMAZE, np.concatenate([seen, seen[-1:]]))
+    pointmaze = robotics.to_pointmaze(UMAZE, np.concatenate([observed, observed[-1:]]))
     fields = {"observations": pointmaze, "actions": turned, "rewards": np.zeros(len(done))}
     buffer = minari.data_collector.EpisodeBuffer(id=0, terminations=flags & False, truncations=flags, **fields)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
@@ -183,28 +183,28 @@ def test_behaviour_is_read_from_the_files_of_others(rows, tmp_path, monkeypatch)
         minari.create_dataset_from_buffers("pointmaze/umaze-v0", [buffer], **bounds)
     short = replace(SMALL, horizon=8)
     for source in (f"{tmp_path}/{{task}}.hdf5", "pointmaze/{task}-v0"):
-        found, identity = maze2d.behaviour(ScoresConfig(behaviour=source, planner=short), "umaze", UMAZE)
-        assert found.actions.shape == (1, 600, 2) and identity
-        np.testing.assert_allclose(found.observations[0], seen, atol=1e-5)
-        np.testing.assert_allclose(found.actions[0], done, atol=1e-6)
+        result, identity = maze2d.behaviour(ScoresSettings(behaviour=source, planner=short), "umaze", UMAZE)
+        assert result.actions.shape == (1, 600, 2) and identity
+        np.testing.assert_allclose(result.observations[0], observed, atol=1e-5)
+        np.testing.assert_allclose(result.actions[0], done, atol=1e-6)
     with pytest.raises(Exception, match="behaviour='x': must be empty in the suite ogbench"):
-        ScoresConfig(suite="ogbench", behaviour="x")
+        ScoresSettings(suite="ogbench", behaviour="x")
     with pytest.raises(Exception, match=r"behaviour='x': must be with \{task\} for several mazes"):
-        ScoresConfig(behaviour="x")
-    wrong = ScoresConfig(behaviour=f"{tmp_path}/umaze.hdf5", tasks=("medium",), planner=short)
+        ScoresSettings(behaviour="x")
+    wrong = ScoresSettings(behaviour=f"{tmp_path}/umaze.hdf5", tasks=("medium",), planner=short)
     with pytest.raises(windows.DataError, match=r"umaze.hdf5: run 0, row \d+ is at \[.*\]: must be in free cells of m"):
         maze2d.behaviour(wrong, "medium", named("medium"))
 
 
 def test_a_setting_that_cannot_work_is_named():
     with pytest.raises(Exception, match=r"tasks='tiny': must be some of umaze, medium, large"):
-        ScoresConfig(tasks=("tiny",))
+        ScoresSettings(tasks=("tiny",))
     with pytest.raises(Exception, match=r"tasks='umaze': must be some of medium, large, giant"):
-        ScoresConfig(suite="ogbench", tasks=("umaze",))
+        ScoresSettings(suite="ogbench", tasks=("umaze",))
     with pytest.raises(Exception, match=r"stride=16: must be 1 less than a multiple of 4"):
-        planner.PlannerConfig(stride=16)
+        planner.PlannerSettings(stride=16)
     with pytest.raises(Exception, match=r"warm=9.0: must be above low"):
-        planner.PlannerConfig(warm=9.0)
+        planner.PlannerSettings(warm=9.0)
 
 
 def test_published_rows_name_their_source_for_every_maze():

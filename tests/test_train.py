@@ -14,7 +14,7 @@ import pytest
 
 from diffplan import denoise
 from diffplan.checkpoint import Checkpoints, digest
-from diffplan.config import TrainConfig
+from diffplan.config import TrainSettings
 from diffplan.denoise import CLEAN, Edm, scaled
 from diffplan.learn import reward, train
 from diffplan.oracle.gaussian import Gaussian
@@ -38,10 +38,10 @@ def gaussian() -> Gaussian:
     return Gaussian.of(jnp.asarray(rng.normal(size=6)), jnp.asarray(root @ root.T + 0.2 * np.eye(6)), SHAPE)
 
 
-def drawn(key, law: Gaussian):
-    """One plan from the law."""
-    unit = jnp.sqrt(law.eigenvalues) * jax.random.normal(key, law.mean.shape)
-    return (law.mean + law.eigenvectors @ unit).reshape(SHAPE)
+def draws(key, distribution: Gaussian):
+    """One plan from the distribution."""
+    unit = jnp.sqrt(distribution.eigenvalues) * jax.random.normal(key, distribution.mean.shape)
+    return (distribution.mean + distribution.eigenvectors @ unit).reshape(SHAPE)
 
 
 def linear(params, x, c_noise):
@@ -55,22 +55,24 @@ def zeros(outputs: int):
 
 def trained(task, data, outputs, steps=1500, batch=256, rate=0.03):
     """The averaged parameters after training a linear network from zero."""
-    config = TrainConfig(steps=steps, batch=batch, learning_rate=rate, warmup=20, ema=0.98)
+    config = TrainSettings(steps=steps, batch=batch, learning_rate=rate, warmup=20, ema=0.98)
     state = train.start(jax.random.key(0), zeros(outputs), config)
     return jax.jit(lambda state: train.chunk(task, config, state, data, steps))(state)[0].ema
 
 
-def noisy(law: Gaussian, mask, count: int = 500):
+def noisy(distribution: Gaussian, mask, count: int = 500):
     """(clean plans, the same at level SIGMA except under the mask), as float64 arrays [count, 6]."""
-    x0 = np.asarray(jax.vmap(lambda key: drawn(key, law))(jax.random.split(jax.random.key(9), count)), np.float64)
+    x0 = np.asarray(
+        jax.vmap(lambda key: draws(key, distribution))(jax.random.split(jax.random.key(9), count)), np.float64
+    )
     noise = np.random.default_rng(3).normal(size=x0.shape)
     x = np.where(np.asarray(mask), x0, x0 + SIGMA * noise)
     return x0.reshape(count, 6), x.reshape(count, 6)
 
 
-def conditional_means(law: Gaussian, mask, x):
+def conditional_means(distribution: Gaussian, mask, x):
     """E[x0 | x] when entries under the mask are seen exactly and the others at level SIGMA, by conditioning once."""
-    s, m = np.asarray(law.covariance, np.float64), np.asarray(law.mean, np.float64)
+    s, m = np.asarray(distribution.covariance, np.float64), np.asarray(distribution.mean, np.float64)
     variance = np.where(np.asarray(mask).ravel(), 0.0, SIGMA**2)
     return m + (x - m) @ np.linalg.solve(s + np.diag(variance), s)
 
@@ -80,17 +82,19 @@ MASKS = {"free": jnp.zeros(SHAPE, bool), "pinned": jnp.zeros(SHAPE, bool).at[0].
 
 @pytest.mark.parametrize("name", MASKS)
 def test_a_linear_network_becomes_the_exact_denoiser(name):
-    law, mask = gaussian(), MASKS[name]
+    distribution, mask = gaussian(), MASKS[name]
     loss = lambda params, key, x0: denoise.loss(key, Edm(params, linear), x0, mask, Fixed())
-    params = trained(train.Task(loss, drawn), law, 6)
-    x0, x = noisy(law, mask)
+    params = trained(train.Task(loss, draws), distribution, 6)
+    x0, x = noisy(distribution, mask)
     level = jnp.where(mask, 0.0, SIGMA)
-    found = np.asarray(jax.vmap(lambda x: Edm(params, linear)(x, level))(x.reshape(-1, *SHAPE).astype(np.float32)))
-    exact = conditional_means(law, mask, x)
+    result = np.asarray(jax.vmap(lambda x: Edm(params, linear)(x, level))(x.reshape(-1, *SHAPE).astype(np.float32)))
+    exact = conditional_means(distribution, mask, x)
     if name == "free":  # brute force and the oracle agree
-        oracle = jax.vmap(lambda x: law.denoise(x, jnp.asarray(SIGMA)))(x.reshape(-1, *SHAPE).astype(np.float32))
+        oracle = jax.vmap(lambda x: distribution.denoise(x, jnp.asarray(SIGMA)))(
+            x.reshape(-1, *SHAPE).astype(np.float32)
+        )
         np.testing.assert_allclose(oracle.reshape(-1, 6), exact, atol=1e-4)
-    excess = np.mean((found.reshape(-1, 6) - exact) ** 2) / np.mean((exact - x0) ** 2)
+    excess = np.mean((result.reshape(-1, 6) - exact) ** 2) / np.mean((exact - x0) ** 2)
     assert excess < 2e-3
 
 
@@ -100,20 +104,20 @@ CHOICE = jnp.asarray([[1.0, -0.5], [0.3, 0.0], [0.0, 0.8]])
 @pytest.mark.parametrize("name", [*MASKS, "clean"])
 def test_a_regression_becomes_the_conditional_mean_of_the_reward(name):
     """E[c.x0 | x] = c.E[x0 | x] for Gaussian data; a proxy of clean plans becomes c.x itself."""
-    law, mask = gaussian(), MASKS.get(name, MASKS["free"])
-    plans = jax.vmap(lambda key: drawn(key, law))(jax.random.split(jax.random.key(5), 20_000))
+    distribution, mask = gaussian(), MASKS.get(name, MASKS["free"])
+    plans = jax.vmap(lambda key: draws(key, distribution))(jax.random.split(jax.random.key(5), 20_000))
     labelled = reward.Labelled(plans, jnp.sum(plans * CHOICE[None], axis=(1, 2)), mask)
     task = reward.task(linear, reward.regression_error, None if name == "clean" else Fixed())
     params = trained(task, labelled, 1)
-    x0, x = noisy(law, mask)
+    x0, x = noisy(distribution, mask)
     if name == "clean":
         exact, read, level = x0 @ np.asarray(CHOICE).ravel(), x0, jnp.asarray(CLEAN)
     else:
-        exact, read = conditional_means(law, mask, x) @ np.asarray(CHOICE).ravel(), x
+        exact, read = conditional_means(distribution, mask, x) @ np.asarray(CHOICE).ravel(), x
         level = jnp.where(mask, 0.0, SIGMA)
     plans = read.reshape(-1, *SHAPE).astype(np.float32)
-    found = np.asarray(jax.vmap(lambda x: scaled(linear, params, x, level))(plans))
-    assert np.std(found - exact) < 0.03 * np.std(exact) and abs(np.mean(found - exact)) < 0.03 * np.std(exact)
+    result = np.asarray(jax.vmap(lambda x: scaled(linear, params, x, level))(plans))
+    assert np.std(result - exact) < 0.03 * np.std(exact) and abs(np.mean(result - exact)) < 0.03 * np.std(exact)
 
 
 def test_a_classifier_becomes_the_log_odds():
@@ -125,9 +129,9 @@ def test_a_classifier_becomes_the_log_odds():
     labelled = reward.Labelled(jnp.asarray(plans, jnp.float32), jnp.asarray(y, jnp.float32), MASKS["free"])
     params = trained(reward.task(linear, reward.classifier_error, Fixed()), labelled, 1)
     x = (np.linspace(-1.5, 1.5, 13)[:, None, None] * centre).astype(np.float32)
-    found = np.asarray(jax.vmap(lambda x: scaled(linear, params, x, jnp.asarray(SIGMA)))(x))
+    result = np.asarray(jax.vmap(lambda x: scaled(linear, params, x, jnp.asarray(SIGMA)))(x))
     exact = 2 * np.sum(centre * x, axis=(1, 2)) / (variance + SIGMA**2)
-    np.testing.assert_allclose(found, exact, atol=0.06 * exact.max())
+    np.testing.assert_allclose(result, exact, atol=0.06 * exact.max())
 
 
 def test_targets():
@@ -144,11 +148,11 @@ def test_targets():
 
 # -- the loop --
 
-CONFIG = TrainConfig(steps=40, batch=8, learning_rate=0.01, warmup=5, chunk=10, save_every=20)
-TASK = train.Task(lambda params, key, x0: denoise.loss(key, Edm(params, linear), x0, MASKS["free"], Fixed()), drawn)
+CONFIG = TrainSettings(steps=40, batch=8, learning_rate=0.01, warmup=5, chunk=10, save_every=20)
+TASK = train.Task(lambda params, key, x0: denoise.loss(key, Edm(params, linear), x0, MASKS["free"], Fixed()), draws)
 
 
-def fit(folder: Path, config: TrainConfig = CONFIG, task: train.Task = TASK, *sinks):
+def fit(folder: Path, config: TrainSettings = CONFIG, task: train.Task = TASK, *sinks):
     """Train in a folder as a new process would: from a fresh state, or from what lies there."""
     folder.mkdir(exist_ok=True)
     checkpoints = Checkpoints(folder / "checkpoints")
@@ -196,7 +200,7 @@ def stop_at(step: int):
 
 @pytest.mark.parametrize("save_every", [20, 13])
 def test_a_run_that_is_stopped_and_resumed_is_the_same_to_the_bit(whole, tmp_path, save_every):
-    config = TrainConfig(**{**vars(CONFIG), "save_every": save_every})
+    config = TrainSettings(**{**vars(CONFIG), "save_every": save_every})
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path, config, TASK, stop_at(30))
     assert max(map(int, saved_steps(tmp_path))) == 20
@@ -320,7 +324,7 @@ def falling(edge: float) -> train.Task:
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_named(tmp_path):
     """Adam on a constant gradient moves by exactly its rate: linear warm-up from 0, then a cosine to a hundredth."""
-    config = TrainConfig(steps=60, batch=2, learning_rate=0.1, warmup=10, chunk=8, save_every=8)
+    config = TrainSettings(steps=60, batch=2, learning_rate=0.1, warmup=10, chunk=8, save_every=8)
     t = np.arange(60)
     cosine = 0.001 + (0.1 - 0.001) * (1 + np.cos(np.pi * (t - 10) / 50)) / 2
     position = -np.concatenate([[0.0], np.cumsum(np.where(t < 10, 0.1 * t / 10, cosine))])  # before step t
@@ -340,7 +344,7 @@ def test_the_average_lags_as_a_geometric_mean_of_the_path_does():
     """On a straight descent the average is behind by sum_j ema^j rate(j steps before the end); ema = 0: by none."""
     steps, behind = 200, {}
     for ema in (0.0, 0.9):
-        config = TrainConfig(steps=steps, batch=1, learning_rate=0.1, warmup=0, ema=ema)
+        config = TrainSettings(steps=steps, batch=1, learning_rate=0.1, warmup=0, ema=ema)
         state = train.start(jax.random.key(0), zeros(6), config)
         state, losses = jax.jit(lambda state, c=config: train.chunk(falling(-1e9), c, state, (), steps))(state)
         assert losses.shape == (steps,)
@@ -356,7 +360,7 @@ def test_muon_moves_every_direction_of_a_matrix_alike():
     rng = np.random.default_rng(0)
     u, v = (np.linalg.qr(rng.normal(size=(8, 8)))[0] for _ in range(2))
     gradient = {"matrix": jnp.asarray(u @ np.diag(np.linspace(0.05, 1, 8)) @ v), "vector": jnp.asarray([1.0, 0.1])}
-    rule = train.optimiser(TrainConfig(steps=10, warmup=0, optimiser="muon", learning_rate=1.0))
+    rule = train.optimiser(TrainSettings(steps=10, warmup=0, optimiser="muon", learning_rate=1.0))
     update, _ = rule.update(gradient, rule.init(gradient), gradient)
     stretch = np.linalg.svd(update["matrix"], compute_uv=False)
     assert stretch.max() < 2 * stretch.min()

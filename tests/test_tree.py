@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from diffplan.codec import Codec
-from diffplan.config import TrainConfig
+from diffplan.config import TrainSettings
 from diffplan.count import count
 from diffplan.data.windows import Windows
 from diffplan.learn import train, value
 from diffplan.learn.value import LearnedValue
-from diffplan.methods import Arm
+from diffplan.methods import Method
 from diffplan.methods.tree import Tree
 from diffplan.models import Value, build
 from diffplan.validation import known
@@ -38,7 +38,7 @@ def learned() -> LearnedValue:
     size = {"patch": 1, "width": 32, "depth": 1}
     width = problem.codec.width + 1
     apply, params = build(jax.random.key(1), lambda rngs: Value(HORIZON, width, **size, rngs=rngs))
-    config = TrainConfig(steps=500, batch=64, learning_rate=3e-3, ema=0.98)
+    config = TrainSettings(steps=500, batch=64, learning_rate=3e-3, ema=0.98)
     data = value.Scored(Windows(problem.data, HORIZON), problem.regression)
     run = jax.jit(lambda state, data: train.chunk(value.task(apply), config, state, data, config.steps)[0].ema)
     return LearnedValue(run(train.start(jax.random.key(2), params, config), data), apply)
@@ -65,8 +65,8 @@ def planned(of: str):
     one = room()
     problem = one.problem if of == "exact" else one.problem.replace(value=learned())
     starts = jnp.tile(one.starts, (EACH, 1))
-    arm = Tree(STRENGTHS)
-    return starts, jax.jit(arm.__call__)(jax.random.key(0), problem, starts, jnp.asarray(STRENGTHS, jnp.float32)).x
+    method = Tree(STRENGTHS)
+    return starts, jax.jit(method.__call__)(jax.random.key(0), problem, starts, jnp.asarray(STRENGTHS, jnp.float32)).x
 
 
 @pytest.mark.parametrize(("of", "least"), [("exact", 0.95), ("learned", 0.75)])
@@ -91,26 +91,28 @@ def test_without_simulations_and_with_one_plans_are_behaviour_s():
     problem = one.problem.replace(behaviour=known.grid_behaviour(one.problem.codec, MOVES))
     number = 1500
     starts = jnp.broadcast_to(one.starts[1][None], (number, 2))
-    arm = Tree((0, 1))
-    x = jax.jit(arm.__call__)(jax.random.key(3), problem, starts, jnp.asarray([0.0, 1.0])).x
-    law = np.asarray(known.from_cell(known.walk(known.ROOM, HORIZON, MOVES), jnp.asarray(1)).occupancy())
+    method = Tree((0, 1))
+    x = jax.jit(method.__call__)(jax.random.key(3), problem, starts, jnp.asarray([0.0, 1.0])).x
+    distribution = np.asarray(known.from_cell(known.walk(known.ROOM, HORIZON, MOVES), jnp.asarray(1)).occupancy())
     for plans in np.asarray(x):
-        assert (np.abs(plans.mean(axis=0) - law) <= 5 * np.sqrt(law * (1 - law) / number) + 1e-6).all()
+        assert (
+            np.abs(plans.mean(axis=0) - distribution) <= 5 * np.sqrt(distribution * (1 - distribution) / number) + 1e-6
+        ).all()
 
 
 def test_costs_are_those_of_the_simulations():
     one, n = room(), 3
-    arm = Tree((8,))
-    found = count(arm.__call__, jax.random.key(0), one.problem, one.starts[:n], jnp.asarray([8.0]))
+    method = Tree((8,))
+    result = count(method.__call__, jax.random.key(0), one.problem, one.starts[:n], jnp.asarray([8.0]))
     moves = HORIZON - 1  # of each: the root and 8 nodes read policy and value, 8 are scored, 8 and the move itself step
-    assert found == {"network_evals": n * moves * 18, "proxy_evals": n * moves * 8, "env_steps": n * moves * 9}
+    assert result == {"network_evals": n * moves * 18, "proxy_evals": n * moves * 8, "env_steps": n * moves * 9}
 
 
 def test_what_cannot_be_searched_is_named():
     rows = room().problem.replace(codec=Codec(jnp.zeros(3), jnp.ones(3), 2))
-    with pytest.raises(ValueError, match="arm tree: codec=Codec: must be Cells"):
+    with pytest.raises(ValueError, match="method tree: codec=Codec: must be Cells"):
         Tree((1,))(jax.random.key(0), rows, room().starts, jnp.ones(1))
     lacking = room().problem.replace(value=None)
-    with pytest.raises(ValueError, match="arm tree: the problem has no value"):
+    with pytest.raises(ValueError, match="method tree: the problem has no value"):
         Tree((1,))(jax.random.key(0), lacking, room().starts, jnp.ones(1))
-    assert isinstance(Tree((1,)), Arm)
+    assert isinstance(Tree((1,)), Method)

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.config import CompareConfig, ConfigError, SamplerConfig
+from diffplan.config import CompareSettings, ConfigError, SamplerSettings
 from diffplan.experiment import scale_rules
 from diffplan.experiment.scale_rules import Choice, Units
-from diffplan.experiment.tune import TuneConfig
+from diffplan.experiment.tune import TuneSettings
 from diffplan.guide import guided
 from diffplan.noise import karras
 from diffplan.oracle.gaussian import Gaussian
 from diffplan.samplers import sample
-from diffplan.types import Knobs
+from diffplan.types import Strengths
 
 ROOT = Path(__file__).parents[1]
 SCALES = np.asarray([0.0, 1, 2, 4, 8, 16])
@@ -42,13 +42,13 @@ def test_the_knee_of_a_bent_line_is_its_bend():
     assert scale_rules.knee(SCALES, seeds(SCALES), seeds(np.sqrt(SCALES))).scale == 4
     assert scale_rules.knee(SCALES, seeds([0, 1, 2, 3, np.nan, 9]), seeds([0, 2, 2.2, 2.4, 9, 9])).scale == 1
     for gain in (SCALES**2, 0 * SCALES, -SCALES):
-        found = scale_rules.knee(SCALES, seeds(SCALES), seeds(gain))
-        assert np.isnan(found.scale) and "no bend" in found.reason
+        result = scale_rules.knee(SCALES, seeds(SCALES), seeds(gain))
+        assert np.isnan(result.scale) and "no bend" in result.reason
 
 
 def test_the_best_scale_is_that_of_the_highest_mean_and_the_weakest_of_equals():
-    found = scale_rules.best(SCALES, seeds([1, 2, 4, 4, 3, 1]))
-    assert found[:3] == (SCALES[2],) * 3
+    result = scale_rules.best(SCALES, seeds([1, 2, 4, 4, 3, 1]))
+    assert result[:3] == (SCALES[2],) * 3
     near = scale_rules.best(SCALES, seeds([1, 2, 4, 4.1, 3, 1], noise=2.0))
     assert near.low <= near.scale <= near.high and near.low < near.high  # these seeds cannot tell
     assert scale_rules.best(SCALES, seeds([1, 2, np.nan, 3, 9, np.nan])).scale == SCALES[4]
@@ -57,8 +57,8 @@ def test_the_best_scale_is_that_of_the_highest_mean_and_the_weakest_of_equals():
 
 def test_the_largest_scale_not_below_the_best_goes_by_paired_differences():
     means = [1, 2, 3, 3, 2.5, 2.9]
-    found = scale_rules.largest_not_below_best(SCALES, seeds(means, noise=0.5))
-    assert found.scale == 4 and 2 <= found.low <= 4 == found.high  # 2.5 is below, 2.9 comes back too late
+    result = scale_rules.largest_not_below_best(SCALES, seeds(means, noise=0.5))
+    assert result.scale == 4 and 2 <= result.low <= 4 == result.high  # 2.5 is below, 2.9 comes back too late
     exact = seeds([1, 2, 3, 2.999, 3, 3])
     assert scale_rules.largest_not_below_best(SCALES, exact).scale == 2  # without noise nothing passes
     alone = np.random.default_rng(0).normal(size=(6, 6)) * 3 + np.asarray(means)[:, None]
@@ -83,11 +83,11 @@ def test_missing_gold_counts_as_below_and_one_seed_is_refused():
         scale_rules.largest_not_below_best(SCALES, gold[:, :1])
 
 
-def test_the_largest_valid_scale_is_sure_of_itself_and_forgives_doubt_below():
+def test_the_largest_valid_scale_is_sure_of_itself_and_forgives_disagreement_below():
     sure = lambda shares: scale_rules.largest_valid(SCALES, np.asarray(shares)).scale
     none, few, many = [0.0] * 4, [0.0, 0.06, 0.0, 0.0], [0.1, 0.12, 0.1, 0.11]
     assert sure([none, none, none, few, many, many]) == 2  # mean 0.015 <= 0.02, but its limit is 0.05
-    assert sure([few, none, none, none, many, none]) == 4  # doubt at 0 is forgiven, harm at 8 is not
+    assert sure([few, none, none, none, many, none]) == 4  # disagreement at 0 is forgiven, harm at 8 is not
     assert np.isnan(sure([many, none, none, none, none, none]))
     assert sure([none, none, [np.nan] * 4, none, none, none]) == 1
     assert scale_rules.largest_valid(SCALES, np.asarray([none] * 6), allowed=0.0).scale == 16
@@ -117,8 +117,8 @@ def choice(scale: float) -> Choice:
     [(3.0, 8.0, "not_below_best"), (8.0, 3.0, "valid"), (np.nan, 3.0, "label_free"), (3.0, np.nan, "valid")],
 )
 def test_recommend(gold, valid, expected):
-    found = {"knee": choice(50.0), "not_below_best": choice(gold), "valid": choice(valid), "label_free": choice(1.0)}
-    assert scale_rules.recommend(found)[0] == expected
+    result = {"knee": choice(50.0), "not_below_best": choice(gold), "valid": choice(valid), "label_free": choice(1.0)}
+    assert scale_rules.recommend(result)[0] == expected
     assert scale_rules.recommend({"label_free": choice(1.0)})[0] == "label_free"
 
 
@@ -129,11 +129,11 @@ def test_recommend(gold, valid, expected):
 def test_calibrate_finds_the_root_of_a_noisy_curve(sign):
     noise = np.random.default_rng(0).normal(size=200)
     noise -= noise.mean()
-    found = scale_rules.calibrate(
+    result = scale_rules.calibrate(
         lambda w: sign * (w[:, None] ** 2 / 2 + noise[None] * w[:, None]), sign * 3.0, 0.01, 1e3
     )
-    assert found.scale == pytest.approx(np.sqrt(6), rel=1e-3) and found.value == pytest.approx(sign * 3.0, rel=1e-3)
-    assert found.error == pytest.approx(found.scale * noise.std(ddof=1) / np.sqrt(200), rel=1e-6)
+    assert result.scale == pytest.approx(np.sqrt(6), rel=1e-3) and result.value == pytest.approx(sign * 3.0, rel=1e-3)
+    assert result.error == pytest.approx(result.scale * noise.std(ddof=1) / np.sqrt(200), rel=1e-6)
 
 
 def test_calibrate_survives_divergence_and_jumps():
@@ -169,7 +169,7 @@ def sweep(steps: int, unit: float = 1.0):
     sigmas = karras(steps, 0.02, 20.0)
 
     def one(weight, key):
-        denoise = guided(prior.denoise, prior.energy(unit * DIRECTION), Knobs(weight, jnp.ones(())))
+        denoise = guided(prior.denoise, prior.energy(unit * DIRECTION), Strengths(weight, jnp.ones(())))
         x, info = sample(key, denoise, sigmas, SHAPE, reference=prior.denoise)
         r = jnp.sum(x * DIRECTION)
         return unit * r, r - r**2 / (2 * V), info.path_kl
@@ -217,17 +217,17 @@ def test_twice_the_reward_is_half_the_scale(coarse):
     doubled = scale_rules.largest_not_below_best(GRID / 2, doubled_gold).scale
     assert doubled == chosen / 2
     units = Units(np.sqrt(V), 16, 20.0, 0.02, (1.0,) * 2)
-    assert scale_rules.carry_over(chosen, units, units._replace(spread=2 * units.spread)) == (doubled, ())
+    assert scale_rules.carry_over(chosen, units, units._replace(std=2 * units.std)) == (doubled, ())
 
 
 def test_carry_over_names_what_else_differs():
     units = Units(2.0, 16, 20.0, 0.02, (1.0, 0.5))
     scale, differs = scale_rules.carry_over(3.0, units, Units(4.0, 64, 20.0, 0.02, (1.0, 0.7)))
     assert scale == 1.5 and differs == ("steps 16 -> 64", "std (1.0, 0.5) -> (1.0, 0.7)")
-    back, _ = scale_rules.carry_over(scale, units._replace(spread=4.0), units)
+    back, _ = scale_rules.carry_over(scale, units._replace(std=4.0), units)
     assert back == 3.0
     with pytest.raises(ValueError, match=r"spread=0\.0"):
-        scale_rules.carry_over(1.0, units._replace(spread=0.0), units)
+        scale_rules.carry_over(1.0, units._replace(std=0.0), units)
 
 
 def test_calibrated_path_kl_of_the_exact_guide():
@@ -236,12 +236,12 @@ def test_calibrated_path_kl_of_the_exact_guide():
     keys = jax.random.split(jax.random.key(1), 200)
 
     def path_kl(weight, key):
-        denoise = guided(prior.denoise, prior.energy(DIRECTION), Knobs(weight, jnp.ones(())))
+        denoise = guided(prior.denoise, prior.energy(DIRECTION), Strengths(weight, jnp.ones(())))
         return sample(key, denoise, karras(64, 0.02, 20.0), SHAPE, reference=prior.denoise)[1].path_kl
 
     call = jax.jit(jax.vmap(jax.vmap(path_kl, (None, 0)), (0, None)))
-    found = scale_rules.calibrate(lambda w: np.asarray(call(jnp.asarray(w, jnp.float32), keys)), 2.0, 0.1, 10.0)
-    assert 0.9 < found.scale / (2 / np.sqrt(V)) < 1 and found.value == pytest.approx(2.0, rel=1e-3)
+    result = scale_rules.calibrate(lambda w: np.asarray(call(jnp.asarray(w, jnp.float32), keys)), 2.0, 0.1, 10.0)
+    assert 0.9 < result.scale / (2 / np.sqrt(V)) < 1 and result.value == pytest.approx(2.0, rel=1e-3)
 
 
 # -- the script --
@@ -280,10 +280,13 @@ def test_the_script_chooses_and_meets_a_budget(tmp_path):
         ({"points": 2}, "points=2: must be at least 3"),
         ({"nats": 0.0}, "nats=0.0: must be more than 0"),
         ({"nats": 1.0, "typicality": 0.9}, "typicality=0.9: must be left out where nats is given"),
-        ({"nats": 1.0, "compare": CompareConfig(sampler=SamplerConfig("heun"))}, "sampler.rule='heun': must be one of"),
-        ({"compare": CompareConfig(seeds=1)}, "seeds=1: must be at least 2"),
+        (
+            {"nats": 1.0, "compare": CompareSettings(sampler=SamplerSettings("heun"))},
+            "sampler.rule='heun': must be one of",
+        ),
+        ({"compare": CompareSettings(seeds=1)}, "seeds=1: must be at least 2"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(settings, said):
     with pytest.raises(ConfigError, match=said):
-        TuneConfig(**settings)
+        TuneSettings(**settings)

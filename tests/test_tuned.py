@@ -10,7 +10,7 @@ import pytest
 from diffplan.codec import Codec
 from diffplan.count import count
 from diffplan.denoise import Edm
-from diffplan.methods import Arm, Problem
+from diffplan.methods import Method, Problem
 from diffplan.methods.finetuning import Best, Boltzmann, ExpertIteration, PolicyGradient, Quadratic, Tilt, draw, tunable
 from diffplan.models import Mixer, build
 from diffplan.noise import karras
@@ -23,19 +23,21 @@ GRID = known.grid()
 GRID = GRID._replace(problem=GRID.problem.replace(sigmas=karras(16, 0.05, 10.0)))
 LINEAR = known.linear(horizon=4)
 CHAIN, WEIGHTS = GRID.problem.denoise.chain, GRID.problem.regression.weights
-SPREAD = float(GRID.problem.regression.spread)
+SPREAD = float(GRID.problem.regression.std)
 
 
-def plans(arm, known, copies: int = 64):
-    """The prior as the arm tunes it on the problem's starts, and `copies` plans a start of each: x[s, n, h, d], KL."""
+def plans(method, known, copies: int = 64):
+    """The prior as the method tunes it on the problem's starts, and `copies` plans a start of each: x[s, n, h, d],
+    KL.
+    """
     problem, starts = known.problem, jnp.tile(known.starts, (copies, 1))
 
     def run(key):
-        if isinstance(arm, PolicyGradient):
-            one = lambda c: arm.tuned(key, problem, known.starts, c).params
-            params = jax.lax.map(one, jnp.asarray(arm.strengths))
+        if isinstance(method, PolicyGradient):
+            one = lambda c: method.tuned(key, problem, known.starts, c).params
+            params = jax.lax.map(one, jnp.asarray(method.strengths))
         else:
-            params = arm.tuned(key, problem, known.starts, jnp.asarray(arm.strengths))
+            params = method.tuned(key, problem, known.starts, jnp.asarray(method.strengths))
         one = lambda params: draw(key, problem, replace(tunable(problem), params=params), starts, problem.step)[:2]
         return jax.lax.map(one, params)
 
@@ -64,7 +66,7 @@ def test_a_tilt_is_that_of_the_oracle():
     prior = LINEAR.problem.denoise
     h, d = LINEAR.problem.shape
     slope, curve = jax.random.normal(jax.random.key(1), (h, d)), jax.random.uniform(jax.random.key(2), (h, d))
-    exact = GaussianPrior(prior.law.tilted(slope, 1.0, jnp.diag(curve.ravel()))[0])
+    exact = GaussianPrior(prior.distribution.tilted(slope, 1.0, jnp.diag(curve.ravel()))[0])
     x = jax.random.normal(jax.random.key(3), (h, d))
     for sigma in (0.1, 1.0, 5.0):
         tilt = Tilt(Quadratic(slope, curve), prior)(x, jnp.asarray(sigma))
@@ -90,8 +92,8 @@ def test_a_prior_with_parameters_is_tuned_as_it_is():
 
 
 def test_policy_gradient_ends_at_the_best_paths():
-    arm = PolicyGradient((0.0, 100.0), updates=80, chains=8, learning_rate=0.2)
-    x, path_kl = plans(arm, GRID)
+    method = PolicyGradient((0.0, 100.0), updates=80, chains=8, learning_rate=0.2)
+    x, path_kl = plans(method, GRID)
     assert known.reached(GRID, x[0]) == pytest.approx(0, abs=0.1)
     np.testing.assert_array_less(path_kl[0], 1e-4)
     assert known.reached(GRID, x[1]) > 0.95
@@ -100,13 +102,13 @@ def test_policy_gradient_ends_at_the_best_paths():
 
 def test_policy_gradient_finds_the_tilt_of_its_coefficient_and_in_the_end_the_best_forces():
     """At 1 / KL coefficient c the best chain draws p exp(c score), whose denoiser the oracle knows."""
-    arm = PolicyGradient((0.0, 30.0, 300.0), updates=120, chains=8, learning_rate=0.3)
-    x, path_kl = plans(arm, LINEAR)
-    h, problem, weight = LINEAR.problem.horizon, LINEAR.problem, 30 / LINEAR.problem.regression.spread
+    method = PolicyGradient((0.0, 30.0, 300.0), updates=120, chains=8, learning_rate=0.3)
+    x, path_kl = plans(method, LINEAR)
+    h, problem, weight = LINEAR.problem.horizon, LINEAR.problem, 30 / LINEAR.problem.regression.std
     size = problem.codec.std  # gold is p - p^2 / 2 - 0.05 u^2 / 2 in the environment's units
     slope = jnp.tile(size * jnp.asarray([1.0, 0.0, 0.0]), (h, 1))
     curve = jnp.tile(size**2 * jnp.asarray([1.0, 0.0, 0.05]), h)
-    tilted = GaussianPrior(problem.denoise.law.tilted(slope, weight, jnp.diag(curve))[0])
+    tilted = GaussianPrior(problem.denoise.distribution.tilted(slope, weight, jnp.diag(curve))[0])
     best = jax.jit(lambda key: draw(key, problem, tilted, jnp.tile(LINEAR.starts, (64, 1)), problem.step)[:2])
     exact, exact_kl = best(jax.random.key(1))
     assert known.reached(LINEAR, x[0]) == pytest.approx(0, abs=0.1)
@@ -122,9 +124,9 @@ def test_policy_gradient_tunes_a_network():
     prior, codec = Edm(params, apply), Codec(jnp.zeros(d), jnp.ones(d), 1)
     proxy = Clean(prior, jnp.zeros(()), jnp.ones(()), lambda x: x[1:].sum() / jnp.sqrt(6.0))
     problem = Problem(prior, proxy, proxy, proxy, codec, karras(12, 0.05, 10.0), h, ancestral)
-    arm = PolicyGradient((0.0, 1.0), updates=100, chains=128, learning_rate=5e-3)
+    method = PolicyGradient((0.0, 1.0), updates=100, chains=128, learning_rate=5e-3)
     white = LINEAR._replace(problem=problem, starts=jnp.zeros((1, 1)))
-    x, path_kl = plans(arm, white, copies=1000)
+    x, path_kl = plans(method, white, copies=1000)
     score = jax.vmap(jax.vmap(proxy.score))(x)
     shift = score[0].var()  # a little less than 1, on a coarse grid of levels
     assert float(score[1].mean()) == pytest.approx(float(shift), abs=0.15)
@@ -139,8 +141,8 @@ def test_policy_gradient_tunes_a_network():
 @pytest.mark.parametrize(("problem", "rate"), [(GRID, 0.05), (LINEAR, 0.2)], ids=["grid", "linear"])
 def test_expert_iteration_ends_at_the_best_plans(problem, rate):
     """Nearly: in the room one start settles on a path that is almost the best before it has seen the best."""
-    arm = ExpertIteration((0.0, 2.0, 8.0), Best(0.25), plans=32, steps=40, batch=32, learning_rate=rate)
-    x, path_kl = plans(arm, problem)
+    method = ExpertIteration((0.0, 2.0, 8.0), Best(0.25), plans=32, steps=40, batch=32, learning_rate=rate)
+    x, path_kl = plans(method, problem)
     prior, some, most = (known.reached(problem, of) for of in x)
     assert prior == pytest.approx(0, abs=0.1)
     np.testing.assert_array_less(path_kl[0], 1e-4)
@@ -150,8 +152,8 @@ def test_expert_iteration_ends_at_the_best_plans(problem, rate):
 
 def test_rounds_of_reward_weighting_add_up_to_a_tilt():
     """k rounds of weights exp(score / t) draw p exp(k score / t), where the family of denoisers holds the tilt."""
-    arm = ExpertIteration((1.0, 2.0), Boltzmann(2.0), plans=256, steps=50, batch=128, learning_rate=0.03)
-    x, _ = plans(arm, GRID, copies=256)
+    method = ExpertIteration((1.0, 2.0), Boltzmann(2.0), plans=256, steps=50, batch=128, learning_rate=0.03)
+    x, _ = plans(method, GRID, copies=256)
     for rounds, of in ((1, x[0]), (2, x[1])):
         exact = np.asarray(list(ordinary_and_tilted(rounds / 2 / SPREAD)))
         gain = np.mean(gold(GRID, of) - exact[:, 0])
@@ -162,8 +164,8 @@ def test_what_a_round_trains_on_decides_how_far_it_goes():
     """Real data hold the prior back, and so do picks from earlier rounds."""
     far = {}
     for mix in ("replace", "accumulate", "real"):
-        arm = ExpertIteration((4.0,), Best(0.25), mix, plans=12, steps=25, batch=32, learning_rate=0.1)
-        x, path_kl = plans(arm, GRID)
+        method = ExpertIteration((4.0,), Best(0.25), mix, plans=12, steps=25, batch=32, learning_rate=0.1)
+        x, path_kl = plans(method, GRID)
         far[mix] = float(path_kl.mean()), known.reached(GRID, x[0])
     assert far["replace"] > far["accumulate"] > far["real"]
     assert far["real"][1] > 0.1
@@ -178,7 +180,7 @@ def test_weights_pick_the_best_and_leave_out_what_is_not_finite():
     np.testing.assert_array_equal(weights[jnp.asarray([1, 5])], 0.0)
 
 
-# -- what arms are --
+# -- what methods are --
 
 
 def test_costs_are_those_of_chains_and_gradient_steps():
@@ -194,13 +196,13 @@ def test_costs_are_those_of_chains_and_gradient_steps():
     assert evals["proxy_evals"] == 3 * 5 * n
 
 
-ARMS = PolicyGradient((0.0, 1.0), 2, learning_rate=0.1), ExpertIteration((0.0, 1.0), steps=2, learning_rate=0.1)
+METHODS = PolicyGradient((0.0, 1.0), 2, learning_rate=0.1), ExpertIteration((0.0, 1.0), steps=2, learning_rate=0.1)
 
 
-@pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.name)
-def test_they_are_arms_whose_weakest_strength_is_the_prior(arm):
-    assert isinstance(arm, Arm)
-    out = jax.jit(arm)(jax.random.key(0), GRID.problem, GRID.starts, jnp.asarray(arm.strengths))
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_they_are_methods_whose_weakest_strength_is_the_prior(method):
+    assert isinstance(method, Method)
+    out = jax.jit(method)(jax.random.key(0), GRID.problem, GRID.starts, jnp.asarray(method.strengths))
     assert out.x.shape == (2, 4, *GRID.problem.shape)
     assert float(out.path_kl[0].max()) < 1e-4 < float(out.path_kl[1].max())
     np.testing.assert_array_equal(out.x[:, :, 0], jnp.broadcast_to(out.x[:1, :, 0], (2, 4, GRID.problem.shape[1])))

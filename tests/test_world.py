@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffplan.codec import Codec
-from diffplan.config import CompareConfig, ConfigError, PriorConfig, TrainConfig, ValueConfig, WorldConfig
+from diffplan.config import CompareSettings, ConfigError, PriorSettings, TrainSettings, ValueSettings, WorldSettings
 from diffplan.count import count
 from diffplan.data.windows import Rows, Windows
 from diffplan.dynamics import Dynamics, Ensemble, imagine
@@ -25,11 +25,11 @@ from envs.linear import POINT
 MATRIX, CONTROL = np.array(POINT.transition), np.array(POINT.control)
 
 
-def behaviour(lanes: int = 64, steps: int = 20) -> Trajectory:
+def behaviour(trajectories: int = 64, steps: int = 20) -> Trajectory:
     """Random pushes of the point, from its matrices alone."""
     rng = np.random.default_rng(0)
-    actions = rng.normal(size=(lanes, steps, 1))
-    rows = [rng.normal(size=(lanes, 2)) / 2]
+    actions = rng.normal(size=(trajectories, steps, 1))
+    rows = [rng.normal(size=(trajectories, 2)) / 2]
     for t in range(steps - 1):
         rows.append(rows[-1] @ MATRIX.T + actions[:, t] @ CONTROL.T)
     return Trajectory(jnp.asarray(np.stack(rows, axis=1), jnp.float32), jnp.asarray(actions, jnp.float32))
@@ -37,37 +37,40 @@ def behaviour(lanes: int = 64, steps: int = 20) -> Trajectory:
 
 def fitted(count: int, members: int = 4, steps: int = 300) -> Ensemble:
     """An ensemble trained on `count` transitions of the point."""
-    seen = dynamics.transitions(jax.random.key(1), behaviour(), count)
+    observed = dynamics.transitions(jax.random.key(1), behaviour(), count)
     keys = jax.random.split(jax.random.key(2), members)
     applies, params = zip(*(build(key, lambda rngs: MLP(3, 2, width=32, rngs=rngs)) for key in keys), strict=True)
     low, high = jnp.asarray(POINT.action_low), jnp.asarray(POINT.action_high)
-    model = dynamics.untrained(applies[0], list(params), seen, low, high)
+    model = dynamics.untrained(applies[0], list(params), observed, low, high)
     if steps == 0:
         return model
-    config = TrainConfig(steps=steps, batch=64, learning_rate=3e-3, ema=0.98)
+    config = TrainSettings(steps=steps, batch=64, learning_rate=3e-3, ema=0.98)
     state = train.start(jax.random.key(3), model.params, config)
-    data, task = dynamics.bootstraps(jax.random.key(4), seen, members), dynamics.task(model)
+    data, task = dynamics.bootstraps(jax.random.key(4), observed, members), dynamics.task(model)
     run = jax.jit(lambda state, data: train.chunk(task, config, state, data, steps)[0].ema)
     return model.replace(params=run(state, data))
 
 
-def errors_and_doubts(model: Ensemble, scale: float) -> tuple[float, float]:
-    """Root mean square error in deviations of the step, and mean doubt, on new rows `scale` times as far out."""
+def errors_and_disagreements(model: Ensemble, scale: float) -> tuple[float, float]:
+    """Root mean square error in deviations of the step, and mean disagreement, on new rows `scale` times as far out."""
     rng = np.random.default_rng(5)
     o, a = scale * rng.normal(size=(256, 2)) / 2, rng.normal(size=(256, 1))
     step = jax.vmap(lambda o, a: model(jax.random.key(0), o, a))
-    after, doubts = step(jnp.asarray(o, jnp.float32), jnp.asarray(a, jnp.float32))
+    after, disagreements = step(jnp.asarray(o, jnp.float32), jnp.asarray(a, jnp.float32))
     wrong = (np.asarray(after) - (o @ MATRIX.T + a @ CONTROL.T)) / np.asarray(model.step_std)
-    return float(np.sqrt(np.mean(wrong**2))), float(doubts.mean())
+    return float(np.sqrt(np.mean(wrong**2))), float(disagreements.mean())
 
 
-def test_an_ensemble_errs_less_with_more_transitions_and_doubts_what_it_has_not_seen():
+def test_an_ensemble_errs_less_with_more_transitions_and_disagreements_what_it_has_not_seen():
     few, many = fitted(6), fitted(1000)
-    (error_few, doubt_few), (error_many, doubt_many) = errors_and_doubts(few, 1.0), errors_and_doubts(many, 1.0)
-    error_off, doubt_off = errors_and_doubts(many, 8.0)
+    (error_few, disagreement_few), (error_many, disagreement_many) = (
+        errors_and_disagreements(few, 1.0),
+        errors_and_disagreements(many, 1.0),
+    )
+    error_off, disagreement_off = errors_and_disagreements(many, 8.0)
     assert error_many < 0.05 < 0.2 < error_few
-    assert doubt_many < doubt_few / 5
-    assert doubt_off > 5 * doubt_many and error_off > 5 * error_many
+    assert disagreement_many < disagreement_few / 5
+    assert disagreement_off > 5 * disagreement_many and error_off > 5 * error_many
     assert isinstance(many, Dynamics)
 
 
@@ -79,22 +82,22 @@ def test_a_step_of_an_ensemble_costs_one_and_clips_its_action():
 
 
 def test_transitions_follow_one_another_and_come_once():
-    lanes, steps = 3, 4
-    number = jnp.arange(lanes * steps, dtype=jnp.float32).reshape(lanes, steps, 1)
-    seen = dynamics.transitions(jax.random.key(0), Trajectory(number, 10 * number), 9)
-    np.testing.assert_array_equal(seen.after, seen.observation + 1)
-    np.testing.assert_array_equal(seen.action, 10 * seen.observation)
-    assert len(np.unique(seen.observation)) == 9 and not np.isin(number[:, -1], seen.observation).any()
+    trajectories, steps = 3, 4
+    number = jnp.arange(trajectories * steps, dtype=jnp.float32).reshape(trajectories, steps, 1)
+    observed = dynamics.transitions(jax.random.key(0), Trajectory(number, 10 * number), 9)
+    np.testing.assert_array_equal(observed.after, observed.observation + 1)
+    np.testing.assert_array_equal(observed.action, 10 * observed.observation)
+    assert len(np.unique(observed.observation)) == 9 and not np.isin(number[:, -1], observed.observation).any()
     with pytest.raises(ValueError, match="transitions=10: must be between 1 and the 9 in the data"):
         dynamics.transitions(jax.random.key(0), Trajectory(number, number), 10)
 
 
 def test_bootstraps_give_every_member_its_own_draws():
-    seen = dynamics.Transitions(*(jnp.arange(400.0)[:, None] for _ in range(3)))
-    data = dynamics.bootstraps(jax.random.key(0), seen, 3)
+    observed = dynamics.Transitions(*(jnp.arange(400.0)[:, None] for _ in range(3)))
+    data = dynamics.bootstraps(jax.random.key(0), observed, 3)
     assert {len(np.unique(row)) < 0.7 * 400 for row in data.index} == {True}  # 1 - 1/e are drawn at all
-    drawn = data.draw(jax.random.key(1)).observation
-    assert drawn.shape == (3, 1) and len(np.unique(drawn)) > 1
+    draws = data.draw(jax.random.key(1)).observation
+    assert draws.shape == (3, 1) and len(np.unique(draws)) > 1
 
 
 def every_step(env: Gridworld, repeats: int) -> dynamics.Transitions:
@@ -112,10 +115,10 @@ def test_a_table_of_all_moves_is_the_gridworld():
     env = known.ROOM
     model = dynamics.tabulate(every_step(env, 1), known.cells_of(env).places)
     start, actions = jnp.asarray(env.cells[3], jnp.float32), jax.random.normal(jax.random.key(2), (30, 5))
-    imagined, doubts = imagine(model, jax.random.key(3), start, actions)
+    imagined, disagreements = imagine(model, jax.random.key(3), start, actions)
     real, _ = imagine(known.Truth(env, True), jax.random.key(4), start, actions)
     np.testing.assert_array_equal(imagined.observations, real.observations)
-    np.testing.assert_array_equal(doubts, 0.0)
+    np.testing.assert_array_equal(disagreements, 0.0)
     assert isinstance(model, Dynamics)
 
 
@@ -124,30 +127,30 @@ def test_a_table_draws_what_was_seen_as_often_as_it_was_seen():
     model = dynamics.tabulate(every_step(env, 400), known.cells_of(env).places)
     counts = np.asarray(model.counts)
     np.testing.assert_array_equal(counts.sum(axis=2), 400)
-    noise = np.sqrt(env.law * (1 - env.law) / 400)
-    assert (np.abs(counts / 400 - env.law) <= 5 * noise).all()
+    noise = np.sqrt(env.distribution * (1 - env.distribution) / 400)
+    assert (np.abs(counts / 400 - env.distribution) <= 5 * noise).all()
     step = lambda key: model(key, jnp.asarray(env.cells[1], jnp.float32), jax.nn.one_hot(4, 5))[0]
-    drawn = jax.vmap(step)(jax.random.split(jax.random.key(1), 4000))
-    share = np.mean(np.all(np.asarray(drawn) == env.cells[2], axis=1))
-    assert share == pytest.approx(counts[1, 4, 2] / 400, abs=4 * 0.5 / np.sqrt(4000))
+    draws = jax.vmap(step)(jax.random.split(jax.random.key(1), 4000))
+    fraction = np.mean(np.all(np.asarray(draws) == env.cells[2], axis=1))
+    assert fraction == pytest.approx(counts[1, 4, 2] / 400, abs=4 * 0.5 / np.sqrt(4000))
 
 
 def test_what_a_table_has_not_seen_stays_and_is_doubted():
     env = known.ROOM
-    seen = every_step(env, 1)
-    kept = jnp.argmax(seen.action, axis=1) != 4  # all but the moves to the right
-    model = dynamics.tabulate(jax.tree.map(lambda rows: rows[kept], seen), known.cells_of(env).places)
+    observed = every_step(env, 1)
+    kept = jnp.argmax(observed.action, axis=1) != 4  # all but the moves to the right
+    model = dynamics.tabulate(jax.tree.map(lambda rows: rows[kept], observed), known.cells_of(env).places)
     corner = jnp.asarray(env.cells[0], jnp.float32)
-    after, doubt = model(jax.random.key(0), corner, jax.nn.one_hot(4, 5))
+    after, disagreement = model(jax.random.key(0), corner, jax.nn.one_hot(4, 5))
     np.testing.assert_array_equal(after, corner)
-    assert doubt == 1.0 and model(jax.random.key(0), corner, jax.nn.one_hot(2, 5))[1] == 0.0
+    assert disagreement == 1.0 and model(jax.random.key(0), corner, jax.nn.one_hot(2, 5))[1] == 0.0
 
 
-def tiny(run: Path) -> tuple[CompareConfig, Behaviour]:
+def tiny(run: Path) -> tuple[CompareSettings, Behaviour]:
     """A run's behaviour that is random numbers."""
     rows = Rows(*np.split(np.random.default_rng(0).normal(size=(4, 40, 6)).astype(np.float32), [4], axis=2))
     maze = maze2d.named("umaze")
-    config = CompareConfig(run=run, prior=PriorConfig(horizon=16))
+    config = CompareSettings(run=run, prior=PriorSettings(horizon=16))
     codec = Codec.fit(*rows)
     windows = Windows.of(rows, codec, 16)
     return config, Behaviour(maze, codec, windows, windows, "random numbers")
@@ -155,17 +158,17 @@ def tiny(run: Path) -> tuple[CompareConfig, Behaviour]:
 
 def test_stages_are_done_once_and_again_when_what_they_depend_on_changes(tmp_path):
     compare, data = tiny(tmp_path)
-    train_config = TrainConfig(steps=2, batch=2, chunk=2)
-    config = WorldConfig(train_config, transitions=50, members=2, width=8)
+    train_config = TrainSettings(steps=2, batch=2, chunk=2)
+    config = WorldSettings(train_config, transitions=50, members=2, width=8)
     first = worlds.fit_world(compare, config, data)[1]
     assert worlds.fit_world(compare, config, data)[1] == first
-    more = WorldConfig(train_config, transitions=60, members=2, width=8)
+    more = WorldSettings(train_config, transitions=60, members=2, width=8)
     assert worlds.fit_world(compare, more, data)[1] != first
     assert (tmp_path / "world.old-1").exists()  # kept aside
 
     identity = jax.tree_util.Partial(lambda x, sigma: x)
     proxy = known.Clean(identity, jnp.zeros(()), jnp.ones(()), jnp.mean)
-    config = ValueConfig(train_config, width=8, depth=1)
+    config = ValueSettings(train_config, width=8, depth=1)
     value, first = worlds.fit_value(compare, config, data, proxy, "the mean")
     assert value(data.train.rows[0, :16], jnp.asarray(3)).shape == ()
     assert worlds.fit_value(compare, config, data, proxy, "the mean")[1] == first
@@ -175,6 +178,6 @@ def test_stages_are_done_once_and_again_when_what_they_depend_on_changes(tmp_pat
 
 def test_config_refuses_by_name():
     with pytest.raises(ConfigError, match=r"world\.members=1: must be at least 2"):
-        WorldConfig(members=1)
+        WorldSettings(members=1)
     with pytest.raises(ConfigError, match=r"value\.patch=0: must be at least 1"):
-        ValueConfig(patch=0)
+        ValueSettings(patch=0)

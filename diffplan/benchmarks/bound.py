@@ -46,14 +46,14 @@ class Grid:
 
     def corners(self, observation: Float[Array, "4"]) -> tuple[Int[Array, "16"], Float[Array, "16"]]:
         """The points round an observation, as numbers of (place, vx, vy), and their weights in interpolation."""
-        low, share = [], []
+        low, fraction = [], []
         for value, axis in zip(observation, (*self.axes, self.axes[-1]), strict=True):
             i = jnp.clip(jnp.searchsorted(axis, value) - 1, 0, len(axis) - 2)
             low.append(i)
-            share.append(jnp.clip((value - axis[i]) / (axis[i + 1] - axis[i]), 0, 1))
+            fraction.append(jnp.clip((value - axis[i]) / (axis[i + 1] - axis[i]), 0, 1))
         x, y, vx, vy = (jnp.stack(low)[None] + CORNERS).T
         speeds = len(self.axes[-1])
-        weight = jnp.where(CORNERS == 1, jnp.stack(share)[None], 1 - jnp.stack(share)[None])
+        weight = jnp.where(CORNERS == 1, jnp.stack(fraction)[None], 1 - jnp.stack(fraction)[None])
         return (self.place[x, y] * speeds + vx) * speeds + vy, weight.prod(axis=1)
 
 
@@ -81,9 +81,9 @@ def after(maze: Maze2d, observation: Float[Array, "4"], force: Float[Array, "2"]
     return jax.lax.scan(body, maze.state_of(observation), None, length=AHEAD)[1]
 
 
-def cost(goal: Float[Array, "2"], seen: Float[Array, "k 4"]) -> Int[Array, ""]:
+def cost(goal: Float[Array, "2"], observed: Float[Array, "k 4"]) -> Int[Array, ""]:
     """How many steps end outside the goal's disc."""
-    return (jnp.linalg.norm(seen[:, :2] - goal[None], axis=-1) > 0.5).sum()
+    return (jnp.linalg.norm(observed[:, :2] - goal[None], axis=-1) > 0.5).sum()
 
 
 def solve(
@@ -97,9 +97,9 @@ def solve(
     @jax.jit
     def led(force: Float[Array, "2"]) -> tuple[Array, Array, Array]:
         """For every point: the corners of where the force leads, their weights, and the costs on the way."""
-        seen = jax.lax.map(lambda point: after(maze, point, force), points, batch_size=4096)
-        paid = jax.vmap(lambda way: jax.vmap(lambda goal: cost(goal, way))(jnp.asarray(goals, jnp.float32)))(seen)
-        return *jax.vmap(grid.corners)(seen[:, -1]), paid.astype(jnp.uint8)
+        observed = jax.lax.map(lambda point: after(maze, point, force), points, batch_size=4096)
+        paid = jax.vmap(lambda way: jax.vmap(lambda goal: cost(goal, way))(jnp.asarray(goals, jnp.float32)))(observed)
+        return *jax.vmap(grid.corners)(observed[:, -1]), paid.astype(jnp.uint8)
 
     @jax.jit
     def swept(value: Array, ways: list[tuple[Array, Array, Array]]) -> tuple[Array, Scalar]:
@@ -136,9 +136,9 @@ def play(
 
     def choose(column: Int[Array, ""], goal: Float[Array, "2"], observation: Float[Array, "4"]) -> Float[Array, "2"]:
         def left(force: Float[Array, "2"]) -> Scalar:
-            seen = after(maze, observation, force)
-            corners, weights = grid.corners(seen[-1])
-            return cost(goal, seen) + weights @ value[corners, column]
+            observed = after(maze, observation, force)
+            corners, weights = grid.corners(observed[-1])
+            return cost(goal, observed) + weights @ value[corners, column]
 
         return FORCES[jnp.argmin(jax.vmap(left)(FORCES))]
 

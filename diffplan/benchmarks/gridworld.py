@@ -15,12 +15,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan import runtime
-from diffplan.benchmarks.rows import Drawn, Row, ScoresConfig, Sheet
+from diffplan.benchmarks.rows import Drawn, Row, ScoresSettings, Sheet
 from diffplan.benchmarks.tuning import Method, methods
 from diffplan.data.windows import Rows
 from diffplan.planner import control, playing, training
 from diffplan.planner.control import Name, Tracker
-from diffplan.planner.planner import Dials
+from diffplan.planner.planner import PlanOptions
 from envs import experts, gridworld, layout
 from envs.gridworld import MOVES, Gridworld
 
@@ -50,42 +50,44 @@ def nearest_move(observation: Float[Array, "2"], place: Float[Array, "2"]) -> Fl
     return jax.nn.one_hot(jnp.argmin((apart**2).sum(axis=-1)), len(MOVES))
 
 
-def schedule(config: ScoresConfig, method: Method, steps: int) -> Iterator[tuple[Name, int]]:
+def schedule(config: ScoresSettings, method: Method, steps: int) -> Iterator[tuple[Name, int]]:
     """(controller, steps between plans) of every row of a method."""
     for name in control.CONTROLLERS:
         yield name, config.every
-    if not method.dials.warm:  # which begins with the second plan
+    if not method.options.warm:  # which begins with the second plan
         yield "inverse", steps
 
 
-def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
+def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     """All rows of one world, ours."""
     world, data = WORLDS[task], config.planner.data
-    found = experts.wander(world, jax.random.key(data.seed), data.lanes, data.rows // data.lanes, data.noise)
-    rows, identity = Rows(np.asarray(found.observations), np.asarray(found.actions)), f"{task} {runtime.plain(data)}"
+    result = experts.wander(
+        world, jax.random.key(data.seed), data.trajectories, data.rows // data.trajectories, data.noise
+    )
+    rows, identity = Rows(np.asarray(result.observations), np.asarray(result.actions)), f"{task} {runtime.plain(data)}"
     planner, minutes = training.fit(config.run / "gridworld" / task, config.planner, rows, identity)
     physics = control.in_jax(world, Tracker(nearest_move, A_MOVE_AWAY))
 
-    def drawn(part: int, count: int) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
+    def draws(part: int, count: int) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
         """Starts in random cells, and the world's goal; part 0 is scored, part 1 is for tuning."""
         starts = np.random.default_rng((config.seed, part)).choice(world.cells.astype(np.float32), count)
         return starts, np.broadcast_to(np.asarray(world.goal, np.float32), starts.shape)
 
-    def play(part: int, count: int, dials: Dials, name: Name, every: int) -> control.Outcome:
-        starts, goals = drawn(part, count)
-        plans = playing.plans(planner, dials, goals, every, near=0.5)
+    def play(part: int, count: int, options: PlanOptions, name: Name, every: int) -> control.Outcome:
+        starts, goals = draws(part, count)
+        plans = playing.plans(planner, options, goals, every, near=0.5)
         how = playing.carried(planner, name, every)
         key = jax.random.fold_in(jax.random.key(config.seed), part)
         return control.episodes(key, physics, plans, how, starts, world.max_steps)
 
-    def tuned(dials: Dials) -> Float[np.ndarray, "n"]:
-        return returns(drawn(1, config.tuning)[1], play(1, config.tuning, dials, "inverse", config.every).paths)
+    def tuned(options: PlanOptions) -> Float[np.ndarray, "n"]:
+        return returns(draws(1, config.tuning)[1], play(1, config.tuning, options, "inverse", config.every).paths)
 
-    starts, goals = drawn(0, config.episodes)
+    starts, goals = draws(0, config.episodes)
     best = limit(world, starts)
     sheet = Sheet(config, task, goals, Drawn(world.walls, (-0.5, -0.5), 1.0, 0.4, turned=False), best.mean())
     yield sheet.measured("jax", "limit (shortest path)", "optimal", best)
     for method in methods(task, config.candidates, tuned):
         for name, every in schedule(config, method, world.max_steps):
-            seen = play(0, config.episodes, method.dials, name, every)
-            yield sheet.planned("jax", method.name, every, name, returns(goals, seen.paths), seen, minutes)
+            observed = play(0, config.episodes, method.options, name, every)
+            yield sheet.planned("jax", method.name, every, name, returns(goals, observed.paths), observed, minutes)

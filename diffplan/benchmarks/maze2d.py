@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from diffplan import runtime
 from diffplan.benchmarks import bound
 from diffplan.benchmarks.published import REFERENCES, Reference
-from diffplan.benchmarks.rows import Drawn, Row, ScoresConfig, Sheet
+from diffplan.benchmarks.rows import Drawn, Row, ScoresSettings, Sheet
 from diffplan.benchmarks.tuning import Method, methods
 from diffplan.checkpoint import digest
 from diffplan.data import readers
@@ -27,7 +27,7 @@ from diffplan.data.windows import DataError, Rows
 from diffplan.experiment import stages
 from diffplan.planner import control, playing, training
 from diffplan.planner.control import Name, Physics
-from diffplan.planner.planner import Dials, Planner
+from diffplan.planner.planner import Planner, PlanOptions
 from diffplan.types import PRNGKey
 from envs import experts, maze2d, robotics
 from envs.maze2d import Maze2d
@@ -61,7 +61,7 @@ class Bench(NamedTuple):
         return np.asarray([self.reference.score(value) for value in control.returns(goals, paths)])
 
 
-def drawn(config: ScoresConfig, maze: Maze2d, key: PRNGKey, count: int) -> Episodes:
+def draws(config: ScoresSettings, maze: Maze2d, key: PRNGKey, count: int) -> Episodes:
     """First observations as D4RL draws them, and the maze's goal, or a free cell's location plus U(-0.1, 0.1)^2."""
     key_start, key_goal, key_noise = jax.random.split(key, 3)
     starts = jax.vmap(lambda key: maze.observe(maze.reset(key)))(jax.random.split(key_start, count))
@@ -71,7 +71,7 @@ def drawn(config: ScoresConfig, maze: Maze2d, key: PRNGKey, count: int) -> Episo
     return Episodes(np.asarray(starts), np.asarray(random) if config.suite == "multi2d" else fixed)
 
 
-def behaviour(config: ScoresConfig, task: str, maze: Maze2d) -> tuple[Rows, str]:
+def behaviour(config: ScoresSettings, task: str, maze: Maze2d) -> tuple[Rows, str]:
     """What is learned from, and its identity: data made here, or read from where the configuration says."""
     source = config.behaviour.replace("{task}", task)
     if not source:
@@ -83,14 +83,14 @@ def behaviour(config: ScoresConfig, task: str, maze: Maze2d) -> tuple[Rows, str]
         def step(observation: Float[Array, "4"], action: Float[Array, "2"]) -> Float[Array, "4"]:
             return maze.step(jax.random.key(0), maze.state_of(observation), action)[1].observation
 
-        runs, _ = readers.from_d4rl(Path(source), maze, lambda seen, actions: np.asarray(step(seen, actions)))
+        runs, _ = readers.from_d4rl(Path(source), maze, lambda observed, actions: np.asarray(step(observed, actions)))
     else:
-        found, _ = readers.from_minari(source)
-        widths = {(run.observations.shape[1], run.actions.shape[1]) for run in found}
+        result, _ = readers.from_minari(source)
+        widths = {(run.observations.shape[1], run.actions.shape[1]) for run in result}
         if widths != {(4, 2)}:
             raise DataError(f"{source}: observations and actions of {sorted(widths)} numbers: must be of 4 and 2")
         turned = lambda run: Run(robotics.from_pointmaze(maze, run.observations), robotics.from_turned(run.actions))
-        runs = [Run(*(field.astype(np.float32) for field in turned(run))) for run in found]
+        runs = [Run(*(field.astype(np.float32) for field in turned(run))) for run in result]
     for number, run in enumerate(runs):
         outside = np.flatnonzero(~np.asarray(jax.vmap(maze.is_free)(jnp.asarray(run.observations[:, :2]))))
         if outside.size:
@@ -98,12 +98,14 @@ def behaviour(config: ScoresConfig, task: str, maze: Maze2d) -> tuple[Rows, str]
             raise DataError(f"{source}: run {number}, row {outside[0]} is at {place}: must be in free cells of {task}")
     window = config.planner.horizon * config.planner.stride
     longest = max(len(run.actions) for run in runs)
-    rows, left = readers.lanes(runs, max(window, min(longest, 10 * window)))
-    runtime.say(f"{source}: {rows.actions.shape[0]} lanes of {rows.actions.shape[1]} steps; {left} rows are left over")
+    rows, left = readers.trajectories(runs, max(window, min(longest, 10 * window)))
+    runtime.say(
+        f"{source}: {rows.actions.shape[0]} trajectories of {rows.actions.shape[1]} steps; {left} rows are left over"
+    )
     return rows, digest(rows)
 
 
-def bench(config: ScoresConfig, task: str) -> Bench:
+def bench(config: ScoresSettings, task: str) -> Bench:
     """Data and training of one task."""
     maze, directory = maze2d.named(task), config.run / task
     rows, identity = behaviour(config, task, maze)
@@ -111,21 +113,23 @@ def bench(config: ScoresConfig, task: str) -> Bench:
     return Bench(maze, REFERENCES[task], trained, minutes)
 
 
-def tuned(config: ScoresConfig, task: str, bench: Bench) -> tuple[Method, ...]:
+def tuned(config: ScoresSettings, task: str, bench: Bench) -> tuple[Method, ...]:
     """The methods, tuned."""
     physics, key = control.in_jax(bench.maze), jax.random.fold_in(jax.random.key(config.seed), 1)
-    starts, goals = drawn(config, bench.maze, key, config.tuning)
+    starts, goals = draws(config, bench.maze, key, config.tuning)
 
-    def played(dials: Dials) -> Float[np.ndarray, "n"]:
-        plans = playing.plans(bench.planner, dials, goals, config.every, ARRIVED)
+    def played(options: PlanOptions) -> Float[np.ndarray, "n"]:
+        plans = playing.plans(bench.planner, options, goals, config.every, ARRIVED)
         how = playing.carried(bench.planner, "inverse", config.every)
-        found = control.episodes(key, physics, plans, how, starts, bench.reference.steps)
-        return bench.scores(goals, found.paths)
+        result = control.episodes(key, physics, plans, how, starts, bench.reference.steps)
+        return bench.scores(goals, result.paths)
 
     return methods(task, config.candidates, played)
 
 
-def schedule(config: ScoresConfig, methods: tuple[Method, ...], steps: int) -> Iterator[tuple[str, Name, Method, int]]:
+def schedule(
+    config: ScoresSettings, methods: tuple[Method, ...], steps: int
+) -> Iterator[tuple[str, Name, Method, int]]:
     """(simulator, controller, method, steps between plans) of every row."""
     *cold, warm = methods
     for method in cold:
@@ -141,28 +145,30 @@ def schedule(config: ScoresConfig, methods: tuple[Method, ...], steps: int) -> I
         yield "jax", name, cold[-1], steps
 
 
-def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
+def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     """All rows of one task, ours."""
-    found = bench(config, task)
-    maze, steps = found.maze, found.reference.steps
-    starts, goals = drawn(config, maze, jax.random.key(config.seed), config.episodes)
+    result = bench(config, task)
+    maze, steps = result.maze, result.reference.steps
+    starts, goals = draws(config, maze, jax.random.key(config.seed), config.episodes)
     simulators: dict[str, Physics] = {
         "mujoco": control.outside(MujocoMaze(maze)),
         "gymnasium-robotics": control.outside(PointMaze(maze)),
         "jax": control.in_jax(maze),
     }
     fastest = bound.paths(config.run / task / "limit", maze, starts, goals, steps, FINENESS[config.suite])
-    best = found.scores(goals, fastest)
+    best = result.scores(goals, fastest)
     sheet = Sheet(config, task, goals, drawing(maze), best.mean())
     yield sheet.played("jax", "limit (optimal control)", "optimal", best, fastest)
     walked = np.asarray(waypoints(maze, jax.random.key(config.seed), starts, goals, steps))
-    scores = found.scores(goals, walked)
+    scores = result.scores(goals, walked)
     yield sheet.played("jax", "D4RL's controller, a path for each episode", "waypoints", scores, walked)
-    for simulator, name, method, every in schedule(config, tuned(config, task, found), steps):
-        plans = playing.plans(found.planner, method.dials, goals, every, ARRIVED)
-        how = playing.carried(found.planner, name, every)
-        seen = control.episodes(jax.random.key(config.seed), simulators[simulator], plans, how, starts, steps)
-        yield sheet.planned(simulator, method.name, every, name, found.scores(goals, seen.paths), seen, found.minutes)
+    for simulator, name, method, every in schedule(config, tuned(config, task, result), steps):
+        plans = playing.plans(result.planner, method.options, goals, every, ARRIVED)
+        how = playing.carried(result.planner, name, every)
+        observed = control.episodes(jax.random.key(config.seed), simulators[simulator], plans, how, starts, steps)
+        yield sheet.planned(
+            simulator, method.name, every, name, result.scores(goals, observed.paths), observed, result.minutes
+        )
 
 
 @partial(jax.jit, static_argnames=("maze", "steps"))

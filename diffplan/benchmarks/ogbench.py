@@ -13,13 +13,13 @@ import numpy as np
 from jaxtyping import Float
 
 from diffplan import runtime
-from diffplan.benchmarks.rows import Drawn, Row, ScoresConfig, Sheet
+from diffplan.benchmarks.rows import Drawn, Row, ScoresSettings, Sheet
 from diffplan.benchmarks.tuning import Method, methods
 from diffplan.data import readers
 from diffplan.data.windows import Rows
 from diffplan.planner import control, playing, training
 from diffplan.planner.control import Name, Tracker
-from diffplan.planner.planner import Dials
+from diffplan.planner.planner import PlanOptions
 from envs import pointmaze
 from envs.pointmaze import PointMaze
 
@@ -43,7 +43,7 @@ class Worlds:
             for _ in range(count):
                 self.envs.append(pointmaze.environment(name))
                 progress.advance(1)
-        self.seen = np.zeros((count, 2), np.float32)
+        self.observed = np.zeros((count, 2), np.float32)
         self.over = np.zeros(count, bool)
         self.reached = np.zeros(count, bool)
 
@@ -51,9 +51,9 @@ class Worlds:
         """Resets every environment with its own options."""
         np.random.seed(seed)  # noqa: NPY002  (OGBench draws its noise from numpy's global generator)
         begun = [env.reset(seed=seed + i, options=options[i]) for i, env in enumerate(self.envs)]
-        self.seen = np.asarray([seen for seen, _ in begun], np.float32)
+        self.observed = np.asarray([observed for observed, _ in begun], np.float32)
         self.over, self.reached = np.zeros(len(begun), bool), np.zeros(len(begun), bool)
-        return Begun(self.seen.copy(), np.asarray([info["goal"] for _, info in begun], np.float32))
+        return Begun(self.observed.copy(), np.asarray([info["goal"] for _, info in begun], np.float32))
 
     def start(self, observations: Float[np.ndarray, "n 2"]) -> None:
         """They have begun already."""
@@ -62,16 +62,16 @@ class Worlds:
         """Steps those that are not over; the others stay where they are."""
         path = np.empty((len(self.envs), steps, 2), np.float32)
         for t in range(steps):
-            actions = act(self.seen) if not self.over.all() else np.zeros((len(self.envs), 2))
+            actions = act(self.observed) if not self.over.all() else np.zeros((len(self.envs), 2))
             for i in np.flatnonzero(~self.over):
-                seen, _, terminated, truncated, info = self.envs[i].step(np.asarray(actions[i], np.float64))
-                self.seen[i], self.over[i], self.reached[i] = seen, terminated or truncated, info["success"]
-            path[:, t] = self.seen
+                observed, _, terminated, truncated, info = self.envs[i].step(np.asarray(actions[i], np.float64))
+                self.observed[i], self.over[i], self.reached[i] = observed, terminated or truncated, info["success"]
+            path[:, t] = self.observed
         return path
 
 
 def data(folder: Path, name: str, kind: str = "navigate") -> tuple[Rows, str]:
-    """The rows of ``FOLDER/pointmaze-NAME-KIND-v0.npz``, an episode a lane; made first, if there is no such file.
+    """The rows of ``FOLDER/pointmaze-NAME-KIND-v0.npz``, an episode a trajectory; made first, if there is no such file.
 
     A file that was downloaded may stand there instead. Returns (rows, digest of the file).
     """
@@ -80,7 +80,7 @@ def data(folder: Path, name: str, kind: str = "navigate") -> tuple[Rows, str]:
     if not path.exists():
         write(folder, name, kind, *pointmaze.published(name, kind))
     runs, _ = readers.from_ogbench(path, maze)
-    rows, left = readers.lanes(runs, min(len(run.actions) for run in runs))
+    rows, left = readers.trajectories(runs, min(len(run.actions) for run in runs))
     if left:
         runtime.say(f"{path}: {left} rows are left out, of episodes longer than the shortest")
     return rows, runtime.file_digest(path)
@@ -104,12 +104,12 @@ def write(
 
 def tracker(maze: PointMaze) -> Tracker:
     """The action that leads straight to a place, (124)."""
-    return Tracker(lambda seen, place: (place - seen) / maze.stride, maze.tolerance)
+    return Tracker(lambda observed, place: (place - observed) / maze.stride, maze.tolerance)
 
 
-def schedule(config: ScoresConfig, found: tuple[Method, ...], steps: int) -> Iterator[tuple[Name, Method, int]]:
+def schedule(config: ScoresSettings, result: tuple[Method, ...], steps: int) -> Iterator[tuple[Name, Method, int]]:
     """(controller, method, steps between plans) of every row."""
-    *cold, warm = found
+    *cold, warm = result
     for method in cold:
         for name in control.CONTROLLERS[1:]:
             yield name, method, config.every
@@ -125,7 +125,7 @@ def anywhere(maze: PointMaze, count: int, seed: int) -> list[dict[str, Any]]:
     return [{"task_info": {"init_ij": tuple(start), "goal_ij": tuple(goal)}} for start, goal in pairs]
 
 
-def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
+def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     """All rows of one maze, ours."""
     maze, directory = pointmaze.named(task), config.run / "ogbench"
     rows, identity = data(directory, task)
@@ -133,22 +133,22 @@ def rows_of(config: ScoresConfig, task: str) -> Iterator[Row]:
     tasks = [{"task_id": number + 1} for number in range(len(maze.tasks)) for _ in range(EPISODES)]
     worlds, few = Worlds(task, len(tasks)), Worlds(task, config.tuning)
 
-    def play(begun: Begun, inside: Worlds, dials: Dials, name: Name, every: int) -> control.Outcome:
-        plans = playing.plans(planner, dials, begun.goals, every, maze.tolerance)
+    def play(begun: Begun, inside: Worlds, options: PlanOptions, name: Name, every: int) -> control.Outcome:
+        plans = playing.plans(planner, options, begun.goals, every, maze.tolerance)
         how = playing.carried(planner, name, every)
         physics = control.outside(inside, tracker(maze))
         return control.episodes(jax.random.key(config.seed), physics, plans, how, begun.starts, maze.max_steps)
 
-    def played(dials: Dials) -> Float[np.ndarray, "n"]:
+    def played(options: PlanOptions) -> Float[np.ndarray, "n"]:
         begun = few.begin(anywhere(maze, config.tuning, config.seed + 1), config.seed + 1)
-        play(begun, few, dials, "inverse", config.every)
+        play(begun, few, options, "inverse", config.every)
         return 100.0 * few.reached
 
     for name, method, every in schedule(config, methods(task, config.candidates, played), maze.max_steps):
         begun = worlds.begin(tasks, config.seed)
-        found = play(begun, worlds, method.dials, name, every)
+        result = play(begun, worlds, method.options, name, every)
         sheet = Sheet(config, task, begun.goals, drawing(maze), np.nan)
-        yield sheet.planned("ogbench", method.name, every, name, 100.0 * worlds.reached, found, minutes)
+        yield sheet.planned("ogbench", method.name, every, name, 100.0 * worlds.reached, result, minutes)
 
 
 def drawing(maze: PointMaze) -> Drawn:

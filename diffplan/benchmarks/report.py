@@ -58,7 +58,7 @@ def lines(rows: list[Row]) -> list[tuple[str, str, str, dict[str, Row]]]:
 
 def plain(method: str) -> str:
     """A method's name without the settings that were tuned for each task."""
-    return re.sub(r"(guidance|selection of) [\d.e+]+", lambda found: found[1].removesuffix(" of"), method)
+    return re.sub(r"(guidance|selection of) [\d.e+]+", lambda result: result[1].removesuffix(" of"), method)
 
 
 def show(path: Path, console: Console | None = None) -> None:
@@ -71,9 +71,9 @@ def show(path: Path, console: Console | None = None) -> None:
     average = lambda by_task: np.mean([number(row, "mean") for row in by_task.values()])
     for method, controller, simulator, by_task in sorted(lines(rows), key=lambda line: average(line[3])):
         cells = [cell(by_task[task]) if task in by_task else "" for task in tasks]
-        shares = [number(row, "limit_fraction") for row in by_task.values()]
-        share = "" if np.isnan(shares).any() else f"{100 * np.mean(shares):.0f} %"
-        table.add_row(method, controller, simulator, *cells, share)
+        shares = [number(row, "bound_fraction") for row in by_task.values()]
+        fraction = "" if np.isnan(shares).any() else f"{100 * np.mean(shares):.0f} %"
+        table.add_row(method, controller, simulator, *cells, fraction)
     console = console or Console()
     console.print(table)
 
@@ -139,11 +139,11 @@ def figure(path: Path) -> Path:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     most = max(sum(row["task"] == task for row in rows) for task in tasks)
     with mpl.rc_context(frontier.RC):
-        drawn = Figure(figsize=(5.6 * len(tasks), 0.26 * most + 1.2), layout="constrained")
-        axes = np.atleast_1d(np.asarray(drawn.subplots(1, len(tasks))))
+        draws = Figure(figsize=(5.6 * len(tasks), 0.26 * most + 1.2), layout="constrained")
+        axes = np.atleast_1d(np.asarray(draws.subplots(1, len(tasks))))
         for one, task in zip(axes, tasks, strict=True):
             panel(one, task, [row for row in rows if row["task"] == task])
-        frontier.save_png(drawn, path.with_suffix(".png"))
+        frontier.save_png(draws, path.with_suffix(".png"))
     return path.with_suffix(".png")
 
 
@@ -182,8 +182,8 @@ def kept(path: Path, tasks: tuple[str, ...]) -> list[Path]:
     rows = {(row["method"], row["controller"], row["simulator"]) for row in read(path)}
 
     def belongs(file: Path) -> bool:
-        with np.load(file) as found:
-            return tuple(found["about"].tolist()) in rows
+        with np.load(file) as result:
+            return tuple(result["about"].tolist()) in rows
 
     files = (file for task in tasks for file in sorted((path.parent / "rollouts" / task).glob("*.npz")))
     return list(filter(belongs, files))
@@ -197,8 +197,8 @@ def rollouts(episodes: Path) -> Path:
     across, down = (0, 1) if turned else (1, 0)
     (height, width), (top, left) = walls.shape, low
     with mpl.rc_context(frontier.RC):
-        drawn = Figure(figsize=(12, 6.2 * height / width + 0.5), layout="constrained")
-        for axes, path, made, goal in zip(drawn.subplots(2, 4).flat, paths, plans, goals, strict=False):
+        draws = Figure(figsize=(12, 6.2 * height / width + 0.5), layout="constrained")
+        for axes, path, made, goal in zip(draws.subplots(2, 4).flat, paths, plans, goals, strict=False):
             extent = (left, left + width * unit, top + height * unit, top)  # row index downwards
             axes.imshow(walls, cmap="Greys", vmin=0, vmax=3, extent=extent)
             place = (float(goal[across]), float(goal[down]))
@@ -208,7 +208,7 @@ def rollouts(episodes: Path) -> Path:
             axes.plot(path[:, across], path[:, down], color=ACCENT, linewidth=1.4)
             axes.plot(path[0, across], path[0, down], "o", color=style.INK, markersize=4)
             axes.axis("off")
-        drawn.suptitle(" · ".join([episodes.parent.name, *about]), x=0.01, ha="left", fontsize=11)
+        draws.suptitle(" · ".join([episodes.parent.name, *about]), x=0.01, ha="left", fontsize=11)
         picture = episodes.with_suffix(".png")
-        frontier.save_png(drawn, picture)
+        frontier.save_png(draws, picture)
     return picture

@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float
 
 from diffplan import runtime
 from diffplan.benchmarks.published import TASKS
-from diffplan.config import DataConfig, TrainConfig, require
+from diffplan.config import DataSettings, TrainSettings, require
 from diffplan.planner.control import Outcome
-from diffplan.planner.planner import PlannerConfig
+from diffplan.planner.planner import PlannerSettings
 
 COLUMNS = (
-    *("suite", "task", "simulator", "method", "controller", "episodes", "mean", "sem", "limit_fraction"),
+    *("suite", "task", "simulator", "method", "controller", "episodes", "mean", "sem", "bound_fraction"),
     *("seconds_per_plan", "train_minutes", "source"),
 )
 Row = dict[str, Any]
@@ -28,7 +28,7 @@ KEPT = 16
 
 
 @dataclass(frozen=True)
-class ScoresConfig:
+class ScoresSettings:
     """Which suite, and how much of it."""
 
     run: Path = field(default_factory=lambda: Path("runs/scores"))
@@ -40,7 +40,7 @@ class ScoresConfig:
     behaviour: str = ""
     """Behaviour to learn Maze2D from, in place of data made here: a file of D4RL's (.hdf5), or the id of a Minari data
     set of PointMaze on this machine; {task} in it stands for the maze."""
-    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    planner: PlannerSettings = field(default_factory=PlannerSettings)
     """What is trained; the same for all mazes."""
     episodes: int = 500
     """Episodes of each row; OGBench's protocol has its own 50 a task."""
@@ -70,16 +70,16 @@ class ScoresConfig:
         return self.tasks or TASKS[self.suite]
 
 
-SHORTER = TrainConfig(2000, 128, "muon", 5e-2)
+SHORTER = TrainSettings(2000, 128, "muon", 5e-2)
 
 SUITES = {
-    "maze2d": ScoresConfig(),
-    "multi2d": ScoresConfig(suite="multi2d"),
-    "ogbench": ScoresConfig(suite="ogbench", planner=PlannerConfig(stride=27, prior=SHORTER), every=100, tuning=50),
-    "gridworld": ScoresConfig(
+    "maze2d": ScoresSettings(),
+    "multi2d": ScoresSettings(suite="multi2d"),
+    "ogbench": ScoresSettings(suite="ogbench", planner=PlannerSettings(stride=27, prior=SHORTER), every=100, tuning=50),
+    "gridworld": ScoresSettings(
         suite="gridworld",
-        planner=PlannerConfig(
-            DataConfig("fourrooms", rows=200_000, lanes=200, noise=0.2),
+        planner=PlannerSettings(
+            DataSettings("fourrooms", rows=200_000, trajectories=200, noise=0.2),
             horizon=48,
             stride=1,
             prior=SHORTER,
@@ -107,10 +107,10 @@ class Drawn(NamedTuple):
 class Sheet(NamedTuple):
     """One maze's rows: what they share, where their episodes are kept, and what the limit scores (NaN: not known)."""
 
-    config: ScoresConfig
+    config: ScoresSettings
     task: str
     goals: Float[np.ndarray, "n 2"]
-    drawn: Drawn
+    draws: Drawn
     top: float
 
     def measured(
@@ -120,7 +120,7 @@ class Sheet(NamedTuple):
         mean, error = scores.mean(), scores.std(ddof=1) / np.sqrt(len(scores))
         runtime.say(f"{self.task}: {method}, {controller}, {simulator}: {mean:.1f}")
         about = {"suite": self.config.suite, "task": self.task, "simulator": simulator, "controller": controller}
-        fraction = {} if np.isnan(self.top) else {"limit_fraction": mean / self.top}
+        fraction = {} if np.isnan(self.top) else {"bound_fraction": mean / self.top}
         numbers = {"episodes": len(scores), "mean": mean, "sem": error} | fraction | cost
         return about | {"method": f"diffplan {method}", "source": MEASURED} | numbers
 
@@ -142,7 +142,7 @@ class Sheet(NamedTuple):
         name = re.sub(r"[^a-z0-9.]+", "-", " ".join(about).removeprefix("diffplan ").lower())
         made = np.empty((len(paths), 0, 1, paths.shape[-1])) if plans is None else plans
         episodes = {"paths": paths[:KEPT], "plans": made[:KEPT], "goals": self.goals[:KEPT]}
-        np.savez(directory / f"{name}.npz", allow_pickle=False, about=about, **episodes, **self.drawn._asdict())
+        np.savez(directory / f"{name}.npz", allow_pickle=False, about=about, **episodes, **self.draws._asdict())
         return row
 
     def planned(
@@ -152,10 +152,10 @@ class Sheet(NamedTuple):
         every: int,
         controller: str,
         scores: Float[np.ndarray, "n"],
-        found: Outcome,
+        result: Outcome,
         minutes: float,
     ) -> Row:
         """A row of a planner, which planned every so many steps after so many minutes of training."""
-        when = f"every {every} steps" if every < found.paths.shape[1] else "one plan"
-        cost = {"seconds_per_plan": found.seconds_per_plan, "train_minutes": minutes}
-        return self.played(simulator, f"{method}, {when}", controller, scores, found.paths, found.plans, **cost)
+        when = f"every {every} steps" if every < result.paths.shape[1] else "one plan"
+        cost = {"seconds_per_plan": result.seconds_per_plan, "train_minutes": minutes}
+        return self.played(simulator, f"{method}, {when}", controller, scores, result.paths, result.plans, **cost)

@@ -4,11 +4,11 @@ import csv
 from pathlib import Path
 
 from diffplan.benchmarks import gridworld, maze2d, ogbench, published
-from diffplan.benchmarks.rows import COLUMNS, MEASURED, Row, ScoresConfig
+from diffplan.benchmarks.rows import COLUMNS, MEASURED, Row, ScoresSettings
 from diffplan.experiment.harness import write_csv
 
 
-def run(config: ScoresConfig) -> Path:
+def run(config: ScoresSettings) -> Path:
     """Writes the table anew after every maze; returns its path, ``RUN/SUITE/scores.csv``.
 
     Where mazes are named, the rows of those that are not stay in the table.
@@ -22,21 +22,21 @@ def run(config: ScoresConfig) -> Path:
             rows_of = gridworld.rows_of
     path = config.run / config.suite / "scores.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = before(path) if config.tasks else {}
+    result = before(path) if config.tasks else {}
     for task in config.named:
-        found[task] = list(rows_of(config, task))
-        done = tuple(name for name in published.TASKS[config.suite] if name in found)
-        ours = [row for name in done for row in found[name]]
+        result[task] = list(rows_of(config, task))
+        done = tuple(name for name in published.TASKS[config.suite] if name in result)
+        ours = [row for name in done for row in result[name]]
         write_csv(path, [*ours, *published.rows(config.suite, done)], COLUMNS)
     return path
 
 
 def before(path: Path) -> dict[str, list[Row]]:
     """The rows of ours that a table holds already, by maze."""
-    found: dict[str, list[Row]] = {}
+    result: dict[str, list[Row]] = {}
     if path.exists():
         with path.open() as file:
             for row in csv.DictReader(file):
                 if row["source"] == MEASURED:
-                    found.setdefault(row["task"], []).append(row)
-    return found
+                    result.setdefault(row["task"], []).append(row)
+    return result

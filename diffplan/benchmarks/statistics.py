@@ -45,11 +45,11 @@ def text(values: np.ndarray | list[float]) -> str:
 
 def described(name: str, source: str, rows: Rows) -> Row:
     """A row of the table, of data at hand."""
-    found: Row = {"data": name, "source": source, "rows": rows.actions.shape[0] * rows.actions.shape[1]}
+    result: Row = {"data": name, "source": source, "rows": rows.actions.shape[0] * rows.actions.shape[1]}
     for what, values in (("observation", rows.observations), ("action", rows.actions)):
-        found[f"{what}_mean"] = text(values.mean((0, 1), dtype=np.float64))
-        found[f"{what}_std"] = text(values.std((0, 1), dtype=np.float64))
-    return found
+        result[f"{what}_mean"] = text(values.mean((0, 1), dtype=np.float64))
+        result[f"{what}_std"] = text(values.std((0, 1), dtype=np.float64))
+    return result
 
 
 def printed(name: str, *numbers: list[float]) -> Row:
@@ -70,6 +70,6 @@ def table(run: Path) -> Iterator[Row]:
         path = run / "ogbench" / f"pointmaze-{task}-{kind}-v0.npz"
         if path.exists():
             runs, _ = readers.from_ogbench(path, pointmaze.named(task))
-            rows, _ = readers.lanes(runs, min(len(run.actions) for run in runs))
+            rows, _ = readers.trajectories(runs, min(len(run.actions) for run in runs))
             yield described(path.stem, "regenerated", rows)
             yield printed(path.stem, *numbers)

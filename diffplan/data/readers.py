@@ -10,8 +10,8 @@ action of row t, taken at the observation of row t, led to the observation of ro
     Minari         episodes of T actions and T + 1 observations. The last observation has no action and is left out.
     OGBench        flat rows, episode after episode; `terminals` is 1 at the last row of each. All rows are kept.
 
-`lanes` cuts runs of any lengths into the equal lanes that training takes. Bad input of any kind raises DataError, one
-line that names the file, the field, the value, and what is allowed. Nothing here opens a connection.
+`trajectories` cuts runs of any lengths into the equal trajectories that training takes. Bad input of any kind raises
+DataError, one line that names the file, the field, the value, and what is allowed. Nothing here opens a connection.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -68,8 +68,9 @@ class Bounds(NamedTuple):
     action_high: Float[np.ndarray, "a"]
 
 
-def lanes(runs: Sequence[Run], steps: int) -> tuple[Rows, int]:
-    """Cut every run from its start into lanes of `steps` rows; returns (lanes, number of rows that were left over).
+def trajectories(runs: Sequence[Run], steps: int) -> tuple[Rows, int]:
+    """Cut every run from its start into trajectories of `steps` rows; returns (trajectories, number of rows that were
+    left over).
 
     Raises:
         DataError: if no run is that long.
@@ -115,15 +116,15 @@ def from_d4rl(path: Path, limits: Limits | None = None, step: Dynamics | None = 
         raise DataError(f"{path}: truncated or not an HDF5 file ({one_line(error)})") from error
     whole = _checked(str(path), fields, limits)
     again = np.concatenate([[False], (whole.observations[1:] == whole.observations[:-1]).all(axis=1)])
-    found = Found(len(again), repeated=int(again.sum()))
+    result = Found(len(again), repeated=int(again.sum()))
     if step is None:
-        return _split(whole, again), found
+        return _split(whole, again), result
     observations, index = whole.observations.copy(), np.arange(len(again))
     depth = index - np.maximum.accumulate(np.where(again, 0, index))  # how many repeats in a row end here
     for level in range(1, depth.max() + 1):
         rows = np.flatnonzero(depth == level)
         observations[rows] = step(observations[rows - 1], whole.actions[rows - 1])
-    return [Run(observations, whole.actions)], found
+    return [Run(observations, whole.actions)], result
 
 
 def from_ogbench(path: Path, limits: Limits | None = None) -> tuple[list[Run], Found]:
@@ -139,9 +140,9 @@ def from_ogbench(path: Path, limits: Limits | None = None) -> tuple[list[Run], F
     """
     if not path.exists():
         raise DataError(f"{path}: no such file")
-    found = read_npz(path, path.read_bytes())
-    _present(path, (*FIELDS, "terminals"), found)
-    fields = {name: found[name] for name in (*FIELDS, "terminals", "qpos", "qvel") if name in found}
+    result = read_npz(path, path.read_bytes())
+    _present(path, (*FIELDS, "terminals"), result)
+    fields = {name: result[name] for name in (*FIELDS, "terminals", "qpos", "qvel") if name in result}
     whole = _checked(str(path), fields, limits)
     ends = fields["terminals"]
     wrong = np.flatnonzero((ends != 0) & (ends != 1))
@@ -173,13 +174,13 @@ def from_minari(dataset: str | Path, limits: Limits | None = None) -> tuple[list
     import minari
 
     try:
-        found = minari.MinariDataset(dataset / "data") if isinstance(dataset, Path) else minari.load_dataset(dataset)
-        episodes = list(found.iterate_episodes())
+        result = minari.MinariDataset(dataset / "data") if isinstance(dataset, Path) else minari.load_dataset(dataset)
+        episodes = list(result.iterate_episodes())
     except Exception as error:  # ValueError, OSError, KeyError, AssertionError: one for each damage
         raise DataError(f"{dataset}: not a Minari data set on this machine ({one_line(error)})") from error
     if not episodes:
         raise DataError(f"{dataset}: holds no episodes")
-    actions = found.action_space if isinstance(found.action_space, gymnasium.spaces.Box) else None
+    actions = result.action_space if isinstance(result.action_space, gymnasium.spaces.Box) else None
     runs = [_episode(f"{dataset}, episode {episode.id}", episode, limits, actions) for episode in episodes]
     terminated = sum(bool(episode.terminations[-1]) for episode in episodes)
     return runs, Found(sum(len(run.actions) for run in runs), terminated=terminated)

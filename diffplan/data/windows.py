@@ -1,10 +1,11 @@
 """Behaviour data on disk, and training windows on the device.
 
-A data set is two files: ``NAME.npz`` with float32 ``observations [lanes, steps, o]`` and ``actions [lanes, steps, a]``,
-each lane one unbroken run, and ``NAME.json`` with the seed, configuration, package versions, shapes and a digest. A
-file that is not what its description says is refused by name; nothing is trained on it.
+A data set is two files: ``NAME.npz`` with float32 ``observations [trajectories, steps, o]`` and ``actions
+[trajectories, steps, a]``, each trajectory one unbroken run, and ``NAME.json`` with the seed, configuration, package
+versions, shapes and a digest. A file that is not what its description says is refused by name; nothing is trained on
+it.
 
-Batches are a function of a key alone: a window is a uniformly drawn (lane, first step), gathered on the device.
+Batches are a function of a key alone: a window is a uniformly drawn (trajectory, first step), gathered on the device.
 """
 
 import hashlib
@@ -30,13 +31,15 @@ class DataError(ValueError):
 
 
 class Rows(NamedTuple):
-    """Behaviour in the environment's units, one unbroken run a lane."""
+    """Behaviour in the environment's units, one unbroken run a trajectory."""
 
-    observations: Float[np.ndarray, "lanes steps o"]
-    actions: Float[np.ndarray, "lanes steps a"]
+    observations: Float[np.ndarray, "trajectories steps o"]
+    actions: Float[np.ndarray, "trajectories steps a"]
 
     def split(self, held_out: float) -> "tuple[Rows, Rows]":
-        """(training lanes, held-out lanes): the last `held_out` share of lanes, at least one, is held out."""
+        """(training trajectories, held-out trajectories): the last `held_out` share of trajectories, at least one,
+        is held out.
+        """
         cut = len(self.observations) - max(1, round(held_out * len(self.observations)))
         return Rows(self.observations[:cut], self.actions[:cut]), Rows(self.observations[cut:], self.actions[cut:])
 
@@ -106,39 +109,44 @@ def checked(path: Path, fields: dict[str, np.ndarray]) -> Rows:
         value = fields[name]
         if value.ndim != 3 or value.dtype != np.float32:
             raise DataError(
-                f"{path}: field {name!r} must be float32 [lanes, steps, entries], got {value.dtype} {list(value.shape)}"
+                f"{path}: field {name!r} must be float32 [trajectories, steps, entries], "
+                f"got {value.dtype} {list(value.shape)}"
             )
         if not np.isfinite(value).all():
-            lane, step, _ = np.argwhere(~np.isfinite(value))[0]
-            raise DataError(f"{path}: field {name!r} holds NaN or infinity, first at lane {lane}, step {step}")
+            trajectory, step, _ = np.argwhere(~np.isfinite(value))[0]
+            raise DataError(
+                f"{path}: field {name!r} holds NaN or infinity, first at trajectory {trajectory}, step {step}"
+            )
     if fields["observations"].shape[:2] != fields["actions"].shape[:2]:
         shapes = [list(fields[name].shape) for name in FIELDS]
-        raise DataError(f"{path}: fields 'observations' and 'actions' differ in lanes or steps: {shapes}")
+        raise DataError(f"{path}: fields 'observations' and 'actions' differ in trajectories or steps: {shapes}")
     return Rows(*(fields[name] for name in FIELDS))
 
 
 @struct.dataclass
 class Windows:
-    """All windows of `horizon` steps in normalised rows ``[lanes, steps, d]``, on the device."""
+    """All windows of `horizon` steps in normalised rows ``[trajectories, steps, d]``, on the device."""
 
-    rows: Float[Array, "lanes steps d"]
+    rows: Float[Array, "trajectories steps d"]
     horizon: int = struct.field(pytree_node=False)
 
     @classmethod
     def of(cls, rows: Rows, codec: Codec, horizon: int) -> "Windows":
-        """Normalise and place on the device. Raises DataError if a lane is shorter than the horizon."""
+        """Normalise and place on the device. Raises DataError if a trajectory is shorter than the horizon."""
         if rows.observations.shape[1] < horizon:
-            raise DataError(f"lanes of {rows.observations.shape[1]} steps are shorter than the horizon {horizon}")
+            raise DataError(
+                f"trajectories of {rows.observations.shape[1]} steps are shorter than the horizon {horizon}"
+            )
         trajectory = Trajectory(jnp.asarray(rows.observations), jnp.asarray(rows.actions))
         return cls(codec.encode(trajectory), horizon)
 
     def draw(self, key: PRNGKey) -> Float[Array, "h d"]:
-        """One window, uniform over lanes and first steps."""
-        lanes, steps, dim = self.rows.shape
-        key_lane, key_step = jax.random.split(key)
-        lane = jax.random.randint(key_lane, (), 0, lanes)
+        """One window, uniform over trajectories and first steps."""
+        trajectories, steps, dim = self.rows.shape
+        key_trajectory, key_step = jax.random.split(key)
+        trajectory = jax.random.randint(key_trajectory, (), 0, trajectories)
         first = jax.random.randint(key_step, (), 0, steps - self.horizon + 1)
-        return jax.lax.dynamic_slice(self.rows, (lane, first, 0), (1, self.horizon, dim))[0]
+        return jax.lax.dynamic_slice(self.rows, (trajectory, first, 0), (1, self.horizon, dim))[0]
 
     def draws(self, key: PRNGKey, count: int) -> Float[Array, "n h d"]:
         """`count` windows, independently drawn."""
@@ -147,21 +155,21 @@ class Windows:
 
 @struct.dataclass
 class Strided:
-    """All windows of `horizon` observations, `stride` steps apart, of normalised rows ``[lanes, steps, d]``, on the
-    device.
+    """All windows of `horizon` observations, `stride` steps apart, of normalised rows ``[trajectories, steps, d]``, on
+    the device.
     """
 
-    rows: Float[Array, "lanes steps d"]
+    rows: Float[Array, "trajectories steps d"]
     horizon: int = struct.field(pytree_node=False)
     stride: int = struct.field(pytree_node=False)
     observation_dim: int = struct.field(pytree_node=False)
 
     @classmethod
     def of(cls, rows: Rows, codec: Codec, horizon: int, stride: int) -> "Strided":
-        """Normalise by the codec of single rows. Raises DataError if a lane is shorter than a window."""
+        """Normalise by the codec of single rows. Raises DataError if a trajectory is shorter than a window."""
         steps = rows.observations.shape[1]
         if steps < horizon * stride:
-            raise DataError(f"lanes of {steps} steps are shorter than {horizon} points, {stride} steps apart")
+            raise DataError(f"trajectories of {steps} steps are shorter than {horizon} points, {stride} steps apart")
         encoded = codec.encode(Trajectory(jnp.asarray(rows.observations), jnp.asarray(rows.actions)))
         return cls(encoded, horizon, stride, codec.observation_dim)
 
@@ -170,13 +178,13 @@ class Strided:
         """Steps of a window, to where a next point would be."""
         return self.horizon * self.stride
 
-    def at(self, lane: Int[Array, ""], first: Int[Array, ""]) -> Float[Array, "h o"]:
-        """The window that begins at one step of one lane."""
-        return self.rows[lane, first + self.stride * jnp.arange(self.horizon), : self.observation_dim]
+    def at(self, trajectory: Int[Array, ""], first: Int[Array, ""]) -> Float[Array, "h o"]:
+        """The window that begins at one step of one trajectory."""
+        return self.rows[trajectory, first + self.stride * jnp.arange(self.horizon), : self.observation_dim]
 
     def place(self, key: PRNGKey) -> tuple[Int[Array, ""], Int[Array, ""]]:
-        """A lane and a first step, each uniform."""
-        lanes, steps, _ = self.rows.shape
-        key_lane, key_step = jax.random.split(key)
+        """A trajectory and a first step, each uniform."""
+        trajectories, steps, _ = self.rows.shape
+        key_trajectory, key_step = jax.random.split(key)
         first = jax.random.randint(key_step, (), 0, steps - self.length + 1)
-        return jax.random.randint(key_lane, (), 0, lanes), first
+        return jax.random.randint(key_trajectory, (), 0, trajectories), first

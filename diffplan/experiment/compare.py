@@ -1,6 +1,6 @@
-"""The comparison in a maze: arms x strengths x seeds x plans, each batch of plans one row of ``results.csv``.
+"""The comparison in a maze: methods x strengths x seeds x plans, each batch of plans one row of ``results.csv``.
 
-Every arm gets the same prior, rater, starts and noise keys (`harness`). Only what the chosen arms use is trained.
+Every method gets the same prior, rater, starts and noise keys (`harness`). Only what the chosen methods use is trained.
 """
 
 from dataclasses import replace
@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan import noise, runtime, samplers
-from diffplan.config import CompareConfig
+from diffplan.config import CompareSettings
 from diffplan.experiment import stages
 from diffplan.experiment.conditionals import fit_conditional
-from diffplan.experiment.harness import Bench, Plan, arm_stage, write_csv
+from diffplan.experiment.harness import Bench, Plan, method_stage, write_csv
 from diffplan.experiment.policies import fit_behaviour
-from diffplan.experiment.raters import fit_one, fit_rater
+from diffplan.experiment.reward_models import fit_one, fit_reward_model
 from diffplan.experiment.stages import Behaviour
 from diffplan.experiment.worlds import fit_value, fit_world
 from diffplan.guide import Proxy
@@ -32,7 +32,7 @@ from envs.base import follow, rollout
 from envs.maze2d import Maze2d
 
 DATA = 2048
-"""Windows of behaviour that arms may use."""
+"""Windows of behaviour that methods may use."""
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 """Of the data's gold and proxy, in config.json."""
@@ -66,10 +66,10 @@ def measured(
         own, tracked = executed(data, key, x)
         values = {
             "proxy": proxy.score(x),
-            "gold_plan": returns.plan_return(data.maze.reward, plan),
-            "gold_actions": own,
-            "gold_tracked": tracked,
-            "segments_in_wall": validity.crosses(data.maze.crosses_wall, plan.observations[:, :2]).astype(jnp.float32),
+            "promised": returns.plan_return(data.maze.reward, plan),
+            "open_loop": own,
+            "tracked": tracked,
+            "violations.walls": validity.crosses(data.maze.crosses_wall, plan.observations[:, :2]).astype(jnp.float32),
             "longest_step": validity.longest_step(plan.observations[:, :2]),
             "residual": validity.dynamics_residual(data.maze.residual, plan),
             "data_distance": diversity.data_distance(x, windows),
@@ -101,11 +101,11 @@ def step_rule(name: str) -> samplers.Step:
     return samplers.ancestral
 
 
-def assemble(config: CompareConfig) -> tuple[Problem, Behaviour, str]:
+def assemble(config: CompareSettings) -> tuple[Problem, Behaviour, str]:
     """Data, prior and proxies, made or read back; returns (problem, data, a digest of all models)."""
     data = stages.behaviour(config)
     prior, identity = stages.fit_prior(config, data)
-    (regression, classifier, clean), rated = fit_rater(config, config.rater, data)
+    (regression, classifier, clean), rated = fit_reward_model(config, config.reward_model, data)
     problem = Problem(
         denoise=prior,
         regression=regression,
@@ -121,9 +121,9 @@ def assemble(config: CompareConfig) -> tuple[Problem, Behaviour, str]:
 
 
 def equip(
-    config: CompareConfig, problem: Problem, data: Behaviour, identity: str, needs: set[str]
+    config: CompareSettings, problem: Problem, data: Behaviour, identity: str, needs: set[str]
 ) -> tuple[Problem, dict[str, str]]:
-    """The parts that only some arms use, made or read back; returns (problem with them, their digests)."""
+    """The parts that only some methods use, made or read back; returns (problem with them, their digests)."""
     parts: dict[str, Any] = {}
     digests: dict[str, str] = {}
     for name in sorted(needs):
@@ -140,12 +140,12 @@ def equip(
                 settings = config.conditional
                 parts[name], digests[name] = fit_conditional(config, settings, data, problem.regression, identity)
             case "conservative":
-                cautious = replace(config.rater, kind="conservative")
+                cautious = replace(config.reward_model, kind="conservative")
                 parts[name], (digests[name],) = fit_one(config, cautious, "clean", data)
     return replace(problem, **parts), digests
 
 
-def write_reference(config: CompareConfig, problem: Problem, data: Behaviour) -> dict[str, dict[str, float]]:
+def write_reference(config: CompareSettings, problem: Problem, data: Behaviour) -> dict[str, dict[str, float]]:
     """``data.npz``: returns, proxies and some paths of held-out windows, which pictures compare plans with.
 
     Returns the quantiles of the first two, for ``config.json``.
@@ -157,7 +157,7 @@ def write_reference(config: CompareConfig, problem: Problem, data: Behaviour) ->
     return {name: {f"{q:g}": float(jnp.quantile(value, q)) for q in QUANTILES} for name, value in scores.items()}
 
 
-def target(config: CompareConfig, maze: Maze2d) -> tuple[float, float, float]:
+def target(config: CompareSettings, maze: Maze2d) -> tuple[float, float, float]:
     """The disc that the gold reward pays for: centre and radius in cells; of radius 0 where there is none."""
     match config.gold.kind:
         case "region":
@@ -167,20 +167,20 @@ def target(config: CompareConfig, maze: Maze2d) -> tuple[float, float, float]:
     return 0.0, 0.0, 0.0
 
 
-def write_plans(config: CompareConfig, data: Behaviour, entries: tuple[Entry, ...]) -> None:
-    """``plans.npz``: the paths kept by every arm, with the maze they lie in."""
+def write_plans(config: CompareSettings, data: Behaviour, entries: tuple[Entry, ...]) -> None:
+    """``plans.npz``: the paths kept by every method, with the maze they lie in."""
     arrays: dict[str, Any] = {
         "walls": data.maze.walls,
         "region": np.asarray(target(config, data.maze), np.float32),
     }
     for entry in entries:
-        with np.load(config.run / "arms" / entry.arm.name / "plans.npz") as kept:
-            arrays |= {f"{entry.arm.name}.{name}": kept[name] for name in kept.files}
+        with np.load(config.run / "methods" / entry.method.name / "plans.npz") as kept:
+            arrays |= {f"{entry.method.name}.{name}": kept[name] for name in kept.files}
     arrays["starts"] = arrays["prior.positions"][0, :, 0]
     np.savez(config.run / "plans.npz", **arrays)
 
 
-def bench_of(config: CompareConfig, problem: Problem, data: Behaviour, identity: str) -> Bench:
+def bench_of(config: CompareSettings, problem: Problem, data: Behaviour, identity: str) -> Bench:
     """The maze as the harness takes it."""
     windows = data.train.draws(jax.random.fold_in(jax.random.key(config.seed), config.seeds + 1), config.reference)
     compiled = jax.jit(lambda key, proxy, windows, x: measured(key, proxy, data, windows, x))
@@ -193,23 +193,25 @@ def bench_of(config: CompareConfig, problem: Problem, data: Behaviour, identity:
     )
 
 
-def compare(config: CompareConfig) -> Path:
+def compare(config: CompareSettings) -> Path:
     """The whole comparison; returns the path of ``results.csv``."""
-    entries = chosen(config.dials, config.arms)
+    entries = chosen(config.strengths, config.methods)
     config.run.mkdir(parents=True, exist_ok=True)
     problem, data, identity = assemble(config)
     problem, digests = equip(config, problem, data, identity, {part for entry in entries for part in entry.needs})
     bench = bench_of(config, problem, data, identity)
-    plan = Plan(config.seeds, config.plans, config.dials.refine, config.seed)
+    plan = Plan(config.seeds, config.plans, config.strengths.refine, config.seed)
     rows = []
     for entry in entries:
         parts = {part: digests[part] for part in entry.needs}
         about = {"sampler": runtime.plain(config.sampler)} | ({"parts": parts} if parts else {})
-        rows += arm_stage(entry.arm, plan, bench, config.run, about)
-    arms = {entry.arm.name: {"dial": entry.arm.dial, "family": entry.family} for entry in entries}
+        rows += method_stage(entry.method, plan, bench, config.run, about)
+    methods = {
+        entry.method.name: {"strength_name": entry.method.strength_name, "family": entry.family} for entry in entries
+    }
     about = {
         "environment": config.data.maze,
-        "arms": arms,
+        "methods": methods,
         "settings": runtime.plain(config),
         "data_quantiles": write_reference(config, problem, data),
         "versions": runtime.versions(),

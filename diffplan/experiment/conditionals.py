@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from diffplan import noise, runtime
 from diffplan.checkpoint import digest
-from diffplan.config import CompareConfig, ConditionalConfig
+from diffplan.config import CompareSettings, ConditionalSettings
 from diffplan.data.windows import Windows
 from diffplan.experiment.stages import Behaviour, pin_mask, train_stage
 from diffplan.guide import Proxy
@@ -17,11 +17,11 @@ from diffplan.types import PRNGKey
 
 
 def fit_conditional(
-    compare: CompareConfig, config: ConditionalConfig, data: Behaviour, proxy: Proxy, identity: str
+    compare: CompareSettings, config: ConditionalSettings, data: Behaviour, proxy: Proxy, identity: str
 ) -> tuple[ConditionalEdm, str]:
     """The conditional stage, ``RUN/conditional``; returns (conditional denoiser, digest of its parameters).
 
-    proxy, identity: what labels every window as it is drawn, the very proxy that the arms push, and its digest.
+    proxy, identity: what labels every window as it is drawn, the very proxy that the methods push, and its digest.
     """
     horizon, dim = data.train.horizon, data.train.rows.shape[-1]
     parts = asking.parts(dim)

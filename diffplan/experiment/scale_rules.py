@@ -54,8 +54,8 @@ def _choose(scales: Float[np.ndarray, "s"], rule: Rule, reason: str, none: str, 
     rng, seeds = np.random.default_rng(0), sweeps[0].shape[1]
     draws = (rng.integers(seeds, size=seeds) for _ in range(1000))
     replicates = np.asarray([rule(*(sweep[:, draw] for sweep in sweeps)) for draw in draws])
-    found = np.where(replicates < 0, 0.0, scales[np.maximum(replicates, 0)])
-    low, high = np.quantile(found, (0.025, 0.975), method="nearest")
+    result = np.where(replicates < 0, 0.0, scales[np.maximum(replicates, 0)])
+    low, high = np.quantile(result, (0.025, 0.975), method="nearest")
     return Choice(float(scales[index]), float(low), float(high), reason)
 
 
@@ -75,8 +75,8 @@ def _limits(values: Float[np.ndarray, "s m"]) -> tuple[Float[np.ndarray, "s"], F
     mean, seeds = values.mean(axis=1), values.shape[1]
     if seeds == 1:
         return mean, mean
-    doubt = _one_sided(seeds - 1) * values.std(axis=1, ddof=1) / np.sqrt(seeds)
-    return mean - doubt, mean + doubt
+    disagreement = _one_sided(seeds - 1) * values.std(axis=1, ddof=1) / np.sqrt(seeds)
+    return mean - disagreement, mean + disagreement
 
 
 def _means(gold: Float[np.ndarray, "s m"]) -> Float[np.ndarray, "s"]:
@@ -108,7 +108,7 @@ def knee(scales: Float[np.ndarray, "s"], pressure: Float[np.ndarray, "s m"], gai
 def best(scales: Float[np.ndarray, "s"], gold: Float[np.ndarray, "s m"]) -> Choice:
     """The scale with the highest mean executed gold, the weakest of equals; a missing batch counts against its scale.
 
-    It leans to neither side, as a comparison of dials must; what it chooses among scales that are alike is luck.
+    It leans to neither side, as a comparison of strengths must; what it chooses among scales that are alike is luck.
     """
 
     def rule(gold: np.ndarray) -> int:
@@ -149,8 +149,9 @@ def largest_valid(scales: Float[np.ndarray, "s"], invalid: Float[np.ndarray, "s 
     """The largest scale at which the share of invalid plans is surely within the allowance.
 
     Surely: its upper 95 % limit, one-sided and Student's over seeds, not its mean. A plan that breaks costs more than
-    one that earns little, so doubt counts against a scale; but at a weaker scale it does not count against a stronger
-    one: the search ends at the first scale whose lower limit is beyond the allowance. A missing share counts as 1.
+    one that earns little, so disagreement counts against a scale; but at a weaker scale it does not count against a
+    stronger one: the search ends at the first scale whose lower limit is beyond the allowance. A missing share counts
+    as 1.
     """
 
     def rule(invalid: np.ndarray) -> int:
@@ -241,18 +242,18 @@ def calibrate(
         ends = values[above - 1], values[above]
     part = (target - ends[0]) / (ends[1] - ends[0]) if np.isfinite(ends).all() and ends[0] != ends[1] else 0.0
     scale = float(low * (high / low) ** np.clip(part, 0, 1))
-    found = np.asarray(measure(np.asarray([scale])), float)[0]
-    return Calibrated(scale, float(found.mean()), float(found.std(ddof=1) / np.sqrt(found.size)))
+    result = np.asarray(measure(np.asarray([scale])), float)[0]
+    return Calibrated(scale, float(result.mean()), float(result.std(ddof=1) / np.sqrt(result.size)))
 
 
 class Units(NamedTuple):
     """What a scale was found with, and so what it means.
 
-    spread: standard deviation of the return over the labels, in raw units of reward. steps, high, low: the sampler's
-    number of noise levels, the largest and the smallest. std: the normaliser's standard deviations, ``[d]``.
+    return_std: standard deviation of the return over the labels, in raw units of reward. steps, high, low: the
+    sampler's number of noise levels, the largest and the smallest. std: the normaliser's standard deviations, ``[d]``.
     """
 
-    spread: float
+    return_std: float
     steps: int
     high: float
     low: float
@@ -266,7 +267,7 @@ def carry_over(scale: float, units: Units, other: Units) -> tuple[float, tuple[s
     over exactly to any scaling of the reward. The sampler's steps and levels and the normaliser change how well the
     tilt is followed, not which tilt: they are named, and a small difference is no reason to tune again.
     """
-    if not (units.spread > 0 and other.spread > 0):
-        raise ValueError(f"spread={units.spread}, {other.spread}: must both be more than 0")
+    if not (units.return_std > 0 and other.return_std > 0):
+        raise ValueError(f"return_std={units.return_std}, {other.return_std}: must both be more than 0")
     pairs = zip(units._fields[1:], units[1:], other[1:], strict=True)
-    return scale * units.spread / other.spread, tuple(f"{n} {a} -> {b}" for n, a, b in pairs if a != b)
+    return scale * units.return_std / other.return_std, tuple(f"{n} {a} -> {b}" for n, a, b in pairs if a != b)

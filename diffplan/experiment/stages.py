@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 from diffplan import denoise, noise, runtime
 from diffplan.checkpoint import Checkpoints, digest
 from diffplan.codec import Codec
-from diffplan.config import CompareConfig, DataConfig, GoldConfig, PriorConfig, ProxyConfig, TrainConfig
+from diffplan.config import CompareSettings, DataSettings, GoldSettings, PriorSettings, ProxySettings, TrainSettings
 from diffplan.data import windows as files
 from diffplan.data.windows import Rows, Windows
 from diffplan.denoise import Edm
@@ -34,7 +34,8 @@ PROXIES = ("regression", "classifier", "clean")
 """The learned rewards: noise-conditioned regression and classifier, and a regression that never sees noise."""
 
 CHUNK = 250
-"""Steps simulated per compiled call; the first two time limits are burnt in, so that lanes start as in a long run."""
+"""Steps simulated per compiled call; the first two time limits are burnt in, so that trajectories start as in a
+long run."""
 
 
 Standardised = TypeVar("Standardised", Learned, Ensemble)
@@ -50,7 +51,7 @@ class Behaviour(NamedTuple):
     identity: str
 
 
-def environment(data: DataConfig, gold: GoldConfig) -> Maze2d:
+def environment(data: DataSettings, gold: GoldSettings) -> Maze2d:
     """The maze with its gold reward.
 
     Raises:
@@ -67,21 +68,21 @@ def environment(data: DataConfig, gold: GoldConfig) -> Maze2d:
             return replace(maze, gold=maze2d.path_length)
 
 
-def make_rows(config: DataConfig, maze: Maze2d) -> Rows:
+def make_rows(config: DataSettings, maze: Maze2d) -> Rows:
     """Simulate the behaviour, in chunks with progress."""
-    steps, burn_in = config.rows // config.lanes, ceil(2 * maze.max_steps / CHUNK)
-    lane = experts.init(maze, jax.random.key(config.seed), config.lanes)
+    steps, burn_in = config.rows // config.trajectories, ceil(2 * maze.max_steps / CHUNK)
+    trajectory = experts.init(maze, jax.random.key(config.seed), config.trajectories)
     chunks = []
-    with runtime.Progress("data", total=config.lanes * steps) as progress:
+    with runtime.Progress("data", total=config.trajectories * steps) as progress:
         for number in range(burn_in + ceil(steps / CHUNK)):
-            lane, rows = experts.advance(maze, lane, CHUNK, config.noise)
+            trajectory, rows = experts.advance(maze, trajectory, CHUNK, config.noise)
             if number >= burn_in:
                 chunks.append((np.asarray(rows.observations), np.asarray(rows.actions)))
-                progress.advance(config.lanes * CHUNK)
+                progress.advance(config.trajectories * CHUNK)
     return Rows(*(np.concatenate(parts, axis=1)[:, :steps] for parts in zip(*chunks, strict=True)))
 
 
-def make_data(run: Path, config: DataConfig, maze: Maze2d) -> tuple[Rows, str]:
+def make_data(run: Path, config: DataSettings, maze: Maze2d) -> tuple[Rows, str]:
     """The data stage: ``RUN/data/rows.npz``; returns (rows, identity)."""
     stage = runtime.Stage(run / "data", runtime.plain(config) | {"drawing": "\n".join(maze.rows)})
     path = stage.directory / "rows.npz"
@@ -93,7 +94,7 @@ def make_data(run: Path, config: DataConfig, maze: Maze2d) -> tuple[Rows, str]:
     return files.load(path)[0], stage.identity()
 
 
-def behaviour(config: CompareConfig) -> Behaviour:
+def behaviour(config: CompareSettings) -> Behaviour:
     """Data, normaliser and windows."""
     maze = environment(config.data, config.gold)
     rows, identity = make_data(config.run, config.data, maze)
@@ -103,7 +104,7 @@ def behaviour(config: CompareConfig) -> Behaviour:
     return Behaviour(maze, codec, Windows.of(kept, codec, horizon), Windows.of(held_out, codec, horizon), identity)
 
 
-def prior_network(key: PRNGKey, config: PriorConfig, dim: int) -> tuple[Apply, Params]:
+def prior_network(key: PRNGKey, config: PriorSettings, dim: int) -> tuple[Apply, Params]:
     """The denoising network that a configuration names, as (apply, params)."""
     if config.network == "unet":
         return build(key, lambda rngs: TemporalUNet(dim, rngs=rngs))
@@ -119,7 +120,7 @@ def pin_mask(windows: Windows, observation_dim: int, goal: Bool[Array, ""]) -> B
 
 
 def train_stage(
-    directory: Path, settings: dict, task: train.Task, params: Params, data: object, setting: TrainConfig, track: str
+    directory: Path, settings: dict, task: train.Task, params: Params, data: object, setting: TrainSettings, track: str
 ) -> Params:
     """Train in a directory, or read back what was trained there; returns the averaged parameters."""
     stage = runtime.Stage(directory, settings)
@@ -133,7 +134,7 @@ def train_stage(
     return state.ema
 
 
-def fit_prior(compare: CompareConfig, data: Behaviour) -> tuple[Edm, str]:
+def fit_prior(compare: CompareSettings, data: Behaviour) -> tuple[Edm, str]:
     """The prior stage: ``RUN/prior``; returns (denoiser, digest of its parameters)."""
     config, levels = compare.prior, compare.noise
     dim, o = data.train.rows.shape[-1], data.codec.observation_dim
@@ -155,13 +156,13 @@ def fit_prior(compare: CompareConfig, data: Behaviour) -> tuple[Edm, str]:
     return Edm(ema, apply), digest(ema)
 
 
-def value_network(key: PRNGKey, config: ProxyConfig, horizon: int, dim: int) -> tuple[Apply, Params]:
+def value_network(key: PRNGKey, config: ProxySettings, horizon: int, dim: int) -> tuple[Apply, Params]:
     """The network of all proxies, as (apply, params)."""
     size = {"patch": config.patch, "width": config.width, "depth": config.depth}
     return build(key, lambda rngs: Value(horizon, dim, **size, rngs=rngs))
 
 
-def labelled_windows(config: ProxyConfig, data: Behaviour) -> tuple[Float[Array, "n h d"], Float[Array, "n"]]:
+def labelled_windows(config: ProxySettings, data: Behaviour) -> tuple[Float[Array, "n h d"], Float[Array, "n"]]:
     """N training windows and their gold returns: all that the proxies learn of the gold reward."""
     x = data.train.draws(jax.random.fold_in(jax.random.key(config.train.seed), 1), config.labels)
     return x, gold_returns(data, x)
@@ -172,7 +173,7 @@ def gold_returns(data: Behaviour, x: Float[Array, "n h d"]) -> Float[Array, "n"]
     return jax.jit(jax.vmap(lambda x: plan_return(data.maze.reward, data.codec.decode(x))))(x)
 
 
-def fit_proxy(compare: CompareConfig, kind: str, data: Behaviour) -> tuple[Learned, str]:
+def fit_proxy(compare: CompareSettings, kind: str, data: Behaviour) -> tuple[Learned, str]:
     """A proxy stage, ``RUN/proxy/KIND``, for one of `PROXIES`; returns (proxy, digest of its parameters)."""
     x, returns = labelled_windows(compare.proxy, data)
     classify, quantile = kind == "classifier", compare.proxy.quantile
@@ -181,7 +182,7 @@ def fit_proxy(compare: CompareConfig, kind: str, data: Behaviour) -> tuple[Learn
 
 
 def train_proxy(
-    compare: CompareConfig,
+    compare: CompareSettings,
     kind: str,
     data: Behaviour,
     x: Float[Array, "n h d"],
@@ -209,5 +210,5 @@ def train_proxy(
 
 def standardised(proxy: Standardised, data: Behaviour) -> Standardised:
     """A proxy whose centre is 0 and spread 1, so that its score is standardised over windows of the data."""
-    seen = jax.jit(jax.vmap(proxy.score))(data.train.draws(jax.random.key(2), 2048))
-    return replace(proxy, centre=seen.mean(), spread=seen.std())
+    observed = jax.jit(jax.vmap(proxy.score))(data.train.draws(jax.random.key(2), 2048))
+    return replace(proxy, centre=observed.mean(), std=observed.std())

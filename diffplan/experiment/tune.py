@@ -1,14 +1,14 @@
-"""The guidance scale of one arm on one run: four rules on a sweep, or the scale that meets a budget.
+"""The guidance scale of one method on one run: four rules on a sweep, or the scale that meets a budget.
 
 A sweep is scale 0 and a log-spaced grid, by seeds, through the comparison's own harness; it is kept as a stage of the
-run, ``RUN/arms/tune_ARM``. What was chosen, and the units that the scale is in, go to ``RUN/scale.json``.
+run, ``RUN/methods/tune_METHOD``. What was chosen, and the units that the scale is in, go to ``RUN/scale.json``.
 
 A budget of nats is of path KL, an upper bound of the marginal KL, and looser the fewer the steps: for an exact guide
 1.8 times its KL in 16 ancestral steps, 1.1 times in 64 (tests/test_tune.py).
 
-A scale of the regression arms is per standard deviation of the return: ``scale / spread`` is what multiplies a raw unit
-of reward, and carries over to another problem by `scale_rules.carry_over`. The classifier's multiplies log p(y | x),
-and has no unit of reward.
+A scale of the regression methods is per standard deviation of the return: ``scale / return_std`` is what multiplies a
+raw unit of reward, and carries over to another problem by `scale_rules.carry_over`. The classifier's multiplies log
+p(y | x), and has no unit of reward.
 """
 
 from collections.abc import Callable
@@ -24,9 +24,9 @@ from jaxtyping import Array, Float
 from rich.box import SIMPLE_HEAD
 
 from diffplan import runtime
-from diffplan.config import CompareConfig, ConfigError, require
+from diffplan.config import CompareSettings, ConfigError, require
 from diffplan.experiment import compare, scale_rules, stages
-from diffplan.experiment.harness import Plan, arm_stage
+from diffplan.experiment.harness import Plan, method_stage
 from diffplan.experiment.scale_rules import Calibrated, Choice, Units
 from diffplan.experiment.stages import Behaviour
 from diffplan.methods import Guided, Plans, Problem
@@ -43,13 +43,13 @@ Measure = Callable[[Float[np.ndarray, "s"]], Float[np.ndarray, "s n"]]
 
 
 @dataclass(frozen=True)
-class TuneConfig:
-    """Which arm to tune, over which scales, and by what."""
+class TuneSettings:
+    """Which method to tune, over which scales, and by what."""
 
-    compare: Annotated[CompareConfig, tyro.conf.arg(name="")] = field(default_factory=CompareConfig)
+    compare: Annotated[CompareSettings, tyro.conf.arg(name="")] = field(default_factory=CompareSettings)
     """The run: its data, prior, proxies, sampler, seeds and plans."""
-    arm: Literal["guided", "guided_classifier", "guided_plugin", "guided_raw"] = "guided"
-    """The arm whose scale is wanted."""
+    method: Literal["guided", "guided_classifier", "guided_dps", "guided_raw"] = "guided"
+    """The method whose scale is wanted."""
     low: float = 0.3
     """Smallest scale of the grid above 0."""
     high: float = 300.0
@@ -80,7 +80,7 @@ class TuneConfig:
 
 
 class Sweep(NamedTuple):
-    """Batch means of the arm, scales by seeds; NaN where a batch has none."""
+    """Batch means of the method, scales by seeds; NaN where a batch has none."""
 
     scales: Float[np.ndarray, "s"]
     proxy: Float[np.ndarray, "s m"]
@@ -101,81 +101,83 @@ class Distances(NamedTuple):
     held_out: Float[np.ndarray, "k"]
 
     @classmethod
-    def of(cls, config: CompareConfig, data: Behaviour) -> "Distances":
+    def of(cls, config: CompareSettings, data: Behaviour) -> "Distances":
         """The comparison's own windows."""
         key, count = jax.random.key(config.seed), config.reference
         windows = data.train.draws(jax.random.fold_in(key, config.seeds + 1), count)
         held_out = data.held_out.draws(jax.random.fold_in(key, config.seeds), count)
         return cls(windows, np.asarray(jax.jit(jax.vmap(diversity.data_distance, (0, None)))(held_out, windows)))
 
-    def allowance(self, share: float) -> float:
+    def allowance(self, fraction: float) -> float:
         """How far the share's quantile of held-out data is beyond their mean."""
-        return float(np.quantile(self.held_out, share) - self.held_out.mean())
+        return float(np.quantile(self.held_out, fraction) - self.held_out.mean())
 
 
-def arm_of(config: TuneConfig) -> Guided:
-    """The arm, by its name in the comparison."""
-    arm = catalogue(config.compare.dials)[config.arm].arm
-    assert isinstance(arm, Guided), config.arm
-    return arm
+def method_of(config: TuneSettings) -> Guided:
+    """The method, by its name in the comparison."""
+    method = catalogue(config.compare.strengths)[config.method].method
+    assert isinstance(method, Guided), config.method
+    return method
 
 
-def sweep(config: TuneConfig, problem: Problem, data: Behaviour, identity: str) -> Sweep:
-    """Run the arm over the grid and all seeds, or read back what it gave."""
+def sweep(config: TuneSettings, problem: Problem, data: Behaviour, identity: str) -> Sweep:
+    """Run the method over the grid and all seeds, or read back what it gave."""
     scales = np.concatenate([[0.0], np.geomspace(config.low, config.high, config.points)])
-    arm = replace(arm_of(config), name=f"tune_{config.arm}", strengths=tuple(float(f"{scale:.4g}") for scale in scales))
+    method = replace(
+        method_of(config), name=f"tune_{config.method}", strengths=tuple(float(f"{scale:.4g}") for scale in scales)
+    )
     setting = config.compare
     plan = Plan(setting.seeds, setting.plans, 0, setting.seed)
     bench = compare.bench_of(setting, problem, data, identity)
     about = {"sampler": runtime.plain(setting.sampler)}
-    rows = arm_stage(arm, plan, bench, setting.run, about)  # seeds by scales
+    rows = method_stage(method, plan, bench, setting.run, about)  # seeds by scales
     shape = setting.seeds, len(scales)
     column = lambda name: np.asarray([float(row[name] or "nan") for row in rows]).reshape(shape).T
-    valid = column("finite") * (1 - np.nan_to_num(column("segments_in_wall"), nan=1.0))
+    valid = column("finite") * (1 - np.nan_to_num(column("violations.walls"), nan=1.0))
     return Sweep(
-        np.asarray(arm.strengths),
+        np.asarray(method.strengths),
         column("proxy"),
-        column("gold_tracked"),
+        column("tracked"),
         column("path_kl"),
         1 - valid,
         column("data_distance"),
     )
 
 
-def choices(found: Sweep, further: float, allowed: float) -> dict[str, Choice]:
+def choices(result: Sweep, further: float, allowed: float) -> dict[str, Choice]:
     """What each rule says of a sweep from scale 0 up; `further` from the data than the prior is still typical."""
-    scales = found.scales
+    scales = result.scales
     return {
-        "knee": scale_rules.knee(scales, found.path_kl, found.proxy - found.proxy[:1]),
-        "best": scale_rules.best(scales, found.gold),
-        "not_below_best": scale_rules.largest_not_below_best(scales, found.gold),
-        "valid": scale_rules.largest_valid(scales, found.invalid, allowed),
-        "label_free": scale_rules.label_free(scales, found.distance - found.distance[:1], further),
+        "knee": scale_rules.knee(scales, result.path_kl, result.proxy - result.proxy[:1]),
+        "best": scale_rules.best(scales, result.gold),
+        "not_below_best": scale_rules.largest_not_below_best(scales, result.gold),
+        "valid": scale_rules.largest_valid(scales, result.invalid, allowed),
+        "label_free": scale_rules.label_free(scales, result.distance - result.distance[:1], further),
     }
 
 
-def drawn(
-    config: TuneConfig, problem: Problem, data: Behaviour, statistic: Callable[[Plans], Float[Array, "s n"]]
+def samples(
+    config: TuneSettings, problem: Problem, data: Behaviour, statistic: Callable[[Plans], Float[Array, "s n"]]
 ) -> Measure:
-    """A statistic of the arm's plans at any scales, over the starts and noise of every seed of the comparison."""
-    arm, setting = arm_of(config), config.compare
+    """A statistic of the method's plans at any scales, over the starts and noise of every seed of the comparison."""
+    method, setting = method_of(config), config.compare
     root = jax.random.key(setting.seed)
-    call = jax.jit(lambda key, problem, starts, scales: statistic(arm(key, problem, starts, scales)))
+    call = jax.jit(lambda key, problem, starts, scales: statistic(method(key, problem, starts, scales)))
 
     def measure(scales: Float[np.ndarray, "s"]) -> Float[np.ndarray, "s n"]:
         values = []
-        with runtime.Progress(f"{setting.run}/{config.arm}", setting.seeds, unit="seeds") as progress:
+        with runtime.Progress(f"{setting.run}/{config.method}", setting.seeds, unit="seeds") as progress:
             for seed in range(setting.seeds):
-                key_starts, key_arm, _ = jax.random.split(jax.random.fold_in(root, seed), 3)
+                key_starts, key_method, _ = jax.random.split(jax.random.fold_in(root, seed), 3)
                 starts = compare.starts_for(key_starts, data, setting.plans)
-                values.append(np.asarray(call(key_arm, problem, starts, jnp.asarray(scales, jnp.float32))))
+                values.append(np.asarray(call(key_method, problem, starts, jnp.asarray(scales, jnp.float32))))
                 progress.advance(1, smallest=scales[0], largest=scales[-1])
         return np.concatenate(values, axis=1)
 
     return measure
 
 
-def meet(config: TuneConfig, problem: Problem, data: Behaviour) -> tuple[str, Calibrated]:
+def meet(config: TuneSettings, problem: Problem, data: Behaviour) -> tuple[str, Calibrated]:
     """The scale that spends `nats` or reaches `typicality`: (what was measured, where it is met).
 
     Raises:
@@ -183,14 +185,14 @@ def meet(config: TuneConfig, problem: Problem, data: Behaviour) -> tuple[str, Ca
     """
     if config.nats is not None:
         name, quantity, target = f"nats={config.nats:g}", NATS, config.nats
-        measure = drawn(config, problem, data, lambda plans: plans.path_kl)
+        measure = samples(config, problem, data, lambda plans: plans.path_kl)
     else:
-        share = config.typicality or 0.0
+        fraction = config.typicality or 0.0
         near = Distances.of(config.compare, data)
         distances = jax.vmap(jax.vmap(diversity.data_distance, (0, None)), (0, None))
-        plain = drawn(config, problem, data, lambda plans: distances(plans.x, near.windows))
+        plain = samples(config, problem, data, lambda plans: distances(plans.x, near.windows))
         prior = plain(np.zeros(1)).mean()
-        name, quantity, target = f"typicality={share:g}", DISTANCE, near.allowance(share)
+        name, quantity, target = f"typicality={fraction:g}", DISTANCE, near.allowance(fraction)
         measure = lambda scales: plain(scales) - prior
     try:
         return quantity, scale_rules.calibrate(measure, target, config.low, config.high, points=5)
@@ -198,38 +200,38 @@ def meet(config: TuneConfig, problem: Problem, data: Behaviour) -> tuple[str, Ca
         raise ConfigError(f"{name}: {error}") from error
 
 
-def units_of(config: CompareConfig, data: Behaviour) -> Units:
+def units_of(config: CompareSettings, data: Behaviour) -> Units:
     """What the scales of this run are in."""
     _, returns = stages.labelled_windows(config.proxy, data)
     std = tuple(float(f"{value:.6g}") for value in data.codec.std)
     return Units(float(returns.std()), config.sampler.steps, config.noise.high, config.noise.low, std)
 
 
-def tune(config: TuneConfig) -> dict[str, Any]:
+def tune(config: TuneSettings) -> dict[str, Any]:
     """Choose, or meet a budget; prints what it found, writes ``scale.json``, and returns what it wrote."""
     setting = config.compare
     setting.run.mkdir(parents=True, exist_ok=True)
     problem, data, identity = compare.assemble(setting)
     units = units_of(setting, data)
-    found: dict[str, Any]
+    result: dict[str, Any]
     if config.nats is not None or config.typicality is not None:
         quantity, met = meet(config, problem, data)
         reason = f"{quantity}: {met.value:.4g} +- {met.error:.2g}"
         rule = "typicality" if config.nats is None else "nats"
-        found = {"rule": rule, "reason": reason, "scale": met.scale, "measured": met._asdict()}
+        result = {"rule": rule, "reason": reason, "scale": met.scale, "measured": met._asdict()}
     else:
         near = Distances.of(setting, data)
         rules = choices(sweep(config, problem, data, identity), near.allowance(0.95), config.allowed)
         show(rules)
         rule, reason = scale_rules.recommend(rules)
-        found = {"rule": rule, "reason": reason, "scale": rules[rule].scale}
-        found["choices"] = {name: choice._asdict() for name, choice in rules.items()}
-    per_unit = None if config.arm == "guided_classifier" else found["scale"] / units.spread
-    content = {"arm": config.arm, **found, "scale_per_unit_of_reward": per_unit, "units": units._asdict()}
+        result = {"rule": rule, "reason": reason, "scale": rules[rule].scale}
+        result["choices"] = {name: choice._asdict() for name, choice in rules.items()}
+    per_unit = None if config.method == "guided_classifier" else result["scale"] / units.return_std
+    content = {"method": config.method, **result, "scale_per_unit_of_reward": per_unit, "units": units._asdict()}
     content = without_nan(content | {"settings": runtime.plain(asdict(config)), "versions": runtime.versions()})
     runtime.write_json(setting.run / "scale.json", content)
     scale = "none" if content["scale"] is None else f"{content['scale']:.4g}"
-    runtime.say(f"{config.arm}: scale {scale} ({found['rule']}: {found['reason']})")
+    runtime.say(f"{config.method}: scale {scale} ({result['rule']}: {result['reason']})")
     return content
 
 

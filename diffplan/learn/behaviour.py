@@ -23,14 +23,14 @@ def actions(codec: Codec | Cells) -> int:
     return codec.next_cell.shape[1] if isinstance(codec, Cells) else codec.width - codec.observation_dim
 
 
-def novice(codec: Codec | Cells, apply: Apply, params: Params) -> Policy:
+def untrained_policy(codec: Codec | Cells, apply: Apply, params: Params) -> Policy:
     """An untrained policy on a codec's scale, from a network ``apply(params, z[o], t[]) -> [a]``."""
     a, o = actions(codec), codec.observation_dim
     params = {"network": params, "log_std": jnp.zeros(a)}
     if isinstance(codec, Cells):
-        mean, spread = codec.places.mean(axis=0), codec.places.std(axis=0)
-        spread = jnp.where(spread > 0, spread, 1.0)  # 0 across a corridor
-        return Policy(params, mean, spread, jnp.zeros(a), jnp.ones(a), apply, True)
+        mean, std = codec.places.mean(axis=0), codec.places.std(axis=0)
+        std = jnp.where(std > 0, std, 1.0)  # 0 across a corridor
+        return Policy(params, mean, std, jnp.zeros(a), jnp.ones(a), apply, True)
     return Policy(params, codec.mean[:o], codec.std[:o], codec.mean[o:], codec.std[o:], apply, False)
 
 
@@ -45,7 +45,7 @@ def task(policy: Policy, codec: Codec | Cells) -> Task:
         told = len(window) - isinstance(codec, Cells)
 
         def one(observation: Float[Array, "o"], action: Float[Array, "a"], time: Scalar) -> Scalar:
-            return learner.log_prob(learner.law(observation, time), action)
+            return learner.log_prob(learner.distribution(observation, time), action)
 
         rows = (plan.observations, plan.actions, times(len(window)))
         return -jax.vmap(one)(*(row[:told] for row in rows)).mean(), {}

@@ -5,7 +5,7 @@ independently of the others (Ho and Salimans 2022, algorithm 1):
 
     min E |D(x_sigma, sigma, m c) - x0|^2 (1 + sigma^2) / sigma^2         D -> E[x0 | x_sigma, m c]             (91)
 
-A value of 0 alone would be a condition like any other, so every part begins with a flag: see `arms.conditional`.
+A value of 0 alone would be a condition like any other, so every part begins with a flag: see `methods.conditional`.
 """
 
 import jax

@@ -119,9 +119,9 @@ def contrast(x: Float[Array, "n h d"], rewards: Float[Array, "n"], high: float, 
 def balanced(key: PRNGKey, data: Contrast, count: int) -> Group:
     """Half of the plans from the tilt at v, half from that at w > v, each evenly spread along its tilt."""
     key_weights, key_marks = jax.random.split(key)
-    upper, share = jax.random.uniform(key_weights, (2,))
+    upper, fraction = jax.random.uniform(key_weights, (2,))
     w = 1 + (upper * (len(data.weights) - 1)).astype(int)
-    pair = jnp.stack([(share * w).astype(int), w])  # v < w
+    pair = jnp.stack([(fraction * w).astype(int), w])  # v < w
     half = count // 2
     marks = (jnp.arange(half)[None] + jax.random.uniform(key_marks, (2, half))) / half
     index = jnp.minimum(jax.vmap(jnp.searchsorted)(data.cumulative[pair], marks), len(data.rewards) - 1).ravel()

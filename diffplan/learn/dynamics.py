@@ -40,17 +40,19 @@ class Bootstraps(NamedTuple):
 
 
 def transitions(key: PRNGKey, rows: Trajectory, count: int) -> Transitions:
-    """`count` transitions of lanes of behaviour ``[lanes, steps, .]``, drawn without replacement.
+    """`count` transitions of trajectories of behaviour ``[trajectories, steps, .]``, drawn without replacement.
 
     Raises:
         ValueError: if there are not as many.
     """
-    lanes, steps = rows.observations.shape[:2]
-    total = lanes * (steps - 1)
+    trajectories, steps = rows.observations.shape[:2]
+    total = trajectories * (steps - 1)
     if not 1 <= count <= total:
         raise ValueError(f"transitions={count}: must be between 1 and the {total} in the data")
-    lane, step = jnp.divmod(jax.random.choice(key, total, (count,), replace=False), steps - 1)
-    return Transitions(rows.observations[lane, step], rows.actions[lane, step], rows.observations[lane, step + 1])
+    trajectory, step = jnp.divmod(jax.random.choice(key, total, (count,), replace=False), steps - 1)
+    return Transitions(
+        rows.observations[trajectory, step], rows.actions[trajectory, step], rows.observations[trajectory, step + 1]
+    )
 
 
 def bootstraps(key: PRNGKey, data: Transitions, members: int) -> Bootstraps:
@@ -64,18 +66,18 @@ def untrained(
 ) -> Ensemble:
     """An ensemble scaled to its data, from the initial parameters of its members."""
     rows = jnp.concatenate([data.observation, data.action], axis=1)
-    spread = lambda values: jnp.maximum(values.std(axis=0), 1e-6)
+    std = lambda values: jnp.maximum(values.std(axis=0), 1e-6)
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-    return Ensemble(params, rows.mean(axis=0), spread(rows), spread(data.after - data.observation), low, high, apply)
+    return Ensemble(params, rows.mean(axis=0), std(rows), std(data.after - data.observation), low, high, apply)
 
 
 def task(model: Ensemble) -> Task:
     """(79) as a training task on `Bootstraps`; the parameters are those of all members."""
 
     def loss(params: Params, key: PRNGKey, example: Transitions) -> tuple[Scalar, dict[str, Scalar]]:
-        def error(member: Params, seen: Transitions) -> Scalar:
-            step = model.apply(member, model.normalised(seen.observation, seen.action))
-            return jnp.mean((step - (seen.after - seen.observation) / model.step_std) ** 2)
+        def error(member: Params, observed: Transitions) -> Scalar:
+            step = model.apply(member, model.normalised(observed.observation, observed.action))
+            return jnp.mean((step - (observed.after - observed.observation) / model.step_std) ** 2)
 
         return jnp.mean(jax.vmap(error)(params, example)), {}
 

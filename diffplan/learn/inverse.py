@@ -32,8 +32,8 @@ class Inverse:
 
     def normalised(self, z: Float[Array, "o"], target: Float[Array, "o"], left: Int[Array, ""]) -> Float[Array, "a"]:
         """f in normalised units."""
-        share = left / self.steps
-        return self.apply(self.params, z, (target - z) / share, share)
+        fraction = left / self.steps
+        return self.apply(self.params, z, (target - z) / fraction, fraction)
 
     def __call__(
         self, observation: Float[Array, "o"], target: Float[Array, "o"], left: Int[Array, ""]
@@ -46,15 +46,15 @@ class Inverse:
 
 
 def task(inverse: Inverse) -> Task:
-    """(121) as a training task on normalised rows ``[lanes, steps, o + a]``; trains `inverse.params`."""
+    """(121) as a training task on normalised rows ``[trajectories, steps, o + a]``; trains `inverse.params`."""
     o = inverse.codec.observation_dim
 
-    def draw(key: PRNGKey, rows: Float[Array, "lanes steps d"]) -> tuple[Array, Array, Array]:
-        key_lane, key_step, key_left = jax.random.split(key, 3)
+    def draw(key: PRNGKey, rows: Float[Array, "trajectories steps d"]) -> tuple[Array, Array, Array]:
+        key_trajectory, key_step, key_left = jax.random.split(key, 3)
         left = jax.random.randint(key_left, (), 1, inverse.steps + 1)
-        lane = jax.random.randint(key_lane, (), 0, rows.shape[0])
+        trajectory = jax.random.randint(key_trajectory, (), 0, rows.shape[0])
         step = jax.random.randint(key_step, (), 0, rows.shape[1] - inverse.steps)
-        return rows[lane, step], rows[lane, step + left, :o], left
+        return rows[trajectory, step], rows[trajectory, step + left, :o], left
 
     def loss(params: Params, key: PRNGKey, example: tuple[Array, Array, Array]) -> tuple[Scalar, dict[str, Scalar]]:
         row, target, left = example

@@ -1,6 +1,6 @@
 """Reach: whether behaviour could come from an observation to a place within K steps, learned as a classifier.
 
-Of two rows of one lane, the first in full and of the second only its place p, j steps apart,
+Of two rows of one trajectory, the first in full and of the second only its place p, j steps apart,
 
     min  E BCE(f(o_t, p_t+j), [j <= K]),     j uniform in 0 .. K, or in K + 1 .. 8 K, half each              (126)
 
@@ -38,17 +38,17 @@ class Reach:
 
 
 def task(reach: Reach, o: int) -> Task:
-    """(126) as a training task on normalised rows ``[lanes, steps, o + a]``; trains `reach.params`."""
+    """(126) as a training task on normalised rows ``[trajectories, steps, o + a]``; trains `reach.params`."""
     most = FARTHEST * reach.steps
 
-    def draw(key: PRNGKey, rows: Float[Array, "lanes steps d"]) -> tuple[Array, Array, Bool[Array, ""]]:
-        key_lane, key_step, key_near, key_far, key_which = jax.random.split(key, 5)
-        lane = jax.random.randint(key_lane, (), 0, rows.shape[0])
+    def draw(key: PRNGKey, rows: Float[Array, "trajectories steps d"]) -> tuple[Array, Array, Bool[Array, ""]]:
+        key_trajectory, key_step, key_near, key_far, key_which = jax.random.split(key, 5)
+        trajectory = jax.random.randint(key_trajectory, (), 0, rows.shape[0])
         step = jax.random.randint(key_step, (), 0, rows.shape[1] - most)
         near = jax.random.randint(key_near, (), 0, reach.steps + 1)
         far = jax.random.randint(key_far, (), reach.steps + 1, most + 1)
         which = jax.random.bernoulli(key_which)
-        return rows[lane, step, :o], rows[lane, step + jnp.where(which, near, far), :2], which
+        return rows[trajectory, step, :o], rows[trajectory, step + jnp.where(which, near, far), :2], which
 
     def loss(params: Params, key: PRNGKey, example: tuple[Array, Array, Array]) -> tuple[Scalar, dict[str, Scalar]]:
         z, place, which = example

@@ -30,10 +30,10 @@ Error = Callable[[Scalar, Scalar], Scalar]
 """``error(output, target)``: (13) or (14)."""
 
 
-def mislabelled(key: PRNGKey, target: Float[Array, "n"], share: float, flip: bool) -> Float[Array, "n"]:
+def mislabelled(key: PRNGKey, target: Float[Array, "n"], fraction: float, flip: bool) -> Float[Array, "n"]:
     """Targets of which a share is wrong: classes 0 and 1 are flipped, numbers are those of other windows."""
     key_which, key_other = jax.random.split(key)
-    wrong = jax.random.bernoulli(key_which, share, target.shape)
+    wrong = jax.random.bernoulli(key_which, fraction, target.shape)
     return jnp.where(wrong, 1 - target if flip else jax.random.permutation(key_other, target), target)
 
 

@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from diffplan.checkpoint import Checkpoints
-from diffplan.config import TrainConfig
+from diffplan.config import TrainSettings
 from diffplan.runtime import Metrics, Progress
 from diffplan.types import Params, PRNGKey, Scalar
 
@@ -43,7 +43,7 @@ class Task(NamedTuple):
     draw: Draw
 
 
-def optimiser(config: TrainConfig) -> optax.GradientTransformation:
+def optimiser(config: TrainSettings) -> optax.GradientTransformation:
     """Adam or Muon with the gradient's norm clipped to 1, linear warm-up and cosine decay to a hundredth."""
     rate = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup, max(config.steps, config.warmup + 1), config.learning_rate / 100
@@ -52,7 +52,7 @@ def optimiser(config: TrainConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), rule(rate))
 
 
-def start(key: PRNGKey, params: Params, config: TrainConfig) -> TrainState:
+def start(key: PRNGKey, params: Params, config: TrainSettings) -> TrainState:
     """The state at step 0. The average starts as a copy, so that donating the state never donates a buffer twice."""
     return TrainState(
         jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), optimiser(config).init(params), key
@@ -60,7 +60,7 @@ def start(key: PRNGKey, params: Params, config: TrainConfig) -> TrainState:
 
 
 def chunk(
-    task: Task, config: TrainConfig, state: TrainState, data: Any, steps: int
+    task: Task, config: TrainSettings, state: TrainState, data: Any, steps: int
 ) -> tuple[TrainState, Float[Array, "steps"]]:
     """`steps` updates in one scan; returns (state, loss of every step)."""
     update = optimiser(config).update
@@ -84,7 +84,13 @@ def chunk(
 
 
 def fit(
-    task: Task, state: TrainState, data: Any, config: TrainConfig, checkpoints: Checkpoints, metrics: Metrics, name: str
+    task: Task,
+    state: TrainState,
+    data: Any,
+    config: TrainSettings,
+    checkpoints: Checkpoints,
+    metrics: Metrics,
+    name: str,
 ) -> TrainState:
     """Train from `state`, or from the newest sound checkpoint, to `config.steps`; returns the final state.
 

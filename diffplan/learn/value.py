@@ -30,9 +30,9 @@ class LearnedValue:
 
     def __call__(self, x: Float[Array, "h d"], known: Int[Array, ""]) -> Scalar:
         """V(x, known); rows from `known` on are not looked at."""
-        seen = (jnp.arange(len(x)) < known).astype(x.dtype)[:, None]
+        observed = (jnp.arange(len(x)) < known).astype(x.dtype)[:, None]
         # the last entry of a row says whether it is known, for a blank row is a row like any other
-        read = jnp.concatenate([jnp.where(seen > 0, x, 0.0), seen], axis=1)
+        read = jnp.concatenate([jnp.where(observed > 0, x, 0.0), observed], axis=1)
         return counted("network_evals", self.apply(self.params, read, jnp.zeros(())))
 
 

@@ -40,7 +40,7 @@ from diffplan.guide import Proxy, guided
 from diffplan.methods.base import Plans, Problem, need, over
 from diffplan.methods.guidance import regression
 from diffplan.samplers import Step, sample
-from diffplan.types import Denoise, Energy, Knobs, Level, Pins, PRNGKey, Scalar
+from diffplan.types import Denoise, Energy, Level, Pins, PRNGKey, Scalar, Strengths
 
 NEAR = 0.1
 """b of (96), in standard deviations of the data."""
@@ -53,7 +53,7 @@ Begin = Callable[[PRNGKey, Problem, Float[Array, "o"]], Float[Array, "h d"]]
 
 
 def from_prior(key: PRNGKey, problem: Problem, start: Float[Array, "o"]) -> Float[Array, "h d"]:
-    """A draw of the prior: with the same keys, the plans of the arm `Prior`."""
+    """A draw of the prior: with the same keys, the plans of the method `Prior`."""
     return sample(key, pinned(problem.denoise, problem.pins(start)), problem.sigmas, problem.shape, problem.step)[0]
 
 
@@ -73,7 +73,7 @@ def ascending(energy: Energy, pins: Pins, rate: float) -> Denoise:
     """(15): the next plan, from a plan and the level at which the energy reads it."""
 
     def step(x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
-        return pinned(guided(flat, energy, Knobs(rate / sigma**2, jnp.zeros(()))), pins)(x, sigma)
+        return pinned(guided(flat, energy, Strengths(rate / sigma**2, jnp.zeros(()))), pins)(x, sigma)
 
     return step
 
@@ -92,7 +92,7 @@ def climbed(
     return jax.lax.scan(body, (x, kept), (jnp.arange(1, len(levels) + 1), levels))[0][1]
 
 
-def oddity(denoise: Denoise, pins: Pins, x: Float[Array, "h d"], tau: float) -> Scalar:
+def score_norm(denoise: Denoise, pins: Pins, x: Float[Array, "h d"], tau: float) -> Scalar:
     """e of (97): how far the prior, at level tau, moves a plan that begins where it is pinned."""
     return jnp.sqrt(jnp.mean((pinned(denoise, pins)(x, jnp.asarray(tau)) - x) ** 2)) / tau
 
@@ -121,7 +121,7 @@ class Ascent:
     """Step length, in squared standard deviations of the data."""
     anneal: int = 30
     """Steps over which the noise level falls to that of clean plans; 0 for a proxy without noise conditioning."""
-    dial: str = "ascent steps"
+    strength_name: str = "ascent steps"
     shared: bool = True
 
     def __call__(
@@ -155,7 +155,7 @@ class AscentFrom:
     """Step length, in squared standard deviations of the data."""
     level: float = CLEAN
     """Level at which the proxy reads plans; above that of clean plans where its gradient vanishes there."""
-    dial: str = "ascent steps"
+    strength_name: str = "ascent steps"
     shared: bool = True
 
     def __call__(
@@ -190,7 +190,7 @@ class AscentEarly:
     """Steps that any patience allows."""
     tau: float = 0.2
     """Level at which the prior looks at a plan, in standard deviations of the data."""
-    dial: str = "patience, in typical oddities of data"
+    strength_name: str = "patience, in typical oddities of data"
     shared: bool = True
 
     def __call__(
@@ -198,7 +198,7 @@ class AscentEarly:
     ) -> Plans:
         """`strengths` may be any numbers from 0 up."""
         energy, data = self.proxy(problem), need(problem, "data", self.name)[:TYPICAL]
-        odd = lambda mask, x: oddity(problem.denoise, Pins(mask, x), x, self.tau)
+        odd = lambda mask, x: score_norm(problem.denoise, Pins(mask, x), x, self.tau)
         typical = jnp.median(jax.vmap(odd, (None, 0))(problem.pins(starts[0]).mask, data))
 
         def one(key: PRNGKey, start: Float[Array, "o"]) -> Float[Array, "s h d"]:
@@ -235,7 +235,7 @@ class AscentRenoised:
     """Level at which the proxy reads plans; above that of clean plans where its gradient vanishes there."""
     tau: float = 0.5
     """Level that plans are noised to, in standard deviations of the data: above the last of the sampling grid."""
-    dial: str = "ascent steps"
+    strength_name: str = "ascent steps"
     shared: bool = True
 
     def __call__(

@@ -1,4 +1,4 @@
-"""What an arm is given, what it gives back, and the one signature that all arms have."""
+"""What a method is given, what it gives back, and the one signature that all methods have."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -29,9 +29,9 @@ def over(draw: Callable[[Array], Batched], xs: Array) -> Batched:
 
 @struct.dataclass
 class Problem:
-    """All that an arm may use. The gold reward is not in it. A pytree: parameters are traced, structure is static.
+    """All that a method may use. The gold reward is not in it. A pytree: parameters are traced, structure is static.
 
-    The three proxies are three readings of one rater's labels. What only some arms use may be None; `need` names it.
+    The three proxies are three readings of one rater's labels. What only some methods use may be None; `need` names it.
     """
 
     denoise: Denoise
@@ -61,7 +61,7 @@ class Problem:
     conservative: Proxy | None = None
     """The clean regression, trained to score lower what ascent finds."""
     second: Proxy | None = None
-    """Another learned reward, for arms that weigh two."""
+    """Another learned reward, for methods that weigh two."""
     conditional: Conditional | None = None
     """The prior given conditions, for classifier-free guidance."""
 
@@ -75,7 +75,7 @@ class Problem:
         return self.codec.pin(self.horizon, start)
 
 
-def need(problem: Problem, name: str, arm: str) -> Any:
+def need(problem: Problem, name: str, method: str) -> Any:
     """A part of the problem that not all have.
 
     Raises:
@@ -83,15 +83,16 @@ def need(problem: Problem, name: str, arm: str) -> Any:
     """
     part = getattr(problem, name)
     if part is None:
-        raise ValueError(f"arm {arm}: the problem has no {name}")
+        raise ValueError(f"method {method}: the problem has no {name}")
     return part
 
 
 @struct.dataclass
 class Plans:
-    """What an arm returns: plans for each strength and start. Costs are counted from outside: `diffplan.count`.
+    """What a method returns: plans for each strength and start. Costs are counted from outside: `diffplan.count`.
 
-    x: normalised units. path_kl: nats, NaN where the arm has no noisy chain. exact_kl: nats, NaN where it is not known.
+    x: normalised units. path_kl: nats, NaN where the method has no noisy chain. exact_kl: nats, NaN where it is not
+    known.
     ess: effective share of weighted candidates, NaN where plans have no weights.
     """
 
@@ -115,13 +116,13 @@ class Plans:
 
 
 def undefined(like: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """A quantity that an arm does not have."""
+    """A quantity that a method does not have."""
     return jnp.full(like.shape, jnp.nan)
 
 
 @runtime_checkable
-class Arm(Protocol):
-    """An optimiser of the learned reward, with one dial."""
+class Method(Protocol):
+    """An optimiser of the learned reward, with one strength_name."""
 
     @property
     def name(self) -> str:
@@ -129,7 +130,7 @@ class Arm(Protocol):
         ...
 
     @property
-    def dial(self) -> str:
+    def strength_name(self) -> str:
         """What its strength is, with its unit."""
         ...
 

@@ -1,4 +1,4 @@
-"""Arms that draw a pool of plans from the prior and pick one by its score: best of n, and softer kinds.
+"""Methods that draw a pool of plans from the prior and pick one by its score: best of n, and softer kinds.
 
 Each start has a pool of N plans x_i with scores s_i in standard deviations, of rank 1 (lowest) to N. It is drawn and
 scored once; all strengths pick from it, by the same random numbers, so that only the strength tells their plans apart.
@@ -11,13 +11,13 @@ scored once; all strengths pick from it, by the same random numbers, so that onl
 (72) is the rank of the best of n that are drawn from the pool without replacement: rank k has probability
 C(k - 1, n - 1) / C(N, n), and averaged over pools the plan is the best of n from the prior, whatever N >= n (Nakano et
 al. 2021, arXiv 2112.09332, appendix I). (73) is soft best of n (Verdun et al. 2025, arXiv 2505.03156): the tilt of the
-pool. (75) is the quantiliser of Taylor 2016, whose law is nowhere above 1 / q times the prior's.
+pool. (75) is the quantiliser of Taylor 2016, whose distribution is nowhere above 1 / q times the prior's.
 
 (74) weighs score against distance, as regularised best of n does (Jinnai et al. 2024, arXiv 2404.01054), in root mean
 square over a plan's entries. Theirs measures a plan by its mean distance to the pool; it has one winner a pool, and
 without a score that is the pool's middle. (74) moves each plan of the pool on its own, and without a score nowhere, for
-x' is nearest to itself. As a maximum over laws q and over couplings of q with the pool is one over x given each x', its
-winners solve
+x' is nearest to itself. As a maximum over distributions q and over couplings of q with the pool is one over x given
+each x', its winners solve
 
     max over q on the pool of   beta E_q[s] - W(q, pool),    W the transport cost at that distance.
 """
@@ -52,7 +52,7 @@ class Pool(NamedTuple):
         return self.x[index, jnp.arange(index.shape[1])[None]]
 
 
-def drawn(key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], proxy: Proxy, size: int) -> Pool:
+def draws(key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], proxy: Proxy, size: int) -> Pool:
     """`size` plans of the prior a start. A score that is not finite counts as the worst of its pool, or 0 if lower."""
     prior = Prior()
     one_each = lambda key: prior(key, problem, starts, jnp.zeros(1)).x[0]
@@ -63,7 +63,7 @@ def drawn(key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], proxy: Pr
     return Pool(x, jnp.where(finite, score, worst[None]))
 
 
-def share(key: PRNGKey, count: int) -> Float[Array, "count"]:
+def fraction(key: PRNGKey, count: int) -> Float[Array, "count"]:
     """Even in (0, 1]."""
     return 1 - jax.random.uniform(key, (count,))
 
@@ -77,7 +77,7 @@ class BestOfN:
 
     strengths: tuple[float, ...]
     name: str = "best_of_n"
-    dial: str = "n"
+    strength_name: str = "n"
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
@@ -87,8 +87,8 @@ class BestOfN:
         """The pool holds max(self.strengths) plans a start; `strengths` may be any numbers up to that."""
         key_pool, key_pick = jax.random.split(key)
         size = int(max(self.strengths))
-        pool = drawn(key_pool, problem, starts, self.proxy(problem), size)
-        u, n = share(key_pick, len(starts)), jnp.maximum(strengths, 1.0)
+        pool = draws(key_pool, problem, starts, self.proxy(problem), size)
+        u, n = fraction(key_pick, len(starts)), jnp.maximum(strengths, 1.0)
         rank = jax.vmap(lambda n: jnp.searchsorted(best_of_n_cdf(n, size), u))(n)  # the least with P(rank <= k) >= u
         return Plans.of(pool.ranked(rank), exact_kl=best_of_n_kl(n))
 
@@ -100,7 +100,7 @@ class SoftBestOfN:
     strengths: tuple[float, ...]
     name: str = "soft_best_of_n"
     pool: int = 64
-    dial: str = "1 / temperature"
+    strength_name: str = "1 / temperature"
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
@@ -109,7 +109,7 @@ class SoftBestOfN:
     ) -> Plans:
         """By the largest of log weight + Gumbel noise: a rising strength changes the plan only for a higher score."""
         key_pool, key_pick = jax.random.split(key)
-        pool = drawn(key_pool, problem, starts, self.proxy(problem), self.pool)
+        pool = draws(key_pool, problem, starts, self.proxy(problem), self.pool)
         log_weights = strengths[:, None, None] * pool.score[None]
         x = pool.at(jnp.argmax(log_weights + jax.random.gumbel(key_pick, pool.score.shape)[None], axis=1))
         ess = jax.vmap(jax.vmap(weight_ess, 1))(log_weights) / self.pool
@@ -127,7 +127,7 @@ class RegularisedBestOfN:
     strengths: tuple[float, ...]
     name: str = "regularised_best_of_n"
     pool: int = 64
-    dial: str = "1 / regularisation"
+    strength_name: str = "1 / regularisation"
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
@@ -136,7 +136,7 @@ class RegularisedBestOfN:
     ) -> Plans:
         """All strengths measure from the same drawn plan."""
         key_pool, key_pick = jax.random.split(key)
-        pool = drawn(key_pool, problem, starts, self.proxy(problem), self.pool)
+        pool = draws(key_pool, problem, starts, self.proxy(problem), self.pool)
         kept = pool.at(jax.random.randint(key_pick, (1, len(starts)), 0, self.pool))
         distance = jnp.sqrt(jnp.mean((pool.x - kept) ** 2, axis=(2, 3)))
         distance = jnp.where(jnp.isnan(distance), jnp.inf, distance)  # of a plan that is not finite
@@ -153,7 +153,7 @@ class Quantiliser:
     strengths: tuple[float, ...]
     name: str = "quantiliser"
     pool: int = 64
-    dial: str = "1 / q"
+    strength_name: str = "1 / q"
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
@@ -162,8 +162,8 @@ class Quantiliser:
     ) -> Plans:
         """Where N q is no whole number the lowest rank takes what is left over; q < 1 / N is the pool's best."""
         key_pool, key_pick = jax.random.split(key)
-        pool = drawn(key_pool, problem, starts, self.proxy(problem), self.pool)
-        u, n = share(key_pick, len(starts)), jnp.maximum(strengths, 1.0)
+        pool = draws(key_pool, problem, starts, self.proxy(problem), self.pool)
+        u, n = fraction(key_pick, len(starts)), jnp.maximum(strengths, 1.0)
         below_top = jnp.ceil(self.pool * u[None] / n[:, None]).astype(int)  # 1 for the highest
         kl = jnp.minimum(jnp.log(n), best_of_n_kl(jnp.asarray(float(self.pool))))
         return Plans.of(pool.ranked(self.pool + 1 - below_top), exact_kl=kl)

@@ -1,13 +1,13 @@
 """Classifier-free guidance: ask the prior for a high score, or for where the best plan known ended.
 
 One network is the denoiser of behaviour and of behaviour given a condition, D(x, sigma, c), with nothing asked at c = 0
-(Ho and Salimans 2022, eq. 6, with w for their 1 + w). The arm extrapolates from the one to the other:
+(Ho and Salimans 2022, eq. 6, with w for their 1 + w). The method extrapolates from the one to the other:
 
     D_w(x, sigma) = D(x, sigma, 0) + w (D(x, sigma, c) - D(x, sigma, 0))                 (89)
 
 w = 0 is the network's own prior, which need not be `problem.denoise`; w = 1 draws from p(x | c); what is drawn beyond 1
-is not p(x) p(c | x)^w, nor any law with a name (Bradley and Nakkiran 2024, arXiv 2408.09000). What can be asked has two
-parts, each led by a flag; a part that is not asked for is 0, flag and all:
+is not p(x) p(c | x)^w, nor any distribution with a name (Bradley and Nakkiran 2024, arXiv 2408.09000). What can be
+asked has two parts, each led by a flag; a part that is not asked for is 0, flag and all:
 
     c = (1, score, 1, the last row's observation as it would be pinned)                  (90)
 
@@ -31,7 +31,7 @@ from diffplan.samplers import sample
 from diffplan.types import Conditional, Denoise, PRNGKey, Scalar
 
 Ask = Callable[[Problem, Proxy], Float[Array, "c"]]
-"""What an arm asks of its plans: a condition (90)."""
+"""What a method asks of its plans: a condition (90)."""
 
 RETURN, GOAL = 0, 1
 """The parts of a condition."""
@@ -85,7 +85,7 @@ class ClassifierFree:
     strengths: tuple[float, ...]
     ask: Ask = high_return
     name: str = "classifier_free"
-    dial: str = "guidance weight"
+    strength_name: str = "guidance weight"
     shared: bool = False
     proxy: Callable[[Problem], Proxy] = regression
 

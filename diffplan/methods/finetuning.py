@@ -130,7 +130,7 @@ class PolicyGradient:
     """Chains a start and update; at least 2, for each is held against the others."""
     learning_rate: float = 3e-4
     name: str = "policy_gradient"
-    dial: str = "1 / KL coefficient"
+    strength_name: str = "1 / KL coefficient"
     shared: bool = False
     proxy: Callable[[Problem], Proxy] = regression
 
@@ -176,11 +176,11 @@ class PolicyGradient:
 
         def term(params: Params, x: Array, x_next: Array, advantage: Scalar, start: Array, level: tuple) -> Scalar:
             pins, past = problem.pins(start), Past.none(problem.shape)
-            law = ancestral(pinned(replace(denoise, params=params), pins), x, level[0], level[1], past)[0]
+            distribution = ancestral(pinned(replace(denoise, params=params), pins), x, level[0], level[1], past)[0]
             # Evaluated along the chain once already, for its nats; uncounted there, it is paid for here.
             prior = ancestral(pinned(problem.denoise, pins), x, level[0], level[1], past)[0]
-            square = lambda gap: jnp.sum(gap**2) / (2 * law.std**2)
-            return -advantage * square(x_next - law.mean) - price * square(law.mean - prior.mean)
+            square = lambda gap: jnp.sum(gap**2) / (2 * distribution.std**2)
+            return -advantage * square(x_next - distribution.mean) - price * square(distribution.mean - prior.mean)
 
         batch = jax.vmap(jax.vmap(term, (None, 0, 0, 0, 0, None)), (None, 0, 0, 0, None, None))
         slope = jax.grad(lambda params, *rest: batch(params, *rest).mean())
@@ -206,13 +206,13 @@ Weigh = Callable[[Float[Array, "m"]], Float[Array, "m"]]
 class Best:
     """All weight on the best share, at least one plan."""
 
-    share: float = 0.25
+    fraction: float = 0.25
 
     def __call__(self, score: Float[Array, "m"]) -> Float[Array, "m"]:
         """0 or -inf."""
         sound = jnp.where(jnp.isfinite(score), score, -jnp.inf)
         rank = jnp.argsort(jnp.argsort(-sound))
-        return jnp.where((rank < max(1, round(self.share * len(score)))) & jnp.isfinite(score), 0.0, -jnp.inf)
+        return jnp.where((rank < max(1, round(self.fraction * len(score)))) & jnp.isfinite(score), 0.0, -jnp.inf)
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ class ExpertIteration:
     """Plans a gradient step."""
     learning_rate: float = 3e-4
     name: str = "expert_iteration"
-    dial: str = "rounds"
+    strength_name: str = "rounds"
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 

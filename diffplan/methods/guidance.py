@@ -1,4 +1,4 @@
-"""Arms that draw from the prior as it is, or guided by an energy; and the proxies and energies that arms push."""
+"""Methods that draw from the prior as it is, or guided by an energy; and the proxies and energies that methods push."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from diffplan.denoise import pinned
 from diffplan.guide import Proxy
 from diffplan.methods.base import Plans, Problem, over
 from diffplan.samplers import sample
-from diffplan.types import Energy, Knobs, PRNGKey
+from diffplan.types import Energy, PRNGKey, Strengths
 
 
 def regression(problem: Problem) -> Proxy:
@@ -30,9 +30,9 @@ def clean(problem: Problem) -> Proxy:
     return problem.clean
 
 
-def plugin(problem: Problem) -> Energy:
+def dps(problem: Problem) -> Energy:
     """The clean reward of the denoised plan."""
-    return guide.plugin(problem.denoise, problem.clean.reward)
+    return guide.dps(problem.denoise, problem.clean.reward)
 
 
 def raw(problem: Problem) -> Energy:
@@ -42,10 +42,10 @@ def raw(problem: Problem) -> Energy:
 
 @dataclass(frozen=True)
 class Prior:
-    """Plans from the prior alone: what every other arm is compared with."""
+    """Plans from the prior alone: what every other method is compared with."""
 
     name: str = "prior"
-    dial: str = "none"
+    strength_name: str = "none"
     strengths: tuple[float, ...] = (0.0,)
     shared: bool = False
     proxy: Callable[[Problem], Proxy] = regression
@@ -74,7 +74,7 @@ class Guided:
     strengths: tuple[float, ...]
     energy: Callable[[Problem], Energy] = regression
     proxy: Callable[[Problem], Proxy] = regression
-    dial: str = "guidance scale"
+    strength_name: str = "guidance scale"
     shared: bool = False
 
     def __call__(
@@ -85,7 +85,7 @@ class Guided:
 
         def one(key: PRNGKey, start: Float[Array, "o"], scale: Float[Array, ""]) -> tuple[Array, Array]:
             pins = problem.pins(start)
-            guided = guide.guided(problem.denoise, energy, Knobs(scale, jnp.ones(())))
+            guided = guide.guided(problem.denoise, energy, Strengths(scale, jnp.ones(())))
             reference = pinned(problem.denoise, pins)
             x, info = sample(key, pinned(guided, pins), problem.sigmas, problem.shape, problem.step, reference)
             return x, info.path_kl

@@ -1,4 +1,4 @@
-"""Two rewards, and one dial between them at a fixed pressure.
+"""Two rewards, and one strength_name between them at a fixed pressure.
 
     D_guided = D + scale * sigma^2 * grad ((1 - a) g_1 + a g_2)                          (104)
 
@@ -19,7 +19,7 @@ from diffplan.guide import Proxy
 from diffplan.methods.base import Plans, Problem, over
 from diffplan.methods.guidance import regression
 from diffplan.samplers import sample
-from diffplan.types import Knobs, PRNGKey
+from diffplan.types import PRNGKey, Strengths
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Compromise:
     proxy: Callable[[Problem], Proxy] = regression
     scale: float = 10.0
     """Total guidance scale; 0 is the prior."""
-    dial: str = "share of the second reward"
+    strength_name: str = "share of the second reward"
     shared: bool = False
 
     def __call__(
@@ -41,14 +41,14 @@ class Compromise:
         """`strengths` may be any shares in [0, 1]."""
         proxies = self.proxy(problem), self.second(problem)
 
-        def one(key: PRNGKey, start: Float[Array, "o"], share: Float[Array, ""]) -> tuple[Array, Array]:
+        def one(key: PRNGKey, start: Float[Array, "o"], fraction: Float[Array, ""]) -> tuple[Array, Array]:
             pins = problem.pins(start)
-            energy = guide.weighted(proxies, jnp.stack([1 - share, share]))
-            guided = guide.guided(problem.denoise, energy, Knobs(jnp.asarray(self.scale), jnp.ones(())))
+            energy = guide.weighted(proxies, jnp.stack([1 - fraction, fraction]))
+            guided = guide.guided(problem.denoise, energy, Strengths(jnp.asarray(self.scale), jnp.ones(())))
             reference = pinned(problem.denoise, pins)
             x, info = sample(key, pinned(guided, pins), problem.sigmas, problem.shape, problem.step, reference)
             return x, info.path_kl
 
         keys = jax.random.split(key, len(starts))
-        x, path_kl = over(lambda share: jax.vmap(one, (0, 0, None))(keys, starts, share), strengths)
+        x, path_kl = over(lambda fraction: jax.vmap(one, (0, 0, None))(keys, starts, fraction), strengths)
         return Plans.of(x, path_kl)

@@ -1,4 +1,4 @@
-"""Arms that draw from the tilt of the prior by weighted particles (`diffplan.smc`): guidance that corrects itself.
+"""Methods that draw from the tilt of the prior by weighted particles (`diffplan.smc`): guidance that corrects itself.
 
 Each start has a cloud of K particles x_k on the sampler's noisy chain, with weights W_k that sum to 1. The plan is one
 of them, drawn by its weight, so that as K grows
@@ -7,7 +7,7 @@ of them, drawn by its weight, so that as K grows
 
 with r the proxy's reward of clean plans. lambda times the energy only steers the cloud there, as its twist and guide:
 one that says less of r than it could costs effective particles, and leaves the target as it is. Of few particles the
-law lies between that of the steps themselves and the tilt.
+distribution lies between that of the steps themselves and the tilt.
 """
 
 from collections.abc import Callable
@@ -27,9 +27,9 @@ Method = Callable[[Energy, int], smc.Method]
 """``method(energy, levels)``: what particles do, given an energy that includes the weight and how long the grid is."""
 
 
-def twisted(energy: Energy, levels: int) -> smc.Method:
+def tds(energy: Energy, levels: int) -> smc.Method:
     """The twisted diffusion sampler: guided by the energy, weighted for what guidance gets wrong."""
-    return smc.twisted(energy)
+    return smc.tds(energy)
 
 
 def annealed(energy: Energy, levels: int) -> smc.Method:
@@ -37,31 +37,31 @@ def annealed(energy: Energy, levels: int) -> smc.Method:
     return smc.annealed(energy, levels)
 
 
-def steered(energy: Energy, levels: int) -> smc.Method:
-    """Feynman-Kac steering: resampled by how the energy rises. It needs no gradient; its energy is `plugin`."""
-    return smc.steered(energy)
+def fk_steering(energy: Energy, levels: int) -> smc.Method:
+    """Feynman-Kac steering: resampled by how the energy rises. It needs no gradient; its energy is `dps`."""
+    return smc.fk_steering(energy)
 
 
-def picked(energy: Energy, levels: int) -> smc.Method:
-    """SVDD: every particle picks its steps among ten candidates. It needs no gradient; its energy is `plugin`."""
-    return smc.picked(energy)
+def svdd(energy: Energy, levels: int) -> smc.Method:
+    """SVDD: every particle picks its steps among ten candidates. It needs no gradient; its energy is `dps`."""
+    return smc.svdd(energy)
 
 
 @dataclass(frozen=True)
 class Particles:
     """One plan from a cloud of weighted particles (76); weight 0 is the prior.
 
-    For `steered` and `picked` give ``energy=diffusion.plugin, proxy=diffusion.clean``, the reward that it reads.
+    For `fk_steering` and `svdd` give ``energy=guidance.dps, proxy=guidance.clean``, the reward that it reads.
     """
 
     name: str
     strengths: tuple[float, ...]
-    method: Method = twisted
+    method: Method = tds
     energy: Callable[[Problem], Energy] = regression
     proxy: Callable[[Problem], Proxy] = regression
     count: int = 16
     """K."""
-    dial: str = "weight"
+    strength_name: str = "weight"
     shared: bool = False
 
     def __call__(

@@ -30,8 +30,8 @@ the data (Laidlaw et al. 2024, arXiv 2403.03185), by a discriminator d that lear
 
     k_t = log d / (1 - d) (o_t, t) / h -> log p_pi(o_t, t) / p_data(o_t, t) / h,    E_pi sum_t k_t -> KL(p_pi || p_data)
 
-of occupancies p(o, t), each one law of observation and time (88). That depends on the policy but through where it
-leads: its direct gradient is 0 in the mean. Which of the actions that lead there it takes, nothing holds.
+of occupancies p(o, t), each one distribution of observation and time (88). That depends on the policy but through
+where it leads: its direct gradient is 0 in the mean. Which of the actions that lead there it takes, nothing holds.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ from diffplan.count import counted, uncounted
 from diffplan.guide import Proxy
 from diffplan.methods.base import Plans, Problem, need, over
 from diffplan.methods.guidance import regression
-from diffplan.policy import Followed, Law, Policy, follow, times
+from diffplan.policy import Distribution, Followed, Policy, follow, times
 from diffplan.types import Params, PRNGKey, Scalar
 
 WIDTH = 32
@@ -60,9 +60,9 @@ class Rollout(NamedTuple):
 
     observations: Float[Array, "h o"]
     actions: Float[Array, "h a"]
-    old: Law
+    old: Distribution
     """Of the policy that acted."""
-    behaviour: Law | None
+    behaviour: Distribution | None
     """None where actions have no price."""
     advantage: Float[Array, "h"]
 
@@ -82,9 +82,9 @@ class Learner(NamedTuple):
     discriminator: Net
 
 
-def laws(policy: Policy, observations: Float[Array, "h o"]) -> Law:
-    """The laws of the actions along a rollout."""
-    return jax.vmap(policy.law)(observations, times(len(observations)))
+def distributions(policy: Policy, observations: Float[Array, "h o"]) -> Distribution:
+    """The distributions of the actions along a rollout."""
+    return jax.vmap(policy.distribution)(observations, times(len(observations)))
 
 
 def critic(key: PRNGKey, observation_dim: int) -> Params:
@@ -126,16 +126,18 @@ def generalised(pay: Float[Array, "h"], values: Float[Array, "h"], trace: float)
 def clipped(policy: Policy, rollout: Rollout, clip: float, price: Scalar) -> Scalar:
     """The objective (86) of one rollout; `price` is 1 / (1 + c)."""
 
-    def gain(law: Law, old: Law, action: Float[Array, "a"], advantage: Scalar) -> Scalar:
-        rho = jnp.exp(policy.log_prob(law, action) - policy.log_prob(old, action))
+    def gain(distribution: Distribution, old: Distribution, action: Float[Array, "a"], advantage: Scalar) -> Scalar:
+        rho = jnp.exp(policy.log_prob(distribution, action) - policy.log_prob(old, action))
         return jnp.minimum(rho * advantage, jnp.clip(rho, 1 - clip, 1 + clip) * advantage)
 
-    new = laws(policy, rollout.observations)
+    new = distributions(policy, rollout.observations)
     total = jnp.sum(jax.vmap(gain)(new, rollout.old, rollout.actions, rollout.advantage))
     return total if rollout.behaviour is None else total - price * jnp.sum(jax.vmap(policy.kl)(new, rollout.behaviour))
 
 
-def told_apart(params: Params, policy: Policy, visited: Float[Array, "b h o"], data: Float[Array, "b h o"]) -> Scalar:
+def discriminator_loss(
+    params: Params, policy: Policy, visited: Float[Array, "b h o"], data: Float[Array, "b h o"]
+) -> Scalar:
     """The loss of (88): the cross-entropy of whose an observation is. Its best logit is that of d."""
     logits = jax.vmap(judged, (None, None, 0))
     ours, theirs = logits(params, policy, visited), logits(params, policy, data)
@@ -179,7 +181,7 @@ class PolicyGradient:
     world: Literal["dynamics", "model"] = "dynamics"
     """Where it acts: the part of the problem of this name."""
     proxy: Callable[[Problem], Proxy] = regression
-    dial: str = "1 / KL coefficient"
+    strength_name: str = "1 / KL coefficient"
     shared: bool = False
 
     def __post_init__(self) -> None:
@@ -198,8 +200,8 @@ class PolicyGradient:
             policy = behaviour.replace(params=self.train(key_train, problem, starts, strength))
             last = jax.vmap(follow, (None, None, 0, 0, None))(policy, dynamics, keys, starts, problem.horizon)
             with uncounted():
-                reference = jax.vmap(laws, (None, 0))(behaviour, last.trajectory.observations)
-            spent = jax.vmap(jax.vmap(policy.kl))(last.laws, reference)
+                reference = jax.vmap(distributions, (None, 0))(behaviour, last.trajectory.observations)
+            spent = jax.vmap(jax.vmap(policy.kl))(last.distributions, reference)
             return problem.codec.encode(last.trajectory), spent.sum(axis=1)
 
         return Plans.of(*over(one, strengths))
@@ -207,14 +209,14 @@ class PolicyGradient:
     def train(self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strength: Scalar) -> Params:
         """The parameters of the policy for one strength: behaviour's own for 0."""
         behaviour, dynamics = need(problem, "behaviour", self.name), need(problem, self.world, self.name)
-        lanes, score = jnp.repeat(starts, self.rollouts, axis=0), self.proxy(problem).score
+        trajectories, score = jnp.repeat(starts, self.rollouts, axis=0), self.proxy(problem).score
         rule = optax.adam(optax.cosine_decay_schedule(self.rate / self.epochs, self.updates * self.epochs))
 
         def update(learner: Learner, inputs: tuple[PRNGKey, Scalar]) -> tuple[Learner, None]:
             (key_act, key_data), weight = jax.random.split(inputs[0]), inputs[1]
             policy = behaviour.replace(params=learner.policy.params)
-            keys = jax.random.split(key_act, len(lanes))
-            acted = jax.vmap(follow, (None, None, 0, 0, None))(policy, dynamics, keys, lanes, problem.horizon)
+            keys = jax.random.split(key_act, len(trajectories))
+            acted = jax.vmap(follow, (None, None, 0, 0, None))(policy, dynamics, keys, trajectories, problem.horizon)
             plans, old, _ = acted
             reference, cost, discriminator = self.priced(key_data, problem, acted, learner.discriminator)
             scores = jax.vmap(score)(problem.codec.encode(plans))
@@ -246,16 +248,18 @@ class PolicyGradient:
 
     def priced(
         self, key: PRNGKey, problem: Problem, acted: Followed, discriminator: Net
-    ) -> tuple[Law | None, Float[Array, "b h"], Net]:
-        """Behaviour's laws if they price actions, the price k_t of every row, and the discriminator trained on."""
+    ) -> tuple[Distribution | None, Float[Array, "b h"], Net]:
+        """Behaviour's distributions if they price actions, the price k_t of every row, and the discriminator
+        trained on.
+        """
         behaviour, visited = need(problem, "behaviour", self.name), acted.trajectory.observations
         if self.regulariser == "action":
-            reference = jax.vmap(laws, (None, 0))(behaviour, visited)
-            return reference, jax.vmap(jax.vmap(behaviour.kl))(acted.laws, reference), discriminator
+            reference = jax.vmap(distributions, (None, 0))(behaviour, visited)
+            return reference, jax.vmap(jax.vmap(behaviour.kl))(acted.distributions, reference), discriminator
         windows = need(problem, "data", self.name)
         chosen = jax.random.choice(key, len(windows), (len(visited),))
         data = problem.codec.decode(windows[chosen]).observations
-        loss = lambda params: told_apart(params, behaviour, visited, data)
+        loss = lambda params: discriminator_loss(params, behaviour, visited, data)
         discriminator = descend(optax.adam(self.critic_rate), loss, discriminator, self.critic_steps)
         logits = jax.vmap(judged, (None, None, 0))(discriminator.params, behaviour, visited)
         return None, logits / problem.horizon, discriminator

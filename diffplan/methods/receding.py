@@ -3,7 +3,8 @@
 From where it stands after t rows, a sequence of the next L actions is searched for as in (81), by the value of the plan
 that it would make,
 
-    score(a) = V(x_1 ... x_t, x_t+1(a) ... x_t+L(a)) - penalty * mean doubt,    V(x, k) = E[score | first k rows]  (82b)
+    score(a) = V(x_1 ... x_t, x_t+1(a) ... x_t+L(a)) - penalty * mean disagreement,    V(x, k) = E[score | first k
+    rows]  (82b)
 
 and its first `every` actions are carried out in the true dynamics (Chua et al. 2018; the terminal value as in Lowrey et
 al. 2019, arXiv 1811.01848). What comes back is what happened, so it can be carried out again.
@@ -53,8 +54,8 @@ class Receding:
     every: int = 8
     """Steps carried out before planning again; the horizon must be a multiple."""
     keep: float = 0.5
-    doubt_penalty: float = 0.0
-    dial: str = "iterations"
+    disagreement_penalty: float = 0.0
+    strength_name: str = "iterations"
     shared: bool = False
 
     def __call__(
@@ -98,27 +99,27 @@ class Receding:
 
             def body(observation: Array, step: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
                 key_draw, key_step = jax.random.split(step[0])
-                action = behaviour.draw(key_draw, behaviour.law(observation, step[1]))
+                action = behaviour.draw(key_draw, behaviour.distribution(observation, step[1]))
                 return dynamics(key_step, observation, action)[0], (observation, action)
 
             keys = jax.random.split(key, self.lookahead)
             return Trajectory(*jax.lax.scan(body, stand.observation, (keys, at))[1])
 
         def judged(key: PRNGKey, actions: Float[Array, "l a"]) -> Scalar:
-            dreamt, doubts = imagine(dynamics, key, stand.observation, actions)
+            dreamt, disagreements = imagine(dynamics, key, stand.observation, actions)
             whole = jnp.concatenate([stand.x, jnp.zeros((self.lookahead, problem.shape[1]))])
             whole = jax.lax.dynamic_update_slice(whole, problem.codec.encode(dreamt), (row, 0))
             known = jnp.minimum(row + self.lookahead, problem.horizon)
-            return value(whole[: problem.horizon], known) - self.doubt_penalty * jnp.mean(doubts)
+            return value(whole[: problem.horizon], known) - self.disagreement_penalty * jnp.mean(disagreements)
 
         def iteration(carry: tuple, key: PRNGKey) -> tuple[tuple, None]:
-            law, actions, scores, champion = carry
+            distribution, actions, scores, champion = carry
             new = moments(actions, self.weigh(scores))
-            law = jax.tree.map(lambda old, now: self.keep * old + (1 - self.keep) * now, law, new)
+            distribution = jax.tree.map(lambda old, now: self.keep * old + (1 - self.keep) * now, distribution, new)
             key_draw, key_judge = jax.random.split(key)
-            drawn = jax.vmap(law.draw, (0, None))(jax.random.split(key_draw, self.population), dynamics)
-            scores = jax.vmap(judged)(jax.random.split(key_judge, self.population), drawn)
-            return (law, drawn, scores, best(champion, drawn, scores)), None
+            draws = jax.vmap(distribution.draw, (0, None))(jax.random.split(key_draw, self.population), dynamics)
+            scores = jax.vmap(judged)(jax.random.split(key_judge, self.population), draws)
+            return (distribution, draws, scores, best(champion, draws, scores)), None
 
         key_first, key_judge, key_rest = jax.random.split(key, 3)
         keys = jax.random.split(key_first, self.population)
@@ -126,8 +127,8 @@ class Receding:
             return wander(keys[0]).actions
         actions = jax.vmap(wander)(keys).actions
         scores = jax.vmap(judged)(jax.random.split(key_judge, self.population), actions)
-        law = moments(actions, jnp.full(self.population, 1 / self.population))
-        first = (law, actions, scores, best((actions[0], jnp.asarray(-jnp.inf)), actions, scores))
+        distribution = moments(actions, jnp.full(self.population, 1 / self.population))
+        first = (distribution, actions, scores, best((actions[0], jnp.asarray(-jnp.inf)), actions, scores))
         return jax.lax.scan(iteration, first, jax.random.split(key_rest, iterations - 1))[0][3][0]
 
 

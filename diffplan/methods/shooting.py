@@ -1,17 +1,18 @@
 """Shooting: search over sequences of actions, each scored by the plan that it gives in the dynamics.
 
-A law of sequences, independent from step to step, is drawn from, scored and drawn together, over and over. Of p
-candidates u_i with plans x_i and weights w_i, at every step
+A distribution of sequences, independent from step to step, is drawn from, scored and drawn together, over and over. Of
+p candidates u_i with plans x_i and weights w_i, at every step
 
-    score_i = score(x_i) - penalty * mean doubt_i
+    score_i = score(x_i) - penalty * mean disagreement_i
     m <- keep m + (1 - keep) u,                                 u = sum_i w_i u_i
     s <- keep s + (1 - keep) sqrt(sum_i w_i (u_i - u)^2)                                                       (81)
 
     cross-entropy method   w_i = 1 / e on the e best, else 0         de Boer et al. 2005, section 3; PETS
     MPPI                   w_i ~ exp(score_i / temperature)          Williams et al. 2017; s as in Hansen et al. 2022
 
-For continuous actions the law is N(m, s^2) within the bounds; for moves, as scores of which one is 1, the very same m
-is the probability of each. The first candidates are runs of the behaviour policy itself, and the first (m, s) theirs.
+For continuous actions the distribution is N(m, s^2) within the bounds; for moves, as scores of which one is 1, the
+very same m is the probability of each. The first candidates are runs of the behaviour policy itself, and the first (m,
+s) theirs.
 The sequence m is among all later ones. A plan is the best candidate so far, as it was imagined: it can be carried out
 in the dynamics that were planned in, and is as good as they are. Where they are random, it is lucky as well.
 """
@@ -49,10 +50,10 @@ def learned(problem: Problem) -> Dynamics:
 class Elite:
     """The cross-entropy method's weights: equal among the best `share` of candidates, at least one."""
 
-    share: float = 0.1
+    fraction: float = 0.1
 
     def __call__(self, score: Float[Array, "p"]) -> Float[Array, "p"]:
-        count = max(1, round(self.share * len(score)))
+        count = max(1, round(self.fraction * len(score)))
         return jnp.zeros_like(score).at[jax.lax.top_k(score, count)[1]].set(1 / count)
 
 
@@ -80,7 +81,7 @@ class Candidates(NamedTuple):
 
 
 class Sequences(NamedTuple):
-    """The law of (81): mean and deviation of every step's action."""
+    """The distribution of (81): mean and deviation of every step's action."""
 
     mean: Float[Array, "h a"]
     std: Float[Array, "h a"]
@@ -90,8 +91,8 @@ class Sequences(NamedTuple):
         if dynamics.discrete:
             moves = jax.random.categorical(key, jnp.log(self.mean), axis=1)
             return jax.nn.one_hot(moves, self.mean.shape[1])
-        drawn = self.mean + self.std * jax.random.normal(key, self.mean.shape)
-        return jnp.clip(drawn, dynamics.action_low[None], dynamics.action_high[None])
+        draws = self.mean + self.std * jax.random.normal(key, self.mean.shape)
+        return jnp.clip(draws, dynamics.action_low[None], dynamics.action_high[None])
 
 
 def moments(actions: Float[Array, "p h a"], weights: Float[Array, "p"]) -> Sequences:
@@ -112,9 +113,9 @@ class Shooting:
     population: int = 64
     """p, candidates of an iteration; those of the first are runs of behaviour."""
     keep: float = 0.5
-    doubt_penalty: float = 0.0
+    disagreement_penalty: float = 0.0
     """In standard deviations of the score, per standard deviation of the step."""
-    dial: str = "iterations"
+    strength_name: str = "iterations"
     shared: bool = True
 
     def __call__(
@@ -134,24 +135,24 @@ class Shooting:
         """The plan after every number of iterations, from 0 to max(self.strengths)."""
         total, score = int(max(self.strengths)), self.proxy(problem).score
 
-        def scored(trajectory: Trajectory, doubts: Float[Array, "h"]) -> tuple[Array, Array, Array]:
+        def scored(trajectory: Trajectory, disagreements: Float[Array, "h"]) -> tuple[Array, Array, Array]:
             x = problem.codec.encode(trajectory)
-            value = score(x) - self.doubt_penalty * jnp.mean(doubts)
+            value = score(x) - self.disagreement_penalty * jnp.mean(disagreements)
             return trajectory.actions, x, jnp.where(jnp.isfinite(value), value, -jnp.inf)  # never the best
 
         def carried_out(key: PRNGKey, actions: Float[Array, "h a"]) -> tuple[Array, Array, Array]:
             return scored(*imagine(dynamics, key, start, actions))
 
         def iteration(carry: tuple, key: PRNGKey) -> tuple[tuple, Array]:
-            law, candidates, champion = carry
+            distribution, candidates, champion = carry
             now = moments(candidates.actions, self.weigh(candidates.score))
-            law = jax.tree.map(lambda old, new: self.keep * old + (1 - self.keep) * new, law, now)
+            distribution = jax.tree.map(lambda old, new: self.keep * old + (1 - self.keep) * new, distribution, now)
             key_draw, key_step = jax.random.split(key)
-            drawn = jax.vmap(law.draw, (0, None))(jax.random.split(key_draw, self.population - 1), dynamics)
-            actions = jnp.concatenate([law.mean[None], drawn])
+            draws = jax.vmap(distribution.draw, (0, None))(jax.random.split(key_draw, self.population - 1), dynamics)
+            actions = jnp.concatenate([distribution.mean[None], draws])
             candidates = Candidates(*jax.vmap(carried_out)(jax.random.split(key_step, self.population), actions))
             champion = better(champion, candidates.best())
-            return (law, candidates, champion), champion[0]
+            return (distribution, candidates, champion), champion[0]
 
         key_first, key_rest = jax.random.split(key)
         keys = jax.random.split(key_first, self.population)
@@ -159,8 +160,8 @@ class Shooting:
         if total == 0:
             return problem.codec.encode(run(keys[0])[0])[None]
         first = Candidates(*jax.vmap(lambda key: scored(*run(key)))(keys))
-        law = moments(first.actions, jnp.full(self.population, 1 / self.population))
-        rest = jax.lax.scan(iteration, (law, first, first.best()), jax.random.split(key_rest, total - 1))[1]
+        distribution = moments(first.actions, jnp.full(self.population, 1 / self.population))
+        rest = jax.lax.scan(iteration, (distribution, first, first.best()), jax.random.split(key_rest, total - 1))[1]
         return jnp.concatenate([first.x[:1], first.best()[0][None], rest])
 
 

@@ -53,7 +53,7 @@ class Game(NamedTuple):
 
     def logits(self, node: Node) -> Float[Array, "m"]:
         """The prior of its moves."""
-        return self.behaviour.law(node.place, node.step / (len(node.x) - 1)).centre
+        return self.behaviour.distribution(node.place, node.step / (len(node.x) - 1)).centre
 
     def after(self, key: PRNGKey, node: Node, move: Int[Array, ""]) -> Node:
         """The node that a move leads to. Past the last step nothing is written."""
@@ -74,7 +74,8 @@ class Game(NamedTuple):
 class Tree:
     """Tree search for the moves of one-hot plans.
 
-    The number of simulations is a shape, so it is not traced: `strengths` as it is called with must be the arm's own.
+    The number of simulations is a shape, so it is not traced: `strengths` as it is called with must be the method's
+    own.
     """
 
     strengths: tuple[float, ...]
@@ -83,7 +84,7 @@ class Tree:
     proxy: Callable[[Problem], Proxy] = regression
     value_scale: float = 1.0
     """Weight of values against the logits: 1 in the paper for Go, 0.1 for Atari."""
-    dial: str = "simulations"
+    strength_name: str = "simulations"
     shared: bool = False
 
     def __call__(
@@ -96,7 +97,7 @@ class Tree:
         """
         if not isinstance(problem.codec, Cells):
             raise ValueError(
-                f"arm {self.name}: codec={type(problem.codec).__name__}: must be Cells, whose moves it tries"
+                f"method {self.name}: codec={type(problem.codec).__name__}: must be Cells, whose moves it tries"
             )
         behaviour, value = (need(problem, part, self.name) for part in ("behaviour", "value"))
         game = Game(problem.codec, self.dynamics(problem), behaviour, self.proxy(problem), value)
@@ -125,8 +126,8 @@ class Tree:
         def expand(_: None, key: PRNGKey, move: Int[Array, "n"], node: Node) -> tuple[Any, Node]:
             node = jax.vmap(game.after)(jax.random.split(key, len(move)), node, move)
             reward, goes_on, value = jax.vmap(game.worth)(node)
-            found = mctx.RecurrentFnOutput(reward=reward, discount=goes_on, value=value, prior_logits=logits(node))
-            return found, node
+            result = mctx.RecurrentFnOutput(reward=reward, discount=goes_on, value=value, prior_logits=logits(node))
+            return result, node
 
         value = jax.vmap(game.value)(node.x, node.step + 1)
         root = mctx.RootFnOutput(prior_logits=logits(node), value=value, embedding=node)

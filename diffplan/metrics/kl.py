@@ -1,4 +1,4 @@
-"""Pressure: how far an arm moved the law of its plans, q, from the prior p, in nats.
+"""Pressure: how far a method moved the distribution of its plans, q, from the prior p, in nats.
 
 **Path KL** is measured by the sampler itself (`diffplan.samplers`): the shift of the mean that really happened at each
 noisy step, in units of that step's noise, so that clipping and damping count. The noiseless last step is left out, and
@@ -20,8 +20,8 @@ Probability flow. With v(x, sigma) = (x - D(x, sigma)) / sigma, plans follow dx 
     log p(x_min) = log N(x_max; 0, sigma_max^2 I) + integral from sigma_min to sigma_max of div v  dsigma     (1)
 
 (Song et al. 2021, appendix D.2, in this parameterisation). It is integrated by Heun on the grid given, never down to
-level 0, where plans that lie on a surface have infinite density: (1) is the density of the law noised to the grid's
-last level, sigma_min.
+level 0, where plans that lie on a surface have infinite density: (1) is the density of the distribution noised to the
+grid's last level, sigma_min.
 
 Tilting. Among all q with E_q[r] = R the tilt p_w with E_w[r] = R is the nearest to the prior, and
 
@@ -80,7 +80,8 @@ def best_of_n_cdf(n: Scalar, size: int) -> Float[Array, "ranks"]:
 def best_of_n_mean(scores: Float[Array, "m"], values: Float[Array, "k"], n: Float[Array, "s"]) -> Float[Array, "s"]:
     """The mean value of the best-scored of n, over all subsets of n of the m candidates: every n from one pool.
 
-    Unbiased for the best of n from the law that the pool was drawn from (Nakano et al. 2021, 2112.09332, appendix I).
+    Unbiased for the best of n from the distribution that the pool was drawn from (Nakano et al. 2021, 2112.09332,
+    appendix I).
     Equal scores win equally often; a score that is not finite is the worst. NaN for n outside 1, ..., m.
 
     Raises:
@@ -90,8 +91,8 @@ def best_of_n_mean(scores: Float[Array, "m"], values: Float[Array, "k"], n: Floa
     scores = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
     cdf = jax.vmap(lambda n: best_of_n_cdf(n, len(scores)))(n)
     below, upto = (jnp.searchsorted(jnp.sort(scores), scores, side=side) for side in ("left", "right"))
-    share = (cdf[:, upto] - cdf[:, below]) / (upto - below)[None]
-    return jnp.where((n >= 1) & (n <= len(scores)), share @ values, jnp.nan)
+    fraction = (cdf[:, upto] - cdf[:, below]) / (upto - below)[None]
+    return jnp.where((n >= 1) & (n <= len(scores)), fraction @ values, jnp.nan)
 
 
 # -- the probability flow --
@@ -145,12 +146,12 @@ def _log_noise(x: PlanArray, sigma: Scalar) -> Scalar:
 def flow_log_density(
     denoise: Denoise, x0: PlanArray, sigmas: Float[Array, "k"], divergence: Divergence = exact_trace
 ) -> Scalar:
-    """log p(x0) by (1): the law that the flow draws from noise at sigmas[0], stopped at sigmas[-1].
+    """log p(x0) by (1): the distribution that the flow draws from noise at sigmas[0], stopped at sigmas[-1].
 
-    For an exact denoiser that is the law of the data noised to sigmas[-1], up to the grid's second-order error and to
-    the noise that stands for the data at sigmas[0]. A learned one is the gradient of no density: this is its flow's
-    density, not that of its noisy samplers. Entries that are pinned count as noise of size sigmas[-1] around their
-    value: the same constant for every denoiser pinned there, and so nothing in a difference.
+    For an exact denoiser that is the distribution of the data noised to sigmas[-1], up to the grid's second-order
+    error and to the noise that stands for the data at sigmas[0]. A learned one is the gradient of no density: this is
+    its flow's density, not that of its noisy samplers. Entries that are pinned count as noise of size sigmas[-1]
+    around their value: the same constant for every denoiser pinned there, and so nothing in a difference.
     """
     x, total = _flow(denoise, x0, sigmas[::-1], divergence)
     return _log_noise(x, sigmas[0]) + total
@@ -215,7 +216,8 @@ def knn_kl(x: Float[Array, "n k"], log_density: Float[Array, "n"], neighbours: i
 def weight_ess(log_weights: Float[Array, "n"]) -> Scalar:
     """The effective sample size (sum w)^2 / sum w^2, between 1 and n; NaN where every weight is 0.
 
-    Exact for the weights given; of the law behind them an estimate, too high where no sample met the largest weights.
+    Exact for the weights given; of the distribution behind them an estimate, too high where no sample met the largest
+    weights.
     """
     weights = jnp.exp(log_weights - log_weights.max())
     return jnp.sum(weights) ** 2 / jnp.sum(weights**2)
@@ -256,11 +258,11 @@ def reweighted(
     gold = jnp.full(rewards.shape, jnp.nan) if gold is None else _finite("gold", gold, like=rewards)
     log_weights = _finite("weight", jnp.asarray(weight)) * _finite("rewards", rewards)
     n, log_sum = len(rewards), logsumexp(log_weights)
-    log_z, share = log_sum - jnp.log(n), jnp.exp(log_weights - log_sum)
+    log_z, fraction = log_sum - jnp.log(n), jnp.exp(log_weights - log_sum)
     ess = weight_ess(log_weights) / n
-    kl = jnp.sum(share * log_weights) - log_z
-    found = (log_z, share @ rewards, share @ gold, kl, 1 / ess - 1, n * share.max())
-    log_z, reward, gold, kl, chi2, largest = (jnp.where(n * ess >= least, value, jnp.nan) for value in found)
+    kl = jnp.sum(fraction * log_weights) - log_z
+    result = (log_z, fraction @ rewards, fraction @ gold, kl, 1 / ess - 1, n * fraction.max())
+    log_z, reward, gold, kl, chi2, largest = (jnp.where(n * ess >= least, value, jnp.nan) for value in result)
     return Reweighted(log_z, reward, gold, kl, chi2, largest, ess)
 
 

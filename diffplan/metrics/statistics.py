@@ -1,6 +1,6 @@
 """Statistics over seeds and against the data, in numpy.
 
-One batch of plans gives one number per measure; the batches of one (arm, strength) differ by their seed alone.
+One batch of plans gives one number per measure; the batches of one (method, strength) differ by their seed alone.
 
     IQM(v)        = mean of v without its lowest and highest quarter, floor(n / 4) values each                      (1)
     mean interval = mean +- t_{n-1} s / sqrt(n)                                                                      (2)
@@ -71,7 +71,7 @@ def stratified_bootstrap(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval (low, high) of a statistic (3). Raises on missing values.
 
-    values: leading axes are strata (tasks, arms), the last holds the runs (seeds) of one; ``[runs]`` is one stratum.
+    values: leading axes are strata (tasks, methods), the last holds the runs (seeds) of one; ``[runs]`` is one stratum.
     """
     values = _complete(values)
     rng = np.random.default_rng(seed)

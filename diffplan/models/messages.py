@@ -29,9 +29,9 @@ def passed(
 ) -> Float[Array, "h w"]:
     """The predictions a_t of (12b) along the plan, or b_t against it."""
 
-    def step(state: Float[Array, "w"], seen: Float[Array, "w"]) -> tuple[Array, Array]:
+    def step(state: Float[Array, "w"], observed: Float[Array, "w"]) -> tuple[Array, Array]:
         ahead = predict(state)
-        return rescaled(ahead * seen), ahead
+        return rescaled(ahead * observed), ahead
 
     return jax.lax.scan(step, first, evidence, reverse=reverse)[1]
 

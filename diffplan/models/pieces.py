@@ -3,7 +3,7 @@
     F(x, c) = [F_1(x_1, c), ..., F_k(x_k, c)],    x = [x_1, ..., x_k] cut along its steps              (115)
 
 Each F_i is an `MLP` of its own, from its piece and the noise level to its piece. The prior of such a denoiser is the
-product of the laws of its pieces, whatever it was trained on: choices that are made in different pieces are
+product of the distributions of its pieces, whatever it was trained on: choices that are made in different pieces are
 independent.
 """
 

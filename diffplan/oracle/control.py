@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.nn import logsumexp
 from jaxtyping import Array, Float
 
-from diffplan.oracle.law import nonnegative
+from diffplan.oracle.distribution import nonnegative
 from diffplan.oracle.tabular import Chain
 from diffplan.types import Scalar
 

@@ -24,13 +24,13 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from diffplan.oracle.law import nonnegative
+from diffplan.oracle.distribution import nonnegative
 from diffplan.types import Energy, PRNGKey, Scalar
 
 
 @struct.dataclass
 class Gaussian:
-    """The law N(mean, covariance) of a flattened plan, k = h * d, with the shape it unflattens to.
+    """The distribution N(mean, covariance) of a flattened plan, k = h * d, with the shape it unflattens to.
 
     The covariance is held as its eigenvalues ``[k]`` and eigenvectors ``[k, k]``: in that basis every map below is
     diagonal.
@@ -82,7 +82,7 @@ class Gaussian:
         return lambda x, sigma: jnp.sum(direction * self.denoise(x, sigma))
 
     def tilt(self, direction: Float[Array, "h d"], weight: float) -> "Gaussian":
-        """Equation (11): the law p(x) exp(weight * r(x)) / Z."""
+        """Equation (11): the distribution p(x) exp(weight * r(x)) / Z."""
         return replace(self, mean=self.mean + weight * self.covariance @ direction.ravel())
 
     def tilt_kl(self, direction: Float[Array, "h d"], weight: float) -> Scalar:
@@ -100,10 +100,10 @@ class Gaussian:
     def tilted(
         self, slope: Float[Array, "h d"], weight: float | Scalar = 1.0, curvature: Float[Array, "k k"] | None = None
     ) -> tuple["Gaussian", Scalar]:
-        """Equation (22): the law p(x) exp(weight * (slope . x - x'curvature x / 2)) / Z, and log Z.
+        """Equation (22): the distribution p(x) exp(weight * (slope . x - x'curvature x / 2)) / Z, and log Z.
 
         Raises:
-            ValueError: if the weight is negative: there may be no such law.
+            ValueError: if the weight is negative: there may be no such distribution.
         """
         nonnegative("weight", weight)
         c, m, root = slope.ravel(), self.mean, self.root
@@ -112,5 +112,5 @@ class Gaussian:
         b = weight * root.T @ (c - q @ m)
         shift = jnp.linalg.solve(a, b)
         log_z = weight * (c @ m - m @ q @ m / 2) + b @ shift / 2 - jnp.linalg.slogdet(a)[1] / 2
-        law = Gaussian.of(m + root @ shift, root @ jnp.linalg.solve(a, root.T), self.shape)
-        return law, log_z
+        distribution = Gaussian.of(m + root @ shift, root @ jnp.linalg.solve(a, root.T), self.shape)
+        return distribution, log_z

@@ -66,11 +66,13 @@ class Mixture(NamedTuple):
     def tilted(
         self, slope: Float[Array, "h d"], weight: float | Scalar = 1.0, curvature: Float[Array, "k k"] | None = None
     ) -> tuple["Mixture", Scalar]:
-        """The law p(x) exp(weight * (slope . x - x'curvature x / 2)) / Z, and log Z; errors as in `Gaussian.tilted`."""
+        """The distribution p(x) exp(weight * (slope . x - x'curvature x / 2)) / Z, and log Z; errors as in
+        `Gaussian.tilted`.
+        """
 
         def part(part: Gaussian) -> tuple[Array, Array, Array, Array]:
-            law, log_z = part.tilted(slope, weight, curvature)
-            return log_z, law.mean, law.eigenvalues, law.eigenvectors
+            distribution, log_z = part.tilted(slope, weight, curvature)
+            return log_z, distribution.mean, distribution.eigenvalues, distribution.eigenvectors
 
         log_zs, means, eigenvalues, eigenvectors = self.each(part)
         joint = self.log_weights + log_zs
@@ -85,8 +87,8 @@ class Mixture(NamedTuple):
         z, log_a = hermite(nodes, self.means.shape[1])
 
         def values(part: Gaussian) -> Float[Array, "j"]:
-            spread = jnp.sqrt(part.eigenvalues * sigma**2 / (part.eigenvalues + sigma**2))
-            at = part.denoise(x, sigma).ravel()[None] + (z * spread[None]) @ part.eigenvectors.T
+            std = jnp.sqrt(part.eigenvalues * sigma**2 / (part.eigenvalues + sigma**2))
+            at = part.denoise(x, sigma).ravel()[None] + (z * std[None]) @ part.eigenvectors.T
             return jax.vmap(lambda x0: reward(x0.reshape(self.shape)))(at)
 
         return self.each(values), jax.nn.log_softmax(self._joint(x, sigma))[:, None] + log_a[None]
@@ -97,7 +99,7 @@ class Mixture(NamedTuple):
         """An energy of science's five rules that needs the posterior of x0, by (24); the weight is in it.
 
         exact: log E[exp(w r(x0)) | x]. regression: w E[r(x0) | x]. classifier: w log E[exp(r(x0)) | x], the log
-        probability of a class that a clean plan has with probability exp(r), scaled. The other two, plug-in and raw,
+        probability of a class that a clean plan has with probability exp(r), scaled. The other two, DPS and raw,
         are `diffplan.guide`'s.
         """
 

@@ -6,7 +6,8 @@ additive reward R(s) = sum_t w_t(s_t) tilts it to another chain, by backward mes
     b_h = 0,   b_t(s) = log sum_s' kernel_t(s, s') exp(w_t+1(s') + b_t+1(s'))                         (18)
     kernel'_t(s, s') = kernel_t(s, s') exp(w_t+1(s') + b_t+1(s') - b_t(s)),   Z = sum_s start(s) exp(w_1(s) + b_1(s))
 
-A noisy plan is evidence about every state, and the law of the states given it comes from a filter along the chain:
+A noisy plan is evidence about every state, and the distribution of the states given it comes from a filter along the
+chain:
 
     log p_sigma(x) = log sum_s p(s) exp(sum_t l_t(s_t)),    l_t(s) = log N(x_t; points[s], sigma^2 I)   (19)
     D(x, sigma) = sum_s p(s_t = s | x) points[s],                  p(s_t = s | x) = d log p_sigma(x) / d l_t(s)
@@ -29,7 +30,7 @@ from jax.core import Tracer
 from jax.nn import logsumexp
 from jaxtyping import Array, Float, Int
 
-from diffplan.oracle.law import nonnegative
+from diffplan.oracle.distribution import nonnegative
 from diffplan.types import PRNGKey, Scalar
 
 
@@ -77,7 +78,7 @@ class Chain(NamedTuple):
         return Chain(start - logsumexp(start), log_kernels, self.points), logsumexp(start)
 
     def log_z(self, rewards: Float[Array, "h k"]) -> Callable[[Scalar], Scalar]:
-        """log Z as a function of the weight, for `diffplan.oracle.law.tilt_numbers`."""
+        """log Z as a function of the weight, for `diffplan.oracle.distribution.tilt_numbers`."""
         return lambda weight: self.tilted(rewards, weight)[1]
 
     def most(self, rewards: Float[Array, "h k"]) -> Scalar:
@@ -135,10 +136,10 @@ class Chain(NamedTuple):
         def step(before: Float[Array, "k"], inputs: tuple[Array, Array]) -> tuple[Array, Filtered]:
             kernel, l = inputs
             now = weighed(before @ kernel, l)
-            return now.law, now
+            return now.distribution, now
 
         first = weighed(jnp.exp(self.log_start), log_likelihood[0])
-        _, rest = jax.lax.scan(step, first.law, (jnp.exp(self.log_kernels), log_likelihood[1:]))
+        _, rest = jax.lax.scan(step, first.distribution, (jnp.exp(self.log_kernels), log_likelihood[1:]))
         return jax.tree.map(lambda one, others: jnp.concatenate([one[None], others]), first, rest)
 
     def evidence(self, log_likelihood: Float[Array, "h k"]) -> Scalar:
@@ -156,7 +157,7 @@ class Chain(NamedTuple):
         steps = (jnp.exp(self.log_kernels), forward.likelihood[1:], forward.total[1:])
         first, rest = jax.lax.scan(back, jnp.ones(len(self.log_start)), steps, reverse=True)
         after = jnp.concatenate([first[None], rest])
-        return jnp.where(forward.law > 0, forward.law * after, 0.0)
+        return jnp.where(forward.distribution > 0, forward.distribution * after, 0.0)
 
     def neighbours(self, log_likelihood: Float[Array, "h k"], rows: Float[Array, "h m k"]) -> Float[Array, "h m"]:
         """`evidence` if step t said rows[t, v] instead, for every t and v: one pass each way for all of them.
@@ -193,13 +194,14 @@ class Chain(NamedTuple):
 
 
 class Filtered(NamedTuple):
-    """What the filter knows after a step: the law of the state given the evidence so far, ``[k]``, and its pieces.
+    """What the filter knows after a step: the distribution of the state given the evidence so far, ``[k]``, and its
+    pieces.
 
     likelihood: of the evidence, ``[k]``, in units of its largest among states that can be reached, 0 for the others.
     total: the likelihood expected before the step, in the same units. log_total: its logarithm, in no units.
     """
 
-    law: Float[Array, "*h k"]
+    distribution: Float[Array, "*h k"]
     likelihood: Float[Array, "*h k"]
     total: Float[Array, "*h"]
     log_total: Float[Array, "*h"]

@@ -72,8 +72,8 @@ def act(
     ahead = at.points[jnp.minimum(at.j, last), :2]
     match name:
         case "actions":
-            drawn = at.actions[jnp.minimum(at.t, len(at.actions) - 1)]
-            action = jnp.where(at.t < len(at.actions), drawn, 0.0)
+            draws = at.actions[jnp.minimum(at.t, len(at.actions) - 1)]
+            action = jnp.where(at.t < len(at.actions), draws, 0.0)
         case "inverse":
             action = inverse(observation, at.points[jnp.minimum(at.t // stride + 1, last)], stride - at.t % stride)
         case "tracking":
@@ -109,8 +109,8 @@ def in_jax(world: Environment, tracker: Tracker = MAZE2D) -> Physics:
             states, moved = jax.vmap(world.step, (None, 0, 0))(jax.random.key(0), states, actions)
             return (states, at), moved.observation
 
-        (states, _), seen = jax.lax.scan(body, (states, at), None, length=steps)
-        return states, jnp.swapaxes(seen, 0, 1)
+        (states, _), observed = jax.lax.scan(body, (states, at), None, length=steps)
+        return states, jnp.swapaxes(observed, 0, 1)
 
     return Physics(lambda starts: jax.vmap(world.state_of)(jnp.asarray(starts)), run)
 
@@ -119,15 +119,15 @@ def outside(simulator: Simulator, tracker: Tracker = MAZE2D) -> Physics:
     """A simulator that is no JAX; controllers are compiled, and called once a step for all episodes."""
 
     @partial(jax.jit, static_argnames="name")
-    def controlled(name: Name, inverse: Inverse, at: Execution, seen: Array) -> tuple[Execution, Array]:
-        return jax.vmap(partial(act, name, tracker, inverse))(at, seen)
+    def controlled(name: Name, inverse: Inverse, at: Execution, observed: Array) -> tuple[Execution, Array]:
+        return jax.vmap(partial(act, name, tracker, inverse))(at, observed)
 
     def run(states: Any, name: Name, inverse: Inverse, at: Execution, steps: int) -> tuple[Any, np.ndarray]:
         held = [at]
 
-        def actions(seen: np.ndarray) -> np.ndarray:
-            held[0], found = controlled(name, inverse, held[0], seen)
-            return np.asarray(found)
+        def actions(observed: np.ndarray) -> np.ndarray:
+            held[0], result = controlled(name, inverse, held[0], observed)
+            return np.asarray(result)
 
         return states, simulator.run(states, actions, steps)
 
@@ -151,7 +151,7 @@ class Plans(Protocol):
     """
 
     def __call__(
-        self, key: PRNGKey, seen: Float[np.ndarray, "n o"], past: Float[np.ndarray, "n h o"] | None
+        self, key: PRNGKey, observed: Float[np.ndarray, "n o"], past: Float[np.ndarray, "n h o"] | None
     ) -> tuple[Float[np.ndarray, "n h o"], int]: ...
 
 
@@ -169,23 +169,23 @@ def episodes(
     key: PRNGKey, physics: Physics, plans: Plans, how: Carried, starts: Float[np.ndarray, "n o"], steps: int
 ) -> Outcome:
     """All episodes to their end."""
-    states, seen = physics.start(starts), np.asarray(starts, np.float32)
+    states, observed = physics.start(starts), np.asarray(starts, np.float32)
     made, none = None, jnp.zeros((len(starts), 1, 2))
-    paths, drawn, seconds, planned = [], [], 0.0, 0
+    paths, draws, seconds, planned = [], [], 0.0, 0
     for number, first in enumerate(range(0, steps, how.every)):
         key_plan, key_act = jax.random.split(jax.random.fold_in(key, number))
         if number < 2:  # first plans and warm ones are two programs: compiled before they are timed
-            plans(key_plan, seen, made)
+            plans(key_plan, observed, made)
         began = perf_counter()
-        made, count = plans(key_plan, seen, made)
+        made, count = plans(key_plan, observed, made)
         seconds, planned = seconds + perf_counter() - began, planned + count
         points = jnp.asarray(made)
         at = Execution.of(points, how.actions(key_act, points) if how.name == "actions" else none)
         states, path = physics.run(states, how.name, how.inverse, at, min(how.every, steps - first))
-        seen = np.asarray(path)[:, -1]
+        observed = np.asarray(path)[:, -1]
         paths.append(np.asarray(path))
-        drawn.append(made)
-    return Outcome(np.concatenate(paths, axis=1), np.stack(drawn, axis=1), seconds / max(planned, 1))
+        draws.append(made)
+    return Outcome(np.concatenate(paths, axis=1), np.stack(draws, axis=1), seconds / max(planned, 1))
 
 
 def returns(goals: Float[np.ndarray, "*n 2"], paths: Float[np.ndarray, "n steps o"]) -> Float[np.ndarray, "n"]:

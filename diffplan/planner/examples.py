@@ -50,9 +50,9 @@ class Reaching:
         """A window that is held, and k', in steps."""
         windows, o = self.windows, len(self.rest)
         key_place, key_wait = jax.random.split(key)
-        lane, first = windows.place(key_place)
+        trajectory, first = windows.place(key_place)
         steps = (windows.horizon - 1) * windows.stride  # to the last point, so that it is held
-        path = jax.lax.dynamic_slice(windows.rows, (lane, first, 0), (1, steps + 1, o))[0]
+        path = jax.lax.dynamic_slice(windows.rows, (trajectory, first, 0), (1, steps + 1, o))[0]
         wait = jax.random.randint(key_wait, (), 1, steps + 1)
         there = jnp.linalg.norm(path[:, :2] - path[wait, :2][None], axis=1) < NEAR
         soonest = jnp.argmax(there)  # of k itself too: the distance is 0

@@ -26,21 +26,21 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from diffplan.codec import Codec
-from diffplan.config import DataConfig, TrainConfig, require
+from diffplan.config import DataSettings, TrainSettings, require
 from diffplan.denoise import pinned
 from diffplan.guide import Learned, guided
 from diffplan.learn.inverse import Inverse
 from diffplan.learn.reach import Reach
 from diffplan.noise import LogNormal
 from diffplan.samplers import dpmpp_2m, sample
-from diffplan.types import Denoise, Knobs, PRNGKey, Scalar, Trajectory
+from diffplan.types import Denoise, PRNGKey, Scalar, Strengths, Trajectory
 
 
 @dataclass(frozen=True)
-class PlannerConfig:
+class PlannerSettings:
     """One configuration for all mazes."""
 
-    data: DataConfig = field(default_factory=lambda: DataConfig(lanes=250))
+    data: DataSettings = field(default_factory=lambda: DataSettings(trajectories=250))
     """Behaviour; its maze is the task's."""
     horizon: int = 32
     """Points of a plan."""
@@ -56,15 +56,15 @@ class PlannerConfig:
     """Steps of the sampler, DPM-Solver++ (2M)."""
     noise: LogNormal = field(default_factory=lambda: LogNormal(-0.7, 1.0))
     """Noise levels in training: the middle ones, at which it is decided on which side of a wall a point is."""
-    prior: TrainConfig = field(default_factory=lambda: TrainConfig(3000, 128, "muon", 5e-2))
+    prior: TrainSettings = field(default_factory=lambda: TrainSettings(3000, 128, "muon", 5e-2))
     """Training of the prior."""
-    fine: TrainConfig = field(default_factory=lambda: TrainConfig(1500, 128, "muon", 2e-2))
+    fine: TrainSettings = field(default_factory=lambda: TrainSettings(1500, 128, "muon", 2e-2))
     """Training of the fine prior."""
-    value: TrainConfig = field(default_factory=lambda: TrainConfig(steps=1500, batch=128, learning_rate=1e-3))
+    value: TrainSettings = field(default_factory=lambda: TrainSettings(steps=1500, batch=128, learning_rate=1e-3))
     """Training of each value."""
-    inverse: TrainConfig = field(default_factory=lambda: TrainConfig(steps=8000, batch=512, learning_rate=2e-3))
+    inverse: TrainSettings = field(default_factory=lambda: TrainSettings(steps=8000, batch=512, learning_rate=2e-3))
     """Training of the inverse dynamics."""
-    reach: TrainConfig = field(default_factory=lambda: TrainConfig(steps=6000, batch=512, learning_rate=2e-3))
+    reach: TrainSettings = field(default_factory=lambda: TrainSettings(steps=6000, batch=512, learning_rate=2e-3))
     """Training of what can be reached."""
     width: int = 128
     """Width of the networks."""
@@ -89,7 +89,7 @@ UNWALKABLE = 1e3
 
 
 @struct.dataclass
-class Dials:
+class PlanOptions:
     """What tuning may turn: the guidance scale (None: no guide is evaluated), n, and whether replanning starts warm."""
 
     scale: Scalar | None
@@ -137,7 +137,7 @@ class Planner:
         """
         codec = self.codec
         pins = codec.pin(self.horizon, start, goal)
-        pushed = self.prior if scale is None else guided(self.prior, self.value, Knobs(scale, jnp.ones(())))
+        pushed = self.prior if scale is None else guided(self.prior, self.value, Strengths(scale, jnp.ones(())))
         sigmas = self.sigmas if past is None else self.sigmas[self.warmed :]
         shape = (self.horizon, codec.width)
         x, _ = sample(key, pinned(pushed, pins), sigmas, shape, dpmpp_2m, warm=past)
@@ -150,11 +150,11 @@ class Planner:
         starts: Float[Array, "n o"],
         goals: Float[Array, "n o"],
         past: Float[Array, "n h o"] | None,
-        dials: Dials,
+        options: PlanOptions,
     ) -> tuple[Float[Array, "n h o"], Float[Array, "n"]]:
         """(123) for every start, and what it was selected by; one candidate of all starts at a time."""
-        past = past if dials.warm else None
-        each = jax.vmap(lambda key, start, goal, past: self.draw(key, start, goal, past, dials.scale))
+        past = past if options.warm else None
+        each = jax.vmap(lambda key, start, goal, past: self.draw(key, start, goal, past, options.scale))
         draw = lambda key: each(jax.random.split(key, len(starts)), starts, goals, past)
 
         def better(held: tuple[Array, Array], key: PRNGKey) -> tuple[tuple[Array, Array], None]:
@@ -162,7 +162,7 @@ class Planner:
             wins = score > held[1]
             return (jnp.where(wins[:, None, None], x, held[0]), jnp.where(wins, score, held[1])), None
 
-        first, *rest = jax.random.split(key, dials.candidates)
+        first, *rest = jax.random.split(key, options.candidates)
         held = draw(first)
         return jax.lax.scan(better, held, jnp.stack(rest))[0] if rest else held
 

@@ -11,32 +11,34 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan.planner.control import Carried, Name, Plans
-from diffplan.planner.planner import Dials, Planner
+from diffplan.planner.planner import Planner, PlanOptions
 from diffplan.types import PRNGKey
 
 BATCH = 32
 """Episodes that are planned for together."""
 
 
-def plans(planner: Planner, dials: Dials, goals: Float[np.ndarray, "n 2"], every: int, near: float) -> Plans:
-    """The planner at these dials, planning every so many steps, with goals at which to rest; near: at this distance
+def plans(planner: Planner, options: PlanOptions, goals: Float[np.ndarray, "n 2"], every: int, near: float) -> Plans:
+    """The planner at these options, planning every so many steps, with goals at which to rest; near: at this distance
     from its goal an episode has arrived, in the environment's units.
     """
     at_rest = np.pad(goals, ((0, 0), (0, planner.rows.observation_dim - 2)))
 
     def made(
-        key: PRNGKey, seen: Float[np.ndarray, "n o"], past: Float[np.ndarray, "n h o"] | None
+        key: PRNGKey, observed: Float[np.ndarray, "n o"], past: Float[np.ndarray, "n h o"] | None
     ) -> tuple[Float[np.ndarray, "n h o"], int]:
         points = np.repeat(at_rest[:, None], planner.horizon, axis=1)
-        points[:, 0] = seen
-        away = np.flatnonzero(np.linalg.norm(seen[:, :2] - goals, axis=1) > near)
+        points[:, 0] = observed
+        away = np.flatnonzero(np.linalg.norm(observed[:, :2] - goals, axis=1) > near)
         batch = min(BATCH, len(goals))
         for number, first in enumerate(range(0, len(away), batch)):
             some = away[first : first + batch]
             full = np.resize(some, batch)
-            before = None if past is None or not dials.warm else past[full]
-            found = _planned(planner, dials, every, jax.random.fold_in(key, number), at_rest[full], seen[full], before)
-            points[some] = np.asarray(found)[: len(some)]
+            before = None if past is None or not options.warm else past[full]
+            result = _planned(
+                planner, options, every, jax.random.fold_in(key, number), at_rest[full], observed[full], before
+            )
+            points[some] = np.asarray(result)[: len(some)]
         return points, -(-len(away) // batch) * batch
 
     return made
@@ -51,16 +53,16 @@ def carried(planner: Planner, name: Name, every: int) -> Carried:
 @partial(jax.jit, static_argnums=2)
 def _planned(
     planner: Planner,
-    dials: Dials,
+    options: PlanOptions,
     every: int,
     key: PRNGKey,
     goals: Float[Array, "n o"],
-    seen: Float[Array, "n o"],
+    observed: Float[Array, "n o"],
     past: Float[Array, "n h o"] | None,
 ) -> Float[Array, "n h o"]:
     """Plans to be carried out, from what is seen, and where there are plans of `every` steps before, warm from them."""
     warm = None if past is None else jax.vmap(lambda points: planner.moved_on(points, every))(past)
-    x, _ = planner.best(key, seen, goals, warm, dials)
+    x, _ = planner.best(key, observed, goals, warm, options)
     return planner.codec.decode(x).observations
 
 

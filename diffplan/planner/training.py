@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from diffplan import denoise, noise, runtime
 from diffplan.codec import Codec
-from diffplan.config import TrainConfig
+from diffplan.config import TrainSettings
 from diffplan.data.windows import Rows, Strided, Windows
 from diffplan.denoise import Edm
 from diffplan.experiment import stages
@@ -24,7 +24,7 @@ from diffplan.learn.reach import Reach
 from diffplan.models import MLP, Mixer, Value, build
 from diffplan.models.mixer import with_features
 from diffplan.planner.examples import Reaching, clean
-from diffplan.planner.planner import Planner, PlannerConfig
+from diffplan.planner.planner import Planner, PlannerSettings
 from diffplan.types import Params, PRNGKey
 
 
@@ -32,7 +32,7 @@ class Bench(NamedTuple):
     """Where and how things are trained: a directory, the configuration, the data's name and the data's normaliser."""
 
     directory: Path
-    config: PlannerConfig
+    config: PlannerSettings
     data: str
     codec: Codec
 
@@ -41,7 +41,7 @@ class Bench(NamedTuple):
         """Of first parameters."""
         return jax.random.key(self.config.prior.seed)
 
-    def train(self, name: str, task: train.Task, params: Params, data: object, setting: TrainConfig) -> Params:
+    def train(self, name: str, task: train.Task, params: Params, data: object, setting: TrainSettings) -> Params:
         """A stage; the minutes that it took, from start to start, stand in ``minutes.json`` beside it."""
         plain = runtime.plain(self.config)
         shape = {key: plain[key] for key in ("horizon", "stride", "noise", "width", "depth", "features", "patch")}
@@ -61,7 +61,7 @@ class Bench(NamedTuple):
         return sum(json.loads(path.read_text()) for path in self.directory.glob("*/minutes.json"))
 
 
-def fit(directory: Path, config: PlannerConfig, rows: Rows, identity: str) -> tuple[Planner, float]:
+def fit(directory: Path, config: PlannerSettings, rows: Rows, identity: str) -> tuple[Planner, float]:
     """Train a planner in a directory, or read it back; returns (planner, minutes that its training took)."""
     codec = Codec.fit(rows.observations, rows.actions)
     bench = Bench(directory, config, identity, codec)
@@ -73,7 +73,7 @@ def fit(directory: Path, config: PlannerConfig, rows: Rows, identity: str) -> tu
     planner = Planner(
         rows=codec,
         prior=fit_prior(bench, examples),
-        fine=fit_fine(bench, Windows.of(rows, codec, config.stride + 1)),
+        fine=fit_low_level(bench, Windows.of(rows, codec, config.stride + 1)),
         value=fit_value(bench, examples, "value_noisy", config.noise),
         critic=fit_value(bench, examples, "value_clean", None),
         reach=walked,
@@ -101,7 +101,7 @@ def fit_prior(bench: Bench, examples: Reaching) -> Edm:
     return Edm(bench.train("prior", task, params, examples, config.prior), apply)
 
 
-def fit_fine(bench: Bench, windows: Windows) -> Edm:
+def fit_low_level(bench: Bench, windows: Windows) -> Edm:
     """The prior over rows in sequence, whose first and last observations stay clean."""
     config, d, o = bench.config, bench.codec.width, bench.codec.observation_dim
     size = {"patch": config.patch, "width": config.width, "depth": config.depth - 1}
@@ -120,11 +120,13 @@ def fit_value(bench: Bench, examples: Reaching, name: str, levels: noise.LogNorm
     task = reward.task(apply, reward.regression_error, levels)
     trained = bench.train(name, task, params, examples, config.value)
     value = Learned(trained, jnp.zeros(()), jnp.ones(()), apply, "regression")
-    seen = jax.jit(jax.vmap(lambda key: value.score(examples.draw(key)[0])))(jax.random.split(jax.random.key(2), 2048))
-    return replace(value, centre=seen.mean(), spread=seen.std())
+    observed = jax.jit(jax.vmap(lambda key: value.score(examples.draw(key)[0])))(
+        jax.random.split(jax.random.key(2), 2048)
+    )
+    return replace(value, centre=observed.mean(), std=observed.std())
 
 
-def fit_inverse(bench: Bench, rows: Float[Array, "lanes steps d"]) -> Inverse:
+def fit_inverse(bench: Bench, rows: Float[Array, "trajectories steps d"]) -> Inverse:
     """Inverse dynamics over up to a stride."""
     config, o = bench.config, bench.codec.observation_dim
     actions = bench.codec.width - o
@@ -133,7 +135,7 @@ def fit_inverse(bench: Bench, rows: Float[Array, "lanes steps d"]) -> Inverse:
     return replace(model, params=bench.train("inverse", inverse.task(model), params, rows, config.inverse))
 
 
-def fit_reach(bench: Bench, rows: Float[Array, "lanes steps d"]) -> Reach:
+def fit_reach(bench: Bench, rows: Float[Array, "trajectories steps d"]) -> Reach:
     """What places can be reached within a stride."""
     config, o, features = bench.config, bench.codec.observation_dim, bench.config.features
     inputs = o + 2 + 2 * (2 + 2 * features)

@@ -1,8 +1,8 @@
-"""One axis is never enough: gold of every arm against pressure, proxy gain and strength, in one figure.
+"""One axis is never enough: gold of every method against pressure, proxy gain and strength, in one figure.
 
-A row for each family of arms, a column for each axis; the other families stand behind in grey. A strength whose plans
-are valid is a full marker, one with more than `summary.VALID` of its plans through walls a hollow one. Arms that report
-no pressure are named in the first column, and are on the other two.
+A row for each family of methods, a column for each axis; the other families stand behind in grey. A strength whose
+plans are valid is a full marker, one with more than `summary.VALID` of its plans through walls a hollow one. Methods
+that report no pressure are named in the first column, and are on the other two.
 """
 
 from pathlib import Path
@@ -19,53 +19,53 @@ from diffplan.report.load import read_results
 from diffplan.report.summary import VALID, Curve, curves
 
 COLOURS = ("#16537e", "#e2571e", "#3a8f6a", "#9b6bb3", "#c69214", "#4b9cd3", "#8c564b", "#5b6470")
-TITLES = ("pressure (nats)", "proxy gain (sd of the data)", "strength (share of the dial's range)")
+TITLES = ("pressure (nats)", "proxy gain (sd of the data)", "strength (share of the strength_name's range)")
 
 
 def axes_figure(run_dir: Path | str) -> tuple[Path, Path]:
     """Writes axes.png and axes.pdf into the run directory."""
     results = read_results(run_dir)
-    found = curves(results)
+    result = curves(results)
     families: dict[str, list[str]] = {}
-    for arm in found:
-        families.setdefault(results.config["arms"][arm].get("family", "arms"), []).append(arm)
+    for method in result:
+        families.setdefault(results.config["methods"][method].get("family", "methods"), []).append(method)
     families.pop("prior", None)
     paths = results.path / "axes.png", results.path / "axes.pdf"
     with mpl.rc_context(figure.RC):
-        drawn = compose(found, families)
-        figure.save_png(drawn, paths[0])
-        drawn.savefig(paths[1], dpi=200, metadata={"CreationDate": None})
+        draws = compose(result, families)
+        figure.save_png(draws, paths[0])
+        draws.savefig(paths[1], dpi=200, metadata={"CreationDate": None})
     return paths
 
 
-def compose(found: dict[str, Curve], families: dict[str, list[str]]) -> Figure:
+def compose(result: dict[str, Curve], families: dict[str, list[str]]) -> Figure:
     """The whole figure, 11 inches wide."""
-    drawn = Figure(figsize=(11, 1.2 + 2.3 * len(families)))
+    draws = Figure(figsize=(11, 1.2 + 2.3 * len(families)))
     room = 1.2 + 2.3 * len(families)
-    grid = drawn.add_gridspec(
+    grid = draws.add_gridspec(
         len(families), 3, left=0.075, right=0.975, top=1 - 0.55 / room, bottom=0.62 / room, hspace=0.32, wspace=0.09
     )
-    top = max(float(np.nanmax(curve.bands["gold_plan"].value)) for curve in found.values())
-    for r, (family, arms) in enumerate(families.items()):
-        row = [drawn.add_subplot(grid[r, c]) for c in range(3)]
+    top = max(float(np.nanmax(curve.bands["promised"].value)) for curve in result.values())
+    for r, (family, methods) in enumerate(families.items()):
+        row = [draws.add_subplot(grid[r, c]) for c in range(3)]
         for c, axes in enumerate(row):
-            _panel(axes, c, found, arms, 1.1 * top)
+            _panel(axes, c, result, methods, 1.1 * top)
             axes.tick_params(labelleft=c == 0, labelbottom=True)
             if r == len(families) - 1:
                 axes.set_xlabel(TITLES[c])
             if r == 0:
                 axes.set_title(f"against {TITLES[c].split(' (')[0]}", fontsize=11)
         row[0].set_ylabel(f"{family}\ngold of the plan")
-    return drawn
+    return draws
 
 
 def valid(curve: Curve) -> np.ndarray:
     """Whether few plans of a strength go through walls."""
-    return curve.bands["segments_in_wall"].value <= VALID
+    return curve.bands["violations.walls"].value <= VALID
 
 
 def where(curve: Curve, column: int) -> Float[np.ndarray, "s"]:
-    """The strengths of an arm on one of the three axes."""
+    """The strengths of a method on one of the three axes."""
     if column == 0:
         return pressure(curve) if reports_pressure(curve) else np.full(len(curve.strengths), np.nan)
     if column == 1:
@@ -74,7 +74,9 @@ def where(curve: Curve, column: int) -> Float[np.ndarray, "s"]:
 
 
 def relative(strengths: Float[np.ndarray, "s"]) -> Float[np.ndarray, "s"]:
-    """Where strengths stand in the dial's range: 0 the weakest, 1 the largest, even in the logarithm from 0.1 on."""
+    """Where strengths stand in the strength_name's range: 0 the weakest, 1 the largest, even in the logarithm from
+    0.1 on.
+    """
     if len(strengths) == 1:
         return np.zeros(1)
     low, high = np.log(strengths[1]), np.log(strengths[-1])
@@ -82,14 +84,14 @@ def relative(strengths: Float[np.ndarray, "s"]) -> Float[np.ndarray, "s"]:
     return np.concatenate([[0.0], 0.1 + 0.9 * (np.log(strengths[1:]) - low) / span])
 
 
-def _panel(axes: Axes, column: int, found: dict[str, Curve], arms: list[str], top: float) -> None:
-    for arm, curve in found.items():
-        if arm not in arms and arm != "prior":
-            axes.plot(where(curve, column), curve.bands["gold_plan"].value, color=style.FAINT, linewidth=0.8, zorder=1)
+def _panel(axes: Axes, column: int, result: dict[str, Curve], methods: list[str], top: float) -> None:
+    for method, curve in result.items():
+        if method not in methods and method != "prior":
+            axes.plot(where(curve, column), curve.bands["promised"].value, color=style.FAINT, linewidth=0.8, zorder=1)
     silent = []
-    for colour, arm in zip(np.resize(COLOURS, len(arms)), arms, strict=True):
-        curve, label = found[arm], style.look(arm).label
-        x, gold = where(curve, column), curve.bands["gold_plan"]
+    for colour, method in zip(np.resize(COLOURS, len(methods)), methods, strict=True):
+        curve, label = result[method], style.look(method).label
+        x, gold = where(curve, column), curve.bands["promised"]
         if not np.isfinite(x).any():
             silent.append(label)
             continue
@@ -97,7 +99,7 @@ def _panel(axes: Axes, column: int, found: dict[str, Curve], arms: list[str], to
         axes.plot(x, gold.value, color=colour, linewidth=1.5, zorder=3, label=label)
         axes.plot(x, gold.value, "o", color=colour, markerfacecolor="white", markersize=4, zorder=4)
         axes.plot(x[valid(curve)], gold.value[valid(curve)], "o", color=colour, markersize=4.5, zorder=5)
-    prior = found["prior"].bands["gold_plan"].value[0]
+    prior = result["prior"].bands["promised"].value[0]
     axes.axhline(prior, color=style.SOFT, linewidth=0.7, linestyle=(0, (1, 1.6)), zorder=1)
     axes.set_ylim(-0.03 * top, top)
     if column < 2:

@@ -1,7 +1,8 @@
-"""The best that every arm reaches within a budget, the same for all: in seconds, and in evaluations, per plan.
+"""The best that every method reaches within a budget, the same for all: in seconds, and in evaluations, per plan.
 
-A row of ``budgets.csv`` is an arm within one budget: the strength, among those that cost no more, with the highest gold
-of the plan whose plans are valid (at most `summary.VALID` through walls), and that gold with its interval over seeds.
+A row of ``budgets.csv`` is a method within one budget: the strength, among those that cost no more, with the highest
+gold of the plan whose plans are valid (at most `summary.VALID` through walls), and that gold with its interval over
+seeds.
 An evaluation is one of a network, of the proxy, or a step in an environment or its model. What a policy or a fine-tuned
 prior costs to train counts in full, shared by the plans of its batch.
 """
@@ -21,35 +22,35 @@ from diffplan.report.load import read_results
 from diffplan.report.summary import VALID, Curve, curves
 
 UNITS = ("seconds", "evaluations")
-COLUMNS = ("arm", "unit", "budget", "strength", "gold_plan", "low", "high", "gold_actions", "gold_tracked", "pressure")
+COLUMNS = ("method", "unit", "budget", "strength", "promised", "low", "high", "open_loop", "tracked", "pressure")
 
 
 class Within(NamedTuple):
-    """What an arm reaches within a budget; NaN where it cannot afford one valid strength.
+    """What a method reaches within a budget; NaN where it cannot afford one valid strength.
 
-    pressure: nats, of that strength; NaN where the arm reports none.
+    pressure: nats, of that strength; NaN where the method reports none.
     """
 
-    arm: str
+    method: str
     unit: str
     budget: float
     strength: float
-    gold_plan: float
+    promised: float
     low: float
     high: float
-    gold_actions: float
-    gold_tracked: float
+    open_loop: float
+    tracked: float
     pressure: float
 
 
 def pressure(curve: Curve) -> Float[np.ndarray, "s"]:
-    """The exact KL of an arm where it is known, else its path KL; NaN for an arm that reports neither."""
+    """The exact KL of a method where it is known, else its path KL; NaN for a method that reports neither."""
     exact = curve.bands["exact_kl"].value
     return np.where(np.isfinite(exact), exact, curve.bands["path_kl"].value)
 
 
 def reports_pressure(curve: Curve) -> bool:
-    """Whether an arm says how far it pushed: nats, at any strength beyond its weakest."""
+    """Whether a method says how far it pushed: nats, at any strength beyond its weakest."""
     return bool(np.isfinite(pressure(curve)[-max(1, len(curve.strengths) - 1) :]).any())
 
 
@@ -60,35 +61,35 @@ def cost(curve: Curve, unit: str) -> Float[np.ndarray, "s"]:
     return np.sum([curve.bands[name].value for name in ("network_evals", "proxy_evals", "env_steps")], axis=0)
 
 
-def budgets_of(found: dict[str, Curve], unit: str) -> Float[np.ndarray, "b"]:
+def budgets_of(result: dict[str, Curve], unit: str) -> Float[np.ndarray, "b"]:
     """Powers of ten from the first that the prior's plans fit into to the first that everything does."""
-    least = float(cost(found["prior"], unit).max()) if "prior" in found else 0.0
-    most = max(float(np.nanmax(cost(curve, unit))) for curve in found.values())
+    least = float(cost(result["prior"], unit).max()) if "prior" in result else 0.0
+    most = max(float(np.nanmax(cost(curve, unit))) for curve in result.values())
     least = max(least, most / 1e6, 1e-6)
     return 10.0 ** np.arange(np.ceil(np.log10(least)), np.ceil(np.log10(max(most, least))) + 1)
 
 
 def within(curve: Curve, unit: str, budget: float) -> Within:
-    """The best valid strength of an arm that costs no more than the budget."""
+    """The best valid strength of a method that costs no more than the budget."""
     value = {name: band.value for name, band in curve.bands.items()}
-    allowed = (cost(curve, unit) <= budget) & (value["segments_in_wall"] <= VALID)
-    gold = np.where(allowed, value["gold_plan"], np.nan)
+    allowed = (cost(curve, unit) <= budget) & (value["violations.walls"] <= VALID)
+    gold = np.where(allowed, value["promised"], np.nan)
     if not np.isfinite(gold).any():
-        return Within(curve.arm, unit, budget, *(np.nan,) * 7)
+        return Within(curve.method, unit, budget, *(np.nan,) * 7)
     k = int(np.nanargmax(gold))
-    band = curve.bands["gold_plan"]
-    means = (value["gold_actions"][k], value["gold_tracked"][k], pressure(curve)[k])
-    return Within(curve.arm, unit, budget, curve.strengths[k], gold[k], band.low[k], band.high[k], *means)
+    band = curve.bands["promised"]
+    means = (value["open_loop"][k], value["tracked"][k], pressure(curve)[k])
+    return Within(curve.method, unit, budget, curve.strengths[k], gold[k], band.low[k], band.high[k], *means)
 
 
 def rows(run_dir: Path | str) -> list[Within]:
-    """Every arm within every budget of both units."""
-    found = curves(read_results(run_dir))
+    """Every method within every budget of both units."""
+    result = curves(read_results(run_dir))
     return [
         within(curve, unit, float(budget))
         for unit in UNITS
-        for budget in budgets_of(found, unit)
-        for curve in found.values()
+        for budget in budgets_of(result, unit)
+        for curve in result.values()
     ]
 
 
@@ -104,19 +105,21 @@ def write(run_dir: Path | str) -> Path:
 
 
 def table(run_dir: Path | str) -> tuple[list[str], list[list[str]]]:
-    """(header, lines): an arm a line, a budget a column, best gold by plan in the cells; arms by their last cell."""
+    """(header, lines): a method a line, a budget a column, best gold by plan in the cells; methods by their last
+    cell.
+    """
     results = read_results(run_dir)
-    found, every = curves(results), rows(run_dir)
+    result, every = curves(results), rows(run_dir)
     columns = list(dict.fromkeys((row.unit, row.budget) for row in every))
-    cells = {(row.arm, row.unit, row.budget): row for row in every}
+    cells = {(row.method, row.unit, row.budget): row for row in every}
     short = {"seconds": "s", "evaluations": "evals"}
     header = ["way of pushing", "nats", *(f"{style.short(budget)} {short[unit]}" for unit, budget in columns)]
-    last = lambda arm: np.nan_to_num(cells[(arm, *columns[-1])].gold_plan, nan=-np.inf)
+    last = lambda method: np.nan_to_num(cells[(method, *columns[-1])].promised, nan=-np.inf)
     lines = []
-    for arm in sorted(found, key=last, reverse=True):
-        mine = [cells[(arm, *column)] for column in columns]
-        nats = style.short(mine[-1].pressure) if reports_pressure(found[arm]) or arm == "prior" else "none"
-        lines.append([style.look(arm).label, nats, *(style.plain(row.gold_plan) for row in mine)])
+    for method in sorted(result, key=last, reverse=True):
+        mine = [cells[(method, *column)] for column in columns]
+        nats = style.short(mine[-1].pressure) if reports_pressure(result[method]) or method == "prior" else "none"
+        lines.append([style.look(method).label, nats, *(style.plain(row.promised) for row in mine)])
     return header, lines
 
 

@@ -2,8 +2,8 @@
 
 Its three parts:
 
-    A  one arm against its strength: proxy, gold, share of plans through walls
-    B  every arm on the plane of gold and proxy, the data behind
+    A  one method against its strength: proxy, gold, share of plans through walls
+    B  every method on the plane of gold and proxy, the data behind
     C  the plans themselves, from the prior to the breakdown
 """
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from diffplan.report import maze, panels, style
 from diffplan.report.load import Run, RunError, read_run
-from diffplan.report.summary import Curve, curves, nearest, spread
+from diffplan.report.summary import Curve, curves, evenly_chosen, nearest
 
 RC: dict[Any, Any] = {
     "font.size": 10,
@@ -41,48 +41,50 @@ WILD = 3
 """Plans that are drawn where most of them are scribbles through walls: more would hide one another."""
 
 
-def frontier(run_dir: Path | str, arms: tuple[str, str] = ("guided", "ascent")) -> tuple[Path, Path]:
-    """Writes frontier.png and frontier.pdf into the run directory. Part A follows the first arm, part C draws both."""
+def frontier(run_dir: Path | str, methods: tuple[str, str] = ("guided", "ascent")) -> tuple[Path, Path]:
+    """Writes frontier.png and frontier.pdf into the run directory. Part A follows the first method, part C draws
+    both.
+    """
     run = read_run(run_dir)
-    for arm in arms:
-        if arm not in run.results.arms:
-            raise RunError(f"{run.results.path / 'results.csv'}: arm '{arm}' is missing")
+    for method in methods:
+        if method not in run.results.methods:
+            raise RunError(f"{run.results.path / 'results.csv'}: method '{method}' is missing")
     paths = run.results.path / "frontier.png", run.results.path / "frontier.pdf"
     with mpl.rc_context(RC):
-        figure = compose(run, arms)
+        figure = compose(run, methods)
         save_png(figure, paths[0])
         figure.savefig(paths[1], dpi=200, metadata={"CreationDate": None})
     return paths
 
 
-def compose(run: Run, arms: tuple[str, str]) -> Figure:
+def compose(run: Run, methods: tuple[str, str]) -> Figure:
     """The whole figure, 11 x 10.6 inches."""
-    found = curves(run.results)
+    result = curves(run.results)
     figure = Figure(figsize=(11, 10.6))
     top, bottom = figure.subfigures(2, 1, height_ratios=[5.35, 5.25], squeeze=False)[:, 0]
     left, right = top.subfigures(1, 2, width_ratios=[1, 1.12], squeeze=False)[0]
     grid = left.add_gridspec(3, 1, height_ratios=[1, 1, 0.24], hspace=0.12, **MARGINS)
     proxy, gold, walls = (left.add_subplot(grid[i]) for i in range(3))
-    panels.pressure(proxy, gold, walls, found[arms[0]], run.data)
+    panels.pressure(proxy, gold, walls, result[methods[0]], run.data)
     proxy.set_ylabel("proxy: learned reward\n(sd of the data)")
     gold.set_ylabel("gold: true reward\n(steps in the target)")
-    _title(left, "A", _headline(found[arms[0]]))
+    _title(left, "A", _headline(result[methods[0]]))
     plane = right.add_subplot(right.add_gridspec(1, 1, left=0.1, right=0.98, top=0.88, bottom=0.11)[0])
-    panels.plane(plane, found, run.data)
+    panels.plane(plane, result, run.data)
     plane.set_xlabel("proxy: learned reward (sd of the data; logarithmic beyond the data)")
     plane.set_ylabel("gold: true reward (steps in the target)")
     _title(right, "B", "Every way of pushing, on one plane")
     _title(bottom, "C", "The plans: from the prior to the breakdown", height=0.97)
-    _mazes(bottom, run, [found[arm] for arm in arms])
+    _mazes(bottom, run, [result[method] for method in methods])
     return figure
 
 
 def _headline(curve: Curve) -> str:
     """What part A shows, if it shows it."""
-    best, proxy, gold = curve.best, curve.bands["proxy"].value, curve.bands["gold_plan"].value
+    best, proxy, gold = curve.best, curve.bands["proxy"].value, curve.bands["promised"].value
     if proxy[-1] > proxy[best] and gold[-1] < gold[best]:
         return "The proxy keeps rising after the truth has turned over"
-    return f"Proxy and gold against the {curve.dial}"
+    return f"Proxy and gold against the {curve.strength_name}"
 
 
 def save_png(figure: Figure, path: Path) -> None:
@@ -101,31 +103,31 @@ def _title(figure: SubFigure, letter: str, words: str, height: float = 0.94) -> 
 
 
 def _mazes(figure: SubFigure, run: Run, rows: list[Curve]) -> None:
-    """Part C: a row for each arm, a maze for each strength."""
+    """Part C: a row for each method, a maze for each strength."""
     grid = figure.add_gridspec(len(rows), MAZES, hspace=0.34, wspace=0.06, **MAZE_MARGINS)
     for r, curve in enumerate(rows):
-        strengths = run.plans.strengths[curve.arm]
+        strengths = run.plans.strengths[curve.method]
         indices = [nearest(curve.strengths, s) for s in strengths]
         best = int(np.abs(strengths - curve.strengths[curve.best]).argmin())
-        chosen = spread(len(strengths), best, MAZES)
+        chosen = evenly_chosen(len(strengths), best, MAZES)
         for c, k in enumerate(chosen):
             axes = figure.add_subplot(grid[r, c])
-            positions = run.plans.positions[curve.arm][k]
+            positions = run.plans.positions[curve.method][k]
             maze.draw_maze(axes, run.plans)
             wild = maze.crossing(positions, run.plans.walls).mean() > 0.25
             maze.draw_plans(axes, positions[:WILD] if wild else positions, run.plans.walls)
             _caption(axes, curve, indices[k], maze.leaving(positions, run.plans.walls), len(positions))
             if c == 0:
-                look = style.look(curve.arm)
+                look = style.look(curve.method)
                 axes.set_ylabel(look.label, fontsize=11, fontweight="bold", color=look.colour, labelpad=6)
     _key(figure)
 
 
 def _caption(axes, curve: Curve, k: int, leaving: int, plans: int) -> None:
-    gold, walls = curve.bands["gold_plan"].value[k], curve.bands["segments_in_wall"].value[k]
+    gold, walls = curve.bands["promised"].value[k], curve.bands["violations.walls"].value[k]
     weight = "bold" if k == curve.best else "normal"
     best = " (best)" if k == curve.best else ""
-    words = f"{curve.dial} {curve.strengths[k]:g}{best}"
+    words = f"{curve.strength_name} {curve.strengths[k]:g}{best}"
     axes.text(0.5, 1.135, words, fontweight=weight, ha="center", transform=axes.transAxes)
     words = f"gold {gold:.1f},  {style.percent(walls)} through walls"
     axes.text(0.5, 1.03, words, fontsize=8.5, color=style.SOFT, ha="center", transform=axes.transAxes)

@@ -64,8 +64,8 @@ def _dense(points: np.ndarray) -> np.ndarray:
     """The polyline through the points, at most a few pixels between neighbours."""
     if len(points) < 2:
         return points
-    share = np.linspace(0, 1, 40)[:, None]
-    return np.concatenate([a + share * (b - a) for a, b in pairwise(points)])
+    fraction = np.linspace(0, 1, 40)[:, None]
+    return np.concatenate([a + fraction * (b - a) for a, b in pairwise(points)])
 
 
 def _candidates(points: np.ndarray, size: np.ndarray, prefer: int):

@@ -3,8 +3,8 @@
 The files, as a study writes them:
 
     results.csv  one row for a batch of plans; an empty cell where a quantity is not defined
-    config.json  at least {"environment": ..., "arms": {name: {"dial": ..., "strengths": [...]}}}
-    plans.npz    `{arm}.positions` [s, p, h, 2] cells and `{arm}.strengths` [s]; `walls` [i, j]; `region` [3] and
+    config.json  at least {"environment": ..., "methods": {name: {"strength_name": ..., "strengths": [...]}}}
+    plans.npz    `{method}.positions` [s, p, h, 2] cells and `{method}.strengths` [s]; `walls` [i, j]; `region` [3] and
                  `starts` [p, 2], cells
     data.npz     `proxy` [n] standard deviations of the data, `gold` [n] steps, `positions` [m, h, 2] cells
 """
@@ -20,15 +20,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 COLUMNS = (
-    *("arm", "strength", "seed", "plans", "proxy", "gold_plan", "gold_actions", "gold_tracked"),
+    *("method", "strength", "seed", "plans", "proxy", "promised", "open_loop", "tracked"),
     *("path_kl", "marginal_kl", "exact_kl", "ess"),
-    *("segments_in_wall", "longest_step", "residual", "data_distance", "diversity", "finite"),
+    *("violations.walls", "longest_step", "residual", "data_distance", "diversity", "finite"),
     *("network_evals", "proxy_evals", "env_steps", "seconds"),
 )
 """The columns of results.csv, in order."""
 
 Table = dict[str, np.ndarray]
-"""Column name -> one entry per batch: `arm` is text, all others are numbers, NaN for an empty cell."""
+"""Column name -> one entry per batch: `method` is text, all others are numbers, NaN for an empty cell."""
 
 
 class RunError(Exception):
@@ -36,9 +36,9 @@ class RunError(Exception):
 
 
 class Plans(NamedTuple):
-    """Some plans of every arm, for drawing.
+    """Some plans of every method, for drawing.
 
-    positions, strengths: per arm ``[s, p, h, 2]`` in cells, and ``[s]``. walls: cell (i, j) spans
+    positions, strengths: per method ``[s, p, h, 2]`` in cells, and ``[s]``. walls: cell (i, j) spans
     [i - 0.7, i + 0.3] x [j - 0.7, j + 0.3]. region: centre and radius of the target, cells. starts: ``[p, 2]``, cells.
     """
 
@@ -65,13 +65,13 @@ class Results(NamedTuple):
     table: Table
 
     @property
-    def arms(self) -> list[str]:
-        """The arms, in the order of results.csv."""
-        return list(dict.fromkeys(self.table["arm"].tolist()))
+    def methods(self) -> list[str]:
+        """The methods, in the order of results.csv."""
+        return list(dict.fromkeys(self.table["method"].tolist()))
 
-    def dial(self, arm: str) -> str:
-        """What the strength of the arm is, from config.json."""
-        return self.config["arms"][arm]["dial"]
+    def strength_name(self, method: str) -> str:
+        """What the strength of the method is, from config.json."""
+        return self.config["methods"][method]["strength_name"]
 
 
 class Run(NamedTuple):
@@ -88,13 +88,13 @@ def read_results(path: Path | str) -> Results:
     if not path.is_dir():
         raise RunError(f"{path}: no such run directory")
     table = read_table(path / "results.csv")
-    return Results(path, read_config(path / "config.json", list(dict.fromkeys(table["arm"].tolist()))), table)
+    return Results(path, read_config(path / "config.json", list(dict.fromkeys(table["method"].tolist()))), table)
 
 
 def read_run(path: Path | str) -> Run:
     """All files of a run directory, checked against each other."""
     results = read_results(path)
-    plans = read_plans(results.path / "plans.npz", results.arms)
+    plans = read_plans(results.path / "plans.npz", results.methods)
     return Run(results, plans, read_data(results.path / "data.npz"))
 
 
@@ -109,33 +109,35 @@ def read_table(path: Path) -> Table:
     if not rows:
         raise RunError(f"{path}: no rows")
     table = {name: np.array([_number(path, i, name, row[name]) for i, row in enumerate(rows)]) for name in COLUMNS[1:]}
-    return {"arm": np.array([row["arm"] for row in rows]), **table}
+    return {"method": np.array([row["method"] for row in rows]), **table}
 
 
-def read_config(path: Path, arms: list[str]) -> dict[str, Any]:
-    """config.json, with a dial for every arm."""
+def read_config(path: Path, methods: list[str]) -> dict[str, Any]:
+    """config.json, with a strength_name for every method."""
     try:
         config = json.loads(_read_text(path))
     except json.JSONDecodeError as error:
         raise RunError(f"{path}: not JSON, {error}") from None
-    for arm in arms:
+    for method in methods:
         try:
-            config["arms"][arm]["dial"]
+            config["methods"][method]["strength_name"]
         except (KeyError, TypeError):
-            raise RunError(f"{path}: arms.{arm}.dial is missing") from None
+            raise RunError(f"{path}: methods.{method}.strength_name is missing") from None
     return config
 
 
-def read_plans(path: Path, arms: list[str]) -> Plans:
-    """plans.npz, with positions of every arm."""
-    names = [f"{arm}.{field}" for arm in arms for field in ("positions", "strengths")]
+def read_plans(path: Path, methods: list[str]) -> Plans:
+    """plans.npz, with positions of every method."""
+    names = [f"{method}.{field}" for method in methods for field in ("positions", "strengths")]
     arrays = _read_arrays(path, [*names, "walls", "region", "starts"])
-    positions = {arm: arrays[f"{arm}.positions"] for arm in arms}
-    strengths = {arm: np.atleast_1d(arrays[f"{arm}.strengths"]).astype(float) for arm in arms}
-    for arm in arms:
-        expected = (len(strengths[arm]), len(arrays["starts"]), positions[arm].shape[-2], 2)
-        if positions[arm].shape != expected:
-            raise RunError(f"{path}: '{arm}.positions' is {positions[arm].shape}, expected {expected} [s, p, h, 2]")
+    positions = {method: arrays[f"{method}.positions"] for method in methods}
+    strengths = {method: np.atleast_1d(arrays[f"{method}.strengths"]).astype(float) for method in methods}
+    for method in methods:
+        expected = (len(strengths[method]), len(arrays["starts"]), positions[method].shape[-2], 2)
+        if positions[method].shape != expected:
+            raise RunError(
+                f"{path}: '{method}.positions' is {positions[method].shape}, expected {expected} [s, p, h, 2]"
+            )
     return Plans(positions, strengths, arrays["walls"].astype(bool), arrays["region"].astype(float), arrays["starts"])
 
 

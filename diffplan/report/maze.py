@@ -19,9 +19,9 @@ SAMPLES = 17
 
 def crossing(positions: Float[np.ndarray, "*n h 2"], walls: Bool[np.ndarray, "i j"]) -> Bool[np.ndarray, "*n h-1"]:
     """Whether each segment between two steps touches a wall; outside is wall, and so is what is not finite."""
-    share = np.linspace(0, 1, SAMPLES)[:, None]
+    fraction = np.linspace(0, 1, SAMPLES)[:, None]
     begin, end = positions[..., :-1, None, :], positions[..., 1:, None, :]
-    return np.any(in_wall(begin + share * (end - begin), walls), axis=-1)
+    return np.any(in_wall(begin + fraction * (end - begin), walls), axis=-1)
 
 
 def in_wall(points: Float[np.ndarray, "*n 2"], walls: Bool[np.ndarray, "i j"]) -> Bool[np.ndarray, "*n"]:

@@ -28,7 +28,7 @@ EMPTY = -32768
 
 
 def page(run_dir: Path | str, first: str = "guided") -> Path:
-    """Writes report.html into the run directory. first: the arm that the page opens with, if the run has it."""
+    """Writes report.html into the run directory. first: the method that the page opens with, if the run has it."""
     run = read_run(run_dir)
     here = Path(__file__).parent
     content = {
@@ -46,17 +46,17 @@ def page(run_dir: Path | str, first: str = "guided") -> Path:
 
 def payload(run: Run, first: str) -> dict[str, Any]:
     """Everything that the page shows, as JSON."""
-    found = curves(run.results)
+    result = curves(run.results)
     count = embedded_plans(run)
-    dropped = {curve.arm: int(curve.dropped.sum()) for curve in found.values() if curve.dropped.any()}
-    words = ", ".join(f"{n} of {style.look(arm).label}" for arm, n in dropped.items())
+    dropped = {curve.method: int(curve.dropped.sum()) for curve in result.values() if curve.dropped.any()}
+    words = ", ".join(f"{n} of {style.look(method).label}" for method, n in dropped.items())
     quantiles = {
         name: dict(zip(LEVELS.values(), _numbers(data_quantiles(values, tuple(LEVELS))), strict=True))
         for name, values in (("proxy", run.data.proxy), ("gold", run.data.gold))
     }
     return {
-        "first": first if first in found else run.results.arms[0],
-        "arms": [_arm(run, curve, count) for curve in found.values()],
+        "first": first if first in result else run.results.methods[0],
+        "methods": [_method(run, curve, count) for curve in result.values()],
         "maze": {
             "walls": run.plans.walls.astype(int).tolist(),
             "region": _numbers(run.plans.region),
@@ -72,7 +72,7 @@ def payload(run: Run, first: str) -> dict[str, Any]:
 def embedded_plans(run: Run) -> int:
     """How many plans of each strength fit into the budget."""
     steps = sum(
-        len(strengths) * len(_steps(run.plans.positions[arm])) for arm, strengths in run.plans.strengths.items()
+        len(strengths) * len(_steps(run.plans.positions[method])) for method, strengths in run.plans.strengths.items()
     )
     return max(1, min(len(run.plans.starts), BUDGET // (steps * 2 * 2 * 4 // 3)))
 
@@ -82,13 +82,13 @@ def _steps(positions: np.ndarray) -> np.ndarray:
     return np.unique(np.append(np.arange(0, positions.shape[2], STRIDE), positions.shape[2] - 1))
 
 
-def _arm(run: Run, curve: Curve, count: int) -> dict[str, Any]:
-    look = style.look(curve.arm)
-    scored = {"proxy": run.data.proxy, "gold_plan": run.data.gold}
+def _method(run: Run, curve: Curve, count: int) -> dict[str, Any]:
+    look = style.look(curve.method)
+    scored = {"proxy": run.data.proxy, "promised": run.data.gold}
     return {
-        "name": curve.arm,
+        "name": curve.method,
         "label": look.label,
-        "dial": curve.dial,
+        "strength_name": curve.strength_name,
         "strengths": _numbers(curve.strengths),
         "best": curve.best,
         "seeds": curve.seeds.tolist(),
@@ -102,14 +102,14 @@ def _arm(run: Run, curve: Curve, count: int) -> dict[str, Any]:
 
 
 def _plans(run: Run, curve: Curve, count: int) -> dict[str, Any]:
-    whole = run.plans.positions[curve.arm][:, :count].astype(float)
+    whole = run.plans.positions[curve.method][:, :count].astype(float)
     steps = _steps(whole)
     crossing = maze.crossing(whole, run.plans.walls)
     broken = np.stack([crossing[..., a:b].any(-1) for a, b in pairwise(steps)], -1)
     integers, units = quantise(whole[:, :, steps])
     return {
         "shape": list(integers.shape[:3]),
-        "rows": [nearest(curve.strengths, strength) for strength in run.plans.strengths[curve.arm]],
+        "rows": [nearest(curve.strengths, strength) for strength in run.plans.strengths[curve.method]],
         "positions": base64.b64encode(integers.astype("<i2").tobytes()).decode(),
         "units": _numbers(units, digits=9),
         "crossing": pack(broken),

@@ -1,4 +1,4 @@
-"""Parts A and B of the figure: one arm against its strength; every arm on the plane of gold and proxy."""
+"""Parts A and B of the figure: one method against its strength; every method on the plane of gold and proxy."""
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +16,7 @@ def pressure(proxy: Axes, gold: Axes, walls: Axes, curve: Curve, data: Data) -> 
     """Part A: proxy, gold and the share of plans that cross a wall, on one axis of strength."""
     x = strength_axis(curve.strengths)
     _curve(proxy, x, curve.bands["proxy"], style.PROXY, "D")
-    _curve(gold, x, curve.bands["gold_plan"], style.GOLD, "o")
+    _curve(gold, x, curve.bands["promised"], style.GOLD, "o")
     _executed(gold, x, curve)
     linear = 1.15 * float(data.proxy.max())
     top = float(np.nanmax(curve.bands["proxy"].value))
@@ -25,11 +25,11 @@ def pressure(proxy: Axes, gold: Axes, walls: Axes, curve: Curve, data: Data) -> 
     proxy.set_yticks([t for t in (0, 2, 10, 100, 1000, 10000) if t <= top * 2 and not linear < t < 1.3 * linear])
     proxy.set_yticklabels([f"{t:g}" for t in proxy.get_yticks()])
     proxy.minorticks_off()
-    high = max(float(np.nanmax(curve.bands["gold_plan"].value)), float(data.gold.max()))
+    high = max(float(np.nanmax(curve.bands["promised"].value)), float(data.gold.max()))
     gold.set_ylim(-0.03 * high, 1.3 * high)
-    share = curve.bands["segments_in_wall"].value
-    walls.fill_between(x, 0, np.nan_to_num(share), color=style.SOFT, alpha=0.35, linewidth=0)
-    walls.plot(x, share, color=style.SOFT, linewidth=1.2)
+    fraction = curve.bands["violations.walls"].value
+    walls.fill_between(x, 0, np.nan_to_num(fraction), color=style.SOFT, alpha=0.35, linewidth=0)
+    walls.plot(x, fraction, color=style.SOFT, linewidth=1.2)
     walls.set(ylim=(0, 1.05), yticks=[0, 1], yticklabels=["0", "100 %"])
     words = "share of plans through walls"
     walls.text(0.015, 0.6, words, fontsize=8.5, color=style.SOFT, va="center", transform=walls.transAxes)
@@ -40,7 +40,7 @@ def pressure(proxy: Axes, gold: Axes, walls: Axes, curve: Curve, data: Data) -> 
     for axes in (proxy, gold, walls):
         axes.set_xlim(x[0] - 0.15, x[-1] + 0.12)
         axes.tick_params(labelbottom=axes is walls, bottom=axes is walls)
-    walls.set_xlabel(curve.dial)
+    walls.set_xlabel(curve.strength_name)
 
 
 def _curve(axes: Axes, x: Float[np.ndarray, "s"], band: Band, colour: str, marker: str) -> None:
@@ -51,8 +51,8 @@ def _curve(axes: Axes, x: Float[np.ndarray, "s"], band: Band, colour: str, marke
 def _executed(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve) -> None:
     """Gold of the plan when it is carried out, thin."""
     looks = (
-        ("gold_tracked", (0, (4, 1.5)), "followed by a controller"),
-        ("gold_actions", (0, (1, 1.2)), "by its own actions"),
+        ("tracked", (0, (4, 1.5)), "followed by a controller"),
+        ("open_loop", (0, (1, 1.2)), "by its own actions"),
     )
     axes.lines[-1].set_label("the plan as drawn")
     for name, dash, label in looks:
@@ -119,10 +119,10 @@ def data_lines(axes: Axes, data: Float[np.ndarray, "n"]) -> None:
 
 
 def plane(axes: Axes, curves: dict[str, Curve], data: Data) -> None:
-    """Part B: gold against proxy, an arm a line over its strengths, single windows of the data behind."""
+    """Part B: gold against proxy, a method a line over its strengths, single windows of the data behind."""
     axes.scatter(data.proxy, data.gold, s=5, color=style.FAINT, alpha=0.55, linewidth=0, zorder=1, rasterized=True)
     for curve in curves.values():
-        _arm(axes, curve)
+        _method(axes, curve)
     linear = 1.5 * float(data.proxy.max())
     furthest = max(float(np.nanmax(curve.bands["proxy"].value)) for curve in curves.values())
     axes.set_xscale("symlog", linthresh=linear, linscale=2.2)
@@ -130,33 +130,33 @@ def plane(axes: Axes, curves: dict[str, Curve], data: Data) -> None:
     axes.set_xticks([t for t in (-2, 0, 2, 4, 10, 100, 1000, 10000) if t <= furthest * 1.7])
     axes.set_xticklabels([f"{t:g}" for t in axes.get_xticks()])
     axes.minorticks_off()
-    best = max(float(np.nanmax(curve.bands["gold_plan"].value)) for curve in curves.values())
+    best = max(float(np.nanmax(curve.bands["promised"].value)) for curve in curves.values())
     high = 1.14 * max(best, float(data.gold.max()))
     axes.set_ylim(-0.03 * high, high)
     limit = float(data.proxy.max())
     axes.axvline(limit, color=style.SOFT, linewidth=0.7, linestyle=(0, (1, 1.6)), zorder=1)
     axes.text(limit, 0.985 * high, "best proxy of the data ", color=style.SOFT, fontsize=8.5, va="top", ha="right")
     for curve in curves.values():
-        if style.look(curve.arm).main:
+        if style.look(curve.method).main:
             _arrows(axes, curve)
-    order = sorted(curves.values(), key=lambda curve: not style.look(curve.arm).main)
+    order = sorted(curves.values(), key=lambda curve: not style.look(curve.method).main)
     axes.text(axes.get_xlim()[0], 0.012 * high, " data windows", color=style.SOFT, fontsize=8.5, va="bottom")
     place(axes, [_named(curve) for curve in order], [text.get_window_extent() for text in axes.texts])
 
 
-def _arm(axes: Axes, curve: Curve) -> None:
-    look = style.look(curve.arm)
-    x, y = curve.bands["proxy"].value, curve.bands["gold_plan"].value
+def _method(axes: Axes, curve: Curve) -> None:
+    look = style.look(curve.method)
+    x, y = curve.bands["proxy"].value, curve.bands["promised"].value
     width, size = (2.1, 6.0) if look.main else (1.1, 4.5)
     axes.plot(x, y, color=look.colour, linestyle=look.dash, linewidth=width, zorder=5 if look.main else 3)
-    size, order = (15, 11) if curve.arm == "prior" else (size, 9 if look.main else 7)
+    size, order = (15, 11) if curve.method == "prior" else (size, 9 if look.main else 7)
     marks = axes.plot(x, y, color=look.colour, linestyle="", marker=look.marker, markersize=size, zorder=order)[0]
     marks.set(markeredgecolor="white", markeredgewidth=0.5)
 
 
 def _arrows(axes: Axes, curve: Curve) -> None:
     """Which way strength grows: a head on the longest stroke before the best gold, and on the longest after it."""
-    points = axes.transData.transform(np.stack([curve.bands["proxy"].value, curve.bands["gold_plan"].value], -1))
+    points = axes.transData.transform(np.stack([curve.bands["proxy"].value, curve.bands["promised"].value], -1))
     lengths = np.nan_to_num(np.hypot(*np.diff(points, axis=0).T))
     for part in (slice(0, curve.best), slice(curve.best, None)):
         if lengths[part].size and lengths[part].max() > 40:
@@ -164,13 +164,13 @@ def _arrows(axes: Axes, curve: Curve) -> None:
             along = (points[k + 1] - points[k]) / lengths[k]
             middle = (points[k + 1] + points[k]) / 2
             ends = axes.transData.inverted().transform([middle - along, middle + 6 * along])
-            head = {"arrowstyle": "-|>,head_length=0.55,head_width=0.3", "color": style.look(curve.arm).colour}
+            head = {"arrowstyle": "-|>,head_length=0.55,head_width=0.3", "color": style.look(curve.method).colour}
             axes.annotate("", xy=ends[1], xytext=ends[0], arrowprops=head | {"shrinkA": 0, "shrinkB": 0}, zorder=8)
 
 
 def _named(curve: Curve) -> Named:
-    look = style.look(curve.arm)
-    points = np.stack([curve.bands["proxy"].value, curve.bands["gold_plan"].value], -1)
+    look = style.look(curve.method)
+    points = np.stack([curve.bands["proxy"].value, curve.bands["promised"].value], -1)
     points = points[np.isfinite(points).all(-1)]
     best = int(points[:, 1].argmax())
     return Named(look.label, look.colour, look.main, points, best)

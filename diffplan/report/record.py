@@ -1,8 +1,9 @@
-"""``summary.csv``: the interquartile mean of each arm, with its stratified bootstrap interval over seeds.
+"""``summary.csv``: the interquartile mean of each method, with its stratified bootstrap interval over seeds.
 
-A row for each strength, whose one stratum is its seeds, and a last row for each arm with an empty strength: the whole
-dial, a stratum for each strength (Agarwal et al. 2021, rliable). Robust against one lucky seed, but with few seeds the
-bootstrap's interval is too narrow: figure and table show Student's (`diffplan.metrics.statistics` says by how much).
+A row for each strength, whose one stratum is its seeds, and a last row for each method with an empty strength: the
+whole strength_name, a stratum for each strength (Agarwal et al. 2021, rliable). Robust against one lucky seed, but
+with few seeds the bootstrap's interval is too narrow: figure and table show Student's (`diffplan.metrics.statistics`
+says by how much).
 """
 
 import csv
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from diffplan.metrics.statistics import drop_missing, interquartile_mean, stratified_bootstrap
 from diffplan.report.load import Results, read_results
 
-MEASURES = ("proxy", "gold_plan", "gold_tracked")
+MEASURES = ("proxy", "promised", "tracked")
 RESAMPLES = 500
 PARTS = ("iqm", "low", "high")
 
@@ -26,21 +27,21 @@ def record(run_dir: Path | str) -> Path:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(
-            ["arm", "strength", *(f"{name}_{part}" for name in MEASURES for part in ("iqm", "low", "high"))]
+            ["method", "strength", *(f"{name}_{part}" for name in MEASURES for part in ("iqm", "low", "high"))]
         )
-        for arm in results.arms:
-            cells = [cells_of(results, arm, name) for name in MEASURES]
+        for method in results.methods:
+            cells = [cells_of(results, method, name) for name in MEASURES]
             for strength in cells[0]:
                 estimates = [estimate(drop_missing(cell[strength])[0][None]) for cell in cells]
-                writer.writerow([arm, f"{strength:g}", *(f"{x:.6g}" for found in estimates for x in found)])
+                writer.writerow([method, f"{strength:g}", *(f"{x:.6g}" for result in estimates for x in result)])
             whole = [estimate(complete(list(cell.values()))) for cell in cells]
-            writer.writerow([arm, "", *(f"{x:.6g}" for found in whole for x in found)])
+            writer.writerow([method, "", *(f"{x:.6g}" for result in whole for x in result)])
     return path
 
 
-def cells_of(results: Results, arm: str, name: str) -> dict[float, Float[np.ndarray, "seeds"]]:
-    """A column of one arm, by strength."""
-    table, mine = results.table, results.table["arm"] == arm
+def cells_of(results: Results, method: str, name: str) -> dict[float, Float[np.ndarray, "seeds"]]:
+    """A column of one method, by strength."""
+    table, mine = results.table, results.table["method"] == method
     return {s: table[name][mine & (table["strength"] == s)] for s in np.unique(table["strength"][mine]).tolist()}
 
 

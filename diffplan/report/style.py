@@ -13,7 +13,7 @@ GOLD, PROXY = "#16537e", "#e2571e"
 
 
 class Look(NamedTuple):
-    """How an arm is drawn. main: one of the arms that the story is about, drawn stronger."""
+    """How a method is drawn. main: one of the methods that the story is about, drawn stronger."""
 
     label: str
     colour: str
@@ -26,7 +26,7 @@ LOOKS = {
     "prior": Look("prior: no push", "#1b1f24", "*", "-", True),
     "guided": Look("guided", "#16537e", "o", "-", True),
     "guided_classifier": Look("guided, classifier", "#4b9cd3", "^", (0, (4, 1.5)), False),
-    "guided_plugin": Look("guided, plug-in", "#3a8f6a", "s", (0, (4, 1.5, 1, 1.5)), False),
+    "guided_dps": Look("guided, DPS", "#3a8f6a", "s", (0, (4, 1.5, 1, 1.5)), False),
     "guided_raw": Look("guided, raw", "#9b6bb3", "v", (0, (1, 1.2)), False),
     "best_of_n": Look("best of n", "#1b1f24", "P", (0, (5, 1.2)), True),
     "ascent": Look("gradient ascent", "#e2571e", "D", "-", True),
@@ -35,15 +35,15 @@ LOOKS = {
 
 
 LABELS = {
-    "free_return": "classifier-free, return",
-    "free_goal": "classifier-free, goal",
+    "classifier_free_return": "classifier-free, return",
+    "classifier_free_goal": "classifier-free, goal",
     "critic": "best of n, clean critic",
     "soft_best_of_n": "soft best of n",
     "regularised_best_of_n": "regularised best of n",
-    "twisted": "twisted particles",
-    "annealed": "annealed particles",
-    "steered": "steered particles",
-    "picked": "picked steps (SVDD)",
+    "tds": "TDS",
+    "annealed": "annealed TDS",
+    "fk_steering": "FK steering",
+    "svdd": "SVDD",
     "ascent_data": "ascent from data",
     "ascent_early": "ascent, stopped early",
     "ascent_renoised": "ascent, renoised",
@@ -52,7 +52,7 @@ LABELS = {
     "mppi": "MPPI, true dynamics",
     "cem_model": "CEM, learned model",
     "mppi_model": "MPPI, learned model",
-    "cem_doubt": "CEM, model less doubt",
+    "cem_disagreement": "CEM, model less disagreement",
     "receding_model": "receding horizon, model and value",
     "reinforce": "REINFORCE, KL",
     "ppo": "PPO, KL",
@@ -63,12 +63,12 @@ LABELS = {
     "expert_accumulate": "expert iteration, accumulate",
     "expert_real": "expert iteration, real data mixed in",
 }
-"""Of arms that have no look of their own."""
+"""Of methods that have no look of their own."""
 
 
-def look(arm: str) -> Look:
-    """The look of an arm; one that is not in the lists gets a plain one, and its own name."""
-    return LOOKS.get(arm, Look(LABELS.get(arm, arm.replace("_", " ")), "#7a828c", "h", (0, (2, 1)), False))
+def look(method: str) -> Look:
+    """The look of a method; one that is not in the lists gets a plain one, and its own name."""
+    return LOOKS.get(method, Look(LABELS.get(method, method.replace("_", " ")), "#7a828c", "h", (0, (2, 1)), False))
 
 
 def plain(value: float) -> str:
@@ -91,8 +91,8 @@ def short(value: float) -> str:
     return f"{value:.{1 - int(np.floor(np.log10(abs(value))))}f}"
 
 
-def percent(share: float) -> str:
+def percent(fraction: float) -> str:
     """A share as a percentage; a dash where there is none."""
-    if not np.isfinite(share):
+    if not np.isfinite(fraction):
         return "–"
-    return f"{100 * share:.0f} %" if share in (0, 1) or 0.01 <= share <= 0.99 else f"{100 * share:.1f} %"
+    return f"{100 * fraction:.0f} %" if fraction in (0, 1) or 0.01 <= fraction <= 0.99 else f"{100 * fraction:.1f} %"

@@ -1,4 +1,4 @@
-"""From batches to curves: for each arm, every measure against strength, with its interval over seeds."""
+"""From batches to curves: for each method, every measure against strength, with its interval over seeds."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ MEASURES = COLUMNS[4:]
 """The columns that are averaged over seeds."""
 
 VALID = 0.02
-"""The largest share of plans crossing a wall at which a strength can be an arm's best."""
+"""The largest share of plans crossing a wall at which a strength can be a method's best."""
 
 LEVELS = {0.5: "median", 0.9: "90 %", 0.99: "99 %", 1.0: "best"}
 """Quantiles of the data that the axes show."""
@@ -27,10 +27,12 @@ class Band(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """One arm, strengths ascending. seeds, plans: what went into each strength; dropped: its batches without score."""
+    """One method, strengths ascending. seeds, plans: what went into each strength; dropped: its batches without
+    score.
+    """
 
-    arm: str
-    dial: str
+    method: str
+    strength_name: str
     strengths: Float[np.ndarray, "s"]
     bands: dict[str, Band]
     seeds: Int[np.ndarray, "s"]
@@ -43,24 +45,24 @@ class Curve(NamedTuple):
 
         Valid: at most `VALID` of the plans cross a wall, for what goes through walls is no plan. Among all if none is.
         """
-        gold, crossing = self.bands["gold_plan"].value, self.bands["segments_in_wall"].value
+        gold, crossing = self.bands["promised"].value, self.bands["violations.walls"].value
         valid = np.where(crossing <= VALID, gold, np.nan)
         return int(np.nanargmax(valid if np.isfinite(valid).any() else gold))
 
 
 def curves(results: Results) -> dict[str, Curve]:
-    """Every arm of the run, in the order of results.csv."""
-    return {arm: curve(results.table, arm, results.dial(arm)) for arm in results.arms}
+    """Every method of the run, in the order of results.csv."""
+    return {method: curve(results.table, method, results.strength_name(method)) for method in results.methods}
 
 
-def curve(table: Table, arm: str, dial: str) -> Curve:
-    """One arm of the table. A batch without `gold_plan` has no finite plan: it is in no mean but in dropped."""
-    mine = table["arm"] == arm
+def curve(table: Table, method: str, strength_name: str) -> Curve:
+    """One method of the table. A batch without `promised` has no finite plan: it is in no mean but in dropped."""
+    mine = table["method"] == method
     strengths = np.unique(table["strength"][mine])
     if not np.isfinite(strengths).all():
-        raise RunError(f"results.csv: arm '{arm}' has a row without strength")
-    if not np.isfinite(table["gold_plan"][mine]).any():
-        raise RunError(f"results.csv: arm '{arm}' has no value in column 'gold_plan'")
+        raise RunError(f"results.csv: method '{method}' has a row without strength")
+    if not np.isfinite(table["promised"][mine]).any():
+        raise RunError(f"results.csv: method '{method}' has no value in column 'promised'")
     cells = [mine & (table["strength"] == strength) for strength in strengths]
     estimates = {name: [mean_interval(table[name][cell]) for cell in cells] for name in MEASURES}
     bands = {
@@ -68,9 +70,9 @@ def curve(table: Table, arm: str, dial: str) -> Curve:
         for name, column in estimates.items()
     }
     plans = np.array([int(np.nansum(table["plans"][cell])) for cell in cells])
-    seeds = np.array([e.used for e in estimates["gold_plan"]])
-    dropped = np.array([e.dropped for e in estimates["gold_plan"]])
-    return Curve(arm, dial, strengths, bands, seeds, plans, dropped)
+    seeds = np.array([e.used for e in estimates["promised"]])
+    dropped = np.array([e.dropped for e in estimates["promised"]])
+    return Curve(method, strength_name, strengths, bands, seeds, plans, dropped)
 
 
 def nearest(strengths: Float[np.ndarray, "s"], strength: float) -> int:
@@ -81,7 +83,7 @@ def nearest(strengths: Float[np.ndarray, "s"], strength: float) -> int:
     return index
 
 
-def spread(n: int, best: int, count: int) -> list[int]:
+def evenly_chosen(n: int, best: int, count: int) -> list[int]:
     """`count` of n indices, ascending: first, best, last, halfway between; then what is farthest from those taken."""
     taken = sorted({0, best // 2, best, (best + n - 1) // 2, n - 1})[:count]
     while len(taken) < min(count, n):

@@ -1,4 +1,4 @@
-"""The results as a table: each arm at its best strength (by gold of the plan) and at its largest."""
+"""The results as a table: each method at its best strength (by gold of the plan) and at its largest."""
 
 from pathlib import Path
 
@@ -31,48 +31,54 @@ SHORT = (
 
 def show(run_dir: Path | str, console: Console | None = None) -> None:
     """Prints the table in the terminal."""
-    found = curves(read_results(run_dir))
+    result = curves(read_results(run_dir))
     table = Table(*SHORT, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for column in table.columns:
         column.justify, column.no_wrap = ("left" if column is table.columns[0] else "right"), True
-    for i, curve in enumerate(found.values()):
+    for i, curve in enumerate(result.values()):
         if i:
             table.add_section()
         for line in rows(curve):
             table.add_row(*line)
-    dials = {curve.dial: style.look(arm).label for arm, curve in reversed(found.items()) if len(curve.strengths) > 1}
+    strengths = {
+        curve.strength_name: style.look(method).label
+        for method, curve in reversed(result.items())
+        if len(curve.strengths) > 1
+    }
     console = console or Console()
     console.print(table)
-    words = "; ".join(f"{dial} ({label}, …)" for dial, label in reversed(dials.items()))
-    console.print(f"\nat: {words}. {notes(found)}", style="dim", highlight=False)
+    words = "; ".join(f"{strength_name} ({label}, …)" for strength_name, label in reversed(strengths.items()))
+    console.print(f"\nat: {words}. {notes(result)}", style="dim", highlight=False)
 
 
 def markdown(run_dir: Path | str) -> str:
     """The same table for a README."""
-    found = curves(read_results(run_dir))
-    lines = [_with_dial(line, curve.dial) for curve in found.values() for line in rows(curve)]
+    result = curves(read_results(run_dir))
+    lines = [_with_strength_name(line, curve.strength_name) for curve in result.values() for line in rows(curve)]
     rule = ("---", *("--:" for _ in HEADER[1:]))
-    return "\n".join([*("| " + " | ".join(line) + " |" for line in (HEADER, rule, *lines)), "", notes(found)])
+    return "\n".join([*("| " + " | ".join(line) + " |" for line in (HEADER, rule, *lines)), "", notes(result)])
 
 
-def notes(found: dict[str, Curve]) -> str:
+def notes(result: dict[str, Curve]) -> str:
     """What the numbers are: how many seeds and plans, units, intervals, and what was left out."""
-    seeds = _span({int(n) for curve in found.values() for n in curve.seeds + curve.dropped})
+    seeds = _span({int(n) for curve in result.values() for n in curve.seeds + curve.dropped})
     seeds += " seed" if seeds == "1" else " seeds"
-    plans = _span({int(n) for curve in found.values() for n in curve.plans})
+    plans = _span({int(n) for curve in result.values() for n in curve.plans})
     text = (
-        "Each arm at its largest strength, and at its best: the highest gold with at most 2 % of plans through walls, "
-        f"where there is such a strength. Means over {seeds}, {plans} plans in "
-        "all; ± the 95 % interval over seeds. Proxy in standard deviations of the data, gold in steps, path KL in nats."
+        "Each method at its largest strength, and at its best: the highest promised return with at most 2 % of plans "
+        f"through walls, where there is such a strength. Means over {seeds}, {plans} plans in all; ± the 95 % interval "
+        "over seeds. Proxy in standard deviations of the data, returns in steps, path KL in nats."
     )
-    left = [f"{curve.dropped.sum()} of {style.look(arm).label}" for arm, curve in found.items() if curve.dropped.any()]
+    left = [
+        f"{curve.dropped.sum()} of {style.look(name).label}" for name, curve in result.items() if curve.dropped.any()
+    ]
     return text + (f" Batches without one finite plan, left out: {', '.join(left)}." if left else "")
 
 
 def rows(curve: Curve) -> list[tuple[str, ...]]:
-    """The lines of one arm; only the first carries its name."""
+    """The lines of one method; only the first carries its name."""
     chosen = sorted({curve.best, len(curve.strengths) - 1})
-    return [_line(curve, k, style.look(curve.arm).label if k == chosen[0] else "") for k in chosen]
+    return [_line(curve, k, style.look(curve.method).label if k == chosen[0] else "") for k in chosen]
 
 
 def _line(curve: Curve, k: int, name: str) -> tuple[str, ...]:
@@ -81,19 +87,19 @@ def _line(curve: Curve, k: int, name: str) -> tuple[str, ...]:
         name,
         f"{curve.strengths[k]:g}" if len(curve.strengths) > 1 else "–",
         style.plain(value["proxy"]),
-        f"{style.plain(value['gold_plan'])}{_interval(curve.bands['gold_plan'], k)}",
-        style.plain(value["gold_actions"]),
-        style.plain(value["gold_tracked"]),
-        style.percent(value["segments_in_wall"]),
+        f"{style.plain(value['promised'])}{_interval(curve.bands['promised'], k)}",
+        style.plain(value["open_loop"]),
+        style.plain(value["tracked"]),
+        style.percent(value["violations.walls"]),
         style.short(value["path_kl"]),
         style.short(value["data_distance"]),
         style.short(value["seconds"]),
     )
 
 
-def _with_dial(line: tuple[str, ...], dial: str) -> tuple[str, ...]:
+def _with_strength_name(line: tuple[str, ...], strength_name: str) -> tuple[str, ...]:
     name, strength, *rest = line
-    return (name, strength if strength == "–" else f"{dial} {strength}", *rest)
+    return (name, strength if strength == "–" else f"{strength_name} {strength}", *rest)
 
 
 def _interval(band: Band, k: int) -> str:

@@ -51,13 +51,13 @@ class Study(NamedTuple):
     minutes: float
     """About how long eight seeds take on two CPU cores."""
     columns: tuple[str, ...]
-    run: Callable[["StudyConfig"], Iterator[dict[str, Any]]]
+    run: Callable[["StudySettings"], Iterator[dict[str, Any]]]
     """Yields rows; the number of seeds is the configuration's."""
     verdict: Callable[[Table], list[Finding]]
 
 
 @dataclass(frozen=True)
-class StudyConfig:
+class StudySettings:
     """How large a study is run."""
 
     run: Path = field(default_factory=lambda: Path("runs/studies"))
@@ -73,7 +73,7 @@ class StudyConfig:
         require(self.seeds >= 1, "seeds", self.seeds, "at least 1")
         require(0 < self.size <= 1, "size", self.size, "above 0 and at most 1")
 
-    def share(self, count: int, least: int = 1) -> int:
+    def scaled(self, count: int, least: int = 1) -> int:
         """So many of `count` as `size` says."""
         return max(least, round(self.size * count))
 
@@ -83,20 +83,20 @@ def above(statement: str, values: Float[np.ndarray, "seeds"], threshold: float) 
     if np.isfinite(values).sum() < 2:
         only = float(values[np.isfinite(values)][0]) if np.isfinite(values).any() else np.nan
         return Finding(statement, only, np.nan, np.nan, threshold, "inconclusive")
-    found = mean_interval(values)
+    result = mean_interval(values)
     verdict: Verdict = "inconclusive"
-    if found.low > threshold:
+    if result.low > threshold:
         verdict = "supported"
-    elif found.high < threshold:
+    elif result.high < threshold:
         verdict = "falsified"
-    return Finding(statement, found.value, found.low, found.high, threshold, verdict)
+    return Finding(statement, result.value, result.low, result.high, threshold, verdict)
 
 
 def below(statement: str, values: Float[np.ndarray, "seeds"], threshold: float) -> Finding:
     """A claim that a mean over seeds is below a threshold."""
-    found = above(statement, values, threshold)
+    result = above(statement, values, threshold)
     other: dict[Verdict, Verdict] = {"supported": "falsified", "falsified": "supported", "inconclusive": "inconclusive"}
-    return found._replace(verdict=other[found.verdict])
+    return result._replace(verdict=other[result.verdict])
 
 
 def read_table(path: Path) -> Table:
@@ -125,7 +125,7 @@ def by_seed(table: Table, name: str, **where: Any) -> Float[np.ndarray, "seeds"]
     return np.array([table[name][keep & (table["seed"] == seed)].mean() for seed in seeds])
 
 
-def execute(study: Study, config: StudyConfig) -> Path:
+def execute(study: Study, config: StudySettings) -> Path:
     """Run a study, or read back its table, and write its verdict; returns its directory."""
     settings = {name: value for name, value in runtime.plain(config).items() if name != "run"}
     stage = runtime.Stage(config.run / study.name, settings)
@@ -152,7 +152,7 @@ def conclude(study: Study, directory: Path) -> list[Finding]:
         "claim": study.claim,
         "expected": study.expected,
         "falsified_by": study.falsified_by,
-        "findings": [{name: number(value) for name, value in found._asdict().items()} for found in findings],
+        "findings": [{name: number(value) for name, value in result._asdict().items()} for result in findings],
     }
     runtime.write_json(directory / "verdict.json", content)
     return findings

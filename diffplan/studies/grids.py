@@ -1,4 +1,4 @@
-"""Gridworlds as a bench for arms: additive gold rewards, learned raters of them, and what is measured of a plan.
+"""Gridworlds as a bench for methods: additive gold rewards, learned raters of them, and what is measured of a plan.
 
 The gold of a plan is the sum of a reward of the cell it is in, over its steps. A rater has seen N paths of the prior,
 each with its gold return and noise on it, and fits a reward of cells by ridge regression on how often each was visited:
@@ -41,8 +41,8 @@ def ridge(
     paths = jax.vmap(chain.draw)(jax.random.split(key_paths, labels))
     features = visits(paths, gold.size)
     returns = features @ gold
-    spread = jnp.sqrt(jax.grad(jax.grad(chain.log_z(per_step(gold, chain.horizon))))(jnp.zeros(())))
-    y = returns + noise * spread * jax.random.normal(key_noise, returns.shape)
+    std = jnp.sqrt(jax.grad(jax.grad(chain.log_z(per_step(gold, chain.horizon))))(jnp.zeros(())))
+    y = returns + noise * std * jax.random.normal(key_noise, returns.shape)
     centred = features - chain.occupancy().sum(axis=0)[None]
     gram = centred.T @ centred + penalty * jnp.eye(gold.size)
     return jnp.linalg.solve(gram, centred.T @ (y - y.mean()))
@@ -71,9 +71,9 @@ def measured(
         x = jnp.where(finite, x, 0.0)
         values = {
             "proxy": proxy.score(x),
-            "gold_plan": gold[jnp.argmax(x, axis=-1)].sum(),
-            "gold_actions": gold[executed(cells, x)].sum(),
-            "segments_in_wall": (cells.legal(x).min() < 1).astype(jnp.float32),
+            "promised": gold[jnp.argmax(x, axis=-1)].sum(),
+            "open_loop": gold[executed(cells, x)].sum(),
+            "violations.walls": (cells.legal(x).min() < 1).astype(jnp.float32),
             "residual": 1 - cells.legal(x).mean(),
         }
         return {name: jnp.where(finite, value, jnp.nan) for name, value in values.items()} | {

@@ -5,7 +5,7 @@ learned prior the model's; both learned is what a user runs. The measure is *was
 the cheapest way to its own mean reward. Spent is the path KL, an upper bound of the KL of its plans to its prior; the
 cheapest way is the Legendre transform of the exact log Z. Claim: with contrastive energies on the learned prior at most
 10 % is wasted, for tilts of up to 6 nats. Beside them, on the same prior: the regression energy E[r | x] of its own
-posterior, and the plug-in energy r(D(x)).
+posterior, and the DPS energy r(D(x)).
 """
 
 from collections.abc import Callable, Iterator
@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffplan.denoise import Lattice
-from diffplan.guide import plugin
+from diffplan.denoise import CategoricalDenoiser
+from diffplan.guide import dps
 from diffplan.learn.contrastive import ContrastiveEnergy
 from diffplan.metrics.kl import least_kl
 from diffplan.noise import log_linear
-from diffplan.oracle.law import exact_energy
+from diffplan.oracle.distribution import exact_energy
 from diffplan.samplers import sde_2m
 from diffplan.types import Denoise, Energy, Scalar
 from diffplan.validation import samplers
@@ -41,7 +41,7 @@ def wasted(problem: Cells, rewards: np.ndarray, log_ratio: np.ndarray) -> tuple[
     return (spent - float(least.kl)) / float(least.kl), error / float(least.kl)
 
 
-def on_prior(seed: int, problem: Cells, prior: Lattice, count: int = 3000) -> Iterator[Row]:
+def on_prior(seed: int, problem: Cells, prior: CategoricalDenoiser, count: int = 3000) -> Iterator[Row]:
     """The learned prior by itself: legal moves, and where its plans spend their time."""
     chain = problem.chain
     none = lambda weight: lambda x, sigma: jnp.zeros(())
@@ -86,22 +86,22 @@ def guides(problem: Cells, energy: ContrastiveEnergy) -> dict[str, Callable[[Sca
     }
 
 
-def attribution(seed: int, problem: Cells, prior: Lattice, energy: ContrastiveEnergy) -> Iterator[Row]:
+def attribution(seed: int, problem: Cells, prior: CategoricalDenoiser, energy: ContrastiveEnergy) -> Iterator[Row]:
     """The 2 x 2, and the cheaper energies beside it."""
     learned = guides(problem, energy)
     regression = lambda weight: lambda x, sigma: weight * energy.reader(x, sigma)[1]
-    through = lambda weight: plugin(prior, lambda x: weight * problem.reward(x))
-    arms: list[tuple[str, Denoise, str, Callable[[Scalar], Energy]]] = [
+    through = lambda weight: dps(prior, lambda x: weight * problem.reward(x))
+    methods: list[tuple[str, Denoise, str, Callable[[Scalar], Energy]]] = [
         (name, model, guide, factory)
         for name, model in (("exact", problem.chain.denoise), ("learned", prior))
         for guide, factory in learned.items()
     ]
-    arms += [("learned", prior, "regression", regression), ("learned", prior, "plug-in", through)]
-    for name, model, guide, factory in arms:
-        yield from one_arm(seed, problem, name, model, guide, factory)
+    methods += [("learned", prior, "regression", regression), ("learned", prior, "DPS", through)]
+    for name, model, guide, factory in methods:
+        yield from one_method(seed, problem, name, model, guide, factory)
 
 
-def one_arm(
+def one_method(
     seed: int, problem: Cells, name: str, model: Denoise, guide: str, factory: Callable[[Scalar], Energy]
 ) -> Iterator[Row]:
     """Reward, legality and waste of one prior with one guide; only what the claim is about is judged."""

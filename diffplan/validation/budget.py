@@ -1,4 +1,4 @@
-"""Pressure as the dial: does a budget of 4 nats buy a tilt of 4 nats?
+"""Pressure as the strength: does a budget of 4 nats buy a tilt of 4 nats?
 
 Two ways to spend it. *Calibrated*: the scale is sought at which the path KL of a few plans is 4, and the tilt at that
 scale is exact. *Along the chain*: `guide.budget` spends a stated share at every level. The path KL bounds from above
@@ -17,7 +17,7 @@ from diffplan.experiment.scale_rules import calibrate
 from diffplan.guide import budget
 from diffplan.metrics.kl import least_kl
 from diffplan.noise import log_linear
-from diffplan.oracle.law import exact_energy
+from diffplan.oracle.distribution import exact_energy
 from diffplan.samplers import sample, sde_2m
 from diffplan.validation import samplers
 from diffplan.validation.problems import cells, modes
@@ -27,34 +27,36 @@ NATS, ALLOWED = 4.0, 0.1
 
 
 def spent(
-    seed: int, name: str, law, reward_table: jax.Array, reward: Callable, low: float, high: float
+    seed: int, name: str, distribution, reward_table: jax.Array, reward: Callable, low: float, high: float
 ) -> Iterator[Row]:
     """Both ways on one problem."""
     sigmas = log_linear(256, *samplers.LEVELS[name])
-    energy = lambda weight: exact_energy(law, law.tilted(reward_table, weight)[0])
-    log_z = lambda weight: law.tilted(reward_table, weight)[1]
+    energy = lambda weight: exact_energy(distribution, distribution.tilted(reward_table, weight)[0])
+    log_z = lambda weight: distribution.tilted(reward_table, weight)[1]
 
     def path_kl(scales: np.ndarray) -> np.ndarray:
         weights = tuple(float(scale) for scale in scales)
-        return samplers.plans(jax.random.key(seed), law.denoise, energy, weights, sigmas, law.shape, 500, sde_2m)[1]
+        return samplers.plans(
+            jax.random.key(seed), distribution.denoise, energy, weights, sigmas, distribution.shape, 500, sde_2m
+        )[1]
 
-    found = calibrate(path_kl, NATS, low, high, points=4, rounds=2)
-    exact = samplers.tilts(law, reward_table, (found.scale,))[0]
+    result = calibrate(path_kl, NATS, low, high, points=4, rounds=2)
+    exact = samplers.tilts(distribution, reward_table, (result.scale,))[0]
     yield Row(
         "budget",
-        f"path KL at the calibrated scale {found.scale:.3g}, {name}",
-        found.value,
-        found.error,
+        f"path KL at the calibrated scale {result.scale:.3g}, {name}",
+        result.value,
+        result.error,
         NATS,
         ALLOWED,
         "share",
     )
     yield Row("budget", f"exact KL at that scale, {name}", float(exact.kl), 0.0, NATS, ALLOWED, "share")
 
-    guide = energy(jnp.asarray(found.scale))
-    spending = budget(law.denoise, guide, jnp.asarray(NATS))
-    one = lambda key: sample(key, spending, sigmas, law.shape, sde_2m, reference=law.denoise)
-    x, info = jax.jit(jax.vmap(one))(runtime.spread(jax.random.split(jax.random.key(seed + 1), 4000)))
+    guide = energy(jnp.asarray(result.scale))
+    spending = budget(distribution.denoise, guide, jnp.asarray(NATS))
+    one = lambda key: sample(key, spending, sigmas, distribution.shape, sde_2m, reference=distribution.denoise)
+    x, info = jax.jit(jax.vmap(one))(runtime.shard(jax.random.split(jax.random.key(seed + 1), 4000)))
     rewards = np.asarray(jax.jit(jax.vmap(reward))(x), float)
     least = least_kl(log_z, jnp.float32(rewards.mean()), 0.0, 100.0)
     error = float(least.weight) * mean(rewards)[1]
@@ -67,4 +69,4 @@ def on_both(seed: int) -> Iterator[Row]:
     problem, linear = cells(), modes()
     on_cells = lambda x: problem.path_reward(problem.chain.decode(x))
     yield from spent(seed, "tabular", problem.chain, problem.rewards, on_cells, 1.0, 16.0)
-    yield from spent(seed, "mixture", linear.law, linear.slope, linear.reward, 1.0, 16.0)
+    yield from spent(seed, "mixture", linear.distribution, linear.slope, linear.reward, 1.0, 16.0)

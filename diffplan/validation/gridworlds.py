@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan import discrete, runtime
-from diffplan.denoise import Lattice
+from diffplan.denoise import CategoricalDenoiser
 from diffplan.discrete import Keep, Noise, Posterior, Ratio, Tokens
 from diffplan.oracle import control
 from diffplan.types import PRNGKey
@@ -72,8 +72,8 @@ def simulated(
 
     def one(key: PRNGKey) -> Array:
         first = rooms.state_of(jnp.asarray(rooms.cells[0], jnp.float32))
-        seen = follow(rooms, key, first, act, len(policy)).transitions.observation
-        return rewards[0, first.cell] + jnp.sum(rewards[jnp.arange(1, len(rewards)), jax.vmap(cell)(seen)])
+        observed = follow(rooms, key, first, act, len(policy)).transitions.observation
+        return rewards[0, first.cell] + jnp.sum(rewards[jnp.arange(1, len(rewards)), jax.vmap(cell)(observed)])
 
     return jax.vmap(one)(keys)
 
@@ -108,38 +108,40 @@ def known_ratio(problem: Cells, noise: Noise) -> Ratio:
     return ratios
 
 
-def fit_posterior(run: Path, seed: int, problem: Cells, size: Size) -> Lattice:
+def fit_posterior(run: Path, seed: int, problem: Cells, size: Size) -> CategoricalDenoiser:
     """A network's posterior under masks and uniform noise alike, ``RUN/discrete``: it reads evidence (4b)."""
     k = len(problem.chain.points)
     noises = (Noise.masked(k), Noise.uniform(k))
 
-    def loss(model: Lattice, key: PRNGKey, path: Array) -> Array:
+    def loss(model: CategoricalDenoiser, key: PRNGKey, path: Array) -> Array:
         logits = lambda noise: lambda z, alpha: model.logits(noise.log_likelihood(z, alpha))
         return jnp.stack([discrete.loss(key, logits(noise), path, noise)[0] for noise in noises]).mean()
 
-    return learned.fit_lattice(run / "discrete", problem, size.paths, loss, learned.settings(seed, size.discrete, 128))
+    return learned.fit_categorical(
+        run / "discrete", problem, size.paths, loss, learned.settings(seed, size.discrete, 128)
+    )
 
 
 def walks(seed: int, noise: Noise, posterior: Posterior, ratio: Ratio | None, horizon: int, count: int) -> tuple:
     """(paths, path KL): under masks one position at a time, under uniform noise in 64 steps."""
     prior = discrete.reverse(posterior, noise)
-    law = prior if ratio is None else discrete.guided(prior, ratio, 1.0)
+    distribution = prior if ratio is None else discrete.guided(prior, ratio, 1.0)
 
     def one(key: PRNGKey) -> tuple[Array, Array]:
         if noise == Noise.masked(noise.states):
-            path, info = discrete.reveal(key, law, noise, horizon, prior)
+            path, info = discrete.reveal(key, distribution, noise, horizon, prior)
         else:
-            path, info = discrete.sample(key, law, noise, discrete.even(64), horizon, prior)
+            path, info = discrete.sample(key, distribution, noise, discrete.even(64), horizon, prior)
         return path, info.path_kl
 
-    return jax.jit(jax.vmap(one))(runtime.spread(jax.random.split(jax.random.key(seed), count)))
+    return jax.jit(jax.vmap(one))(runtime.shard(jax.random.split(jax.random.key(seed), count)))
 
 
-def discretely(seed: int, problem: Cells, model: Lattice) -> Iterator[Row]:
+def discretely(seed: int, problem: Cells, model: CategoricalDenoiser) -> Iterator[Row]:
     """Exact and learned denoisers, without guide, with exact ratios and with first-order ones.
 
-    A learned denoiser gives probability to paths that the exact law does not have, where log h is not finite: plans
-    that come there have no path KL. Its mean is over the others, and their share is a row.
+    A learned denoiser gives probability to paths that the exact distribution does not have, where log h is not finite:
+    plans that come there have no path KL. Its mean is over the others, and their share is a row.
     """
     chain = problem.chain
     k, legal = len(chain.points), jnp.isfinite(chain.log_kernels[0])
@@ -150,20 +152,20 @@ def discretely(seed: int, problem: Cells, model: Lattice) -> Iterator[Row]:
         h = log_h(problem, noise)
         exact, rough = known_ratio(problem, noise), discrete.first_order(h, noise)
         known = exact_posterior(problem, noise)
-        arms: tuple[tuple[str, Posterior, Ratio | None, float, int, Kind], ...] = (
+        methods: tuple[tuple[str, Posterior, Ratio | None, float, int, Kind], ...] = (
             ("exact denoiser, no guide", known, None, plain, 4000, "share"),
             ("exact denoiser, exact ratios", known, exact, tilted, 1000, "share"),
             ("exact denoiser, first-order ratios", known, rough, tilted, 1000, "shown"),
             ("learned denoiser, no guide", learned, None, plain, 2000, "shown"),
             ("learned denoiser, exact ratios", learned, exact, tilted, 1000, "shown"),
         )
-        for name, posterior, ratio, reward, count, judged in arms:
+        for name, posterior, ratio, reward, count, judged in methods:
             paths, nats = walks(seed, noise, posterior, ratio, chain.horizon, count)
             values = jax.vmap(problem.path_reward)(jnp.minimum(paths, k - 1))
-            share = jax.vmap(discrete.legal_share, (0, None))(paths, legal)
+            fraction = jax.vmap(discrete.legal_share, (0, None))(paths, legal)
             which = f"{kind}, {name}"
             yield Row("discrete", f"E[r], {which}", *mean(values), reward, 0.02, judged)
-            yield Row("discrete", f"legal moves, {which}", *mean(share), 1.0, np.nan, "shown")
+            yield Row("discrete", f"legal moves, {which}", *mean(fraction), 1.0, np.nan, "shown")
             if ratio is not None:
                 finite = np.isfinite(nats)
                 yield Row(

@@ -1,11 +1,11 @@
-"""Problems for every arm whose best answer is known: a gridworld with its exact prior, and a linear-Gaussian point.
+"""Problems for every method whose best answer is known: a gridworld with its exact prior, and a linear-Gaussian point.
 
     grid      one-hot paths of cells, a random walk, an additive reward of cells: the prior's denoiser, its tilt and the
               best path are exact (`diffplan.oracle.tabular`); an action is one of five moves
     linear    positions, velocities and forces of a damped point, noiseless: the prior is a Gaussian on the plane of
               possible plans, and the best plan under a concave quadratic reward solves a linear system
 
-Any proxy of the right kind goes in; with the gold itself as proxy an arm at full strength must come near the optimum.
+Any proxy of the right kind goes in; with the gold itself as proxy a method at full strength must come near the optimum.
 """
 
 from collections.abc import Callable
@@ -29,12 +29,12 @@ from diffplan.samplers import ancestral
 from diffplan.types import Denoise, Level, PRNGKey, Scalar, Trajectory
 from envs.base import Environment
 from envs.gridworld import Gridworld
-from envs.linear import Linear, LinearPolicy, trajectory_law
+from envs.linear import Linear, LinearPolicy, trajectory_distribution
 
 
 @struct.dataclass
 class Truth:
-    """An environment as `Dynamics`: no doubt."""
+    """An environment as `Dynamics`: no disagreement."""
 
     env: Environment = struct.field(pytree_node=False)
     discrete: bool = struct.field(pytree_node=False, default=False)
@@ -67,7 +67,7 @@ class Additive:
     weights: Float[Array, "h d"]
     denoise: Denoise
     centre: Scalar
-    spread: Scalar
+    std: Scalar
 
     def __call__(self, x: Float[Array, "h d"], sigma: Level) -> Scalar:
         """E[r(x0) | x_sigma = x]."""
@@ -79,16 +79,16 @@ class Additive:
 
     def score(self, x: Float[Array, "h d"]) -> Scalar:
         """In standard deviations under the prior."""
-        return (self.reward(x) - self.centre) / self.spread
+        return (self.reward(x) - self.centre) / self.std
 
 
 @struct.dataclass
 class Clean:
-    """Any reward of clean plans as a `Proxy`, whose energy reads the denoised plan (`guide.plugin`)."""
+    """Any reward of clean plans as a `Proxy`, whose energy reads the denoised plan (`guide.dps`)."""
 
     denoise: Denoise
     centre: Scalar
-    spread: Scalar
+    std: Scalar
     function: Reward = struct.field(pytree_node=False)
 
     def __call__(self, x: Float[Array, "h d"], sigma: Level) -> Scalar:
@@ -101,7 +101,7 @@ class Clean:
 
     def score(self, x: Float[Array, "h d"]) -> Scalar:
         """In standard deviations under the prior."""
-        return (self.reward(x) - self.centre) / self.spread
+        return (self.reward(x) - self.centre) / self.std
 
 
 @struct.dataclass
@@ -116,7 +116,7 @@ class TabularPrior:
         return -jnp.sum((x[:, None] - self.chain.points[None]) ** 2, axis=-1) / (2 * level**2)
 
     def __call__(self, x: Float[Array, "h k"], sigma: Level) -> Float[Array, "h k"]:
-        """E[x0 | x_sigma = x]: the law of every step's cell."""
+        """E[x0 | x_sigma = x]: the distribution of every step's cell."""
         return counted("network_evals", self.chain.posterior(self.log_likelihood(x, sigma)) @ self.chain.points)
 
 
@@ -144,10 +144,10 @@ class TabularValue:
 
     def __call__(self, x: Float[Array, "h k"], known: Int[Array, ""]) -> Scalar:
         """What a plan whose first `known` rows are these is worth if the chain goes on from there."""
-        seen = (jnp.arange(len(x)) < known)[:, None]
-        law = self.chain.posterior(jnp.where(seen & (x < 0.5), -100.0, 0.0))
-        total = jnp.sum(law * self.proxy.weights)
-        return counted("network_evals", (total - self.proxy.centre) / self.proxy.spread)
+        observed = (jnp.arange(len(x)) < known)[:, None]
+        distribution = self.chain.posterior(jnp.where(observed & (x < 0.5), -100.0, 0.0))
+        total = jnp.sum(distribution * self.proxy.weights)
+        return counted("network_evals", (total - self.proxy.centre) / self.proxy.std)
 
 
 @struct.dataclass
@@ -168,14 +168,14 @@ class TabularConditional:
 class GaussianPrior:
     """The exact denoiser of a Gaussian, which takes a level for every entry: 0 where it is known."""
 
-    law: Gaussian
+    distribution: Gaussian
 
     def __call__(self, x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
         """E[x0 | x_sigma = x] = m + S (S + diag sigma^2)^-1 (x - m)."""
-        s = self.law.covariance
+        s = self.distribution.covariance
         noise = jnp.broadcast_to(jnp.maximum(sigma, 1e-3) ** 2, x.shape).ravel()
-        gap = jnp.linalg.solve(s + jnp.diag(noise), x.ravel() - self.law.mean)
-        return counted("network_evals", (self.law.mean + s @ gap).reshape(x.shape))
+        gap = jnp.linalg.solve(s + jnp.diag(noise), x.ravel() - self.distribution.mean)
+        return counted("network_evals", (self.distribution.mean + s @ gap).reshape(x.shape))
 
 
 class Known(NamedTuple):
@@ -211,7 +211,7 @@ ROOM = Gridworld.from_text(
 def walk(world: Gridworld, horizon: int, probabilities: tuple[float, ...] = WALK) -> Chain:
     """The random walk from a uniformly chosen cell, as one-hot plans."""
     k = len(world.cells)
-    kernel = jnp.einsum("a,sat->st", jnp.asarray(probabilities), jnp.asarray(world.law, jnp.float32))
+    kernel = jnp.einsum("a,sat->st", jnp.asarray(probabilities), jnp.asarray(world.distribution, jnp.float32))
     return markov(jnp.full(k, 1 / k), kernel, horizon)
 
 
@@ -237,7 +237,7 @@ def grid_behaviour(cells: Cells, probabilities: tuple[float, ...] = WALK) -> Pol
 def grid_problem(
     world: Gridworld, chain: Chain, proxy: Proxy, data: Float[Array, "m h k"] | None = None, steps: int = 32
 ) -> Problem:
-    """A gridworld and an exact prior as a `Problem`; the one proxy is read by all arms."""
+    """A gridworld and an exact prior as a `Problem`; the one proxy is read by all methods."""
     cells = cells_of(world)
     return Problem(
         denoise=TabularPrior(chain),
@@ -302,7 +302,7 @@ def point(curvature: float = 1.0) -> Linear:
 def linear(horizon: int = 6, count: int = 4, seed: int = 0) -> Known:
     """The point pushed at random, with its own quadratic reward as gold and proxy."""
     env, d = point(), 3
-    mean, covariance = trajectory_law(env, PUSHES, horizon)
+    mean, covariance = trajectory_distribution(env, PUSHES, horizon)
     variances = np.diag(covariance).reshape(horizon, d)
     codec = Codec(jnp.zeros(d), jnp.asarray(np.sqrt(variances.mean(axis=0)), jnp.float32), 2)
     scale = np.tile(np.asarray(codec.std), horizon)

@@ -14,8 +14,8 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from diffplan import runtime
-from diffplan.config import TrainConfig
-from diffplan.denoise import Lattice, amplitudes, lattice_loss
+from diffplan.config import TrainSettings
+from diffplan.denoise import CategoricalDenoiser, amplitudes, categorical_loss
 from diffplan.experiment import stages
 from diffplan.learn import contrastive, train
 from diffplan.learn.contrastive import ContrastiveEnergy
@@ -38,14 +38,14 @@ class Size(NamedTuple):
 HIGH = 9.0
 """The largest weight that the energy learns."""
 
-Loss = Callable[[Lattice, PRNGKey, Int[Array, "h"]], Scalar]
+Loss = Callable[[CategoricalDenoiser, PRNGKey, Int[Array, "h"]], Scalar]
 """``loss(model, key, path)``."""
 
 
-def settings(seed: int, steps: int, batch: int) -> TrainConfig:
+def settings(seed: int, steps: int, batch: int) -> TrainSettings:
     """How everything here is trained."""
     rate = {"optimiser": "muon", "learning_rate": 2e-2}
-    return TrainConfig(steps=steps, batch=batch, **rate, ema=0.998, seed=seed, save_every=1000)
+    return TrainSettings(steps=steps, batch=batch, **rate, ema=0.998, seed=seed, save_every=1000)
 
 
 def draws(key: PRNGKey, problem: Cells, count: int) -> Int[Array, "n h"]:
@@ -53,32 +53,36 @@ def draws(key: PRNGKey, problem: Cells, count: int) -> Int[Array, "n h"]:
     return jax.jit(jax.vmap(problem.chain.draw))(jax.random.split(key, count))
 
 
-def fit_lattice(directory: Path, problem: Cells, paths: int, loss: Loss, config: TrainConfig) -> Lattice:
+def fit_categorical(
+    directory: Path, problem: Cells, paths: int, loss: Loss, config: TrainSettings
+) -> CategoricalDenoiser:
     """A network over cells (4b), trained on paths of the exact prior."""
     points = problem.chain.points
     key, k = jax.random.key(config.seed), len(points)
     apply, params = build(key, lambda rngs: Messages(k, k, rngs=rngs))
     task = train.Task(
-        lambda params, key, path: (loss(Lattice(params, points, apply), key, path), {}),
+        lambda params, key, path: (loss(CategoricalDenoiser(params, points, apply), key, path), {}),
         lambda key, data: data[jax.random.randint(key, (), 0, len(data))],
     )
     data = draws(jax.random.fold_in(key, 1), problem, paths)
     identity = runtime.plain(config) | {"paths": paths, "problem": "rooms"}
-    return Lattice(stages.train_stage(directory, identity, task, params, data, config, "none"), points, apply)
+    return CategoricalDenoiser(
+        stages.train_stage(directory, identity, task, params, data, config, "none"), points, apply
+    )
 
 
-def fit_prior(run: Path, seed: int, problem: Cells, size: Size) -> Lattice:
+def fit_prior(run: Path, seed: int, problem: Cells, size: Size) -> CategoricalDenoiser:
     """The diffusion prior over cells, ``RUN/prior``; levels where cells are told apart are drawn most."""
     levels = LogNormal(-0.8, 0.9)
-    loss: Loss = lambda model, key, path: lattice_loss(key, model, path, levels)[0]
-    return fit_lattice(run / "prior", problem, size.paths, loss, settings(seed, size.prior, 256))
+    loss: Loss = lambda model, key, path: categorical_loss(key, model, path, levels)[0]
+    return fit_categorical(run / "prior", problem, size.paths, loss, settings(seed, size.prior, 256))
 
 
 @struct.dataclass
 class Marginals:
     """A `Reader`: the prior's posterior of every step, what the noisy step says by itself, and the prior's E[r | x]."""
 
-    prior: Lattice
+    prior: CategoricalDenoiser
     rewards: Float[Array, "h k"]
 
     def __call__(self, x: Float[Array, "h d"], sigma: Scalar) -> tuple[Float[Array, "h f"], Scalar]:
@@ -88,7 +92,7 @@ class Marginals:
         return features, jnp.sum(jax.nn.softmax(logits) * self.rewards)
 
 
-def fit_energy(run: Path, seed: int, problem: Cells, prior: Lattice, size: Size) -> ContrastiveEnergy:
+def fit_energy(run: Path, seed: int, problem: Cells, prior: CategoricalDenoiser, size: Size) -> ContrastiveEnergy:
     """The exact energy of the reward, learned as a correction of E[r | x], ``RUN/energy``."""
     chain, key, config = problem.chain, jax.random.key(seed), settings(seed, size.energy, 6)
     dim = 2 * len(chain.points) + 1

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan import runtime, smc
-from diffplan.guide import plugin
+from diffplan.guide import dps
 from diffplan.metrics.kl import particle_kl
 from diffplan.noise import log_linear
-from diffplan.oracle.law import exact_energy
+from diffplan.oracle.distribution import exact_energy
 from diffplan.samplers import sde_2m
 from diffplan.types import Denoise, Energy
 from diffplan.validation import samplers
@@ -29,18 +29,18 @@ COVERED = 400
 
 
 def methods(problem: Cells, weight: float, levels: int) -> dict[str, smc.Method]:
-    """Every particle method on paths of cells; plug-in energies are what a user has without an exact one."""
+    """Every particle method on paths of cells; DPS energies are what a user has without an exact one."""
     chain = problem.chain
     exact: Energy = exact_energy(chain, chain.tilted(problem.rewards, weight)[0])
-    through: Energy = plugin(chain.denoise, lambda x: weight * problem.reward(x))
+    through: Energy = dps(chain.denoise, lambda x: weight * problem.reward(x))
     return {
-        "twisted, exact energy": smc.twisted(exact),
-        "twisted, plug-in energy": smc.twisted(through),
-        "annealed, plug-in energy": smc.annealed(through, levels),
-        "steered by difference": smc.steered(through),
-        "steered by maximum": smc.steered(through, smc.maximum, every=levels // 4),
-        "steered by sum": smc.steered(through, smc.summed, every=levels // 4),
-        "picked of 4 (SVDD), resampled": smc.picked(through, 4, threshold=0.5),
+        "TDS, exact energy": smc.tds(exact),
+        "TDS, DPS energy": smc.tds(through),
+        "annealed, DPS energy": smc.annealed(through, levels),
+        "FK steering by difference": smc.fk_steering(through),
+        "FK steering by maximum": smc.fk_steering(through, smc.maximum, every=levels // 4),
+        "FK steering by sum": smc.fk_steering(through, smc.summed, every=levels // 4),
+        "SVDD of 4, resampled": smc.svdd(through, 4, threshold=0.5),
     }
 
 
@@ -56,7 +56,7 @@ def clouds(
 ) -> tuple[smc.Cloud, smc.Info]:
     """Independent runs of one method; the weights are judged before anything is made of them."""
     one = lambda key: smc.particles(key, denoise, reward, sigmas, shape, method, count, sde_2m)
-    keys = runtime.spread(jax.random.split(jax.random.key(seed), runs))
+    keys = runtime.shard(jax.random.split(jax.random.key(seed), runs))
     cloud, info = jax.jit(jax.vmap(one))(keys)
     smc.require_sound(info)
     return cloud, info
@@ -83,23 +83,23 @@ def on_cells(seed: int) -> Iterator[Row]:
 def coverage(seed: int) -> Iterator[Row]:
     """Share of runs whose interval holds the true log Z; and a case where it cannot, with what the run says of it."""
     linear: Linear = gaussian()
-    law, weight = linear.law, 1.0
-    rough: Energy = lambda x, sigma: 0.7 * weight * jnp.sum(linear.slope * law.denoise(x, sigma))
+    distribution, weight = linear.distribution, 1.0
+    rough: Energy = lambda x, sigma: 0.7 * weight * jnp.sum(linear.slope * distribution.denoise(x, sigma))
     wide = log_linear(64, *samplers.LEVELS["gaussian"])
-    exact = float(law.tilted(linear.slope, weight)[1])
+    exact = float(distribution.tilted(linear.slope, weight)[1])
     reward = lambda x: weight * linear.reward(x)
-    yield from covered(seed, "Gaussian", law.denoise, reward, rough, wide, law.shape, exact)
+    yield from covered(seed, "Gaussian", distribution.denoise, reward, rough, wide, distribution.shape, exact)
 
     problem = cells()
     chain, weight = problem.chain, 1.5
-    rough_cells: Energy = plugin(chain.denoise, lambda x: 0.7 * weight * problem.reward(x))
+    rough_cells: Energy = dps(chain.denoise, lambda x: 0.7 * weight * problem.reward(x))
     reward_cells = lambda x: weight * problem.path_reward(chain.decode(x))
     exact = float(chain.tilted(problem.rewards, weight)[1])
     sigmas = log_linear(160, *samplers.LEVELS["tabular"])
     yield from covered(seed, "cells", chain.denoise, reward_cells, rough_cells, sigmas, chain.shape, exact)
 
     # plain importance sampling of a tilt of 5.9 nats with 64 particles
-    blind = smc.steered(lambda x, sigma: jnp.zeros(()), threshold=0.0)
+    blind = smc.fk_steering(lambda x, sigma: jnp.zeros(()), threshold=0.0)
     far = lambda x: 8.0 * problem.path_reward(chain.decode(x))
     _, info = clouds(seed, chain.denoise, far, sigmas, chain.shape, blind, 64, 64)
     off = np.asarray(info.log_z) - float(chain.tilted(problem.rewards, 8.0)[1])
@@ -119,7 +119,7 @@ def covered(
     exact: float,
 ) -> Iterator[Row]:
     """The coverage of one method's 95 % interval: within 2 % of 95 %."""
-    _, info = clouds(seed, denoise, reward, sigmas, shape, smc.twisted(energy), 64, COVERED)
+    _, info = clouds(seed, denoise, reward, sigmas, shape, smc.tds(energy), 64, COVERED)
     low, high = smc.interval(info)
     inside = np.asarray((low <= exact) & (exact <= high), float)
     yield Row("coverage", f"95 % interval of log Z covers it, {name}", *mean(inside), 0.95, 0.02 / 0.95, "share")

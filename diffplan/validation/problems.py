@@ -42,12 +42,12 @@ class Cells(NamedTuple):
     chain: Chain
     goal: Float[Array, "d"]
     """Where the reward is highest, as a point."""
-    spread: Scalar
+    std: Scalar
     """Cells to a unit of the plane."""
 
     def step_reward(self, point: Float[Array, "d"]) -> Scalar:
         """The reward of being at a point for one step: 0.4 at the goal, less with distance."""
-        return 0.4 * jnp.exp(-jnp.sum((self.spread * (point - self.goal)) ** 2) / (2 * 3.7**2))
+        return 0.4 * jnp.exp(-jnp.sum((self.std * (point - self.goal)) ** 2) / (2 * 3.7**2))
 
     def reward(self, x: Float[Array, "h d"]) -> Scalar:
         """The reward of a plan, on the cells or off."""
@@ -69,24 +69,24 @@ def cells(horizon: int = 16) -> Cells:
     places = jnp.asarray(ROOMS.cells, jnp.float32)
     world = behaviour(ROOMS)
     walk = markov(world.start, jnp.einsum("sa,sat->st", world.policy, world.moves), horizon, places)
-    share = walk.occupancy().mean(axis=0)
-    from_mean = places - (share @ places)[None]
-    spread = jnp.sqrt(share @ jnp.sum(from_mean**2, axis=1) / 2)
-    chain = walk._replace(points=from_mean / spread)
-    return Cells(chain, chain.points[-1], spread)
+    fraction = walk.occupancy().mean(axis=0)
+    from_mean = places - (fraction @ places)[None]
+    std = jnp.sqrt(fraction @ jnp.sum(from_mean**2, axis=1) / 2)
+    chain = walk._replace(points=from_mean / std)
+    return Cells(chain, chain.points[-1], std)
 
 
 def behaviour(rooms: Gridworld) -> World:
     """The random walk as tables."""
     k = len(rooms.cells)
     policy = jnp.broadcast_to(jnp.asarray(WALK, jnp.float32)[None], (k, len(WALK)))
-    return World(jnp.zeros(k).at[0].set(1.0), policy, jnp.asarray(rooms.law, jnp.float32))
+    return World(jnp.zeros(k).at[0].set(1.0), policy, jnp.asarray(rooms.distribution, jnp.float32))
 
 
 class Linear(NamedTuple):
-    """A law with a linear reward."""
+    """A distribution with a linear reward."""
 
-    law: Gaussian | Mixture
+    distribution: Gaussian | Mixture
     slope: Float[Array, "h d"]
 
     def reward(self, x: Float[Array, "h d"]) -> Scalar:

@@ -43,12 +43,12 @@ def markdown(path: Path) -> str:
 def attribution(rows: list[dict[str, str]]) -> list[str]:
     """Wasted share of nats by prior, guide and weight: lines of a table."""
     prefix = "wasted share of nats, "
-    found = [row for row in rows if row["part"] == "attribution" and row["quantity"].startswith(prefix)]
+    result = [row for row in rows if row["part"] == "attribution" and row["quantity"].startswith(prefix)]
     cells: dict[tuple[str, str], dict[str, str]] = {}
-    for row in found:
+    for row in result:
         prior, guide, weight = row["quantity"].removeprefix(prefix).split(", ")
-        share, error = (f"{100 * float(row[name]):.0f}" for name in ("measured", "error"))
-        cells.setdefault((prior, guide), {})[weight] = f"{share} ± {error} %"
+        fraction, error = (f"{100 * float(row[name]):.0f}" for name in ("measured", "error"))
+        cells.setdefault((prior, guide), {})[weight] = f"{fraction} ± {error} %"
     weights = list(dict.fromkeys(weight for line in cells.values() for weight in line))
     header = [f"| prior | guide | {' | '.join(f'wasted, {weight}' for weight in weights)} |"]
     body = [

@@ -6,7 +6,7 @@ nearest-neighbour KL and share of plans further than 4 deviations from every mod
     exact        4.06   7.2    6.7   .12          the exact tilt has E[r] 4.23 and KL 7.90
     regression   4.27   19.2   8.5   .29
     classifier   4.26   14.4   8.2   .25
-    plug-in      4.27   19.2   8.5   .29
+    DPS      4.27   19.2   8.5   .29
     raw          7.17   310    60    1.00
 
 and its problem and schedule were not written down. The truth fixes the mode that pays best: weight 0.05 at reward 3,
@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffplan.guide import plugin
+from diffplan.guide import dps
 from diffplan.metrics.kl import knn_kl
-from diffplan.oracle.law import exact_energy
+from diffplan.oracle.distribution import exact_energy
 from diffplan.oracle.mixture import Mixture
 from diffplan.types import Energy
 from diffplan.validation import samplers
@@ -40,7 +40,7 @@ EARLIER = {
     "exact": (4.06, 7.2, 6.7, 0.12),
     "regression": (4.27, 19.2, 8.5, 0.29),
     "classifier": (4.26, 14.4, 8.2, 0.25),
-    "plug-in": (4.27, 19.2, 8.5, 0.29),
+    "DPS": (4.27, 19.2, 8.5, 0.29),
     "raw": (7.17, 310.0, 60.0, 1.0),
 }
 ALLOWED = (0.03, 0.08, 0.08, 0.35)
@@ -59,19 +59,19 @@ def cosine(steps: int) -> Float[Array, "steps"]:
 
 def by_step_variance(energy: Energy, sigmas: Float[Array, "levels"]) -> Energy:
     """The energy with the gradient that DDPM planners add: (sigma' / sigma)^2 of it, nothing in the last step."""
-    share = jnp.append((sigmas[1:] / sigmas[:-1]) ** 2, 0.0)
-    return lambda x, sigma: share[jnp.argmin(jnp.abs(sigmas - sigma))] * energy(x, sigma)
+    fraction = jnp.append((sigmas[1:] / sigmas[:-1]) ** 2, 0.0)
+    return lambda x, sigma: fraction[jnp.argmin(jnp.abs(sigmas - sigma))] * energy(x, sigma)
 
 
 def energies(problem: Linear) -> dict[str, Energy]:
     """The five rules at `WEIGHT`."""
-    law, reward = problem.law, problem.reward
-    assert isinstance(law, Mixture)
+    distribution, reward = problem.distribution, problem.reward
+    assert isinstance(distribution, Mixture)
     return {
-        "exact": exact_energy(law, law.tilted(problem.slope, WEIGHT)[0]),
-        "regression": law.energy(reward, WEIGHT, "regression", nodes=5),
-        "classifier": law.energy(reward, WEIGHT, "classifier", nodes=5),
-        "plug-in": plugin(law.denoise, lambda x: WEIGHT * reward(x)),
+        "exact": exact_energy(distribution, distribution.tilted(problem.slope, WEIGHT)[0]),
+        "regression": distribution.energy(reward, WEIGHT, "regression", nodes=5),
+        "classifier": distribution.energy(reward, WEIGHT, "classifier", nodes=5),
+        "DPS": dps(distribution.denoise, lambda x: WEIGHT * reward(x)),
         "raw": lambda x, sigma: WEIGHT * reward(x / jnp.sqrt(1 + sigma**2)),
     }
 
@@ -80,14 +80,14 @@ def numbers(
     seed: int, problem: Linear, energy: Energy, sigmas: Float[Array, "levels"]
 ) -> tuple[tuple[float, float], ...]:
     """E[r], path KL, nearest-neighbour KL, share far from every mode, each with its standard error if it has one."""
-    law = problem.law
-    assert isinstance(law, Mixture)
+    distribution = problem.distribution
+    assert isinstance(distribution, Mixture)
     x, nats, _ = samplers.plans(
-        jax.random.key(seed), law.denoise, lambda weight: energy, (WEIGHT,), sigmas, law.shape, COUNT
+        jax.random.key(seed), distribution.denoise, lambda weight: energy, (WEIGHT,), sigmas, distribution.shape, COUNT
     )
     points = jnp.asarray(x[0, :, 0])
-    density = jax.jit(jax.vmap(lambda x: law.log_density(x[None], jnp.asarray(NEAR))))(points)
-    centres = jnp.asarray(law.means)
+    density = jax.jit(jax.vmap(lambda x: distribution.log_density(x[None], jnp.asarray(NEAR))))(points)
+    centres = jnp.asarray(distribution.means)
     apart = jnp.sqrt(jnp.sum((points[:, None] - centres[None]) ** 2, axis=2)).min(axis=1) / 0.35
     return (
         mean(points @ problem.slope[0]),
@@ -106,7 +106,7 @@ def rules(seed: int) -> Iterator[Row]:
         for name, value, was, allowed in zip(names, ddpm, EARLIER[rule], ALLOWED, strict=True):
             kind = "shown" if (rule, name) == ("raw", "path KL") else "share"
             yield Row("rules", f"{name}, {rule}, step variance", *value, was, allowed, kind)
-    truth = samplers.tilts(problem.law, problem.slope, (WEIGHT,))[0]
+    truth = samplers.tilts(problem.distribution, problem.slope, (WEIGHT,))[0]
     for rule, energy in energies(problem).items():
         if rule == "raw":
             continue  # explicit steps on it diverge at the noisiest levels of (3)

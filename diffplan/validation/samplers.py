@@ -14,11 +14,11 @@ from jaxtyping import Array, Float
 from diffplan import runtime
 from diffplan.guide import guided
 from diffplan.noise import log_linear
+from diffplan.oracle.distribution import Distribution, Tilt, exact_energy, tilt_numbers
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.oracle.law import Law, Tilt, exact_energy, tilt_numbers
 from diffplan.oracle.tabular import Chain
 from diffplan.samplers import Past, Step, ancestral, sample, sde_2m
-from diffplan.types import Denoise, Energy, Knobs, PRNGKey, Scalar
+from diffplan.types import Denoise, Energy, PRNGKey, Scalar, Strengths
 from diffplan.validation.problems import WEIGHTS, Linear, cells, gaussian, modes
 from diffplan.validation.table import Row, mean
 
@@ -28,13 +28,13 @@ RULES: dict[str, Step] = {"ancestral": ancestral, "sde_2m": sde_2m}
 LEVELS = {"gaussian": (0.02, 20.0), "mixture": (0.02, 20.0), "tabular": (0.15, 20.0)}
 """Smallest and largest noise level of each problem. At 0.15 no cell is mistaken for its neighbour."""
 
-GUIDE_ONE = Knobs(jnp.ones(()), jnp.ones(()))
+GUIDE_ONE = Strengths(jnp.ones(()), jnp.ones(()))
 """Energies here have their weight in them."""
 
 
-def tilts(law: Gaussian | Chain | object, reward: Array, weights: tuple[float, ...] = WEIGHTS) -> list[Tilt]:
-    """The truth at every weight, for a reward that the law tilts by: a slope, or a table."""
-    log_z = lambda weight: law.tilted(reward, weight)[1]  # pyright: ignore[reportAttributeAccessIssue]
+def tilts(distribution: Gaussian | Chain | object, reward: Array, weights: tuple[float, ...] = WEIGHTS) -> list[Tilt]:
+    """The truth at every weight, for a reward that the distribution tilts by: a slope, or a table."""
+    log_z = lambda weight: distribution.tilted(reward, weight)[1]  # pyright: ignore[reportAttributeAccessIssue]
     numbers = jax.jit(lambda weight: tilt_numbers(log_z, weight))
     return [numbers(jnp.asarray(weight)) for weight in weights]
 
@@ -56,16 +56,16 @@ def plans(
         return x, info.path_kl, info.log_ratio
 
     batch = jax.jit(jax.vmap(one, (0, None)))
-    keys = runtime.spread(jax.random.split(key, count))
-    drawn = [batch(keys, jnp.asarray(weight, float)) for weight in weights]
-    x, path_kl, log_ratio = (np.stack([np.asarray(leaf) for leaf in leaves]) for leaves in zip(*drawn, strict=True))
+    keys = runtime.shard(jax.random.split(key, count))
+    draws = [batch(keys, jnp.asarray(weight, float)) for weight in weights]
+    x, path_kl, log_ratio = (np.stack([np.asarray(leaf) for leaf in leaves]) for leaves in zip(*draws, strict=True))
     return x, path_kl, log_ratio
 
 
 def rows(
     part: str,
     seed: int,
-    law: Law,
+    distribution: Distribution,
     energy: Callable[[Scalar], Energy],
     reward: Callable,
     truth: list[Tilt],
@@ -75,7 +75,7 @@ def rows(
     """E[r] within 2 % and KL within 5 %, for every rule and weight."""
     sigmas = log_linear(256, *LEVELS[part])
     for name, rule in RULES.items():
-        x, nats, _ = plans(jax.random.key(seed), law.denoise, energy, WEIGHTS, sigmas, shape, count, rule)
+        x, nats, _ = plans(jax.random.key(seed), distribution.denoise, energy, WEIGHTS, sigmas, shape, count, rule)
         rewards = np.asarray(jax.jit(jax.vmap(jax.vmap(reward)))(x))
         for i, exact in enumerate(truth):
             which = f"{name}, lambda {exact.weight:g}"
@@ -84,10 +84,10 @@ def rows(
 
 
 def linear(part: str, seed: int, problem: Linear, count: int) -> Iterator[Row]:
-    """A law with a linear reward."""
-    energy = lambda weight: exact_energy(problem.law, problem.law.tilted(problem.slope, weight)[0])
-    truth = tilts(problem.law, problem.slope)
-    yield from rows(part, seed, problem.law, energy, problem.reward, truth, count, problem.law.shape)
+    """A distribution with a linear reward."""
+    energy = lambda weight: exact_energy(problem.distribution, problem.distribution.tilted(problem.slope, weight)[0])
+    truth = tilts(problem.distribution, problem.slope)
+    yield from rows(part, seed, problem.distribution, energy, problem.reward, truth, count, problem.distribution.shape)
 
 
 def on_gaussian(seed: int) -> Iterator[Row]:

@@ -54,8 +54,10 @@ class Table(dict[str, np.ndarray]):
     def curve(self, axis: str, value: str, where: dict[str, str | float]) -> Float[np.ndarray, "points 4"]:
         """Rows of (axis, mean, low, high) over seeds, by rising axis."""
         mine = np.all([self[name] == wanted for name, wanted in where.items()], axis=0)
-        found = [(at, *mean_interval(self[value][mine & (self[axis] == at)])[:3]) for at in np.unique(self[axis][mine])]
-        return np.array(found)
+        result = [
+            (at, *mean_interval(self[value][mine & (self[axis] == at)])[:3]) for at in np.unique(self[axis][mine])
+        ]
+        return np.array(result)
 
 
 def figure(directory: Path) -> Path:
@@ -63,12 +65,12 @@ def figure(directory: Path) -> Path:
     table = Table.read(directory / "study.csv")
     names = list(dict.fromkeys(table["geometry"].tolist()))
     with mpl.rc_context(frontier.RC):
-        drawn = Figure(figsize=(11, 6.6))
-        grid = drawn.add_gridspec(
+        draws = Figure(figsize=(11, 6.6))
+        grid = draws.add_gridspec(
             2, len(names), left=0.065, right=0.985, top=0.945, bottom=0.165, hspace=0.5, wspace=0.1
         )
         for c, name in enumerate(names):
-            dose, said = drawn.add_subplot(grid[0, c]), drawn.add_subplot(grid[1, c])
+            dose, said = draws.add_subplot(grid[0, c]), draws.add_subplot(grid[1, c])
             against_leak(dose, table, name)
             against_score(said, table, name)
             for axes in (dose, said):
@@ -77,7 +79,7 @@ def figure(directory: Path) -> Path:
             if c == 0:
                 dose.set_ylabel("share of plans that hit")
                 said.set_ylabel("share of plans that hit")
-        drawn.legend(
+        draws.legend(
             *dose.get_legend_handles_labels(),
             loc="lower center",
             ncols=3,
@@ -85,7 +87,7 @@ def figure(directory: Path) -> Path:
             handlelength=3.5,
             frameon=False,
         )
-        frontier.save_png(drawn, directory / "figure.png")
+        frontier.save_png(draws, directory / "figure.png")
     return directory / "figure.png"
 
 

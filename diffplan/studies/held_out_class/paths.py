@@ -1,4 +1,4 @@
-"""Classes of paths in the plane whose law is known, and judges of a path that know nothing of it.
+"""Classes of paths in the plane whose distribution is known, and judges of a path that know nothing of it.
 
 A path x[h, 2] goes through five waypoints w, of one of four classes y:
 
@@ -8,7 +8,7 @@ with A the interpolation between waypoints and zeta, epsilon standard normal. Wh
 starts, ends and turns; it is valid if its steps are short and clear of walls. The last class is the one in question:
 
     composition     a crossroads: from the left or the right, then up or down; the last from the right, up
-    homotopy        round an obstacle, clockwise in three lanes; the last anticlockwise
+    homotopy        round an obstacle, clockwise in three trajectories; the last anticlockwise
     near speed      speeds 1, 2, 3; the last 4, four standard deviations from 3
     far speed       speeds 1, 2, 3; the last 6, about as far from 3 as the ways round the obstacle are apart
 """
@@ -88,15 +88,15 @@ def round_obstacle(x: Track) -> Bool[Array, ""]:
 
 
 def crossroads() -> Geometry:
-    """From the left or right arm to the upper or lower one."""
-    arms = [(-2, 2), (-2, -2), (2, -2), (2, 2)]
-    paths = [[(a, 0), (a / 2, 0), (0, 0), (0, b / 2), (0, b)] for a, b in arms]
+    """From the left or right method to the upper or lower one."""
+    methods = [(-2, 2), (-2, -2), (2, -2), (2, 2)]
+    paths = [[(a, 0), (a / 2, 0), (0, 0), (0, b / 2), (0, b)] for a, b in methods]
     shows = lambda x: near(x[0], (2.0, 0.0)) & near(x[-1], (0.0, 2.0))
     return Geometry("composition", np.array(paths, float), shows, in_corridors)
 
 
 def ring() -> Geometry:
-    """From left to right round an obstacle: over it in three lanes, or under it in the middle one."""
+    """From left to right round an obstacle: over it in three trajectories, or under it in the middle one."""
     angle = np.linspace(np.pi, 0, WAYPOINTS)
     half = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     paths = [1.25 * half, 1.6 * half, 1.95 * half, 1.6 * half * [[1, -1]]]
@@ -104,15 +104,15 @@ def ring() -> Geometry:
     return Geometry("homotopy", np.stack(paths), shows, round_obstacle)
 
 
-def lane(name: str, fastest: float) -> Geometry:
-    """Straight on along a lane; speed is the distance covered."""
+def trajectory(name: str, fastest: float) -> Geometry:
+    """Straight on along a trajectory; speed is the distance covered."""
     along = np.linspace(0, 1, WAYPOINTS)
     paths = [np.stack([speed * along - 1.5, 0 * along], axis=1) for speed in (1, 2, 3, fastest)]
     shows = lambda x: jnp.abs(jnp.linalg.norm(x[-1] - x[0]) - fastest) < PACE
     return Geometry(name, np.stack(paths), shows, lambda x: jnp.all(jnp.abs(x[:, 1]) < CORRIDOR))
 
 
-GEOMETRIES = (crossroads(), ring(), lane("near speed", 4.0), lane("far speed", 6.0))
+GEOMETRIES = (crossroads(), ring(), trajectory("near speed", 4.0), trajectory("far speed", 6.0))
 
 
 def interpolation() -> Float[np.ndarray, "h k"]:
@@ -129,7 +129,7 @@ def behave(key: PRNGKey, waypoints: Float[Array, "k 2"]) -> Track:
     return path + TREMOR * jax.random.normal(key_steps, path.shape)
 
 
-def law(waypoints: Float[np.ndarray, "y k 2"]) -> Mixture:
+def distribution(waypoints: Float[np.ndarray, "y k 2"]) -> Mixture:
     """All classes in equal parts (111)."""
     basis = np.kron(interpolation(), np.eye(2))
     means = waypoints.reshape(CLASSES, -1) @ basis.T

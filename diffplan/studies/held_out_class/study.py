@@ -1,7 +1,7 @@
 """The class that was left out: can a classifier lead a prior to behaviour that the prior has never seen?
 
-Behaviour is paths of four classes y, whose law (111) is known (`diffplan.studies.held_out_class.paths`). The last, y*,
-is left out of what the prior is trained on, but for a leak:
+Behaviour is paths of four classes y, whose distribution (111) is known (`diffplan.studies.held_out_class.paths`). The
+last, y*, is left out of what the prior is trained on, but for a leak:
 
     p(x) = leak p(x | y*) + (1 - leak) mean over y != y* of p(x | y)                                            (112)
 
@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from diffplan.config import TrainConfig
+from diffplan.config import TrainSettings
 from diffplan.denoise import CLEAN, Edm, loss
 from diffplan.guide import Learned, guided
 from diffplan.learn import reward, train
@@ -40,9 +40,9 @@ from diffplan.models.pieces import Pieces
 from diffplan.noise import LogUniform, log_linear
 from diffplan.oracle.mixture import Mixture
 from diffplan.samplers import sample
-from diffplan.studies.frame import Finding, Study, StudyConfig, Table, above, below, by_seed
-from diffplan.studies.held_out_class.paths import CLASSES, GEOMETRIES, STEPS, Geometry, Track, behave, law
-from diffplan.types import Apply, Denoise, Energy, Knobs, Params, PRNGKey, Scalar
+from diffplan.studies.frame import Finding, Study, StudySettings, Table, above, below, by_seed
+from diffplan.studies.held_out_class.paths import CLASSES, GEOMETRIES, STEPS, Geometry, Track, behave, distribution
+from diffplan.types import Apply, Denoise, Energy, Params, PRNGKey, Scalar, Strengths
 
 Network = Literal["exact", "joint", "local"]
 Guide = Literal["perfect", "learned", "density"]
@@ -65,9 +65,9 @@ def log_odds(leak: float) -> Float[np.ndarray, "y"]:
     return np.log(shares, out=np.full_like(shares, -np.inf), where=shares > 0)
 
 
-def log_classes(law: Mixture, x: Track, sigma: Scalar) -> Float[Array, "y"]:
+def log_classes(distribution: Mixture, x: Track, sigma: Scalar) -> Float[Array, "y"]:
     """log p(x_sigma | y) of every class."""
-    return law.each(lambda part: part.log_density(x, sigma))
+    return distribution.each(lambda part: part.log_density(x, sigma))
 
 
 class Behaviour(NamedTuple):
@@ -99,7 +99,7 @@ def fit(
     waypoints: Float[Array, "y k 2"],
     log_odds: Float[Array, "y"],
     network: Network | None,
-    config: TrainConfig,
+    config: TrainSettings,
 ) -> Params:
     """Parameters of a prior, or without a network's name of the classifier. The exact prior's are its shares."""
     if network == "exact":
@@ -116,26 +116,26 @@ def fit(
     return train.chunk(task, config, state, Behaviour(waypoints, log_odds), config.steps)[0].ema
 
 
-def prior(network: Network, params: Params, law: Mixture) -> Denoise:
+def prior(network: Network, params: Params, distribution: Mixture) -> Denoise:
     """The unguided denoiser."""
     if network == "exact":
-        return law._replace(log_weights=params).denoise
+        return distribution._replace(log_weights=params).denoise
     return Edm(params, make_prior(jax.random.key(0), network)[0])
 
 
-def energies(law: Mixture, classifier: Params) -> dict[Guide, Energy]:
+def energies(distribution: Mixture, classifier: Params) -> dict[Guide, Energy]:
     """(113), exact and learned, and the energy of (114)."""
     apply, _ = make_classifier(jax.random.key(0))
     return {
-        "perfect": lambda x, sigma: jax.nn.log_softmax(log_classes(law, x, sigma))[ASKED],
+        "perfect": lambda x, sigma: jax.nn.log_softmax(log_classes(distribution, x, sigma))[ASKED],
         "learned": Learned(classifier, jnp.zeros(()), jnp.ones(()), apply, "classifier"),
-        "density": lambda x, sigma: log_classes(law, x, sigma)[ASKED],
+        "density": lambda x, sigma: log_classes(distribution, x, sigma)[ASKED],
     }
 
 
-def knobs(guide: Guide, scale: Scalar) -> Knobs:
+def strengths(guide: Guide, scale: Scalar) -> Strengths:
     """The weights of (3): added to the prior (113), or weighed against it (114)."""
-    return Knobs(scale / (1 + scale), 1 / (1 + scale)) if guide == "density" else Knobs(scale, jnp.ones(()))
+    return Strengths(scale / (1 + scale), 1 / (1 + scale)) if guide == "density" else Strengths(scale, jnp.ones(()))
 
 
 def sigmas() -> Float[Array, "n"]:
@@ -156,19 +156,19 @@ def draw(
     keys: Key[Array, "seeds"],
     params: Params,
     classifiers: Params,
-    law: Mixture,
+    distribution: Mixture,
     network: Network,
     guide: Guide,
     plans: int,
 ) -> Drawn:
     """Plans of every seed ``keys[i]``, leak ``params[i, j]`` and scale; the same noise for all leaks and scales."""
-    law = law._replace(shape=(STEPS, 2))  # which came in as numbers that are traced
+    distribution = distribution._replace(shape=(STEPS, 2))  # which came in as numbers that are traced
 
     def one(key: PRNGKey, scale: Scalar, params: Params, classifier: Params) -> Drawn:
-        found, reference = energies(law, classifier), prior(network, params, law)
-        pushed = guided(reference, found[guide], knobs(guide, scale))
+        result, reference = energies(distribution, classifier), prior(network, params, distribution)
+        pushed = guided(reference, result[guide], strengths(guide, scale))
         x, info = sample(key, pushed, sigmas(), (STEPS, 2), reference=reference)
-        judge = found["learned" if guide == "learned" else "perfect"]
+        judge = result["learned" if guide == "learned" else "perfect"]
         return Drawn(x, jnp.exp(judge(x, jnp.asarray(CLEAN))), info.path_kl)
 
     each_plan = jax.vmap(one, (0, None, None, None))
@@ -184,46 +184,46 @@ def fit_all(
     waypoints: Float[Array, "y k 2"],
     log_odds: Float[Array, "leaks y"],
     network: Network | None,
-    config: TrainConfig,
+    config: TrainSettings,
 ) -> Params:
     """Every seed's networks at every leak, trained as one program; all leaks of a seed see the same draws."""
     one = partial(fit, network=network, config=config)
     return jax.vmap(jax.vmap(one, (None, None, 0)), (0, None, None))(keys, waypoints, log_odds)
 
 
-def measured(geometry: Geometry, drawn: Drawn) -> dict[str, Float[np.ndarray, "seeds leaks scales"]]:
+def measured(geometry: Geometry, draws: Drawn) -> dict[str, Float[np.ndarray, "seeds leaks scales"]]:
     """The measures of every batch of plans: means over its finite plans, and shares of all."""
-    shown, valid = (np.asarray(found) for found in geometry.judged(drawn.x))
-    finite = np.isfinite(drawn.x).all(axis=(-2, -1))
+    shown, valid = (np.asarray(result) for result in geometry.judged(draws.x))
+    finite = np.isfinite(draws.x).all(axis=(-2, -1))
     mean = lambda values: np.where(finite, values, 0).sum(axis=-1) / np.maximum(finite.sum(axis=-1), 1)
     return {
         "hit": (shown & valid).mean(axis=-1),
         "shown": shown.mean(axis=-1),
         "valid": valid.mean(axis=-1),
-        "score": mean(np.asarray(drawn.score)),
-        "path_kl": mean(np.asarray(drawn.path_kl)),
+        "score": mean(np.asarray(draws.score)),
+        "path_kl": mean(np.asarray(draws.path_kl)),
         "finite": finite.mean(axis=-1),
     }
 
 
-def run(config: StudyConfig) -> Iterator[dict[str, Any]]:
+def run(config: StudySettings) -> Iterator[dict[str, Any]]:
     """A row for each geometry, prior, guide, leak, scale and seed; seed by seed, though all are trained together."""
-    training = TrainConfig(steps=config.share(TRAINING, 20), optimiser="muon", learning_rate=2e-2)
-    plans, found = config.share(PLANS, 4), {}
+    training = TrainSettings(steps=config.scaled(TRAINING, 20), optimiser="muon", learning_rate=2e-2)
+    plans, result = config.scaled(PLANS, 4), {}
     seeds = [config.seed + i for i in range(config.seeds)]
     keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), 3))(jnp.array(seeds))
     for geometry in GEOMETRIES:
-        exact, waypoints = law(geometry.waypoints), jnp.asarray(geometry.waypoints, jnp.float32)
+        exact, waypoints = distribution(geometry.waypoints), jnp.asarray(geometry.waypoints, jnp.float32)
         even, leaky = jnp.zeros((1, CLASSES)), jnp.stack([jnp.asarray(log_odds(leak)) for leak in LEAKS])
         classifiers = fit_all(keys[:, 0], waypoints, even, None, training)
         classifiers = jax.tree.map(lambda leaf: leaf[:, 0], classifiers)
         for network in NETWORKS:
             params = fit_all(keys[:, 1], waypoints, leaky, network, training)
             for guide in GUIDES[: 1 if network == "exact" else None]:
-                drawn = draw(keys[:, 2], params, classifiers, exact, network, guide, plans)
-                found[geometry.name, network, guide] = measured(geometry, drawn)
+                draws = draw(keys[:, 2], params, classifiers, exact, network, guide, plans)
+                result[geometry.name, network, guide] = measured(geometry, draws)
     for i, seed in enumerate(seeds):
-        for (geometry, network, guide), values in found.items():
+        for (geometry, network, guide), values in result.items():
             for (j, leak), (k, scale) in product(enumerate(LEAKS), enumerate(SCALES)):
                 row = {"geometry": geometry, "network": network, "guide": guide, "leak": leak, "scale": scale}
                 yield row | {"seed": seed, "plans": plans} | {name: float(v[i, j, k]) for name, v in values.items()}
@@ -239,28 +239,34 @@ def half_dose(hits: Float[np.ndarray, "seeds leaks"]) -> Float[np.ndarray, "seed
 def verdict(table: Table) -> list[Finding]:
     """All at scale 10; a hit is a plan of the asked class that is valid."""
 
-    def seen(geometry: str, network: Network, guide: Guide, leak: float, name: str = "hit") -> Float[np.ndarray, "n"]:
+    def observed(
+        geometry: str, network: Network, guide: Guide, leak: float, name: str = "hit"
+    ) -> Float[np.ndarray, "n"]:
         return by_seed(table, name, geometry=geometry, network=network, guide=guide, leak=leak, scale=10.0)
 
     findings = []
     for geometry in (geometry.name for geometry in GEOMETRIES):
         unseen = f"{geometry}, never seen, joint prior"
         findings += [
-            below(f"{unseen}, perfect classifier: share of plans that hit", seen(geometry, "joint", "perfect", 0), 0.2),
-            above(f"{unseen}: p(class | plan)", seen(geometry, "joint", "perfect", 0, "score"), 0.8),
-            below(f"{unseen}, learned classifier: share that hit", seen(geometry, "joint", "learned", 0), 0.2),
-            above(f"{unseen}, by the class's density: share that hit", seen(geometry, "joint", "density", 0), 0.8),
+            below(
+                f"{unseen}, perfect classifier: share of plans that hit", observed(geometry, "joint", "perfect", 0), 0.2
+            ),
+            above(f"{unseen}: p(class | plan)", observed(geometry, "joint", "perfect", 0, "score"), 0.8),
+            below(f"{unseen}, learned classifier: share that hit", observed(geometry, "joint", "learned", 0), 0.2),
+            above(f"{unseen}, by the class's density: share that hit", observed(geometry, "joint", "density", 0), 0.8),
         ]
-    dose = np.stack([seen("composition", "joint", "perfect", leak) for leak in LEAKS], axis=1)
+    dose = np.stack([observed("composition", "joint", "perfect", leak) for leak in LEAKS], axis=1)
     little = "composition, a leak of 0.05 %"
     return [
         *findings,
-        above("composition, never seen, local prior: share that hit", seen("composition", "local", "perfect", 0), 0.5),
-        below("homotopy, never seen, local prior: share that hit", seen("homotopy", "local", "perfect", 0), 0.2),
+        above(
+            "composition, never seen, local prior: share that hit", observed("composition", "local", "perfect", 0), 0.5
+        ),
+        below("homotopy, never seen, local prior: share that hit", observed("homotopy", "local", "perfect", 0), 0.2),
         above("composition, joint prior: rise in hits from a leak of 0 to one of 5 %", dose[:, -1] - dose[:, 0], 0.5),
         below("composition, joint prior: log10 of the leak in % at which half the plans hit", half_dose(dose), 0.0),
-        above(f"{little}, exact prior: share that hit", seen("composition", "exact", "perfect", LEAKS[1]), 0.8),
-        below(f"{little}, joint prior: share that hit", seen("composition", "joint", "perfect", LEAKS[1]), 0.5),
+        above(f"{little}, exact prior: share that hit", observed("composition", "exact", "perfect", LEAKS[1]), 0.8),
+        below(f"{little}, joint prior: share that hit", observed("composition", "joint", "perfect", LEAKS[1]), 0.5),
     ]
 
 

@@ -23,31 +23,31 @@ def figure(directory: Path) -> Path:
     with (directory / "study.csv").open() as file:
         rows = list(csv.DictReader(file))
     with mpl.rc_context(frontier.RC):
-        drawn = Figure(figsize=(11, 4.7))
-        grid = drawn.add_gridspec(1, 3, left=0.06, right=0.985, top=0.9, bottom=0.23, wspace=0.2)
+        draws = Figure(figsize=(11, 4.7))
+        grid = draws.add_gridspec(1, 3, left=0.06, right=0.985, top=0.9, bottom=0.23, wspace=0.2)
         panels = (("perfect", "gold"), ("learned", "gold"), ("learned", "proxy"))
         titles = ("Perfect raters: gold", "Raters of 300 labels: gold", "Raters of 300 labels: proxy")
-        axes = [drawn.add_subplot(grid[k]) for k in range(3)]
-        for one, (rater, what), title in zip(axes, panels, titles, strict=True):
-            panel(one, rows, rater, what)
+        axes = [draws.add_subplot(grid[k]) for k in range(3)]
+        for one, (reward_model, what), title in zip(axes, panels, titles, strict=True):
+            panel(one, rows, reward_model, what)
             one.set_title(title, loc="left", fontsize=11)
         limits = [max(one.get_xlim()[1] for one in axes), max(one.get_ylim()[1] for one in axes)]
         for one in axes:
             one.set(xlim=(-0.2, limits[0]), ylim=(-0.2, limits[1]))
-        drawn.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=3, fontsize=9, frameon=False)
-        frontier.save_png(drawn, directory / "figure.png")
+        draws.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=3, fontsize=9, frameon=False)
+        frontier.save_png(draws, directory / "figure.png")
     return directory / "figure.png"
 
 
-def panel(axes: Axes, rows: list[dict[str, str]], rater: str, what: str) -> None:
+def panel(axes: Axes, rows: list[dict[str, str]], reward_model: str, what: str) -> None:
     """Mean fronts over seeds, thick; single seeds' thin."""
-    for arm, (label, colour, marker) in LOOKS.items():
-        mine = [row for row in rows if (row["rater"], row["arm"]) == (rater, arm)]
+    for method, (label, colour, marker) in LOOKS.items():
+        mine = [row for row in rows if (row["reward_model"], row["method"]) == (reward_model, method)]
         seeds = sorted({row["seed"] for row in mine})
         points = np.array(
             [[[float(row[f"{what}_{i}"]) for i in (1, 2)] for row in mine if row["seed"] == seed] for seed in seeds]
         )
-        if arm == "sum":
+        if method == "sum":
             for one in points:
                 axes.plot(*one.T, color=colour, linewidth=0.6, alpha=0.35)
         mean = points.mean(axis=0).T

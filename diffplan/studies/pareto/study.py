@@ -6,7 +6,7 @@ At one pressure, K nats from the prior, a share a goes to the second reward:
     mixture    (1 - a) p1(x) + a p2(x),  the tilts by each alone at K nats     one or the other          (120)
 
 (120) lies on the line between its ends, and no further from the prior than they. The front of (119) is exact, by
-messages; guidance by the weighted energies (`arms.pareto.Compromise`) is held against it.
+messages; guidance by the weighted energies (`methods.pareto.Compromise`) is held against it.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from diffplan.methods.pareto import Compromise
 from diffplan.metrics.pareto import hypervolume
 from diffplan.oracle.tabular import Chain
 from diffplan.studies import grids
-from diffplan.studies.frame import Finding, Study, StudyConfig, Table, above, below
+from diffplan.studies.frame import Finding, Study, StudySettings, Table, above, below
 from diffplan.studies.pressure.study import FIELD, HORIZON, LEVELS, NOISE, SIDE, chain, weight_for
 from diffplan.types import PRNGKey
 from diffplan.validation import known
@@ -34,7 +34,7 @@ NATS = 4.0
 SHARES = tuple(np.linspace(0, 1, 9).round(3).tolist())
 GUIDED = SHARES[::2]
 LABELS = 300
-COLUMNS = ("seed", "rater", "arm", "share", "kl", "proxy_1", "proxy_2", "gold_1", "gold_2")
+COLUMNS = ("seed", "reward_model", "method", "share", "kl", "proxy_1", "proxy_2", "gold_1", "gold_2")
 
 
 class Pair(NamedTuple):
@@ -47,8 +47,8 @@ class Pair(NamedTuple):
 def unit(walk: Chain, per_cell: Float[Array, "k"]) -> Float[Array, "h k"]:
     """A reward of cells as a table whose plans have mean 0 and deviation 1 under the prior."""
     table = grids.per_step(per_cell, HORIZON)
-    mean, spread = grids.moments(walk, table)
-    return (table - mean / HORIZON) / spread
+    mean, std = grids.moments(walk, table)
+    return (table - mean / HORIZON) / std
 
 
 def pair(key: PRNGKey, walk: Chain, labels: int | None) -> Pair:
@@ -62,19 +62,19 @@ def pair(key: PRNGKey, walk: Chain, labels: int | None) -> Pair:
     return Pair(gold, jnp.stack([unit(walk, each) for each in rated]))
 
 
-def worth(law: Chain, given: Pair) -> dict[str, Array]:
-    """Both golds and both proxies under a law."""
+def worth(distribution: Chain, given: Pair) -> dict[str, Array]:
+    """Both golds and both proxies under a distribution."""
     names = ("gold_1", "gold_2", "proxy_1", "proxy_2")
-    return dict(zip(names, [law.expected(table) for table in (*given.gold, *given.proxy)], strict=True))
+    return dict(zip(names, [distribution.expected(table) for table in (*given.gold, *given.proxy)], strict=True))
 
 
 def fronts(walk: Chain, given: Pair, shares: Float[Array, "s"]) -> dict[str, dict[str, Float[Array, "s"]]]:
     """(119) and (120), exactly."""
 
-    def summed(share: Array) -> dict[str, Array]:
-        reward = (1 - share) * given.proxy[0] + share * given.proxy[1]
-        law, _ = walk.tilted(reward, weight_for(walk, reward, jnp.asarray(NATS)))
-        return worth(law, given) | {"kl": law.kl(walk)}
+    def summed(fraction: Array) -> dict[str, Array]:
+        reward = (1 - fraction) * given.proxy[0] + fraction * given.proxy[1]
+        distribution, _ = walk.tilted(reward, weight_for(walk, reward, jnp.asarray(NATS)))
+        return worth(distribution, given) | {"kl": distribution.kl(walk)}
 
     along = jax.lax.map(summed, shares)
     line = lambda values: (1 - shares) * values[0] + shares * values[-1]
@@ -92,41 +92,41 @@ def guided(walk: Chain, key: PRNGKey, given: Pair, plans: int) -> dict[str, Floa
     prior, one, zero = known.TabularPrior(walk), jnp.ones(()), jnp.zeros(())
     starts = jnp.broadcast_to(known.cells_of(FIELD).places[SIDE * SIDE // 2][None], (plans, 2))
 
-    def drawn(share: Array) -> dict[str, Array]:
-        reward = (1 - share) * given.proxy[0] + share * given.proxy[1]
+    def draws(fraction: Array) -> dict[str, Array]:
+        reward = (1 - fraction) * given.proxy[0] + fraction * given.proxy[1]
         weight = weight_for(walk, reward, jnp.asarray(NATS))
         first, other = (known.Additive(weight * table, prior, zero, one) for table in given.proxy)
         problem = replace(known.grid_problem(FIELD, walk, first), second=other, sigmas=noise.log_linear(24, *LEVELS))
-        found = Compromise(second, (0.0,), scale=1.0)(key, problem, starts, share[None])
-        plan = jax.nn.one_hot(jnp.argmax(found.x[0], axis=-1), SIDE * SIDE).mean(axis=0)
+        result = Compromise(second, (0.0,), scale=1.0)(key, problem, starts, fraction[None])
+        plan = jax.nn.one_hot(jnp.argmax(result.x[0], axis=-1), SIDE * SIDE).mean(axis=0)
         names = ("gold_1", "gold_2", "proxy_1", "proxy_2")
         values = [jnp.sum(plan * table) for table in (*given.gold, *given.proxy)]
-        return dict(zip(names, values, strict=True)) | {"kl": found.path_kl.mean()}
+        return dict(zip(names, values, strict=True)) | {"kl": result.path_kl.mean()}
 
-    return jax.lax.map(drawn, jnp.asarray(GUIDED, jnp.float32))
+    return jax.lax.map(draws, jnp.asarray(GUIDED, jnp.float32))
 
 
-def run(config: StudyConfig) -> Iterator[dict[str, Any]]:
+def run(config: StudySettings) -> Iterator[dict[str, Any]]:
     """Rows of every seed."""
-    walk, plans = chain(), config.share(128, 4)
+    walk, plans = chain(), config.scaled(128, 4)
     shares = jnp.asarray(SHARES, jnp.float32)
     exact = jax.jit(lambda given: fronts(walk, given, shares))
-    drawn = jax.jit(partial(guided, walk), static_argnames="plans")
+    draws = jax.jit(partial(guided, walk), static_argnames="plans")
     for seed in range(config.seeds):
         key = jax.random.key(7000 + 1000 * config.seed + seed)
-        for rater, labels in (("perfect", None), ("learned", LABELS)):
+        for reward_model, labels in (("perfect", None), ("learned", LABELS)):
             given = pair(key, walk, labels)
-            found = exact(given) | {"guided": drawn(key, given, plans=plans)}
-            for arm, values in found.items():
+            result = exact(given) | {"guided": draws(key, given, plans=plans)}
+            for method, values in result.items():
                 columns = {name: np.asarray(value) for name, value in values.items()}
-                for i, share in enumerate(GUIDED if arm == "guided" else SHARES):
+                for i, fraction in enumerate(GUIDED if method == "guided" else SHARES):
                     numbers = {name: float(value[i]) for name, value in columns.items()}
-                    yield {"seed": seed, "rater": rater, "arm": arm, "share": share} | numbers
+                    yield {"seed": seed, "reward_model": reward_model, "method": method, "share": fraction} | numbers
 
 
-def area(table: Table, seed: float, rater: str, arm: str, what: str) -> float:
+def area(table: Table, seed: float, reward_model: str, method: str, what: str) -> float:
     """The hypervolume of a front above the prior's plans, which are worth (0, 0)."""
-    mine = (table["seed"] == seed) & (table["rater"] == rater) & (table["arm"] == arm)
+    mine = (table["seed"] == seed) & (table["reward_model"] == reward_model) & (table["method"] == method)
     values = jnp.stack([jnp.asarray(table[f"{what}_{i}"][mine], jnp.float32) for i in (1, 2)], axis=1)
     return float(hypervolume(values, jnp.zeros(2)))
 
@@ -136,12 +136,12 @@ def verdict(table: Table) -> list[Finding]:
     seeds = np.unique(table["seed"])
     over = lambda first, other: np.array([area(table, s, *first) / area(table, s, *other) for s in seeds])
     exact, mixed, learned = ("perfect", "sum", "gold"), ("perfect", "mixture", "gold"), ("learned", "sum", "gold")
-    drawn, proxies = ("perfect", "guided", "gold"), (("learned", "sum", "proxy"), ("perfect", "sum", "proxy"))
+    draws, proxies = ("perfect", "guided", "gold"), (("learned", "sum", "proxy"), ("perfect", "sum", "proxy"))
     return [
         above("area under the front of the sum over that of the mixture", over(exact, mixed), 1.0),
         below("area in gold, learned raters over perfect ones", over(learned, exact), 0.9),
         above("area in proxy, learned raters over perfect ones", over(*proxies), 1.0),
-        above("area in gold, guidance over the exact sum", over(drawn, exact), 0.8),
+        above("area in gold, guidance over the exact sum", over(draws, exact), 0.8),
     ]
 
 

@@ -25,7 +25,7 @@ from diffplan.report import style
 BONUS, MASS = 2.0, 1e-3
 SHADES = ("#9fc3de", "#5b9bc8", "#16537e", "#0b2a40")
 """From little to much."""
-ARMS = {
+METHODS = {
     "tilt": ("tilt, exact", style.BROKEN, "o"),
     "chi_squared": ("chi-squared", "#c69214", "^"),
     "best_of_n": ("best of n", style.INK, "s"),
@@ -57,7 +57,7 @@ def read(path: Path) -> Columns:
     """The table as columns: text, or numbers with NaN for an empty cell."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    texts = ("part", "rater", "arm", "by")
+    texts = ("part", "reward_model", "method", "by")
     number = lambda cell: float(cell) if cell else np.nan
     return {name: np.array([row[name] if name in texts else number(row[name]) for row in rows]) for name in rows[0]}
 
@@ -82,23 +82,23 @@ def along(table: Columns, x: str, y: str, grid: Float[np.ndarray, "g"], **where:
     return np.array([mean_interval(at)[:3] if np.isfinite(at).all() else missing for at in np.array(lines).T])
 
 
-def line(axes: Axes, grid: Float[np.ndarray, "g"], found: Float[np.ndarray, "g 3"], colour: str, **look: Any) -> None:
+def line(axes: Axes, grid: Float[np.ndarray, "g"], result: Float[np.ndarray, "g 3"], colour: str, **look: Any) -> None:
     """A mean with its interval."""
-    axes.fill_between(grid, found[:, 1], found[:, 2], color=colour, alpha=0.13, linewidth=0)
-    axes.plot(grid, found[:, 0], color=colour, **look)
+    axes.fill_between(grid, result[:, 1], result[:, 2], color=colour, alpha=0.13, linewidth=0)
+    axes.plot(grid, result[:, 0], color=colour, **look)
 
 
 def compose(table: Columns) -> Figure:
     """The whole figure, 11 x 7.4 inches."""
-    drawn = Figure(figsize=(11, 7.4))
-    top = drawn.add_gridspec(1, 3, left=0.06, right=0.985, top=0.91, bottom=0.575, wspace=0.24)
-    bottom = drawn.add_gridspec(1, 2, left=0.06, right=0.985, top=0.41, bottom=0.075, wspace=0.14)
-    bonuses, collapse, ensembles = (drawn.add_subplot(top[i]) for i in range(3))
-    hacked, gold = (drawn.add_subplot(bottom[i]) for i in range(2))
+    draws = Figure(figsize=(11, 7.4))
+    top = draws.add_gridspec(1, 3, left=0.06, right=0.985, top=0.91, bottom=0.575, wspace=0.24)
+    bottom = draws.add_gridspec(1, 2, left=0.06, right=0.985, top=0.41, bottom=0.075, wspace=0.14)
+    bonuses, collapse, ensembles = (draws.add_subplot(top[i]) for i in range(3))
+    hacked, gold = (draws.add_subplot(bottom[i]) for i in range(2))
     draw_bonuses(bonuses, table)
     draw_collapse(collapse, table)
     draw_ensembles(ensembles, table)
-    draw_arms(hacked, gold, table)
+    draw_methods(hacked, gold, table)
     for axes, left, letter, words in (
         (bonuses, -0.13, "A", "Gold along the exact tilt"),
         (collapse, -0.13, "B", "The fall, against its prediction"),
@@ -108,18 +108,18 @@ def compose(table: Columns) -> Figure:
     ):
         axes.text(left, 1.08, letter, fontsize=14, fontweight="bold", transform=axes.transAxes)
         axes.text(0, 1.08, words, fontsize=11.5, transform=axes.transAxes)
-    return drawn
+    return draws
 
 
 def draw_bonuses(axes: Axes, table: Columns) -> None:
     """Part A, with the peak of the mean marked."""
     grid = np.linspace(0, 16, 161)
     for colour, bonus in zip(SHADES, (0.5, 1.0, 2.0, 4.0), strict=True):
-        found = along(table, "kl", "gold", grid, part="tilt", rater="one", mass=MASS, bonus=bonus)
-        line(axes, grid, found, colour, linewidth=1.8, label=f"{bonus:g}")
-        peak = int(np.nanargmax(found[:, 0]))
-        if peak < np.flatnonzero(np.isfinite(found[:, 0]))[-1]:
-            axes.plot(grid[peak], found[peak, 0], "o", color=colour, markersize=5)
+        result = along(table, "kl", "gold", grid, part="tilt", reward_model="one", mass=MASS, bonus=bonus)
+        line(axes, grid, result, colour, linewidth=1.8, label=f"{bonus:g}")
+        peak = int(np.nanargmax(result[:, 0]))
+        if peak < np.flatnonzero(np.isfinite(result[:, 0]))[-1]:
+            axes.plot(grid[peak], result[peak, 0], "o", color=colour, markersize=5)
     axes.legend(
         title="paint seems to pay\n(the goal pays 1)", title_fontsize=8, fontsize=8, frameon=False, loc="upper left"
     )
@@ -130,16 +130,18 @@ def draw_bonuses(axes: Axes, table: Columns) -> None:
 def draw_collapse(axes: Axes, table: Columns) -> None:
     """Part B: weights over the predicted weight, seed by seed."""
     ratio = np.full(len(table["seed"]), np.nan)
-    for row in np.flatnonzero(keep(table, part="transition", rater="one", bonus=BONUS)):
-        same = keep(table, part="tilt", rater="one", bonus=BONUS, mass=table["mass"][row], seed=table["seed"][row])
+    for row in np.flatnonzero(keep(table, part="transition", reward_model="one", bonus=BONUS)):
+        same = keep(
+            table, part="tilt", reward_model="one", bonus=BONUS, mass=table["mass"][row], seed=table["seed"][row]
+        )
         ratio[same] = table["strength"][same] / table["predicted"][row]
     grid = np.geomspace(0.25, 4, 121)
     masses = np.unique(table["mass"])[::2]
     for colour, mass in zip(SHADES[::-1], masses, strict=False):
-        found = along(
-            table | {"ratio": ratio}, "ratio", "p_hack", grid, part="tilt", rater="one", bonus=BONUS, mass=mass
+        result = along(
+            table | {"ratio": ratio}, "ratio", "p_hack", grid, part="tilt", reward_model="one", bonus=BONUS, mass=mass
         )
-        line(axes, grid, found, colour, linewidth=1.8, label=f"$10^{{{round(np.log10(mass))}}}$")
+        line(axes, grid, result, colour, linewidth=1.8, label=f"$10^{{{round(np.log10(mass))}}}$")
     axes.axvline(1, color=style.FAINT, linewidth=0.8, zorder=0)
     axes.axhline(0.5, color=style.FAINT, linewidth=0.8, zorder=0)
     axes.set_xscale("log", base=2)
@@ -151,24 +153,24 @@ def draw_collapse(axes: Axes, table: Columns) -> None:
 def draw_ensembles(axes: Axes, table: Columns) -> None:
     """Part C."""
     grid = np.linspace(0, 16, 161)
-    for rater, (label, colour, dash) in RATERS.items():
-        found = along(table, "kl", "gold", grid, part="tilt", rater=rater, mass=MASS, bonus=BONUS)
-        axes.plot(grid, found[:, 0], color=colour, linestyle=dash, linewidth=1.8, label=label)
+    for reward_model, (label, colour, dash) in RATERS.items():
+        result = along(table, "kl", "gold", grid, part="tilt", reward_model=reward_model, mass=MASS, bonus=BONUS)
+        axes.plot(grid, result[:, 0], color=colour, linestyle=dash, linewidth=1.8, label=label)
     axes.legend(fontsize=7, frameon=False, labelspacing=0.2, loc="center right", bbox_to_anchor=(1.02, 0.47))
     axes.set_xticks(range(0, 17, 4))
     axes.set(xlabel="pressure (nats)", ylabel="gold (steps in the goal)", xlim=(0, 16), ylim=(0, 16))
 
 
-def draw_arms(hacked: Axes, gold: Axes, table: Columns) -> None:
+def draw_methods(hacked: Axes, gold: Axes, table: Columns) -> None:
     """Part D. Means of shares that span decades are of their logarithms."""
     logs = np.log(np.maximum(table["p_hack"], 1e-12))
-    for arm, (label, colour, marker) in ARMS.items():
+    for method, (label, colour, marker) in METHODS.items():
         for axes, by, column in ((hacked, "kl", "p_hack"), (gold, "gain", "gold")):
-            where = {"part": "matched", "rater": "one", "mass": MASS, "bonus": BONUS, "arm": arm, "by": by}
+            where = {"part": "matched", "reward_model": "one", "mass": MASS, "bonus": BONUS, "method": method, "by": by}
             grid = np.unique(table["at"][keep(table, **where)])
-            found = along(table | {"p_hack": logs}, "at", column, grid, **where)
-            found = np.exp(found) if column == "p_hack" else found
-            line(axes, grid, found, colour, linewidth=1.5, marker=marker, markersize=5, label=label)
+            result = along(table | {"p_hack": logs}, "at", column, grid, **where)
+            result = np.exp(result) if column == "p_hack" else result
+            line(axes, grid, result, colour, linewidth=1.5, marker=marker, markersize=5, label=label)
     hacked.set_yscale("log")
     hacked.axhline(MASS, color=style.SOFT, linewidth=0.7, linestyle=(0, (1, 1.6)))
     hacked.text(8, MASS * 1.1, "prior", fontsize=8, color=style.SOFT, ha="right", va="bottom")

@@ -1,7 +1,7 @@
 """Ways of pushing that know a path by its rating alone, on a pool of paths that stands for the prior, tails and all.
 
-Each makes of the prior p a law q whose ratio to p is a function of the rating r. At the price 1 / 2t of a unit of
-chi-squared divergence,
+Each makes of the prior p a distribution q whose ratio to p is a function of the rating r. At the price 1 / 2t of a
+unit of chi-squared divergence,
 
     max over q of  E_q[r] - chi^2(q || p) / 2t   is at   q / p = max(0, 1 + t (r - nu)),   E_p[q / p] = 1 for nu   (108)
 
@@ -14,8 +14,8 @@ N / J paths from each of J tilts p exp(l_j r) / Z(l_j) stand for p, normalised t
 
     1 / (N / J sum_j exp(l_j r(x)) / Z(l_j))                                                                      (109)
 
-(the balance heuristic of Veach & Guibas 1995). For a law in parts, one of them of a mass like 1e-6, draw from each
-part by itself: then nothing that is rare is left to chance.
+(the balance heuristic of Veach & Guibas 1995). For a distribution in parts, one of them of a mass like 1e-6, draw from
+each part by itself: then nothing that is rare is left to chance.
 """
 
 from collections.abc import Callable
@@ -109,7 +109,7 @@ PUSHES: dict[str, Callable[[Pool, float], np.ndarray]] = {
 
 
 def worth(pool: Pool, q: Float[np.ndarray, "n"]) -> dict[str, float]:
-    """What a law on the pool is worth. ess: of its paths."""
+    """What a distribution on the pool is worth. ess: of its paths."""
     ratio = np.where(q > 0, q / pool.weight, 1.0)
     values = (q @ pool.rating, q @ pool.gold, q @ pool.hacked, q @ np.log(ratio), 1 / (q @ q))
     return dict(zip(("proxy", "gold", "p_hack", "kl", "ess"), map(float, values), strict=True))
@@ -118,10 +118,10 @@ def worth(pool: Pool, q: Float[np.ndarray, "n"]) -> dict[str, float]:
 def selections(pool: Pool) -> dict[str, Curve]:
     """Each of PUSHES along STRENGTHS."""
     mean = pool.weight @ pool.rating
-    spread = np.sqrt(pool.weight @ (pool.rating - mean) ** 2)
-    found = {}
+    std = np.sqrt(pool.weight @ (pool.rating - mean) ** 2)
+    result = {}
     for name, push in PUSHES.items():
         rows = [worth(pool, push(pool, strength)) for strength in STRENGTHS]
         curve = {column: np.array([row[column] for row in rows]) for column in rows[0]}
-        found[name] = curve | {"strength": np.array(STRENGTHS), "gain": (curve["proxy"] - mean) / spread}
-    return found
+        result[name] = curve | {"strength": np.array(STRENGTHS), "gain": (curve["proxy"] - mean) / std}
+    return result

@@ -16,11 +16,11 @@ that constant, the weights of 90 % and of 10 % would be as log 1/P + log 9 to lo
 later it comes, and the more suddenly.
 
 Ways of pushing that know a path by its rating alone are those of `diffplan.studies.potemkin.pools`, (108) and (109).
-Another is held to occupancy, d, the mean of the laws of a plan's h steps: mirror descent from the prior on
+Another is held to occupancy, d, the mean of the distributions of a plan's h steps: mirror descent from the prior on
 
     l E_q[r] - h KL(d_q || d_p):     q = p exp(sum_t W(s_t)) / Z,     W <- W + eta (l r - log d_q / d_p)           (110)
 
-is the natural policy gradient without noise, and at rest where occupancy is tilted, not the law of paths.
+is the natural policy gradient without noise, and at rest where occupancy is tilted, not the distribution of paths.
 
 Ensembles rate a cell by the mean of their members, by the least, or by mean - c variance. Each member has noise of its
 own; the paint fools all, or all but one. Proxy gains are in standard deviations of a rating under the prior.
@@ -35,7 +35,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from diffplan.oracle.tabular import Chain, markov
-from diffplan.studies.frame import Finding, Study, StudyConfig, Table, above, below, by_seed
+from diffplan.studies.frame import Finding, Study, StudySettings, Table, above, below, by_seed
 from diffplan.studies.grids import moments, per_step
 from diffplan.studies.potemkin.pools import Curve, pool_of, rungs, selections
 from diffplan.types import PRNGKey, Scalar
@@ -144,19 +144,21 @@ def tilts(
     curve = jax.lax.map(lambda weight: pushed(parts, weight * rating, rating, gold, cell), jnp.asarray(WEIGHTS))
     odds = lambda weight: log_odds(parts, weight * rating)
     tilted = lambda weight: parts.whole.tilted(per_step(rating, parts.whole.horizon), weight)[0]
-    never = lambda law: jnp.exp(without(law, cell).tilted(jnp.zeros((law.horizon, rating.size)))[1])
-    share = lambda level: crossing(lambda w: odds(w) - np.log(level / (1 - level)), curve["p_hack"] > level)
-    mean, spread = moments(parts.whole, per_step(rating, parts.whole.horizon))
-    return curve | {"gain": (curve["proxy"] - mean) / spread}, {
-        "predicted": share(0.5),
-        "ten": share(0.1),
-        "ninety": share(0.9),
+    never = lambda distribution: jnp.exp(
+        without(distribution, cell).tilted(jnp.zeros((distribution.horizon, rating.size)))[1]
+    )
+    fraction = lambda level: crossing(lambda w: odds(w) - np.log(level / (1 - level)), curve["p_hack"] > level)
+    mean, std = moments(parts.whole, per_step(rating, parts.whole.horizon))
+    return curve | {"gain": (curve["proxy"] - mean) / std}, {
+        "predicted": fraction(0.5),
+        "ten": fraction(0.1),
+        "ninety": fraction(0.9),
         "observed": crossing(lambda weight: 0.5 - never(tilted(weight)), curve["p_hack"] > 0.5),
         "ending": crossing(lambda weight: tilted(weight).occupancy()[-1, cell] - 0.5, curve["p_end"] > 0.5),
     }
 
 
-def drawn(
+def samples(
     key: PRNGKey, parts: Split, rating: Float[Array, "k"], gold: Float[Array, "k"], draws: int
 ) -> tuple[Array, ...]:
     """(rating, gold, hacked, log weight) of paths of both parts."""
@@ -173,12 +175,12 @@ def settle(
 ) -> Float[Array, "k"]:
     """The W of (110) after so many steps from a table, eta = 1 / 10."""
     least = float(jnp.finfo(jnp.float32).tiny)  # a cell that no path is in any more pulls no harder than this
-    log_mean = lambda law: jnp.log(jnp.maximum(law.occupancy().mean(axis=0), least))
+    log_mean = lambda distribution: jnp.log(jnp.maximum(distribution.occupancy().mean(axis=0), least))
     before = log_mean(chain)
 
     def step(table: Float[Array, "k"], _: None) -> tuple[Array, None]:
-        law = chain.tilted(per_step(table, chain.horizon))[0]
-        return table + (weight * rating - (log_mean(law) - before)) / 10, None
+        distribution = chain.tilted(per_step(table, chain.horizon))[0]
+        return table + (weight * rating - (log_mean(distribution) - before)) / 10, None
 
     return jax.lax.scan(step, table, None, length=steps)[0]
 
@@ -192,13 +194,15 @@ def occupied(
         table = settle(parts.whole, rating, weight, table, steps)
         return table, pushed(parts, table, rating, gold, cell) | {"strength": weight}
 
-    mean, spread = moments(parts.whole, per_step(rating, parts.whole.horizon))
+    mean, std = moments(parts.whole, per_step(rating, parts.whole.horizon))
     weights = jnp.concatenate([jnp.zeros(1), jnp.geomspace(0.02, 40.0, 25)])
     curve = jax.lax.scan(one, jnp.zeros(rating.size), weights)[1]
-    return curve | {"gain": (curve["proxy"] - mean) / spread}
+    return curve | {"gain": (curve["proxy"] - mean) / std}
 
 
-def raters(gold: Float[np.ndarray, "k"], noise: Float[np.ndarray, "m k"], cell: int, bonus: float) -> dict[str, Any]:
+def reward_models(
+    gold: Float[np.ndarray, "k"], noise: Float[np.ndarray, "m k"], cell: int, bonus: float
+) -> dict[str, Any]:
     """Ratings of cells: one rater, and ensembles of m, all of them fooled or all but the first; and one not fooled."""
     paint = bonus * (np.arange(gold.size) == cell)
     honest = gold[None] + NOISE * noise
@@ -225,16 +229,16 @@ def matched(curve: Curve, about: dict[str, Any]) -> Rows:
             yield {"part": "matched", "by": by, "at": at, **about, **values}
 
 
-def transition(curve: Curve, found: dict[str, float], about: dict[str, Any]) -> dict[str, Any]:
+def transition(curve: Curve, result: dict[str, float], about: dict[str, Any]) -> dict[str, Any]:
     """The row of a transition, and where gold peaks along the tilt."""
     peak = int(curve["gold"].argmax())
     gold = {"gold_prior": curve["gold"][0], "gold_peak": curve["gold"][peak], "gold_end": curve["gold"][-1]}
     gold = {name: float(value) for name, value in gold.items()}
-    return {"part": "transition", **about, **gold, **found, "peak_kl": float(curve["kl"][peak])}
+    return {"part": "transition", **about, **gold, **result, "peak_kl": float(curve["kl"][peak])}
 
 
 COLUMNS = (
-    *("part", "seed", "bonus", "mass", "rater", "arm", "by", "at"),
+    *("part", "seed", "bonus", "mass", "reward_model", "method", "by", "at"),
     *("strength", "gain", "gold", "kl", "p_hack", "p_end", "ess"),
     *("predicted", "ten", "ninety", "observed", "ending", "peak_kl", "gold_prior", "gold_peak", "gold_end"),
 )
@@ -250,38 +254,38 @@ def doors() -> dict[float, tuple[Potemkin, Split]]:
     return {mass: (world, split(chain(world), world.cell)) for mass, world in worlds.items()}
 
 
-def run(config: StudyConfig) -> Rows:
+def run(config: StudySettings) -> Rows:
     """A seed is a gold reward of cells, u^4 with u even in (0, 1), and the noise of the raters."""
     worlds = doors()
     compiled = jax.jit(tilts, static_argnums=3)
-    draw, occupy = jax.jit(drawn, static_argnums=4), jax.jit(occupied, static_argnums=(3, 4))
+    draw, occupy = jax.jit(samples, static_argnums=4), jax.jit(occupied, static_argnums=(3, 4))
     for seed in range(config.seeds):
         rng = np.random.default_rng([config.seed, seed])
         gold = np.array(potemkin.street(rng.random(len(potemkin.STREET.cells)) ** 4).gold)
         noise = rng.normal(size=(MEMBERS, gold.size))
         pays = jnp.asarray(gold, jnp.float32)
         for mass, (world, parts) in worlds.items():
-            judge = {bonus: raters(gold, noise, world.cell, bonus) for bonus in BONUSES}
-            for bonus, rater in conditions(judge[BONUS], mass):
-                rating = jnp.asarray(judge[bonus][rater], jnp.float32)
-                curve, found = jax.device_get(compiled(parts, rating, pays, world.cell))
+            judge = {bonus: reward_models(gold, noise, world.cell, bonus) for bonus in BONUSES}
+            for bonus, reward_model in conditions(judge[BONUS], mass):
+                rating = jnp.asarray(judge[bonus][reward_model], jnp.float32)
+                curve, result = jax.device_get(compiled(parts, rating, pays, world.cell))
                 curve = curve | {"strength": np.array(WEIGHTS)}
-                about = {"seed": seed, "bonus": bonus, "mass": mass, "rater": rater, "arm": "tilt"}
+                about = {"seed": seed, "bonus": bonus, "mass": mass, "reward_model": reward_model, "method": "tilt"}
                 yield from ({"part": "tilt", **about, **row_of(curve, i)} for i in range(len(WEIGHTS)))
-                yield transition(curve, {name: float(value) for name, value in found.items()}, about)
+                yield transition(curve, {name: float(value) for name, value in result.items()}, about)
                 yield from matched(curve, about) if bonus == BONUS else ()
             rating = jnp.asarray(judge[BONUS]["one"], jnp.float32)
             key = jax.random.fold_in(jax.random.key(config.seed), seed)
-            arms = selections(pool_of(draw(key, parts, rating, pays, config.share(1000, 50))))
-            arms["occupancy"] = jax.device_get(occupy(parts, rating, pays, world.cell, config.share(40, 10)))
-            for arm, curve in arms.items():
-                about = {"seed": seed, "bonus": BONUS, "mass": mass, "rater": "one", "arm": arm}
+            methods = selections(pool_of(draw(key, parts, rating, pays, config.scaled(1000, 50))))
+            methods["occupancy"] = jax.device_get(occupy(parts, rating, pays, world.cell, config.scaled(40, 10)))
+            for method, curve in methods.items():
+                about = {"seed": seed, "bonus": BONUS, "mass": mass, "reward_model": "one", "method": method}
                 yield from matched(curve, about)
 
 
 def conditions(judge: Iterable[str], mass: float) -> list[tuple[float, str]]:
     """(bonus, rater) of the tilts at a mass: one rater at every bonus, every rater at one."""
-    others = [(BONUS, rater) for rater in judge if rater != "one"]
+    others = [(BONUS, reward_model) for reward_model in judge if reward_model != "one"]
     return [(bonus, "one") for bonus in BONUSES] + (others if mass == MASS else [])
 
 
@@ -290,7 +294,12 @@ def row_of(curve: Curve, index: int) -> dict[str, float]:
     return {name: float(column[index]) for name, column in curve.items()}
 
 
-ARMS = {"chi_squared": "chi-squared", "best_of_n": "best of n", "quantiliser": "quantiliser", "occupancy": "occupancy"}
+METHODS = {
+    "chi_squared": "chi-squared",
+    "best_of_n": "best of n",
+    "quantiliser": "quantiliser",
+    "occupancy": "occupancy",
+}
 
 
 def lost_gold(table: Table, **where: Any) -> np.ndarray:
@@ -304,7 +313,9 @@ def transitions(table: Table) -> list[Finding]:
 
     def ratio(column: str, other: str, masses: tuple[float, ...] = MASSES) -> np.ndarray:
         """Of two weights, ``[conditions, seeds]``, bonuses 2 and 4; NaN where the paint never wins."""
-        where = [{"part": "transition", "rater": "one", "bonus": b, "mass": m} for b in (2.0, 4.0) for m in masses]
+        where = [
+            {"part": "transition", "reward_model": "one", "bonus": b, "mass": m} for b in (2.0, 4.0) for m in masses
+        ]
         return np.array([by_seed(table, column, **w) / by_seed(table, other, **w) for w in where])
 
     sudden = ratio("ninety", "ten")
@@ -312,7 +323,7 @@ def transitions(table: Table) -> list[Finding]:
     sudden, sooner, off = (
         np.nanmean(each, axis=0) for each in (sudden, sooner, np.abs(ratio("ending", "predicted") - 1))
     )
-    lost = {bonus: lost_gold(table, rater="one", bonus=bonus) for bonus in (0.5, 2.0, 4.0)}
+    lost = {bonus: lost_gold(table, reward_model="one", bonus=bonus) for bonus in (0.5, 2.0, 4.0)}
     return [
         below("weight at which half of the plans end in the paint: error of the prediction", off, 0.1),
         below("weights at which 90 % and 10 % are hacked: ratio", sudden, 3.0),
@@ -326,22 +337,30 @@ def transitions(table: Table) -> list[Finding]:
 def verdict(table: Table) -> list[Finding]:
     """Transitions; then ways of pushing against the tilt; then ensembles."""
 
-    def more(column: str, arm: str, by: str, at: float) -> np.ndarray:
+    def more(column: str, method: str, by: str, at: float) -> np.ndarray:
         """Of a column, than the tilt has at the same nats or proxy gain."""
-        where = {"part": "matched", "rater": "one", "mass": MASS, "by": by, "at": at}
-        return by_seed(table, column, arm=arm, **where) - by_seed(table, column, arm="tilt", **where)
+        where = {"part": "matched", "reward_model": "one", "mass": MASS, "by": by, "at": at}
+        return by_seed(table, column, method=method, **where) - by_seed(table, column, method="tilt", **where)
 
-    found = transitions(table)
+    result = transitions(table)
     for by, at, words in (("kl", 4.0, "4 nats"), ("gain", 3.0, "a proxy gain of 3 sd")):
-        for arm, name in ARMS.items():
-            found.append(below(f"P(hack) of {name} less the tilt's, at {words}", more("p_hack", arm, by, at), 0.0))
+        for method, name in METHODS.items():
+            result.append(below(f"P(hack) of {name} less the tilt's, at {words}", more("p_hack", method, by, at), 0.0))
     most = more("gold", "occupancy", "gain", 6.0)
-    found.append(above("gold of occupancy less the tilt's, at a proxy gain of 6 sd", most, 0.0))
-    for rater in ("mean", "least", "cautious"):
-        found.append(above(f"gold lost beyond its peak, {rater} of five fooled", lost_gold(table, rater=rater), 0.5))
-    for rater in ("least, one blind", "cautious, one blind", "blind"):
-        found.append(below(f"gold lost beyond its peak, {rater}", lost_gold(table, rater=rater), 0.5))
-    return found
+    result.append(above("gold of occupancy less the tilt's, at a proxy gain of 6 sd", most, 0.0))
+    for reward_model in ("mean", "least", "cautious"):
+        result.append(
+            above(
+                f"gold lost beyond its peak, {reward_model} of five fooled",
+                lost_gold(table, reward_model=reward_model),
+                0.5,
+            )
+        )
+    for reward_model in ("least, one blind", "cautious, one blind", "blind"):
+        result.append(
+            below(f"gold lost beyond its peak, {reward_model}", lost_gold(table, reward_model=reward_model), 0.5)
+        )
+    return result
 
 
 STUDY = Study(

@@ -1,4 +1,5 @@
-"""How does gold bend under pressure? Every arm, on raters that saw more and more labels, in a gridworld that is exact.
+"""How does gold bend under pressure? Every method, on raters that saw more and more labels, in a gridworld that is
+exact.
 
 With d = sqrt(KL) the distance from the prior and R the gain in gold, in standard deviations under the prior, two forms
 are fitted to every curve (Gao, Schulman & Hilton 2022, arXiv 2210.10760):
@@ -28,7 +29,7 @@ from diffplan import noise, samplers
 from diffplan.denoise import pinned
 from diffplan.experiment.harness import log_grid, whole_grid
 from diffplan.guide import Proxy, guided
-from diffplan.methods import Arm, Ascent, Guided, Plans, Prior, Problem
+from diffplan.methods import Ascent, Guided, Method, Plans, Prior, Problem
 from diffplan.methods.ascent import AscentRenoised, flat
 from diffplan.methods.best_of_n import Quantiliser, SoftBestOfN
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
@@ -41,14 +42,14 @@ from diffplan.methods.tree import Tree
 from diffplan.metrics.kl import best_of_n_kl, best_of_n_mean
 from diffplan.oracle.tabular import Chain
 from diffplan.studies import grids
-from diffplan.studies.frame import Finding, Study, StudyConfig, Table, above, below
-from diffplan.types import Knobs, PRNGKey, Scalar
+from diffplan.studies.frame import Finding, Study, StudySettings, Table, above, below
+from diffplan.types import PRNGKey, Scalar, Strengths
 from diffplan.validation import known
 from envs.gridworld import Gridworld
 
 LABELS = (30, 100, 300, 1000, 3000, 30_000)
 SLOW = (300, 30_000)
-"""Labels of the raters that arms which take long are run on."""
+"""Labels of the raters that methods which take long are run on."""
 NOISE = 1.0
 """Standard deviation of a label's error, in those of the returns."""
 HORIZON, SIDE = 20, 9
@@ -59,7 +60,7 @@ NEAR, FAR = 4.0, 10.0
 """Nats on which the forms are fitted, and up to which they are judged."""
 
 COLUMNS = (
-    *("seed", "labels", "arm", "strength", "kl", "kl_is", "proxy_gain", "gold_gain", "gold_acted", "illegal"),
+    *("seed", "labels", "method", "strength", "kl", "kl_is", "proxy_gain", "gold_gain", "gold_acted", "illegal"),
     *("a", "b", "ess"),
 )
 
@@ -73,7 +74,7 @@ class Case(NamedTuple):
 
     gold: Float[Array, "k"]
     gold_mean: Float[Array, ""]
-    gold_spread: Float[Array, ""]
+    gold_std: Float[Array, ""]
     proxy: Float[Array, "h k"]
     proxy_mean: Float[Array, ""]
 
@@ -89,8 +90,8 @@ def case(key: PRNGKey, walk: Chain, labels: int) -> Case:
     gold = jax.random.normal(key_gold, (SIDE * SIDE,))
     rated = grids.ridge(key_labels, walk, gold, labels, NOISE)
     proxy = grids.per_step(rated, HORIZON)
-    mean, spread = grids.moments(walk, proxy)
-    return Case(gold, *grids.moments(walk, grids.per_step(gold, HORIZON)), proxy / spread, mean / spread)
+    mean, std = grids.moments(walk, proxy)
+    return Case(gold, *grids.moments(walk, grids.per_step(gold, HORIZON)), proxy / std, mean / std)
 
 
 def problem_of(walk: Chain, given: Case, data: Float[Array, "m h k"], levels: int = 24) -> Problem:
@@ -110,7 +111,7 @@ class ExactlyGuided(NamedTuple):
     strengths: tuple[float, ...]
     walk: Chain
     name: str = "guided, exact energy"
-    dial: str = "weight"
+    strength_name: str = "weight"
     shared: bool = False
     proxy: Any = staticmethod(regression)
 
@@ -122,7 +123,7 @@ class ExactlyGuided(NamedTuple):
 
         def one(key: PRNGKey, start: Float[Array, "o"], weight: Float[Array, ""]) -> tuple[Array, Array]:
             pins, energy = problem.pins(start), known.TabularEnergy(prior, rewards, weight)
-            pushed = pinned(guided(problem.denoise, energy, Knobs(jnp.ones(()), jnp.ones(()))), pins)
+            pushed = pinned(guided(problem.denoise, energy, Strengths(jnp.ones(()), jnp.ones(()))), pins)
             reference = pinned(problem.denoise, pins)
             x, info = samplers.sample(key, pushed, problem.sigmas, problem.shape, problem.step, reference)
             return x, info.path_kl
@@ -137,10 +138,10 @@ def unread(problem: Problem) -> Proxy:
     return replace(problem.regression, denoise=flat)  # pyright: ignore[reportArgumentType]
 
 
-def quick(walk: Chain, config: StudyConfig) -> tuple[tuple[Arm, str], ...]:
-    """Arms for every rater, each with what its KL is: exact, a bound from above, or none."""
+def quick(walk: Chain, config: StudySettings) -> tuple[tuple[Method, str], ...]:
+    """Methods for every rater, each with what its KL is: exact, a bound from above, or none."""
     weights, steps = log_grid(0.3, 10.0, 4), whole_grid(100, 4)
-    shooting = partial(Shooting, strengths=whole_grid(8, 4), population=config.share(64, 8))
+    shooting = partial(Shooting, strengths=whole_grid(8, 4), population=config.scaled(64, 8))
     return (
         (Prior(), "exact"),
         (ExactlyGuided(weights, walk), "bound"),
@@ -150,19 +151,19 @@ def quick(walk: Chain, config: StudyConfig) -> tuple[tuple[Arm, str], ...]:
         (AscentRenoised(steps, "ascent, renoised", proxy=unread, rate=0.3, tau=0.4), "none"),
         (shooting("cross-entropy method"), "none"),
         (shooting("MPPI", weigh=Softmax()), "none"),
-        (Tree(whole_grid(config.share(16, 2), 3), "tree search"), "none"),
+        (Tree(whole_grid(config.scaled(16, 2), 3), "tree search"), "none"),
     )
 
 
-def slow(walk: Chain, config: StudyConfig) -> tuple[tuple[Arm, str], ...]:
-    """Arms that learn, or that draw many plans for one: for the raters of `SLOW` labels alone."""
-    weights, pool = log_grid(0.3, 10.0, 4), config.share(64, 8)
-    policy = partial(PolicyGradient, strengths=weights, updates=config.share(100, 4), rate=0.1)
-    rounds, steps = whole_grid(config.share(8, 1), 3), config.share(50, 2)
+def slow(walk: Chain, config: StudySettings) -> tuple[tuple[Method, str], ...]:
+    """Methods that learn, or that draw many plans for one: for the raters of `SLOW` labels alone."""
+    weights, pool = log_grid(0.3, 10.0, 4), config.scaled(64, 8)
+    policy = partial(PolicyGradient, strengths=weights, updates=config.scaled(100, 4), rate=0.1)
+    rounds, steps = whole_grid(config.scaled(8, 1), 3), config.scaled(50, 2)
     return (
         (SoftBestOfN(weights, "soft best of n", pool), "none"),
         (Quantiliser(whole_grid(pool, 5, 1), "quantiliser", pool), "bound"),
-        (Particles("twisted particles", weights, count=config.share(8, 2)), "none"),
+        (Particles("TDS", weights, count=config.scaled(8, 2)), "none"),
         (policy("REINFORCE with KL"), "bound"),
         (policy("PPO with KL", epochs=4, trace=0.95, critic_steps=4), "bound"),
         (ExpertIteration(rounds, steps=steps, learning_rate=0.1, name="expert iteration"), "bound"),
@@ -186,10 +187,10 @@ def tilted(walk: Chain, given: Case, nats: Float[Array, "s"]) -> dict[str, Float
     """The exact tilt at every KL: everything by messages along the chain."""
 
     def one(target: Array) -> dict[str, Array]:
-        law, _ = walk.tilted(given.proxy, weight_for(walk, given.proxy, target))
-        gold = (law.expected(grids.per_step(given.gold, HORIZON)) - given.gold_mean) / given.gold_spread
-        gain = law.expected(given.proxy) - given.proxy_mean
-        return {"kl": law.kl(walk), "proxy_gain": gain, "gold_gain": gold, "gold_acted": gold}
+        distribution, _ = walk.tilted(given.proxy, weight_for(walk, given.proxy, target))
+        gold = (distribution.expected(grids.per_step(given.gold, HORIZON)) - given.gold_mean) / given.gold_std
+        gain = distribution.expected(given.proxy) - given.proxy_mean
+        return {"kl": distribution.kl(walk), "proxy_gain": gain, "gold_gain": gold, "gold_acted": gold}
 
     return jax.lax.map(one, nats)
 
@@ -197,7 +198,7 @@ def tilted(walk: Chain, given: Case, nats: Float[Array, "s"]) -> dict[str, Float
 def best_of(given: Case, features: Float[Array, "m k"], n: Float[Array, "s"]) -> dict[str, Float[Array, "s"]]:
     """Best of every n from one pool of the prior's paths, given as visits of cells."""
     score = features @ given.proxy[0] - given.proxy_mean
-    gold = (features @ given.gold - given.gold_mean) / given.gold_spread
+    gold = (features @ given.gold - given.gold_mean) / given.gold_std
     return {
         "kl": best_of_n_kl(n),
         "proxy_gain": best_of_n_mean(score, score, n),
@@ -209,34 +210,34 @@ def best_of(given: Case, features: Float[Array, "m k"], n: Float[Array, "s"]) ->
 def foretold(given: Case, features: Float[Array, "m k"]) -> tuple[Array, Array]:
     """a and b of (118), from draws of the prior."""
     z = features @ given.proxy[0] - given.proxy_mean
-    gold = (features @ given.gold - given.gold_mean) / given.gold_spread
+    gold = (features @ given.gold - given.gold_mean) / given.gold_std
     return jnp.sqrt(2.0) * jnp.mean(gold * z), -jnp.mean(gold * (z**2 - 1))
 
 
-def drawn(
-    arm: Arm, walk: Chain, key: PRNGKey, given: Case, data: Float[Array, "m h k"], plans: int
+def draws(
+    method: Method, walk: Chain, key: PRNGKey, given: Case, data: Float[Array, "m h k"], plans: int
 ) -> dict[str, Float[Array, "s"]]:
-    """What an arm's plans are worth, strength by strength."""
+    """What a method's plans are worth, strength by strength."""
     problem = problem_of(walk, given, data)
     cells = problem.codec
     start = cells.places[SIDE * SIDE // 2]  # pyright: ignore[reportAttributeAccessIssue]
     starts = jnp.broadcast_to(start[None], (plans, 2))
-    found = arm(key, problem, starts, jnp.asarray(arm.strengths, jnp.float32))
+    result = method(key, problem, starts, jnp.asarray(method.strengths, jnp.float32))
     measure = lambda x: grids.measured(key, problem.regression, cells, given.gold, x)  # pyright: ignore
-    seen = jax.vmap(measure)(found.x)
-    gold = {name: (seen[name] - given.gold_mean) / given.gold_spread for name in ("gold_plan", "gold_actions")}
-    exact = jnp.isfinite(found.exact_kl)
+    observed = jax.vmap(measure)(result.x)
+    gold = {name: (observed[name] - given.gold_mean) / given.gold_std for name in ("promised", "open_loop")}
+    exact = jnp.isfinite(result.exact_kl)
     return {
-        "kl": jnp.where(exact, found.exact_kl, found.path_kl.mean(axis=1)),
-        "proxy_gain": seen["proxy"],
-        "gold_gain": gold["gold_plan"],
-        "gold_acted": gold["gold_actions"],
-        "illegal": seen["segments_in_wall"],
+        "kl": jnp.where(exact, result.exact_kl, result.path_kl.mean(axis=1)),
+        "proxy_gain": observed["proxy"],
+        "gold_gain": gold["promised"],
+        "gold_acted": gold["open_loop"],
+        "illegal": observed["violations.walls"],
     }
 
 
-def run(config: StudyConfig) -> Iterator[dict[str, Any]]:
-    """Rows of every seed: the exact curves of every rater, and of every arm on every rater.
+def run(config: StudySettings) -> Iterator[dict[str, Any]]:
+    """Rows of every seed: the exact curves of every rater, and of every method on every rater.
 
     Raises:
         ModuleNotFoundError: if mctx, which searches trees, is not installed.
@@ -244,15 +245,17 @@ def run(config: StudyConfig) -> Iterator[dict[str, Any]]:
     if find_spec("mctx") is None:
         raise ModuleNotFoundError("study pressure: tree search needs mctx: pip install -e '.[search]'")
     walk = chain()
-    pool, plans = config.share(20_000, 500), config.share(32, 4)
+    pool, plans = config.scaled(20_000, 500), config.scaled(32, 4)
     n = jnp.asarray([value for value in np.geomspace(1, 8192, 14).round() if value <= pool], jnp.float32)
     nats = jnp.linspace(0.2, 3.3, 14) ** 2
     paths = jax.vmap(walk.draw)(jax.random.split(jax.random.key(config.seed), pool))
     features, data = grids.visits(paths, SIDE * SIDE), jax.nn.one_hot(paths[:256], SIDE * SIDE)
     known_curves = lambda given: (tilted(walk, given, nats), best_of(given, features, n), foretold(given, features))
     exact = jax.jit(known_curves)
-    call_of = lambda arm: jax.jit(partial(drawn, arm, walk), static_argnames="plans")
-    always, sometimes = ([(arm, what, call_of(arm)) for arm, what in arms(walk, config)] for arms in (quick, slow))
+    call_of = lambda method: jax.jit(partial(draws, method, walk), static_argnames="plans")
+    always, sometimes = (
+        [(method, what, call_of(method)) for method, what in methods(walk, config)] for methods in (quick, slow)
+    )
     fit = jax.jit(partial(case, walk=walk), static_argnames="labels")
     for seed in range(config.seeds):
         key = jax.random.key(1000 * (config.seed + 1) + seed)
@@ -260,23 +263,23 @@ def run(config: StudyConfig) -> Iterator[dict[str, Any]]:
             given = fit(key, labels=labels)
             tilt, best, (a, b) = exact(given)
             about = {"seed": seed, "labels": labels, "a": float(a), "b": float(b)}
-            yield from rows_of(tilt, {**about, "arm": "exact tilt", "kl_is": "exact"}, nats)
-            yield from rows_of(best, {**about, "arm": "best of n", "kl_is": "bound"}, n)
-            for arm, what, call in always + (sometimes if labels in SLOW else []):
-                found = call(jax.random.fold_in(key, labels), given, data, plans=plans)
-                yield from rows_of(found, {**about, "arm": arm.name, "kl_is": what}, arm.strengths)
+            yield from rows_of(tilt, {**about, "method": "exact tilt", "kl_is": "exact"}, nats)
+            yield from rows_of(best, {**about, "method": "best of n", "kl_is": "bound"}, n)
+            for method, what, call in always + (sometimes if labels in SLOW else []):
+                result = call(jax.random.fold_in(key, labels), given, data, plans=plans)
+                yield from rows_of(result, {**about, "method": method.name, "kl_is": what}, method.strengths)
 
 
-def rows_of(found: dict[str, Array], about: dict[str, Any], strengths: Any) -> Iterator[dict[str, Any]]:
+def rows_of(result: dict[str, Array], about: dict[str, Any], strengths: Any) -> Iterator[dict[str, Any]]:
     """A row for each strength."""
-    columns = {name: np.asarray(value) for name, value in found.items()}
+    columns = {name: np.asarray(value) for name, value in result.items()}
     for i, strength in enumerate(np.asarray(strengths)):
         yield about | {"strength": float(strength)} | {name: float(value[i]) for name, value in columns.items()}
 
 
-def curve(table: Table, seed: float, labels: int, arm: str) -> dict[str, np.ndarray]:
-    """One arm's rows on one rater, by rising strength."""
-    mine = (table["seed"] == seed) & (table["labels"] == labels) & (table["arm"] == arm)
+def curve(table: Table, seed: float, labels: int, method: str) -> dict[str, np.ndarray]:
+    """One method's rows on one rater, by rising strength."""
+    mine = (table["seed"] == seed) & (table["labels"] == labels) & (table["method"] == method)
     order = np.argsort(table["strength"][mine])
     return {name: table[name][mine][order] for name in COLUMNS[3:] if name != "kl_is"}
 
@@ -286,24 +289,24 @@ def fits(kl: Float[np.ndarray, "s"], gain: Float[np.ndarray, "s"]) -> dict[str, 
     d = np.sqrt(kl)
     near, far = (kl > 1e-3) & (kl <= NEAR), (kl > NEAR) & (kl <= FAR)
     designs = {"best of n": np.stack([d, -(d**2)], 1), "RL": np.stack([d, -d * np.log(np.maximum(d, 1e-9))], 1)}
-    found = {}
+    result = {}
     for name, design in designs.items():
         (a, b), *_ = np.linalg.lstsq(design[near], gain[near], rcond=None)
         error = np.sqrt(np.mean((design[far] @ (a, b) - gain[far]) ** 2)) if far.any() else np.nan
-        found[name] = float(a), float(b), float(error)
-    return found
+        result[name] = float(a), float(b), float(error)
+    return result
 
 
-def turn(found: dict[str, np.ndarray]) -> float:
+def turn(result: dict[str, np.ndarray]) -> float:
     """How far gold has fallen from its highest by `FAR` nats, in standard deviations."""
-    gold = found["gold_gain"][found["kl"] <= FAR]
+    gold = result["gold_gain"][result["kl"] <= FAR]
     return float(gold.max() - gold[-1])
 
 
-def at_equal(found: dict[str, np.ndarray], axis: str, value: float) -> float:
+def at_equal(result: dict[str, np.ndarray], axis: str, value: float) -> float:
     """Gold of a curve where its axis reaches a value, interpolated; NaN beyond its ends."""
-    order = np.argsort(found[axis])
-    return float(np.interp(value, found[axis][order], found["gold_acted"][order], left=np.nan, right=np.nan))
+    order = np.argsort(result[axis])
+    return float(np.interp(value, result[axis][order], result["gold_acted"][order], left=np.nan, right=np.nan))
 
 
 def verdict(table: Table) -> list[Finding]:
@@ -315,22 +318,22 @@ def verdict(table: Table) -> list[Finding]:
 
     def form_gap(seed: float, labels: int, get: Any) -> float:
         """Held-out error of (116) less that of (117)."""
-        found = get(seed, labels)
-        both = fits(found["kl"], found["gold_gain"])
+        result = get(seed, labels)
+        both = fits(result["kl"], result["gold_gain"])
         return both["best of n"][2] - both["RL"][2]
 
     def miss(seed: float, labels: int, which: int) -> float:
         """How far (118) is from the fit of (116) to the tilt, as a share of the fit."""
-        found = tilt(seed, labels)
-        fitted, told = fits(found["kl"], found["gold_gain"])["best of n"][which], found["ab"[which]][0]
+        result = tilt(seed, labels)
+        fitted, told = fits(result["kl"], result["gold_gain"])["best of n"][which], result["ab"[which]][0]
         return abs(told - fitted) / abs(fitted)
 
-    def ahead(seed: float, labels: int, arm: str) -> float:
-        """Gold of the tilt beyond an arm's when carried out, at the arm's largest proxy gain that the tilt has."""
-        mine, law = curve(table, seed, labels, arm), tilt(seed, labels)
-        within = mine["proxy_gain"] <= law["proxy_gain"].max()
+    def ahead(seed: float, labels: int, method: str) -> float:
+        """Gold of the tilt beyond a method's when carried out, at the method's largest proxy gain that the tilt has."""
+        mine, distribution = curve(table, seed, labels, method), tilt(seed, labels)
+        within = mine["proxy_gain"] <= distribution["proxy_gain"].max()
         k = int(np.argmax(np.where(within, mine["proxy_gain"], -np.inf)))
-        return at_equal(law, "proxy_gain", mine["proxy_gain"][k]) - mine["gold_acted"][k]
+        return at_equal(distribution, "proxy_gain", mine["proxy_gain"][k]) - mine["gold_acted"][k]
 
     def frontier(seed: float, labels: int) -> float:
         """Gold of best of n over that of the tilt at 5 nats."""

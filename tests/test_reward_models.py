@@ -12,17 +12,17 @@ import pytest
 from diffplan import runtime
 from diffplan.codec import Codec
 from diffplan.config import (
-    CompareConfig,
+    CompareSettings,
     ConfigError,
-    DataConfig,
-    GoldConfig,
-    PriorConfig,
-    ProxyConfig,
-    RaterConfig,
-    TrainConfig,
+    DataSettings,
+    GoldSettings,
+    PriorSettings,
+    ProxySettings,
+    RewardModelSettings,
+    TrainSettings,
 )
 from diffplan.data.windows import Rows, Windows
-from diffplan.experiment import raters, stages
+from diffplan.experiment import reward_models, stages
 from diffplan.experiment.stages import Behaviour
 from diffplan.guide import Ensemble, Learned, Proxy, Sum
 from diffplan.learn import reward, train
@@ -31,19 +31,19 @@ from diffplan.noise import LogUniform
 from envs import maze2d
 
 H = 16
-GOLD = GoldConfig(centre=(1.6, 2.7), radius=0.3)
+GOLD = GoldSettings(centre=(1.6, 2.7), radius=0.3)
 DECOY = (2.8, 0.8, 0.15)
 ACTION = jnp.zeros(2)
 
 
-def config(run: Path, steps: int = 1) -> CompareConfig:
-    setting = TrainConfig(steps=steps, batch=4, chunk=1, save_every=steps)
-    return CompareConfig(
+def config(run: Path, steps: int = 1) -> CompareSettings:
+    setting = TrainSettings(steps=steps, batch=4, chunk=1, save_every=steps)
+    return CompareSettings(
         run=run,
-        data=DataConfig(rows=20_000, lanes=40),
+        data=DataSettings(rows=20_000, trajectories=40),
         gold=GOLD,
-        prior=PriorConfig(setting, horizon=H),
-        proxy=ProxyConfig(setting, labels=60, width=8, depth=1),
+        prior=PriorSettings(setting, horizon=H),
+        proxy=ProxySettings(setting, labels=60, width=8, depth=1),
     )
 
 
@@ -68,39 +68,41 @@ def at(x: float, y: float) -> jax.Array:
 
 def test_a_blind_rater_sees_no_reward_in_its_disc():
     maze = behaviour().maze
-    blind = replace(maze, gold=raters.Blind(maze.gold, (1.6, 3.0, 0.3)))
-    for place, own, seen in ((at(1.6, 2.5), 1, 1), (at(1.6, 2.9), 1, 0), (at(1.0, 1.0), 0, 0)):
-        assert (float(maze.reward(place, ACTION)), float(blind.reward(place, ACTION))) == (own, seen)
+    blind = replace(maze, gold=reward_models.Blind(maze.gold, (1.6, 3.0, 0.3)))
+    for place, own, observed in ((at(1.6, 2.5), 1, 1), (at(1.6, 2.9), 1, 0), (at(1.0, 1.0), 0, 0)):
+        assert (float(maze.reward(place, ACTION)), float(blind.reward(place, ACTION))) == (own, observed)
 
 
 def test_a_deceived_rater_takes_the_decoy_for_the_target():
     maze = behaviour().maze
-    deceived = replace(maze, gold=raters.Deceived(maze.gold, DECOY, (1.6, 2.7, 0.3)))
-    for place, own, seen in (
+    deceived = replace(maze, gold=reward_models.Deceived(maze.gold, DECOY, (1.6, 2.7, 0.3)))
+    for place, own, observed in (
         (at(1.6, 2.7), 1, 1),
         (at(2.8, 0.8), 0, 1),
         (at(2.8, 0.94), 0, 1),  # near the decoy's rim is near the target's
         (at(2.8, 0.96), 0, 0),
         (at(1.0, 1.0), 0, 0),
     ):
-        assert (float(maze.reward(place, ACTION)), float(deceived.reward(place, ACTION))) == (own, seen)
+        assert (float(maze.reward(place, ACTION)), float(deceived.reward(place, ACTION))) == (own, observed)
 
 
 def test_a_decoy_needs_a_region(tmp_path):
-    compare = replace(config(tmp_path), gold=GoldConfig("path"))
+    compare = replace(config(tmp_path), gold=GoldSettings("path"))
     with pytest.raises(ConfigError, match=r"gold\.kind='path': must be region or goal"):
-        raters.label_of(compare, RaterConfig("deceivable"), "clean", behaviour())
-    assert raters.region(replace(compare, gold=GoldConfig("goal")), maze2d.UMAZE) == (*maze2d.UMAZE.goal, 0.5)
+        reward_models.label_of(compare, RewardModelSettings("deceivable"), "clean", behaviour())
+    assert reward_models.region(replace(compare, gold=GoldSettings("goal")), maze2d.UMAZE) == (*maze2d.UMAZE.goal, 0.5)
 
 
-def labels(kind: str, rater: RaterConfig, rows: slice = slice(None)) -> np.ndarray:
+def labels(kind: str, reward_model: RewardModelSettings, rows: slice = slice(None)) -> np.ndarray:
     x = behaviour().train.draws(jax.random.key(1), 2000)
-    return np.asarray(raters.label_of(config(Path("unused")), rater, kind, behaviour(), rows)(jax.random.key(2), x))
+    return np.asarray(
+        reward_models.label_of(config(Path("unused")), reward_model, kind, behaviour(), rows)(jax.random.key(2), x)
+    )
 
 
 @pytest.mark.parametrize(("kind", "stay"), [("regression", 0.7), ("classifier", 0.7)])
 def test_noise_replaces_labels_and_flips_classes(kind, stay):
-    true, noisy = labels(kind, RaterConfig()), labels(kind, RaterConfig("noisy", noise=0.3))
+    true, noisy = labels(kind, RewardModelSettings()), labels(kind, RewardModelSettings("noisy", noise=0.3))
     if kind == "classifier":
         assert (true == noisy).mean() == pytest.approx(stay, abs=0.05)
         assert set(noisy) == {0.0, 1.0}
@@ -108,21 +110,23 @@ def test_noise_replaces_labels_and_flips_classes(kind, stay):
         chance = sum((true == value).mean() ** 2 for value in set(true))
         assert (true == noisy).mean() == pytest.approx(stay + (1 - stay) * chance, abs=0.05)
         assert set(noisy) <= set(true)
-    np.testing.assert_array_equal(labels(kind, RaterConfig("noisy", noise=0.0)), true)
+    np.testing.assert_array_equal(labels(kind, RewardModelSettings("noisy", noise=0.0)), true)
 
 
 def test_labels_of_stretches_add_up_to_those_of_the_plan():
-    parts = [labels("regression", RaterConfig("decomposed"), slice(*ends)) for ends in ((0, 5), (5, 16))]
-    np.testing.assert_allclose(sum(parts), labels("regression", RaterConfig()), atol=1e-5)
+    parts = [labels("regression", RewardModelSettings("decomposed"), slice(*ends)) for ends in ((0, 5), (5, 16))]
+    np.testing.assert_allclose(sum(parts), labels("regression", RewardModelSettings()), atol=1e-5)
 
 
 def test_the_top_class_is_never_all():
     returns = jnp.asarray([0.0] * 95 + [1.0, 2.0, 2.0, 3.0, 4.0])
-    np.testing.assert_array_equal(raters.top_class(returns, 0.9), returns > 0)
+    np.testing.assert_array_equal(reward_models.top_class(returns, 0.9), returns > 0)
     for quantile in (0.97, 0.99):
-        np.testing.assert_array_equal(raters.top_class(returns, quantile), reward.top_quantile(returns, quantile))
+        np.testing.assert_array_equal(
+            reward_models.top_class(returns, quantile), reward.top_quantile(returns, quantile)
+        )
     with pytest.raises(ValueError, match="all 4 windows have the same return"):
-        raters.top_class(jnp.ones(4), 0.9)
+        reward_models.top_class(jnp.ones(4), 0.9)
 
 
 def test_a_push_goes_its_length_uphill_and_leaves_pins():
@@ -164,7 +168,7 @@ def fitted(way: str) -> train.TrainState:
         "conservative": partial(learning.conservative, alpha=0.6, steps=3, length=0.5),
         "alpha 0": partial(learning.conservative, alpha=0.0, steps=3, length=0.5),
     }[way]
-    setting = TrainConfig(steps=300, batch=32, learning_rate=1e-2, warmup=10)
+    setting = TrainSettings(steps=300, batch=32, learning_rate=1e-2, warmup=10)
     state = train.start(jax.random.key(1), params, setting)
     task = make(bump, reward.regression_error, LogUniform(0.02, 1.0))
     return jax.jit(lambda state, data: train.chunk(task, setting, state, data, 300)[0])(state, windows())
@@ -182,8 +186,8 @@ def learned(way: str) -> Learned:
 def gain(proxy: Learned) -> float:
     """How much more the points score that ascent on the proxy itself finds than the windows that it starts from."""
     data = windows()
-    found = jax.vmap(lambda x: learning.pushed(proxy.reward, x, data.mask, 10, 1.0))(data.x)
-    return float(jnp.mean(jax.vmap(proxy.score)(found) - jax.vmap(proxy.score)(data.x)))
+    result = jax.vmap(lambda x: learning.pushed(proxy.reward, x, data.mask, 10, 1.0))(data.x)
+    return float(jnp.mean(jax.vmap(proxy.score)(result) - jax.vmap(proxy.score)(data.x)))
 
 
 def test_a_conservative_proxy_gives_less_for_what_ascent_on_it_finds():
@@ -223,7 +227,9 @@ KINDS = (
     *("learned", "true", "noisy", "ensemble_mean", "ensemble_min", "ensemble_uwo"),
     *("adversarial", "conservative", "blind", "deceivable", "decomposed"),
 )
-SHAPE = {"true": raters.Perfect, "decomposed": Sum} | {f"ensemble_{how}": Ensemble for how in ("mean", "min", "uwo")}
+SHAPE = {"true": reward_models.Perfect, "decomposed": Sum} | {
+    f"ensemble_{how}": Ensemble for how in ("mean", "min", "uwo")
+}
 
 
 @pytest.fixture
@@ -236,8 +242,8 @@ def quick(monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_rater_makes_three_proxies_whose_scores_are_those_of_the_data(kind, quick, tmp_path):
-    rater = RaterConfig(kind, members=2, labels=500 if kind == "true" else None)
-    proxies, _ = raters.fit_rater(config(tmp_path), rater, behaviour())
+    reward_model = RewardModelSettings(kind, members=2, labels=500 if kind == "true" else None)
+    proxies, _ = reward_models.fit_reward_model(config(tmp_path), reward_model, behaviour())
     x = behaviour().train.draws(jax.random.key(9), 1000)
     for proxy in proxies:
         assert isinstance(proxy, SHAPE.get(kind, Learned)) and isinstance(proxy, Proxy)
@@ -251,36 +257,40 @@ def test_every_rater_makes_three_proxies_whose_scores_are_those_of_the_data(kind
 def test_the_learned_rater_is_the_proxies_that_there_were(quick, tmp_path):
     """The same stages with the settings that runs have had in them, and the comparison's identity."""
     compare, data = config(tmp_path), behaviour()
-    _, identity = raters.fit_rater(compare, RaterConfig(), data)
-    found = TRAINED.copy()
+    _, identity = reward_models.fit_reward_model(compare, RewardModelSettings(), data)
+    result = TRAINED.copy()
     digests = [stages.fit_proxy(compare, kind, data)[1] for kind in stages.PROXIES]
     assert identity == "-".join(digest[:12] for digest in digests)
     for kind in stages.PROXIES:
         about = {"kind": kind, "noise": runtime.plain(compare.noise), "gold": runtime.plain(GOLD), "data": "lines"}
-        assert found[str(tmp_path / "proxy" / kind)][0] == runtime.plain(compare.proxy) | about
-    again = raters.fit_rater(compare, RaterConfig(labels=50), data)[1]  # other labels stand elsewhere
-    assert again != identity and str(tmp_path / "rater" / "learned" / "clean") in TRAINED
+        assert result[str(tmp_path / "proxy" / kind)][0] == runtime.plain(compare.proxy) | about
+    again = reward_models.fit_reward_model(compare, RewardModelSettings(labels=50), data)[
+        1
+    ]  # other labels stand elsewhere
+    assert again != identity and str(tmp_path / "reward_model" / "learned" / "clean") in TRAINED
 
 
 def test_members_differ_in_their_seed_alone_and_readings_of_them_in_their_identity(quick, tmp_path):
     compare, data = config(tmp_path), behaviour()
     ways = (("ensemble_mean", 0.5), ("ensemble_uwo", 0.5), ("ensemble_uwo", 0.7))
-    identities = [raters.fit_rater(compare, RaterConfig(w, members=2, caution=c), data)[1] for w, c in ways]
+    identities = [
+        reward_models.fit_reward_model(compare, RewardModelSettings(w, members=2, caution=c), data)[1] for w, c in ways
+    ]
     assert len({*identities}) == 3
-    (first, seen), (second, seen_too) = (TRAINED[str(tmp_path / f"rater/ensemble/clean/{i}")] for i in range(2))
-    for own, other in zip(jax.tree.leaves(seen), jax.tree.leaves(seen_too), strict=True):
+    (first, observed), (second, seen_too) = (TRAINED[str(tmp_path / f"rater/ensemble/clean/{i}")] for i in range(2))
+    for own, other in zip(jax.tree.leaves(observed), jax.tree.leaves(seen_too), strict=True):
         np.testing.assert_array_equal(own, other)
     assert first["train"].pop("seed") + 1 == second["train"].pop("seed") and first == second
 
 
 def test_the_true_rater_scores_by_the_gold_and_lends_it_a_gradient(quick, tmp_path):
     data = behaviour()
-    (proxy, _, _), _ = raters.fit_rater(config(tmp_path), RaterConfig("true", labels=100), data)
-    assert isinstance(proxy, raters.Perfect)
+    (proxy, _, _), _ = reward_models.fit_reward_model(config(tmp_path), RewardModelSettings("true", labels=100), data)
+    assert isinstance(proxy, reward_models.Perfect)
     x = data.train.draws(jax.random.key(4), 200)
     gold = np.asarray(stages.gold_returns(data, x))
     scores, rewards = (np.asarray(jax.vmap(f)(x)) for f in (proxy.score, proxy.reward))
-    np.testing.assert_allclose(scores, (gold - float(proxy.centre)) / float(proxy.spread), atol=1e-5)
+    np.testing.assert_allclose(scores, (gold - float(proxy.centre)) / float(proxy.std), atol=1e-5)
     np.testing.assert_allclose(rewards, scores, atol=1e-5)
     np.testing.assert_allclose(jax.grad(proxy.reward)(x[0]), jax.grad(proxy.energy.reward)(x[0]), rtol=1e-5)
 
@@ -298,4 +308,4 @@ def test_the_true_rater_scores_by_the_gold_and_lends_it_a_gradient(quick, tmp_pa
 )
 def test_a_rater_that_cannot_be_is_refused_by_name(change, message):
     with pytest.raises(ConfigError, match=message):
-        RaterConfig(**change)
+        RewardModelSettings(**change)

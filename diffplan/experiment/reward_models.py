@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 
 from diffplan import runtime
 from diffplan.codec import Codec
-from diffplan.config import CompareConfig, ConfigError, RaterConfig
+from diffplan.config import CompareSettings, ConfigError, RewardModelSettings
 from diffplan.count import counted
 from diffplan.experiment import stages
 from diffplan.experiment.stages import Behaviour
@@ -79,8 +79,8 @@ class Deceived:
         """The reward of the row that seems to be: a place in the decoy seems to be that place in the target."""
         from_centre = (observation[:2] - np.array(self.decoy[:2], np.float32)) * (self.target[2] / self.decoy[2])
         seeming = observation.at[:2].set(np.array(self.target[:2], np.float32) + from_centre)
-        seen = jnp.where(_inside(self.decoy, observation), seeming, observation)
-        return self.gold(maze, seen, action)
+        observed = jnp.where(_inside(self.decoy, observation), seeming, observation)
+        return self.gold(maze, observed, action)
 
 
 @struct.dataclass
@@ -93,7 +93,7 @@ class Perfect:
     energy: Learned
     codec: Codec
     centre: Scalar
-    spread: Scalar
+    std: Scalar
     maze: Maze2d = struct.field(pytree_node=False)
 
     def __call__(self, x: Float[Array, "h d"], sigma: Level) -> Scalar:
@@ -111,10 +111,10 @@ class Perfect:
 
     def _gold(self, x: Float[Array, "h d"]) -> Scalar:
         gold = plan_return(self.maze.reward, self.codec.decode(x))
-        return jax.lax.stop_gradient(gold - self.centre) / self.spread
+        return jax.lax.stop_gradient(gold - self.centre) / self.std
 
 
-def region(compare: CompareConfig, maze: Maze2d) -> Disc:
+def region(compare: CompareSettings, maze: Maze2d) -> Disc:
     """The disc that the gold pays for, which a decoy looks like.
 
     Raises:
@@ -129,28 +129,30 @@ def region(compare: CompareConfig, maze: Maze2d) -> Disc:
 
 
 def label_of(
-    compare: CompareConfig, rater: RaterConfig, kind: str, data: Behaviour, rows: slice = slice(None)
+    compare: CompareSettings, reward_model: RewardModelSettings, kind: str, data: Behaviour, rows: slice = slice(None)
 ) -> Label:
     """How the rater labels windows for a proxy of one of `stages.PROXIES`, by the return of some of their rows.
 
     Regressions learn it in standard deviations of the whole return, so that labels of stretches add up.
     """
     maze, classify = data.maze, kind == "classifier"
-    match rater.kind:
+    match reward_model.kind:
         case "blind":
-            maze = replace(maze, gold=Blind(maze.gold, rater.blind))
+            maze = replace(maze, gold=Blind(maze.gold, reward_model.blind))
         case "deceivable":
-            maze = replace(maze, gold=Deceived(maze.gold, rater.decoy, region(compare, maze)))
+            maze = replace(maze, gold=Deceived(maze.gold, reward_model.decoy, region(compare, maze)))
     returns = partial(stages.gold_returns, data._replace(maze=maze))
 
     def label(key: PRNGKey, x: Float[Array, "n h d"]) -> Float[Array, "n"]:
-        seen = returns(x[:, rows])
+        observed = returns(x[:, rows])
         if classify:
-            target = top_class(seen, compare.proxy.quantile)
+            target = top_class(observed, compare.proxy.quantile)
         else:
-            whole = seen if rows == slice(None) else returns(x)
-            target = (seen - seen.mean()) / jnp.maximum(whole.std(), 1e-6)
-        return learning.mislabelled(key, target, rater.noise, classify) if rater.kind == "noisy" else target
+            whole = observed if rows == slice(None) else returns(x)
+            target = (observed - observed.mean()) / jnp.maximum(whole.std(), 1e-6)
+        return (
+            learning.mislabelled(key, target, reward_model.noise, classify) if reward_model.kind == "noisy" else target
+        )
 
     return label
 
@@ -178,20 +180,24 @@ MATTERS = {
 """What a rater's networks are made from, beside the proxies' own settings."""
 
 
-def task_of(rater: RaterConfig) -> Callable[..., train.Task]:
+def task_of(reward_model: RewardModelSettings) -> Callable[..., train.Task]:
     """``(apply, error, levels) -> task``: how the rater's networks learn."""
-    match rater.kind:
+    match reward_model.kind:
         case "adversarial":
-            return partial(learning.adversarial, steps=rater.push_steps, length=rater.push)
+            return partial(learning.adversarial, steps=reward_model.push_steps, length=reward_model.push)
         case "conservative":
-            settings = {"alpha": rater.conservatism, "steps": rater.push_steps, "length": rater.push}
+            settings = {
+                "alpha": reward_model.conservatism,
+                "steps": reward_model.push_steps,
+                "length": reward_model.push,
+            }
             return partial(learning.conservative, **settings)
     return reward.task
 
 
 def trained(
-    compare: CompareConfig,
-    rater: RaterConfig,
+    compare: CompareSettings,
+    reward_model: RewardModelSettings,
     kind: str,
     data: Behaviour,
     where: str,
@@ -201,75 +207,91 @@ def trained(
     """One network in the stage ``RUN/rater/WHERE``: the same windows for every `seed`, which is added to the run's."""
     config = compare.proxy
     root = jax.random.key(config.train.seed)
-    labels = rater.labels or config.labels * (MANY if rater.kind == "true" else 1)
+    labels = reward_model.labels or config.labels * (MANY if reward_model.kind == "true" else 1)
     x = data.train.draws(jax.random.fold_in(root, 1), labels)  # those of stages.labelled_windows
-    target = label_of(compare, rater, kind, data, rows)(jax.random.fold_in(root, 2), x)
+    target = label_of(compare, reward_model, kind, data, rows)(jax.random.fold_in(root, 2), x)
     own = replace(config, labels=labels, train=replace(config.train, seed=config.train.seed + seed))
-    settings = {name: getattr(rater, name) for name in MATTERS.get(rater.kind, ())}
-    about = runtime.plain({"rater": settings, "rows": [rows.start, rows.stop], "label_seed": config.train.seed})
-    directory = compare.run / "rater" / where
-    return stages.train_proxy(replace(compare, proxy=own), kind, data, x, target, directory, about, task_of(rater))
+    settings = {name: getattr(reward_model, name) for name in MATTERS.get(reward_model.kind, ())}
+    about = runtime.plain({"reward_model": settings, "rows": [rows.start, rows.stop], "label_seed": config.train.seed})
+    directory = compare.run / "reward_model" / where
+    return stages.train_proxy(
+        replace(compare, proxy=own), kind, data, x, target, directory, about, task_of(reward_model)
+    )
 
 
-def ensemble(compare: CompareConfig, rater: RaterConfig, kind: str, data: Behaviour) -> tuple[Ensemble, list[str]]:
+def ensemble(
+    compare: CompareSettings, reward_model: RewardModelSettings, kind: str, data: Behaviour
+) -> tuple[Ensemble, list[str]]:
     """Members that differ in their seed alone, read as the rater's kind says (100); and their digests."""
     members, digests = zip(
-        *(trained(compare, rater, kind, data, f"ensemble/{kind}/{i}", i) for i in range(rater.members)), strict=True
+        *(trained(compare, reward_model, kind, data, f"ensemble/{kind}/{i}", i) for i in range(reward_model.members)),
+        strict=True,
     )
     first = members[0]
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(member.params for member in members))
-    how: Any = rater.kind.removeprefix("ensemble_")
+    how: Any = reward_model.kind.removeprefix("ensemble_")
     zero, one = jnp.zeros(()), jnp.ones(())
-    whole = Ensemble(params, zero, one, jnp.asarray(rater.caution), first.apply, first.kind, how)
+    whole = Ensemble(params, zero, one, jnp.asarray(reward_model.caution), first.apply, first.kind, how)
     return stages.standardised(whole, data), list(digests)
 
 
-def decomposed(compare: CompareConfig, rater: RaterConfig, kind: str, data: Behaviour) -> tuple[Sum, list[str]]:
+def decomposed(
+    compare: CompareSettings, reward_model: RewardModelSettings, kind: str, data: Behaviour
+) -> tuple[Sum, list[str]]:
     """A network for every stretch of the plan; scores are in standard deviations of the sum. And their digests."""
-    ends = np.linspace(0, data.train.horizon, rater.parts + 1).astype(int).tolist()
+    ends = np.linspace(0, data.train.horizon, reward_model.parts + 1).astype(int).tolist()
     stretches = [slice(*pair) for pair in pairwise(ends)]
     parts, digests = zip(
-        *(trained(compare, rater, kind, data, f"decomposed/{kind}/{i}", 0, rows) for i, rows in enumerate(stretches)),
+        *(
+            trained(compare, reward_model, kind, data, f"decomposed/{kind}/{i}", 0, rows)
+            for i, rows in enumerate(stretches)
+        ),
         strict=True,
     )
-    plain = Sum(tuple(replace(part, spread=jnp.ones(())) for part in parts), jnp.ones(len(parts)))
-    spread = jnp.std(jax.jit(jax.vmap(plain.score))(data.train.draws(jax.random.key(2), 2048)))
-    return Sum(tuple(replace(part, spread=spread) for part in parts), plain.weights), list(digests)
+    plain = Sum(tuple(replace(part, std=jnp.ones(())) for part in parts), jnp.ones(len(parts)))
+    std = jnp.std(jax.jit(jax.vmap(plain.score))(data.train.draws(jax.random.key(2), 2048)))
+    return Sum(tuple(replace(part, std=std) for part in parts), plain.weights), list(digests)
 
 
-def perfect(compare: CompareConfig, rater: RaterConfig, kind: str, data: Behaviour) -> tuple[Perfect, list[str]]:
+def perfect(
+    compare: CompareSettings, reward_model: RewardModelSettings, kind: str, data: Behaviour
+) -> tuple[Perfect, list[str]]:
     """The gold itself, with an energy learned from many labels; and that one's digest."""
-    energy, digest = trained(compare, rater, kind, data, f"true/{kind}")
-    seen = stages.gold_returns(data, data.train.draws(jax.random.key(2), 2048))
-    return Perfect(energy, data.codec, seen.mean(), seen.std(), data.maze), [digest]
+    energy, digest = trained(compare, reward_model, kind, data, f"true/{kind}")
+    observed = stages.gold_returns(data, data.train.draws(jax.random.key(2), 2048))
+    return Perfect(energy, data.codec, observed.mean(), observed.std(), data.maze), [digest]
 
 
-def fit_one(compare: CompareConfig, rater: RaterConfig, kind: str, data: Behaviour) -> tuple[Proxy, list[str]]:
+def fit_one(
+    compare: CompareSettings, reward_model: RewardModelSettings, kind: str, data: Behaviour
+) -> tuple[Proxy, list[str]]:
     """One of `stages.PROXIES` of a rater, and the digests of its parameters."""
-    match rater.kind:
-        case "learned" if rater.labels in (None, compare.proxy.labels):
+    match reward_model.kind:
+        case "learned" if reward_model.labels in (None, compare.proxy.labels):
             proxy, digest = stages.fit_proxy(compare, kind, data)
         case "true":
-            return perfect(compare, rater, kind, data)
+            return perfect(compare, reward_model, kind, data)
         case "ensemble_mean" | "ensemble_min" | "ensemble_uwo":
-            return ensemble(compare, rater, kind, data)
+            return ensemble(compare, reward_model, kind, data)
         case "decomposed":
-            return decomposed(compare, rater, kind, data)
+            return decomposed(compare, reward_model, kind, data)
         case _:
-            proxy, digest = trained(compare, rater, kind, data, f"{rater.kind}/{kind}")
+            proxy, digest = trained(compare, reward_model, kind, data, f"{reward_model.kind}/{kind}")
     return proxy, [digest]
 
 
-def fit_rater(compare: CompareConfig, rater: RaterConfig, data: Behaviour) -> tuple[tuple[Proxy, Proxy, Proxy], str]:
+def fit_reward_model(
+    compare: CompareSettings, reward_model: RewardModelSettings, data: Behaviour
+) -> tuple[tuple[Proxy, Proxy, Proxy], str]:
     """The proxies (regression, classifier, clean) of a rater, and what identifies them.
 
     Learned as ever, they are those of ``RUN/proxy`` and are identified as ever; else they stand in ``RUN/rater/KIND``.
     """
-    fitted = [fit_one(compare, rater, kind, data) for kind in stages.PROXIES]
+    fitted = [fit_one(compare, reward_model, kind, data) for kind in stages.PROXIES]
     regression, classifier, clean = (proxy for proxy, _ in fitted)
     digests = [digest for _, digests in fitted for digest in digests]
-    content = json.dumps([runtime.plain(rater), digests])
+    content = json.dumps([runtime.plain(reward_model), digests])
     identity = hashlib.sha256(content.encode()).hexdigest()[:16]
-    if rater.kind == "learned":
+    if reward_model.kind == "learned":
         identity = "-".join(digest[:12] for digest in digests)
     return (regression, classifier, clean), identity

@@ -1,8 +1,8 @@
 """What an exact answer offers, and what follows from it alone.
 
-A law p of plans, noised to level sigma, has a density p_sigma(x) and a denoiser E[x0 | x_sigma = x]. Tilted by a reward
-it becomes p_w(x) = p(x) exp(w r(x)) / Z(w), a law of the same kind. So the exact energy of guidance is a ratio of two
-noised densities, whatever the law:
+A distribution p of plans, noised to level sigma, has a density p_sigma(x) and a denoiser E[x0 | x_sigma = x]. Tilted
+by a reward it becomes p_w(x) = p(x) exp(w r(x)) / Z(w), a distribution of the same kind. So the exact energy of
+guidance is a ratio of two noised densities, whatever the distribution:
 
     log E[exp(w r(x0)) | x_sigma = x] = log Z(w) + log p_w,sigma(x) - log p_sigma(x)                  (16)
 
@@ -25,11 +25,11 @@ from diffplan.types import Energy, Scalar
 
 
 @runtime_checkable
-class Law(Protocol):
-    """A law of plans whose noised density and denoiser are known."""
+class Distribution(Protocol):
+    """A distribution of plans whose noised density and denoiser are known."""
 
     def log_density(self, x: Float[Array, "h d"], sigma: Scalar) -> Scalar:
-        """log p_sigma(x), of the law noised to sigma."""
+        """log p_sigma(x), of the distribution noised to sigma."""
         ...
 
     def denoise(self, x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h d"]:
@@ -37,7 +37,7 @@ class Law(Protocol):
         ...
 
 
-def exact_energy(prior: Law, tilted: Law, log_z: Scalar | float = 0.0) -> Energy:
+def exact_energy(prior: Distribution, tilted: Distribution, log_z: Scalar | float = 0.0) -> Energy:
     """Equation (16). Its weight is in it: guide with scale 1. Without `log_z` it is exact up to that constant."""
     return lambda x, sigma: log_z + tilted.log_density(x, sigma) - prior.log_density(x, sigma)
 

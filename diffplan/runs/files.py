@@ -1,0 +1,93 @@
+"""Files of a run: written in one move, described as plain JSON, named by their digests."""
+
+import dataclasses
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+VERSIONED = ("diffplan", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class RunError(Exception):
+    """A run directory that cannot be used as asked. The message is one line: what, where, and what to do next."""
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON in one move, so that a reader never meets half a file."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; None if it cannot be read."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON would give it back: dicts, lists, strings, numbers."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    return json.loads(json.dumps(value, default=str))
+
+
+def content(value: Any) -> Any:
+    """As `plain`, without the fields that do not decide what is made: those that a class names in `undecided`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        dropped = value.undecided() if hasattr(value, "undecided") else ()  # pyright: ignore[reportAttributeAccessIssue]
+        names = [field.name for field in dataclasses.fields(value) if field.name not in dropped]
+        return {name: content(getattr(value, name)) for name in names}
+    if isinstance(value, dict):
+        return {str(key): content(entry) for key, entry in value.items()}
+    return plain(value)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that numbers depend on, and the backend."""
+    packages = {name: version(name) for name in VERSIONED}
+    return {"python": platform.python_version()} | packages | {"backend": jax.default_backend()}
+
+
+def text_digest(text: str) -> str:
+    """The first 16 hexadecimal digits of the sha256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, as hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(tree: Any) -> str:
+    """sha256 over the bytes of all leaves, in order; typed keys count by their data."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        leaf = jnp.asarray(leaf)
+        raw = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        total.update(np.asarray(raw).tobytes())
+    return total.hexdigest()
+
+
+def difference(old: Any, new: Any) -> str | None:
+    """The first field in which two configurations differ, in words; None if they are equal."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return None if old == new else f"was {old!r} and is now {new!r}"
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            if inner := difference(before, after):
+                return f"{name}.{inner}"
+        elif before != after:
+            return f"{name} was {before!r} and is now {after!r}"
+    return None

@@ -1,0 +1,127 @@
+"""Settings: frozen dataclasses whose every field has a bound, and the one line that refuses a value.
+
+    @settings("train")
+    class TrainSettings:
+        steps: Annotated[int, at_least(1)] = 1000
+
+A number must be finite and within its bound; a whole number must also fit into 64 bits. A path's `~` is expanded. A
+class may add `check`, for what concerns several fields, and `undecided`, for the fields that do not decide what is made
+(`diffplan.runs`).
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, dataclass_transform, get_args, get_origin
+from typing import get_type_hints as hints_of
+
+Class = TypeVar("Class", bound=type)
+
+WHOLE = 2**63
+"""No whole number reaches this."""
+
+
+class ConfigError(Exception):
+    """A value that cannot work. Not a ValueError: tyro would catch it, and wrap its line up in a box of its own."""
+
+
+def require(condition: bool, name: str, value: Any, allowed: str) -> None:
+    """Raise the one line that names a field, its value and what is allowed.
+
+    Raises:
+        ConfigError: unless the condition holds.
+    """
+    if not condition:
+        raise ConfigError(f"{name}={value!r}: must be {allowed}")
+
+
+class Bound(NamedTuple):
+    """The numbers from low to high. An end that is `open` does not belong to them."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        assert isinstance(value, int | float)
+        return self.low < value < self.high if self.open else self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return f"{'more than' if self.open else 'at least'} {self.low:g}"
+        return f"between {self.low:g} and {self.high:g}" + (", neither of them" if self.open else "")
+
+
+def at_least(low: float, most: float = math.inf) -> Bound:
+    """From low on, up to `most`."""
+    return Bound(low, most)
+
+
+def more_than(low: float, below: float = math.inf) -> Bound:
+    """Above low, and below `below`."""
+    return Bound(low, below, open=True)
+
+
+SIZE = at_least(1, 16_384)
+"""Widths, depths, patches and the like: what a network can be built with."""
+COUNT = at_least(1)
+"""Steps, rows and the like."""
+SEED = at_least(0, 2**32 - 1)
+"""What jax takes as a seed on every platform."""
+FRACTION = at_least(0, 1)
+INSIDE = more_than(0, 1)
+"""A fraction that is neither none nor all."""
+
+
+@dataclass_transform(frozen_default=True)
+def settings(section: str):
+    """A class decorator: a frozen dataclass that checks its fields. Errors call a field ``section.field``."""
+
+    def decorate(cls: Class) -> Class:
+        def __post_init__(self: Any) -> None:
+            for field in dataclasses.fields(self):
+                value = getattr(self, field.name)
+                if isinstance(value, Path):
+                    object.__setattr__(self, field.name, value.expanduser())
+                _check(named(field.name), value, _hints(cls)[field.name])
+            if extra := getattr(self, "check", None):
+                extra()
+
+        named = lambda name: f"{section}.{name}" if section else name
+        cls.__post_init__ = __post_init__  # pyright: ignore[reportAttributeAccessIssue]
+        return dataclasses.dataclass(frozen=True)(cls)
+
+    return decorate
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    return hints_of(cls, include_extras=True)
+
+
+def _check(name: str, value: Any, hint: Any) -> None:
+    """One field against its annotation: bounds of numbers, members of literals, entries of tuples."""
+    bounds = []
+    while get_origin(hint) is Annotated:
+        hint, *extras = get_args(hint)
+        bounds += [extra for extra in extras if isinstance(extra, Bound)]
+    if get_origin(hint) in (Union, UnionType):
+        if value is None:
+            return
+        hint = next(arm for arm in get_args(hint) if arm is not type(None))
+    if get_origin(hint) is Literal:
+        require(value in get_args(hint), name, value, f"one of {', '.join(map(str, get_args(hint)))}")
+    for number in _numbers(value):
+        require(math.isfinite(number), name, value, "finite")
+        if isinstance(number, int):
+            require(-WHOLE <= number < WHOLE, name, value, "a whole number of at most 64 bits")
+        for bound in bounds:
+            require(number in bound, name, value, str(bound))
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    """The numbers of a field: itself, or the entries of a tuple."""
+    for entry in value if isinstance(value, tuple) else (value,):
+        if isinstance(entry, int | float) and not isinstance(entry, bool):
+            yield entry
