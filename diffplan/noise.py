@@ -4,12 +4,29 @@ A plan at noise level sigma is ``x_sigma = x0 + sigma * eps`` (1), with sigma in
 Samplers walk a grid sigma_1 > ... > sigma_n > 0; the last step, from sigma_n to 0, is always ``x0 = D(x, sigma_n)``.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
+from diffplan.settings import more_than, require, settings
 from diffplan.types import PRNGKey, Scalar
+
+
+@settings("noise")
+class NoiseSettings:
+    """Noise levels, in standard deviations of the data."""
+
+    low: Annotated[float, more_than(0)] = 0.02
+    """Smallest level, in training and in sampling."""
+    high: Annotated[float, more_than(0)] = 10.0
+    """Largest level: where sampling starts."""
+
+    def check(self) -> None:
+        """Raise ConfigError unless low is below high."""
+        require(self.low < self.high, "noise.low", self.low, f"below noise.high ({self.high})")
 
 
 def karras(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Float[Array, "steps"]:

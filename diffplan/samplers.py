@@ -23,13 +23,14 @@ reference remembers its own denoised plans, of the same iterates.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffplan.count import uncounted
+from diffplan.settings import at_least, settings
 from diffplan.types import Denoise, PRNGKey, Scalar
 
 
@@ -161,3 +162,24 @@ def sample(
     levels = (jax.random.split(key_steps, len(sigmas) - 1), sigmas[:-1], sigmas[1:])
     (x, *_), (nats, log_ratio, trace) = jax.lax.scan(body, start, levels)
     return denoise(x, sigmas[-1]), Info(jnp.sum(nats), jnp.sum(log_ratio), jnp.concatenate([trace, x[None]]))
+
+
+STEPS: dict[str, Step] = {
+    "ancestral": ancestral,
+    "sde_2m": sde_2m,
+    "ddim": ddim,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+}
+"""The step rules by name."""
+
+
+@settings("sampler")
+class SamplerSettings:
+    """How plans are drawn from the prior, guided or not."""
+
+    rule: str = "ancestral"
+    """Step rule: ancestral, sde_2m, ddim, heun, dpmpp_2m, or file.py:NAME. Path KL is defined for ancestral and sde_2m,
+    which add noise."""
+    steps: Annotated[int, at_least(2, 1_000_000)] = 32
+    """Noise levels, and evaluations of the denoiser (heun: twice that)."""

@@ -1,92 +1,11 @@
-"""Every exact answer there is, measured: a table of quantity, measured, exact, tolerance and verdict.
+"""`diffplan exact`, from a checkout:
 
-    python scripts/exact.py                                 # `make exact`: all parts, about 11 minutes on two cores
-    python scripts/exact.py --seed 3 --only coverage           # one part again, with another seed
-    python scripts/exact.py --only attribution               # sampler, guide or model? the 2 x 2
-
-Prints the table and writes it to ``--out``: results/exact.csv for all parts, RUN/seed-S/PART.csv for one. Exits with 1
-if a row fails. Parts: order, gaussian, mixture, tabular, legality, references, rules, budget, particles, coverage,
-discrete, prior, attribution; trained models are kept, and used again.
-``--markdown`` prints the tables of the README from the CSV.
+python scripts/exact.py                        # about 11 minutes: every exact answer
 """
 
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from time import perf_counter
 
-from diffplan import runtime
-from diffplan.config import require
-
-PARTS = (
-    *("order", "gaussian", "mixture", "tabular", "legality", "references", "rules", "budget"),
-    *("particles", "coverage", "discrete", "prior", "attribution"),
-)
-
-
-RESULTS = Path("results/exact.csv")
-
-
-@dataclass(frozen=True)
-class ExactSettings:
-    """What to measure."""
-
-    seed: int = 0
-    """Seed of everything that is drawn or trained."""
-    only: tuple[str, ...] = ()
-    """Parts to run; all if none is named."""
-    run: Path = Path("runs/exact")
-    """Directory of the trained models, one below it for each seed."""
-    out: Path | None = None
-    """The CSV to write; results/exact.csv for all parts, else one in the run's directory."""
-
-    markdown: bool = False
-    """Measure nothing: print the tables of the README from the CSV that is there."""
-
-    def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
-        for part in self.only:
-            require(part in PARTS, "only", part, f"one of {', '.join(PARTS)}")
-
-
-def main(config: ExactSettings) -> None:
-    """Run the parts, print and write the table."""
-    if config.markdown:
-        from diffplan.validation.report import markdown
-
-        return runtime.say(markdown(config.out or RESULTS))
-    runtime.use_cores()
-    from diffplan import validation
-    from diffplan.validation.table import write
-
-    run = config.run / f"seed-{config.seed}"
-    parts = config.only or PARTS
-    default = run / f"{'-'.join(parts)}.csv" if config.only else RESULTS
-    rows = []
-    for number, part in enumerate(parts, 1):
-        began = perf_counter()
-        made = list(validation.PARTS[part](run, config.seed, validation.Size()))
-        failed = sum(row.passed is False for row in made)
-        runtime.say(f"{number}/{len(parts)} {part}: {len(made)} rows, {failed} failed, {perf_counter() - began:.0f} s")
-        rows += made
-    show(rows)
-    out = config.out or default
-    write(out, rows)
-    failed = [row for row in rows if row.passed is False]
-    judged = sum(row.passed is not None for row in rows)
-    runtime.say(f"{out}: {judged - len(failed)} of {judged} rows hold")
-    sys.exit(1 if failed else 0)
-
-
-def show(rows: list) -> None:
-    """The table, one plain line a row."""
-    from diffplan.validation.table import COLUMNS
-
-    table = [COLUMNS, *(row.cells() for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells in table:
-        runtime.say("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
-
+from diffplan.cli.exact import main
 
 if __name__ == "__main__":
-    runtime.command(main, ExactSettings)
+    main(sys.argv[1:])

@@ -7,8 +7,6 @@ each strength's cost is that of its run alone; other methods get a coarse grid, 
 best.
 """
 
-import csv
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,21 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffplan import runtime
 from diffplan.count import WHATS, count
 from diffplan.guide import Proxy
 from diffplan.methods import Method, Problem
+from diffplan.metrics import table
+from diffplan.runs import Progress, Run, keep
+from diffplan.runs.program import program
 from diffplan.types import PRNGKey
-
-COLUMNS = (
-    *("method", "strength", "seed", "plans", "proxy", "promised", "open_loop", "tracked"),
-    *("path_kl", "marginal_kl", "exact_kl", "ess"),
-    *("violations.walls", "longest_step", "residual", "data_distance", "diversity", "finite"),
-    *("network_evals", "proxy_evals", "env_steps", "seconds"),
-)
-
-VALID = 0.02
-"""The largest share of plans through walls at which a strength can be a method's best."""
 
 DRAWN = 12
 """Plans a strength that are kept for pictures, of the first seed."""
@@ -63,17 +53,6 @@ class Plan(NamedTuple):
     plans: int
     refine: int
     seed: int
-
-
-def log_grid(low: float, high: float, points: int, weakest: tuple[float, ...] = (0.0,)) -> tuple[float, ...]:
-    """Strengths evenly spaced in their logarithm, to two digits, after the weakest."""
-    return (*weakest, *(float(f"{value:.2g}") for value in np.geomspace(low, high, points)))
-
-
-def whole_grid(high: int, points: int, first: int = 0) -> tuple[int, ...]:
-    """Whole strengths from the first to the largest, spaced evenly in their logarithm as far as they can be."""
-    grid = {round(value) for value in np.geomspace(1, max(high, 1), points)}
-    return tuple(sorted({first, high, *grid}))
 
 
 def costs(
@@ -129,16 +108,6 @@ def run_method(method: Method, plan: Plan, bench: Bench) -> Iterator[tuple[Rows,
         yield rows, plans.x
 
 
-def best_strength(rows: Rows) -> float:
-    """The strength with the highest gold of the plan among those with few plans through walls; among all if none is."""
-    strengths = np.unique([row["strength"] for row in rows])
-    mean = lambda name, s: np.mean([row.get(name, np.nan) for row in rows if row["strength"] == s])
-    gold = np.array([mean("promised", s) for s in strengths])
-    valid = np.where([mean("violations.walls", s) <= VALID for s in strengths], gold, np.nan)
-    judged = valid if np.isfinite(valid).any() else np.where(np.isfinite(gold), gold, -np.inf)
-    return float(strengths[np.nanargmax(judged)])
-
-
 def between(strengths: tuple[float, ...], best: float, count: int) -> tuple[float, ...]:
     """`count` new strengths on each side of the best, evenly spaced in the logarithm up to its neighbours.
 
@@ -163,9 +132,9 @@ def method_rows(method: Method, plan: Plan, bench: Bench, name: str) -> tuple[Ro
     rows: Rows = []
     draws: dict[float, np.ndarray] = {}
     refined = plan.refine > 0 and not method.shared and len(method.strengths) > 1
-    with runtime.Progress(name, total=plan.seeds * (1 + refined), unit="seeds") as progress:
+    with Progress(name, total=plan.seeds * (1 + refined), unit="seeds") as progress:
         for again in range(1 + refined):
-            extra = between(method.strengths, best_strength(rows), plan.refine) if again else method.strengths
+            extra = between(method.strengths, table.best_strength(rows), plan.refine) if again else method.strengths
             if not extra:
                 break
             part = replace(method, strengths=extra)  # pyright: ignore[reportArgumentType]
@@ -179,33 +148,30 @@ def method_rows(method: Method, plan: Plan, bench: Bench, name: str) -> tuple[Ro
     return rows, {"strengths": np.array(strengths), "positions": np.stack([draws[s] for s in strengths])}
 
 
-def method_stage(method: Method, plan: Plan, bench: Bench, run: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
-    """A method's stage, ``RUN/methods/NAME``: its rows as read from ``rows.csv``, and ``plans.npz``."""
-    setting = {"method": repr_of(method), "models": bench.identity, **plan._asdict(), **about}
-    stage = runtime.Stage(run / "methods" / method.name, setting)
-    if not stage.ready():
-        rows, pictures = method_rows(method, plan, bench, f"{run}/methods/{method.name}")
-        np.savez(stage.directory / "plans.npz", **pictures)  # pyright: ignore[reportArgumentType]
-        write_csv(stage.directory / "rows.csv", rows)
-        stage.finish("rows.csv", "plans.npz")
-    with (stage.directory / "rows.csv").open() as file:
-        return list(csv.DictReader(file))
+def program_of(method: Method, plan: Plan, bench: Bench) -> str:
+    """A digest of what the rows of a method are computed by: its own program, and the measures'."""
+    key = jax.random.key(0)
+    starts, strengths = bench.starts(key, plan.plans), jnp.asarray(method.strengths, jnp.float32)
+    plans = program(lambda key, problem: method(key, problem, starts, strengths), key, bench.problem)
+    x = jnp.zeros((plan.plans, *bench.problem.shape))
+    measures = program(lambda proxy, x: bench.measure(key, proxy, x), method.proxy(bench.problem), x)
+    return f"{plans}-{measures}"
 
 
-def repr_of(method: Method) -> str:
-    """A method's settings in words, the same in every process (functions by name, not by address)."""
-    fields = {name: getattr(value, "__name__", value) for name, value in vars(method).items()}
-    return f"{type(method).__name__}({', '.join(f'{name}={value}' for name, value in fields.items())})"
+def method_stage(
+    method: Method, plan: Plan, bench: Bench, run: Run, inputs: dict[str, str], sampler: Any
+) -> list[dict[str, str]]:
+    """A method's stage, ``RUN/methods/NAME``: its rows as read from ``rows.csv``, and ``plans.npz``.
 
+    The rows are made anew where the method's program has changed, though all settings are the same.
+    """
 
-def write_csv(path: Path, rows: Rows, columns: tuple[str, ...] = COLUMNS) -> None:
-    """Rows with the columns of the design; what is missing or NaN is an empty cell."""
-    show = lambda value: (
-        "" if isinstance(value, float) and math.isnan(value) else f"{value:.6g}" if isinstance(value, float) else value
-    )
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([[show(row.get(name, "")) for name in columns] for row in rows])
-    part.replace(path)
+    def make(directory: Path) -> None:
+        rows, pictures = method_rows(method, plan, bench, str(directory))
+        np.savez(directory / "plans.npz", allow_pickle=False, **pictures)
+        table.write(directory / "rows.csv", rows)
+
+    settings = {"strengths": list(method.strengths), "plan": plan._asdict(), "sampler": sampler}
+    files, code = ("rows.csv", "plans.npz"), program_of(method, plan, bench)
+    kept = keep(run, f"methods/{method.name}", make, settings, {"models": bench.identity, **inputs}, files, code)
+    return table.read_rows(kept.directory / "rows.csv")

@@ -12,26 +12,30 @@ p(y | x), and has no unit of reward.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import rich.table
-import tyro
 from jaxtyping import Array, Float
 from rich.box import SIMPLE_HEAD
 
-from diffplan import runtime
-from diffplan.config import CompareSettings, ConfigError, require
-from diffplan.experiment import compare, scale_rules, stages
+from diffplan.experiment import build as building
+from diffplan.experiment import compare, scale_rules
+from diffplan.experiment.build import Builder
 from diffplan.experiment.harness import Plan, method_stage
 from diffplan.experiment.scale_rules import Calibrated, Choice, Units
-from diffplan.experiment.stages import Behaviour
+from diffplan.experiment.settings import ExperimentSettings
 from diffplan.methods import Guided, Plans, Problem
 from diffplan.methods.catalogue import catalogue
 from diffplan.metrics import diversity
+from diffplan.runs import Progress, Run, console, say
+from diffplan.runs.files import plain, versions, write_json
+from diffplan.runs.lock import locked
+from diffplan.settings import INSIDE, ConfigError, at_least, more_than, require, settings
+from diffplan.task import Task
 
 NOISY = ("ancestral", "sde_2m")
 """Step rules that have a path KL."""
@@ -42,41 +46,39 @@ Measure = Callable[[Float[np.ndarray, "s"]], Float[np.ndarray, "s n"]]
 """Scales -> a number for every plan drawn at each."""
 
 
-@dataclass(frozen=True)
+@settings("")
 class TuneSettings:
     """Which method to tune, over which scales, and by what."""
 
-    compare: Annotated[CompareSettings, tyro.conf.arg(name="")] = field(default_factory=CompareSettings)
-    """The run: its data, prior, proxies, sampler, seeds and plans."""
     method: Literal["guided", "guided_classifier", "guided_dps", "guided_raw"] = "guided"
     """The method whose scale is wanted."""
-    low: float = 0.3
+    low: Annotated[float, more_than(0)] = 0.3
     """Smallest scale of the grid above 0."""
-    high: float = 300.0
+    high: Annotated[float, more_than(0)] = 300.0
     """Largest scale of the grid."""
-    points: int = 13
+    points: Annotated[int, at_least(3, 10_000)] = 13
     """Scales of the sweep from low to high, evenly spaced in their logarithm."""
-    allowed: float = 0.02
-    """Share of plans that may be invalid: through a wall, or not finite."""
-    nats: float | None = None
+    allowed: Annotated[float, at_least(0, 1 - 1e-9)] = 0.02
+    """Fraction of plans that may be invalid: through a wall, or not finite."""
+    nats: Annotated[float | None, more_than(0)] = None
     """Instead of the rules: the scale whose path KL (an upper bound of the marginal KL) is this."""
-    typicality: float | None = None
+    typicality: Annotated[float | None, INSIDE] = None
     """Instead of the rules: the scale at which plans are as far from the data as this quantile of held-out data (the
     prior's own distance taken off)."""
 
-    def __post_init__(self) -> None:
-        require(0 < self.low < self.high, "low", self.low, f"between 0 and high ({self.high})")
-        require(self.points >= 3, "points", self.points, "at least 3")
-        require(0 <= self.allowed < 1, "allowed", self.allowed, "in [0, 1)")
-        require(self.nats is None or self.nats > 0, "nats", self.nats, "more than 0")
-        require(self.typicality is None or 0 < self.typicality < 1, "typicality", self.typicality, "between 0 and 1")
-        require(
-            self.nats is None or self.typicality is None, "typicality", self.typicality, "left out where nats is given"
-        )
-        rule = self.compare.sampler.rule
-        require(self.nats is None or rule in NOISY, "sampler.rule", rule, f"one of {NOISY} for nats")
-        budget = self.nats is not None or self.typicality is not None
-        require(budget or self.compare.seeds >= 2, "seeds", self.compare.seeds, "at least 2, to tell scales apart")
+    def check(self) -> None:
+        """Raise ConfigError unless the grid is one and at most one budget is given."""
+        require(self.low < self.high, "low", self.low, f"below high ({self.high})")
+        both = self.nats is not None and self.typicality is not None
+        require(not both, "typicality", self.typicality, "left out where nats is given")
+
+
+def fits(config: TuneSettings, experiment: ExperimentSettings) -> None:
+    """Raise ConfigError unless these settings can tune this experiment."""
+    rule = experiment.sampler.rule
+    require(config.nats is None or rule in NOISY, "sampler.rule", rule, f"one of {NOISY} for nats")
+    budget = config.nats is not None or config.typicality is not None
+    require(budget or experiment.seeds >= 2, "seeds", experiment.seeds, "at least 2, to tell scales apart")
 
 
 class Sweep(NamedTuple):
@@ -101,11 +103,11 @@ class Distances(NamedTuple):
     held_out: Float[np.ndarray, "k"]
 
     @classmethod
-    def of(cls, config: CompareSettings, data: Behaviour) -> "Distances":
+    def of(cls, build: Builder) -> "Distances":
         """The comparison's own windows."""
-        key, count = jax.random.key(config.seed), config.reference
-        windows = data.train.draws(jax.random.fold_in(key, config.seeds + 1), count)
-        held_out = data.held_out.draws(jax.random.fold_in(key, config.seeds), count)
+        count = build.config.reference
+        windows = build.data.train.draws(build.key(1), count)
+        held_out = build.data.held_out.draws(build.key(0), count)
         return cls(windows, np.asarray(jax.jit(jax.vmap(diversity.data_distance, (0, None)))(held_out, windows)))
 
     def allowance(self, fraction: float) -> float:
@@ -113,24 +115,31 @@ class Distances(NamedTuple):
         return float(np.quantile(self.held_out, fraction) - self.held_out.mean())
 
 
-def method_of(config: TuneSettings) -> Guided:
-    """The method, by its name in the comparison."""
-    method = catalogue(config.compare.strengths)[config.method].method
-    assert isinstance(method, Guided), config.method
-    return method
+class Tuning(NamedTuple):
+    """One tuning: what is asked, of which experiment, with which models."""
+
+    config: TuneSettings
+    build: Builder
+    problem: Problem
+    identity: str
+
+    @property
+    def method(self) -> Guided:
+        """The method, by its name in the comparison."""
+        method = catalogue(self.build.config.strengths)[self.config.method].method
+        assert isinstance(method, Guided), self.config.method
+        return method
 
 
-def sweep(config: TuneSettings, problem: Problem, data: Behaviour, identity: str) -> Sweep:
-    """Run the method over the grid and all seeds, or read back what it gave."""
+def sweep(tuning: Tuning) -> Sweep:
+    """Run the method over the grid and all seeds, or read back the rows of an earlier sweep."""
+    config, setting = tuning.config, tuning.build.config
     scales = np.concatenate([[0.0], np.geomspace(config.low, config.high, config.points)])
-    method = replace(
-        method_of(config), name=f"tune_{config.method}", strengths=tuple(float(f"{scale:.4g}") for scale in scales)
-    )
-    setting = config.compare
+    grid = tuple(float(f"{scale:.4g}") for scale in scales)
+    method = replace(tuning.method, name=f"tune_{config.method}", strengths=grid)
     plan = Plan(setting.seeds, setting.plans, 0, setting.seed)
-    bench = compare.bench_of(setting, problem, data, identity)
-    about = {"sampler": runtime.plain(setting.sampler)}
-    rows = method_stage(method, plan, bench, setting.run, about)  # seeds by scales
+    bench = compare.bench_of(tuning.build, tuning.problem, tuning.identity)
+    rows = method_stage(method, plan, bench, tuning.build.run, {}, plain(setting.sampler))  # seeds by scales
     shape = setting.seeds, len(scales)
     column = lambda name: np.asarray([float(row[name] or "nan") for row in rows]).reshape(shape).T
     valid = column("finite") * (1 - np.nan_to_num(column("violations.walls"), nan=1.0))
@@ -156,83 +165,96 @@ def choices(result: Sweep, further: float, allowed: float) -> dict[str, Choice]:
     }
 
 
-def samples(
-    config: TuneSettings, problem: Problem, data: Behaviour, statistic: Callable[[Plans], Float[Array, "s n"]]
-) -> Measure:
+def measure_of(tuning: Tuning, statistic: Callable[[Plans], Float[Array, "s n"]]) -> Measure:
     """A statistic of the method's plans at any scales, over the starts and noise of every seed of the comparison."""
-    method, setting = method_of(config), config.compare
+    method, build, setting = tuning.method, tuning.build, tuning.build.config
     root = jax.random.key(setting.seed)
     call = jax.jit(lambda key, problem, starts, scales: statistic(method(key, problem, starts, scales)))
 
     def measure(scales: Float[np.ndarray, "s"]) -> Float[np.ndarray, "s n"]:
         values = []
-        with runtime.Progress(f"{setting.run}/{config.method}", setting.seeds, unit="seeds") as progress:
+        with Progress(f"{build.run.directory}/{tuning.config.method}", setting.seeds, unit="seeds") as progress:
             for seed in range(setting.seeds):
                 key_starts, key_method, _ = jax.random.split(jax.random.fold_in(root, seed), 3)
-                starts = compare.starts_for(key_starts, data, setting.plans)
-                values.append(np.asarray(call(key_method, problem, starts, jnp.asarray(scales, jnp.float32))))
+                starts = building.starts_for(build, key_starts, setting.plans)
+                strengths = jnp.asarray(scales, jnp.float32)
+                values.append(np.asarray(call(key_method, tuning.problem, starts, strengths)))
                 progress.advance(1, smallest=scales[0], largest=scales[-1])
         return np.concatenate(values, axis=1)
 
     return measure
 
 
-def meet(config: TuneSettings, problem: Problem, data: Behaviour) -> tuple[str, Calibrated]:
+def meet(tuning: Tuning) -> tuple[str, Calibrated]:
     """The scale that spends `nats` or reaches `typicality`: (what was measured, where it is met).
 
     Raises:
         ConfigError: if no scale from low to high does, with what the two ends reach.
     """
+    config = tuning.config
     if config.nats is not None:
         name, quantity, target = f"nats={config.nats:g}", NATS, config.nats
-        measure = samples(config, problem, data, lambda plans: plans.path_kl)
+        measure = measure_of(tuning, lambda plans: plans.path_kl)
     else:
         fraction = config.typicality or 0.0
-        near = Distances.of(config.compare, data)
+        near = Distances.of(tuning.build)
         distances = jax.vmap(jax.vmap(diversity.data_distance, (0, None)), (0, None))
-        plain = samples(config, problem, data, lambda plans: distances(plans.x, near.windows))
-        prior = plain(np.zeros(1)).mean()
+        distance = measure_of(tuning, lambda plans: distances(plans.x, near.windows))
+        prior = distance(np.zeros(1)).mean()
         name, quantity, target = f"typicality={fraction:g}", DISTANCE, near.allowance(fraction)
-        measure = lambda scales: plain(scales) - prior
+        measure = lambda scales: distance(scales) - prior
     try:
         return quantity, scale_rules.calibrate(measure, target, config.low, config.high, points=5)
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from error
 
 
-def units_of(config: CompareSettings, data: Behaviour) -> Units:
+def units_of(build: Builder) -> Units:
     """What the scales of this run are in."""
-    _, returns = stages.labelled_windows(config.proxy, data)
-    std = tuple(float(f"{value:.6g}") for value in data.codec.std)
+    config = build.config
+    returns = build.returns(building.labelled_windows(build, config.proxy.labels))
+    std = tuple(float(f"{value:.6g}") for value in build.data.codec.std)
     return Units(float(returns.std()), config.sampler.steps, config.noise.high, config.noise.low, std)
 
 
-def tune(config: TuneSettings) -> dict[str, Any]:
-    """Choose, or meet a budget; prints what it found, writes ``scale.json``, and returns what it wrote."""
-    setting = config.compare
-    setting.run.mkdir(parents=True, exist_ok=True)
-    problem, data, identity = compare.assemble(setting)
-    units = units_of(setting, data)
-    result: dict[str, Any]
-    if config.nats is not None or config.typicality is not None:
-        quantity, met = meet(config, problem, data)
-        reason = f"{quantity}: {met.value:.4g} +- {met.error:.2g}"
-        rule = "typicality" if config.nats is None else "nats"
-        result = {"rule": rule, "reason": reason, "scale": met.scale, "measured": met._asdict()}
-    else:
-        near = Distances.of(setting, data)
-        rules = choices(sweep(config, problem, data, identity), near.allowance(0.95), config.allowed)
-        show(rules)
-        rule, reason = scale_rules.recommend(rules)
-        result = {"rule": rule, "reason": reason, "scale": rules[rule].scale}
-        result["choices"] = {name: choice._asdict() for name, choice in rules.items()}
-    per_unit = None if config.method == "guided_classifier" else result["scale"] / units.return_std
-    content = {"method": config.method, **result, "scale_per_unit_of_reward": per_unit, "units": units._asdict()}
-    content = without_nan(content | {"settings": runtime.plain(asdict(config)), "versions": runtime.versions()})
-    runtime.write_json(setting.run / "scale.json", content)
+def tune(run: Run, task: Task, experiment: ExperimentSettings, config: TuneSettings) -> dict[str, Any]:
+    """Choose a scale, or meet a budget; prints the choices, writes ``scale.json``, and returns what it wrote.
+
+    Raises:
+        ConfigError: if these settings cannot tune this experiment, or if no scale meets the budget.
+        RunError: if the run is in use, or holds what other settings made (`diffplan.runs`).
+    """
+    fits(config, experiment)
+    with locked(run.directory):
+        build = building.start(run, task, experiment)
+        tuning = Tuning(config, build, *building.assemble(build))
+        units = units_of(build)
+        result = budget(tuning) if config.nats is not None or config.typicality is not None else recommend(tuning)
+        per_unit = None if config.method == "guided_classifier" else result["scale"] / units.return_std
+        content = {"method": config.method, **result, "scale_per_unit_of_reward": per_unit, "units": units._asdict()}
+        about = {"settings": plain(config), "experiment": plain(experiment), "versions": versions()}
+        content = without_nan(content | about)
+        write_json(run.directory / "scale.json", content)
     scale = "none" if content["scale"] is None else f"{content['scale']:.4g}"
-    runtime.say(f"{config.method}: scale {scale} ({result['rule']}: {result['reason']})")
+    say(f"{config.method}: scale {scale} ({result['rule']}: {result['reason']})")
     return content
+
+
+def budget(tuning: Tuning) -> dict[str, Any]:
+    """The scale that meets a budget, as scale.json has it."""
+    quantity, met = meet(tuning)
+    rule = "typicality" if tuning.config.nats is None else "nats"
+    reason = f"{quantity}: {met.value:.4g} +- {met.error:.2g}"
+    return {"rule": rule, "reason": reason, "scale": met.scale, "measured": met._asdict()}
+
+
+def recommend(tuning: Tuning) -> dict[str, Any]:
+    """The scale that the rules recommend, and every rule's choice, as scale.json has them."""
+    rules = choices(sweep(tuning), Distances.of(tuning.build).allowance(0.95), tuning.config.allowed)
+    show(rules)
+    rule, reason = scale_rules.recommend(rules)
+    choice = {name: choice._asdict() for name, choice in rules.items()}
+    return {"rule": rule, "reason": reason, "scale": rules[rule].scale, "choices": choice}
 
 
 def show(rules: dict[str, Choice]) -> None:
@@ -241,7 +263,7 @@ def show(rules: dict[str, Choice]) -> None:
     for name, (scale, low, high, reason) in rules.items():
         numbers = ("none", "") if np.isnan(scale) else (f"{scale:.4g}", f"{low:.4g} to {high:.4g}")
         table.add_row(name, *numbers, reason)
-    runtime.console.print(table)
+    console.print(table)
 
 
 def without_nan(content: Any) -> Any:

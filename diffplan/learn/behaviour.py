@@ -6,16 +6,41 @@ over windows of behaviour, t from 0 to 1 along a window. A discrete policy learn
 1991), a continuous one the mean of the action and, in `log_std`, what the mean leaves unexplained.
 """
 
-from dataclasses import replace
+from dataclasses import field, replace
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffplan.codec import Cells, Codec
-from diffplan.learn.train import Task
+from diffplan.data.windows import Windows
+from diffplan.learn.train import SILENT, Task, TrainSettings, train
+from diffplan.models import MLP, build
 from diffplan.policy import Policy, times
+from diffplan.runs import Recorder
+from diffplan.settings import SIZE, settings
 from diffplan.types import Apply, Params, PRNGKey, Scalar
+
+
+@settings("behaviour")
+class BehaviourSettings:
+    """The behaviour policy, cloned from the data: what learned policies start from and are held to."""
+
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=2000, batch=64, learning_rate=3e-3))
+    width: Annotated[int, SIZE] = 64
+    """Width of a hidden layer."""
+    depth: Annotated[int, SIZE] = 2
+    """Number of hidden layers."""
+
+
+def fit(windows: Windows, codec: Codec, config: BehaviourSettings, recorder: Recorder = SILENT) -> Policy:
+    """Clone the policy that windows of behaviour show (83)."""
+    inputs, outputs = codec.observation_dim + 1, actions(codec)
+    size = {"width": config.width, "depth": config.depth}
+    network = build(jax.random.key(config.train.seed), lambda rngs: MLP(inputs, outputs, **size, rngs=rngs))
+    policy = untrained_policy(codec, *network)
+    return replace(policy, params=train(task(policy, codec), policy.params, windows, config.train, recorder))
 
 
 def actions(codec: Codec | Cells) -> int:

@@ -5,8 +5,14 @@ independently of the others (Ho and Salimans 2022, algorithm 1):
 
     min E |D(x_sigma, sigma, m c) - x0|^2 (1 + sigma^2) / sigma^2         D -> E[x0 | x_sigma, m c]             (91)
 
-A value of 0 alone would be a condition like any other, so every part begins with a flag: see `methods.conditional`.
+A condition has two parts, each led by a flag, for a value of 0 alone would be a condition like any other; a part that is
+not asked for is 0, flag and all:
+
+    c = (1, score, 1, the last row's observation as it would be pinned)                                          (90)
 """
+
+from dataclasses import field
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +21,73 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from diffplan import denoise
+from diffplan.codec import Cells, Codec
+from diffplan.data.windows import Windows
 from diffplan.denoise import Edm, NoiseLevels
-from diffplan.learn.train import Draw, Task
+from diffplan.guide import Proxy
+from diffplan.learn.prior import pin_mask
+from diffplan.learn.train import SILENT, Draw, Task, TrainSettings, train
+from diffplan.models import Mixer, build
+from diffplan.noise import LogUniform, NoiseSettings
+from diffplan.runs import Recorder
+from diffplan.settings import INSIDE, SIZE, settings
 from diffplan.types import Apply, Level, Params, PRNGKey, Scalar
+
+RETURN, GOAL = 0, 1
+"""The parts of a condition."""
+
+
+@settings("conditional")
+class ConditionalSettings:
+    """The diffusion model of behaviour given its score and where it ends, for classifier-free guidance."""
+
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=3000, batch=64, learning_rate=2e-3))
+    drop: Annotated[float, INSIDE] = 0.5
+    """Probability that training leaves out a part of the condition, the score or the goal, each on its own. At 1/2
+    score alone, goal alone, both and neither are equally often asked; methods ask for one part, or for nothing."""
+    width: Annotated[int, SIZE] = 128
+    """Width of a token."""
+    depth: Annotated[int, SIZE] = 3
+    """Number of blocks."""
+    patch: Annotated[int, SIZE] = 8
+    """Steps to a token; it must divide prior.horizon."""
+
+
+def parts(width: int) -> Int[np.ndarray, "c"]:
+    """Which part each entry of a condition belongs to, for plans of `width` entries a step."""
+    return np.repeat([RETURN, GOAL], [2, 1 + width])
+
+
+def condition(codec: Codec | Cells, x: Float[Array, "h d"], score: Scalar) -> Float[Array, "c"]:
+    """Equation (90), both parts, of a plan and its score."""
+    zero = jnp.zeros(codec.observation_dim)
+    end = jnp.where(codec.pin(len(x), zero, zero).mask[-1], x[-1], 0.0)
+    return jnp.concatenate([jnp.stack([jnp.ones(()), score, jnp.ones(())]), end])
+
+
+def fit(
+    windows: Windows,
+    codec: Codec,
+    proxy: Proxy,
+    config: ConditionalSettings,
+    levels: NoiseSettings,
+    recorder: Recorder = SILENT,
+) -> "ConditionalEdm":
+    """Train (91) on windows of behaviour, each labelled by the proxy as it is drawn, and by where it ends."""
+    dim = windows.rows.shape[-1]
+    which = parts(dim)
+    size = {"patch": config.patch, "width": config.width, "depth": config.depth, "condition": len(which)}
+    network = lambda rngs: Mixer(windows.horizon, dim, **size, rngs=rngs)
+    apply, params = build(jax.random.key(config.train.seed), network)
+    mask = pin_mask(windows, codec.observation_dim, jnp.asarray(False))
+
+    def draw(key: PRNGKey, source: tuple[Windows, Proxy]) -> tuple:
+        windows, proxy = source
+        x = windows.draw(key)
+        return x, mask, condition(codec, x, proxy.score(x))
+
+    learning = task(apply, draw, which, LogUniform(levels.low, levels.high), config.drop)
+    return ConditionalEdm(train(learning, params, (windows, proxy), config.train, recorder), apply)
 
 
 @struct.dataclass

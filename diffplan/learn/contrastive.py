@@ -28,7 +28,8 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from diffplan.denoise import NoiseLevels, noised
-from diffplan.learn.train import Task
+from diffplan.learn.train import SILENT, Task, TrainSettings, train
+from diffplan.runs import Recorder
 from diffplan.types import Apply, Energy, Params, PRNGKey, Scalar
 
 
@@ -150,3 +151,18 @@ def task(apply: Apply, reader: Reader, levels: NoiseLevels, high: float, group: 
         return -jnp.sum(wanted * jax.nn.log_softmax(f + example.correction)), {"sigma": sigma}
 
     return Task(loss, lambda key, data: balanced(key, data, group))
+
+
+def fit(
+    network: tuple[Apply, Params],
+    reader: Reader,
+    data: Contrast,
+    levels: NoiseLevels,
+    config: TrainSettings,
+    recorder: Recorder = SILENT,
+) -> ContrastiveEnergy:
+    """Learn the energy of every weight up to the largest of the data."""
+    apply, params = network
+    high = float(data.weights[-1])
+    learning = task(apply, reader, levels, high)
+    return ContrastiveEnergy(train(learning, params, data, config, recorder), reader, apply, high)

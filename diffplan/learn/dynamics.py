@@ -8,15 +8,61 @@ differ where the data leave room (Efron's bootstrap; Chua et al. 2018, section 4
 A tabular model (78) is its counts: there is nothing to train.
 """
 
-from typing import NamedTuple
+from dataclasses import field, replace
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffplan.dynamics import Ensemble, Tabular, nearest
-from diffplan.learn.train import Task
+from diffplan.learn.train import SILENT, Task, TrainSettings, train
+from diffplan.models import MLP, build
+from diffplan.runs import Recorder
+from diffplan.settings import COUNT, SIZE, at_least, settings
 from diffplan.types import Apply, Params, PRNGKey, Scalar, Trajectory
+
+
+@settings("dynamics")
+class DynamicsSettings:
+    """A model of the dynamics: an ensemble of networks, fitted on transitions of behaviour."""
+
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=2000, batch=256))
+    transitions: Annotated[int, COUNT] = 10_000
+    """M, the number of transitions that it learns from."""
+    members: Annotated[int, at_least(2, 1000)] = 5
+    """K, the number of networks; their disagreement needs two."""
+    width: Annotated[int, SIZE] = 128
+    """Width of a hidden layer."""
+    depth: Annotated[int, SIZE] = 2
+    """Number of hidden layers."""
+
+
+def fit(
+    rows: Trajectory,
+    bounds: tuple[Float[Array, "a"], Float[Array, "a"]],
+    config: DynamicsSettings,
+    recorder: Recorder = SILENT,
+) -> Ensemble:
+    """Fit the ensemble (77) on transitions drawn from rows of behaviour.
+
+    Args:
+        rows: ``[trajectories, steps, .]``, in the environment's units.
+        bounds: the least and the greatest action.
+        config: how many transitions and networks.
+        recorder: hears of the training.
+
+    Raises:
+        ValueError: if the rows have fewer transitions.
+    """
+    key_data, key_index, *keys = jax.random.split(jax.random.key(config.train.seed), 2 + config.members)
+    data = transitions(key_data, rows, config.transitions)
+    o, a = data.observation.shape[1], data.action.shape[1]
+    size = {"width": config.width, "depth": config.depth}
+    applies, members = zip(*(build(key, lambda rngs: MLP(o + a, o, **size, rngs=rngs)) for key in keys), strict=True)
+    model = untrained(applies[0], list(members), data, *bounds)
+    resampled = bootstraps(key_index, data, config.members)
+    return replace(model, params=train(task(model), model.params, resampled, config.train, recorder))
 
 
 class Transitions(NamedTuple):

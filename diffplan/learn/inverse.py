@@ -16,7 +16,9 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from diffplan.codec import Codec
-from diffplan.learn.train import Task
+from diffplan.learn.train import SILENT, Task, TrainSettings, train
+from diffplan.models import MLP, build
+from diffplan.runs import Recorder
 from diffplan.types import Apply, Params, PRNGKey, Scalar
 
 
@@ -43,6 +45,22 @@ class Inverse:
         mean, std = self.codec.mean, self.codec.std
         z = lambda row: (row - mean[:o]) / std[:o]
         return self.normalised(z(observation), z(target), left) * std[o:] + mean[o:]
+
+
+def fit(
+    rows: Float[Array, "trajectories steps d"],
+    codec: Codec,
+    steps: int,
+    width: int,
+    config: TrainSettings,
+    recorder: Recorder = SILENT,
+) -> Inverse:
+    """Fit (121), up to `steps` steps ahead, on normalised rows; a network of three hidden layers of `width`."""
+    o = codec.observation_dim
+    network = lambda rngs: MLP(2 * o + 1, codec.width - o, width=width, depth=3, rngs=rngs)
+    apply, params = build(jax.random.key(config.seed), network)
+    model = Inverse(params, codec, apply, steps)
+    return replace(model, params=train(task(model), params, rows, config, recorder))
 
 
 def task(inverse: Inverse) -> Task:

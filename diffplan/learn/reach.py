@@ -16,7 +16,10 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from diffplan.learn.reward import classifier_error
-from diffplan.learn.train import Task
+from diffplan.learn.train import SILENT, Task, TrainSettings, train
+from diffplan.models import MLP, build
+from diffplan.models.mixer import with_features
+from diffplan.runs import Recorder
 from diffplan.types import Apply, Params, PRNGKey, Scalar
 
 FARTHEST = 8
@@ -35,6 +38,28 @@ class Reach:
     def weakest(self, x: Float[Array, "h o"]) -> Scalar:
         """The lowest logit of a plan's steps, from each point to the next one's place."""
         return jax.vmap(lambda point, place: self.apply(self.params, point, place)[0])(x[:-1], x[1:, :2]).min()
+
+
+def fit(
+    rows: Float[Array, "trajectories steps d"],
+    o: int,
+    steps: int,
+    size: tuple[int, int],
+    config: TrainSettings,
+    recorder: Recorder = SILENT,
+) -> Reach:
+    """Fit (126), within `steps` steps, on normalised rows. size: width of three hidden layers, Fourier features."""
+    width, features = size
+    inputs = o + 2 + 2 * (2 + 2 * features)
+    network = lambda rngs: MLP(inputs, 1, width=width, depth=3, rngs=rngs)
+    mlp, params = build(jax.random.key(config.seed), network)
+
+    def apply(params: Params, z: Float[Array, "o"], place: Float[Array, "2"]) -> Float[Array, "1"]:
+        here, there = with_features(jnp.stack([z[:2], place]), features)
+        return mlp(params, z, place - z[:2], here, there)
+
+    model = Reach(params, apply, steps)
+    return replace(model, params=train(task(model, o), params, rows, config, recorder))
 
 
 def task(reach: Reach, o: int) -> Task:

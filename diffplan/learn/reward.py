@@ -10,6 +10,8 @@ a reward of clean plans that has never seen a noisy one. Entries that sampling w
 """
 
 from collections.abc import Callable
+from dataclasses import field, replace
+from typing import Annotated, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +19,37 @@ import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
+from diffplan.data.windows import Windows
 from diffplan.denoise import CLEAN, NoiseLevels, noised, scaled
-from diffplan.learn.train import Task
+from diffplan.guide import Ensemble, Learned
+from diffplan.learn.train import SILENT, Task, TrainSettings, train
+from diffplan.models import Value, build
+from diffplan.noise import LogUniform, NoiseSettings
+from diffplan.runs import Recorder
+from diffplan.settings import INSIDE, SIZE, at_least, settings
 from diffplan.types import Apply, Params, PRNGKey, Scalar
+
+PROXIES = ("regression", "classifier", "clean")
+"""The learned rewards: noise-conditioned regression and classifier, and a regression that never sees noise."""
+
+Standardised = TypeVar("Standardised", Learned, Ensemble)
+
+
+@settings("proxy")
+class ProxySettings:
+    """The learned rewards: regression, classifier and clean regression, fitted on the same labels."""
+
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=800, batch=64))
+    labels: Annotated[int, at_least(2, 2**24)] = 1000
+    """N, the number of labelled windows."""
+    quantile: Annotated[float, INSIDE] = 0.9
+    """The classifier's class is a return at or above this quantile of the labels."""
+    width: Annotated[int, SIZE] = 64
+    """Width of a token."""
+    depth: Annotated[int, SIZE] = 2
+    """Number of blocks."""
+    patch: Annotated[int, SIZE] = 8
+    """Steps to a token."""
 
 
 @struct.dataclass
@@ -36,21 +66,18 @@ class Labelled:
         return self.x[index], self.target[index], self.mask
 
 
-def standardised_returns(returns: Float[Array, "n"]) -> Float[Array, "n"]:
-    """Returns in standard deviations from their mean: the target of (13)."""
-    return (returns - returns.mean()) / jnp.maximum(returns.std(), 1e-6)
-
-
-def top_quantile(returns: Float[Array, "n"], quantile: float) -> Float[Array, "n"]:
+def top_class(returns: Float[Array, "n"], quantile: float) -> Float[Array, "n"]:
     """1 where a return reaches the quantile, else 0: the target of (14).
 
+    Where the quantile is the lowest return, the class is all returns above the lowest.
+
     Raises:
-        ValueError: if the labels fall into one class, so that there is nothing to learn.
+        ValueError: if all returns are the same, so that there is nothing to learn.
     """
-    target = (returns >= jnp.quantile(returns, quantile)).astype(jnp.float32)
-    if not 0 < float(target.mean()) < 1:
-        raise ValueError(f"quantile={quantile}: all {len(returns)} labels fall into one class; use more labels")
-    return target
+    above = jnp.min(jnp.where(returns > returns.min(), returns, jnp.inf))
+    if not bool(jnp.isfinite(above)):
+        raise ValueError(f"labels: all {len(returns)} windows have the same return; use more, or another reward")
+    return (returns >= jnp.maximum(jnp.quantile(returns, quantile), above)).astype(jnp.float32)
 
 
 def regression_error(output: Scalar, target: Scalar) -> Scalar:
@@ -77,3 +104,35 @@ def task(apply: Apply, error: Callable[[Scalar, Scalar], Scalar], levels: NoiseL
         return error(scaled(apply, params, x, jnp.where(mask, 0.0, sigma)), target), {"sigma": sigma}
 
     return Task(loss, lambda key, data: data.draw(key))
+
+
+def network(config: ProxySettings, horizon: int, dim: int) -> tuple[Apply, Params]:
+    """The network of every proxy, as (apply, params)."""
+    size = {"patch": config.patch, "width": config.width, "depth": config.depth}
+    return build(jax.random.key(config.train.seed), lambda rngs: Value(horizon, dim, **size, rngs=rngs))
+
+
+def fit(
+    kind: str,
+    labelled: Labelled,
+    config: ProxySettings,
+    levels: NoiseSettings,
+    recorder: Recorder = SILENT,
+    make: Callable[..., Task] = task,
+) -> Learned:
+    """Fit a proxy of one of the `PROXIES` on labelled windows; its score has no unit yet (`standardised`).
+
+    make: ``(apply, error, levels) -> task``, how it learns.
+    """
+    classify = kind == "classifier"
+    apply, params = network(config, *labelled.x.shape[1:])
+    error = classifier_error if classify else regression_error
+    learning = make(apply, error, None if kind == "clean" else LogUniform(levels.low, levels.high))
+    params = train(learning, params, labelled, config.train, recorder)
+    return Learned(params, jnp.zeros(()), jnp.ones(()), apply, "classifier" if classify else "regression")
+
+
+def standardised(proxy: Standardised, windows: Windows) -> Standardised:
+    """A proxy whose centre is 0 and std 1, so that its score is standardised over windows of the data."""
+    scores = jax.jit(jax.vmap(proxy.score))(windows.draws(jax.random.key(2), 2048))
+    return replace(proxy, centre=scores.mean(), std=scores.std())

@@ -1,12 +1,15 @@
 """One training loop for every network: scanned chunks, an exponential moving average, and exact resume.
 
-A state holds everything that training carries on; a batch is a function of ``fold_in(key, step)`` and of the data, so a
+A state holds everything that training carries on; a batch is a function of ``fold_in(key, step)`` and of the data. So a
 run that is stopped at any step and resumed from its checkpoint goes through the same numbers as one that is not.
+
+The loop itself knows no directory: a `Recorder` restores, records and saves (`diffplan.runs.stage`), or nobody does.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +17,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from diffplan.checkpoint import Checkpoints
-from diffplan.config import TrainSettings
-from diffplan.runtime import Metrics, Progress
+from diffplan.runs import Recorder, signals
+from diffplan.settings import COUNT, SEED, at_least, more_than, settings
 from diffplan.types import Params, PRNGKey, Scalar
 
 Loss = Callable[[Params, PRNGKey, Any], tuple[Scalar, dict[str, Scalar]]]
@@ -24,6 +26,36 @@ Loss = Callable[[Params, PRNGKey, Any], tuple[Scalar, dict[str, Scalar]]]
 
 Draw = Callable[[PRNGKey, Any], Any]
 """``draw(key, data) -> example``."""
+
+
+@settings("train")
+class TrainSettings:
+    """One training run."""
+
+    steps: Annotated[int, COUNT]
+    """Gradient steps."""
+    batch: Annotated[int, at_least(1, 2**20)] = 128
+    """Windows a step."""
+    optimiser: Literal["adam", "muon"] = "adam"
+    """adam, or muon: the momentum of every matrix made orthogonal (Jordan et al. 2024), Adam for all else."""
+    learning_rate: Annotated[float, more_than(0)] = 1e-3
+    """Peak learning rate, after warm-up. Muon takes some ten times Adam's."""
+    decay: Literal["cosine", "constant"] = "cosine"
+    """cosine: the rate falls to a hundredth by the last step; constant: it stays, and more steps go on from fewer."""
+    warmup: Annotated[int, at_least(0)] = 100
+    """Steps of linear warm-up."""
+    ema: Annotated[float, at_least(0, 1 - 1e-9)] = 0.995
+    """Decay of the parameters' moving average, per step; the average is what is used."""
+    chunk: Annotated[int, at_least(1, 100_000)] = 50
+    """Steps per compiled call, and per line of metrics.jsonl."""
+    save_every: Annotated[int, COUNT] = 500
+    """Steps between checkpoints."""
+    seed: Annotated[int, SEED] = 0
+    """Seed of the initial parameters and of every batch."""
+
+    def undecided(self) -> tuple[str, ...]:
+        """The fields that do not decide what is trained."""
+        return ("chunk", "save_every", *(("steps",) if self.decay == "constant" else ()))
 
 
 class TrainState(NamedTuple):
@@ -43,20 +75,37 @@ class Task(NamedTuple):
     draw: Draw
 
 
+@dataclass(frozen=True)
+class Silent:
+    """A `Recorder` that keeps nothing."""
+
+    def restore(self, state: Any, total: int) -> Any:
+        """The state as it is."""
+        return state
+
+    def record(self, step: int, losses: np.ndarray, state: Any, due: bool) -> None:
+        """Nothing."""
+
+
+SILENT = Silent()
+
+
 def optimiser(config: TrainSettings) -> optax.GradientTransformation:
-    """Adam or Muon with the gradient's norm clipped to 1, linear warm-up and cosine decay to a hundredth."""
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup, max(config.steps, config.warmup + 1), config.learning_rate / 100
-    )
+    """Adam or Muon with the gradient's norm clipped to 1, after a linear warm-up."""
+    if config.decay == "constant":
+        rate = optax.warmup_constant_schedule(0.0, config.learning_rate, config.warmup)
+    else:
+        last = max(config.steps, config.warmup + 1)
+        peak = config.learning_rate
+        rate = optax.warmup_cosine_decay_schedule(0.0, peak, config.warmup, last, peak / 100)
     rule = optax.adam if config.optimiser == "adam" else optax.contrib.muon
     return optax.chain(optax.clip_by_global_norm(1.0), rule(rate))
 
 
 def start(key: PRNGKey, params: Params, config: TrainSettings) -> TrainState:
-    """The state at step 0. The average starts as a copy, so that donating the state never donates a buffer twice."""
-    return TrainState(
-        jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), optimiser(config).init(params), key
-    )
+    """The state at step 0. Both copies of the parameters are new: donating the state donates no buffer of others."""
+    copy = partial(jax.tree.map, jnp.copy)
+    return TrainState(jnp.zeros((), jnp.int32), copy(params), copy(params), optimiser(config).init(params), key)
 
 
 def chunk(
@@ -83,37 +132,33 @@ def chunk(
     return jax.lax.scan(body, state, None, length=steps)
 
 
-def fit(
-    task: Task,
-    state: TrainState,
-    data: Any,
-    config: TrainSettings,
-    checkpoints: Checkpoints,
-    metrics: Metrics,
-    name: str,
-) -> TrainState:
-    """Train from `state`, or from the newest sound checkpoint, to `config.steps`; returns the final state.
+def train(task: Task, params: Params, data: Any, config: TrainSettings, recorder: Recorder = SILENT) -> Params:
+    """Train to `config.steps`, from `params` or from what the recorder restores.
 
-    Every chunk's mean loss goes to `metrics` and to the progress line. The state is saved every `config.save_every`
-    steps.
+    Args:
+        task: what is trained.
+        params: initial parameters.
+        data: what `task.draw` draws from; a pytree, traced.
+        config: how long and how fast. The state is due to be saved every `config.save_every` steps, and at the end.
+        recorder: hears of every chunk.
+
+    Returns:
+        The averaged parameters.
 
     Raises:
-        FloatingPointError: naming the step, when a loss is not finite; the last checkpoint is from before it.
+        FloatingPointError: naming the step, when a loss is not finite; what was saved is from before it.
     """
-    state = checkpoints.restore(state)
+    state = recorder.restore(start(jax.random.key(config.seed), params, config), config.steps)
     run = jax.jit(partial(chunk, task, config), static_argnames="steps", donate_argnums=0)
-    with Progress(name, total=config.steps, done=int(state.step)) as progress:
+    with signals.deferred():
         while (step := int(state.step)) < config.steps:
             steps = min(config.chunk, config.steps - step)
             state, losses = run(state, data, steps=steps)
             losses = np.asarray(losses)
             if not np.isfinite(losses).all():
                 bad = step + int(np.argmin(np.isfinite(losses)))
-                raise FloatingPointError(
-                    f"{name}: the loss is {losses[bad - step]} at step {bad}; lower train.learning_rate"
-                )
-            progress.advance(steps, loss=float(losses.mean()))
-            metrics.write(step + steps, {"loss": float(losses.mean())})
-            if (step + steps) // config.save_every > step // config.save_every or step + steps == config.steps:
-                checkpoints.save(step + steps, state)
-    return state
+                raise FloatingPointError(f"the loss is {losses[bad - step]} at step {bad}; lower train.learning_rate")
+            step += steps
+            due = step // config.save_every > (step - steps) // config.save_every or step == config.steps
+            recorder.record(step, losses, state, due)
+    return state.ema

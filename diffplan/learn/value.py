@@ -7,7 +7,8 @@ On windows x0 of behaviour, with k uniform among 1 .. h and later rows blanked,
 The score is the proxy's own, so the value knows of the gold reward what the proxy knows. At k = h it is the score.
 """
 
-from typing import NamedTuple
+from dataclasses import field
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,33 @@ from jaxtyping import Array, Float, Int
 from diffplan.count import counted
 from diffplan.data.windows import Windows
 from diffplan.guide import Proxy
-from diffplan.learn.train import Task
+from diffplan.learn.train import SILENT, Task, TrainSettings, train
+from diffplan.models import Value, build
+from diffplan.runs import Recorder
+from diffplan.settings import SIZE, settings
 from diffplan.types import Apply, Params, PRNGKey, Scalar
+
+
+@settings("value")
+class ValueSettings:
+    """The score to be expected of the beginning of a plan, fitted on windows of behaviour and the proxy's scores."""
+
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=2000, batch=64))
+    width: Annotated[int, SIZE] = 64
+    """Width of a token."""
+    depth: Annotated[int, SIZE] = 2
+    """Number of blocks."""
+    patch: Annotated[int, SIZE] = 8
+    """Steps to a token; the horizon must be a multiple of it."""
+
+
+def fit(windows: Windows, proxy: Proxy, config: ValueSettings, recorder: Recorder = SILENT) -> "LearnedValue":
+    """Fit (80) on windows of behaviour, scored by a proxy as they are drawn."""
+    size = {"patch": config.patch, "width": config.width, "depth": config.depth}
+    width = windows.rows.shape[-1] + 1  # an entry more says whether a row is known
+    network = lambda rngs: Value(windows.horizon, width, **size, rngs=rngs)
+    apply, params = build(jax.random.key(config.train.seed), network)
+    return LearnedValue(train(task(apply), params, Scored(windows, proxy), config.train, recorder), apply)
 
 
 @struct.dataclass

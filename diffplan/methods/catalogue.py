@@ -5,8 +5,6 @@ one more line.
 from functools import partial
 from typing import NamedTuple
 
-from diffplan.config import ConfigError, StrengthSettings
-from diffplan.experiment.harness import log_grid, whole_grid
 from diffplan.guide import Proxy
 from diffplan.methods import Ascent, BestOfN, Guided, Method, Prior, Problem, finetuning, policy_gradient
 from diffplan.methods.ascent import AscentEarly, AscentFrom, AscentRenoised
@@ -14,10 +12,13 @@ from diffplan.methods.base import need
 from diffplan.methods.best_of_n import Quantiliser, RegularisedBestOfN, SoftBestOfN
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
 from diffplan.methods.finetuning import Boltzmann, ExpertIteration
+from diffplan.methods.grids import log_grid, whole_grid
 from diffplan.methods.guidance import classifier, clean, dps, raw
 from diffplan.methods.particles import Particles, annealed, fk_steering, svdd
 from diffplan.methods.receding import Receding
 from diffplan.methods.shooting import Shooting, Softmax, learned
+from diffplan.methods.strengths import StrengthSettings
+from diffplan.settings import ConfigError
 
 FAMILIES = ("prior", "guidance", "selection", "particles", "ascent", "planning", "policies", "fine-tuning")
 """In the order of tables and figures."""

@@ -6,4 +6,30 @@ from diffplan.models.mlp import MLP
 from diffplan.models.pure import build, count, to_pure
 from diffplan.models.temporal_unet import TemporalUNet
 
-__all__ = ["MLP", "Messages", "MessagesValue", "Mixer", "TemporalUNet", "Value", "build", "count", "to_pure"]
+__all__ = [
+    "MLP",
+    "NETWORKS",
+    "Messages",
+    "MessagesValue",
+    "Mixer",
+    "TemporalUNet",
+    "Value",
+    "build",
+    "count",
+    "to_pure",
+]
+
+
+def _mixer(key, horizon, dim, size):
+    """The patched mixer; size: anything with `patch`, `width` and `depth`."""
+    shape = {"patch": size.patch, "width": size.width, "depth": size.depth}
+    return build(key, lambda rngs: Mixer(horizon, dim, **shape, rngs=rngs))
+
+
+def _unet(key, horizon, dim, size):
+    """Diffuser's temporal U-Net, which has one size."""
+    return build(key, lambda rngs: TemporalUNet(dim, rngs=rngs))
+
+
+NETWORKS = {"mixer": _mixer, "unet": _unet}
+"""Denoising networks by name: ``make(key, horizon, dim, size) -> (apply, params)``."""

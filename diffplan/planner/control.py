@@ -2,7 +2,7 @@
 
 With p_i, v_i the plan's points, one every K steps, and t the steps since it was made, i = floor(t / K):
 
-    actions     u = the plan's own action of step t            drawn by the fine prior between two points
+    actions     u = the plan's own action of step t            drawn by the low-level prior between two points
     inverse     u = f(o, (p_i+1, v_i+1), K - t mod K)          the learned f of (121): every action is learned
     tracking    u = 10 (p_j - p) - v  in Maze2D                D4RL's rule, with points for waypoints         (124)
                 u = (p_j - p) / s     in OGBench               the displacement s u that leads there

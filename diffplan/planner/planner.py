@@ -14,11 +14,12 @@ of 99 % of the data's windows. If no candidate can, the one with the strongest w
 w = 0 is Monte Carlo selection, n = 1 is guidance alone, both together is Diffuser's (Janner et al. 2022, section 3.3).
 Planned anew, a candidate may start warm: at the last plan, moved on and noised to the level `warm`, not the highest.
 
-The actions between two points are drawn by a second, fine prior of 16 rows in sequence, pinned at both ends: the
+The actions between two points are drawn by a second, low-level prior of 16 rows in sequence, pinned at both ends: the
 hierarchy of Chen et al. (2024, arXiv 2401.02644), with the levels trained apart.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -26,62 +27,63 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from diffplan.codec import Codec
-from diffplan.config import DataSettings, TrainSettings, require
 from diffplan.denoise import pinned
 from diffplan.guide import Learned, guided
 from diffplan.learn.inverse import Inverse
 from diffplan.learn.reach import Reach
+from diffplan.learn.train import TrainSettings
 from diffplan.noise import LogNormal
 from diffplan.samplers import dpmpp_2m, sample
+from diffplan.settings import SIZE, more_than, require, settings
 from diffplan.types import Denoise, PRNGKey, Scalar, Strengths, Trajectory
 
 
-@dataclass(frozen=True)
+@settings("planner")
 class PlannerSettings:
     """One configuration for all mazes."""
 
-    data: DataSettings = field(default_factory=lambda: DataSettings(trajectories=250))
-    """Behaviour; its maze is the task's."""
-    horizon: int = 32
+    horizon: Annotated[int, SIZE] = 32
     """Points of a plan."""
-    stride: int = 15
+    stride: Annotated[int, SIZE] = 15
     """Steps from one point to the next."""
-    low: float = 0.02
+    low: Annotated[float, more_than(0)] = 0.02
     """Smallest noise level in sampling, in standard deviations of the data."""
-    high: float = 5.0
+    high: Annotated[float, more_than(0)] = 5.0
     """Largest noise level in sampling."""
-    warm: float = 1.0
+    warm: Annotated[float, more_than(0)] = 1.0
     """Noise level of warm starts."""
-    levels: int = 8
+    levels: Annotated[int, SIZE] = 8
     """Steps of the sampler, DPM-Solver++ (2M)."""
     noise: LogNormal = field(default_factory=lambda: LogNormal(-0.7, 1.0))
     """Noise levels in training: the middle ones, at which it is decided on which side of a wall a point is."""
     prior: TrainSettings = field(default_factory=lambda: TrainSettings(3000, 128, "muon", 5e-2))
     """Training of the prior."""
-    fine: TrainSettings = field(default_factory=lambda: TrainSettings(1500, 128, "muon", 2e-2))
-    """Training of the fine prior."""
+    low_level: TrainSettings = field(default_factory=lambda: TrainSettings(1500, 128, "muon", 2e-2))
+    """Training of the low-level prior."""
     value: TrainSettings = field(default_factory=lambda: TrainSettings(steps=1500, batch=128, learning_rate=1e-3))
     """Training of each value."""
     inverse: TrainSettings = field(default_factory=lambda: TrainSettings(steps=8000, batch=512, learning_rate=2e-3))
     """Training of the inverse dynamics."""
     reach: TrainSettings = field(default_factory=lambda: TrainSettings(steps=6000, batch=512, learning_rate=2e-3))
     """Training of what can be reached."""
-    width: int = 128
+    width: Annotated[int, SIZE] = 128
     """Width of the networks."""
-    depth: int = 3
+    depth: Annotated[int, SIZE] = 3
     """Blocks of the prior; the other networks have one less."""
-    features: int = 64
+    features: Annotated[int, SIZE] = 64
     """Random Fourier features of a place, in the prior."""
-    patch: int = 4
-    """Points to a token in the values, rows to a token in the fine prior; the prior's tokens are points."""
+    patch: Annotated[int, SIZE] = 4
+    """Points to a token in the values, rows to a token in the low-level prior; the prior's tokens are points."""
 
-    def __post_init__(self) -> None:
-        for name in ("horizon", "stride", "levels", "width", "depth", "features", "patch"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        require(self.horizon % self.patch == 0, "horizon", self.horizon, f"a multiple of patch ({self.patch})")
-        require((self.stride + 1) % self.patch == 0, "stride", self.stride, f"1 less than a multiple of {self.patch}")
-        require(0 < self.low < self.high, "low", self.low, f"between 0 and high ({self.high})")
-        require(self.low < self.warm <= self.high, "warm", self.warm, f"above low ({self.low}), at most {self.high}")
+    def check(self) -> None:
+        """Raise ConfigError unless the networks can be built and the levels fall."""
+        require(self.horizon % self.patch == 0, "planner.horizon", self.horizon, f"a multiple of patch ({self.patch})")
+        allowed = f"1 less than a multiple of patch ({self.patch})"
+        require((self.stride + 1) % self.patch == 0, "planner.stride", self.stride, allowed)
+        require(self.depth >= 2, "planner.depth", self.depth, "at least 2")
+        require(self.low < self.high, "planner.low", self.low, f"below planner.high ({self.high})")
+        allowed = f"above planner.low ({self.low}), at most planner.high ({self.high})"
+        require(self.low < self.warm <= self.high, "planner.warm", self.warm, allowed)
 
 
 UNWALKABLE = 1e3
@@ -104,7 +106,7 @@ class Planner:
     rows: Codec
     """Of single rows of behaviour."""
     prior: Denoise
-    fine: Denoise
+    low_level: Denoise
     value: Learned
     """Noise-conditioned: it guides."""
     critic: Learned
@@ -114,7 +116,7 @@ class Planner:
     """What 99 % of the data's windows do not fall below, in their weakest step."""
     inverse: Inverse
     sigmas: Float[Array, "k"]
-    horizon: int = struct.field(pytree_node=False)
+    horizon: Annotated[int, SIZE] = struct.field(pytree_node=False)
     warmed: int = struct.field(pytree_node=False)
     """How many of the levels a warm start leaves out."""
 
@@ -173,13 +175,13 @@ class Planner:
         return codec.encode(Trajectory(points[later], jnp.zeros((len(points), 0))))
 
     def actions(self, key: PRNGKey, points: Float[Array, "h o"], steps: int) -> Float[Array, "steps a"]:
-        """The first so many actions of a plan: its gaps, filled by the fine prior."""
+        """The first so many actions of a plan: its gaps, filled by the low-level prior."""
         stride, rows = self.inverse.steps, self.rows
         gaps = min(-(-steps // stride), len(points) - 1)
 
         def fill(key: PRNGKey, start: Array, end: Array) -> Array:
             pins = rows.pin(stride + 1, start, end)
-            x, _ = sample(key, pinned(self.fine, pins), self.sigmas, (stride + 1, rows.width), dpmpp_2m)
+            x, _ = sample(key, pinned(self.low_level, pins), self.sigmas, (stride + 1, rows.width), dpmpp_2m)
             return rows.decode(x).actions[:-1]
 
         filled = jax.vmap(fill)(jax.random.split(key, gaps), points[:gaps], points[1 : gaps + 1])

@@ -16,9 +16,11 @@ Whatever stands in a directory is never deleted or overwritten, and never passes
 One process at a time writes into a run (`diffplan.runs.lock`).
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -41,7 +43,7 @@ from diffplan.runs.lock import Lock, locked
 from diffplan.runs.metrics import Metrics, sinks
 from diffplan.runs.progress import Progress, console, say
 
-__all__ = ["Kept", "Made", "Progress", "Recorder", "Run", "RunError", "console", "keep", "say", "stage"]
+__all__ = ["Kept", "Made", "Progress", "Recorder", "Run", "RunError", "console", "keep", "say", "signals", "stage"]
 
 Model = TypeVar("Model")
 State = TypeVar("State")
@@ -76,10 +78,11 @@ class Recorder(Protocol):
 
 
 class Made(NamedTuple):
-    """A model, and its identity: a digest of its parameters."""
+    """A model, its identity, a digest of its parameters, and the seconds that its training took."""
 
     model: Any
     identity: str
+    seconds: float
 
 
 class Kept(NamedTuple):
@@ -108,11 +111,11 @@ class _Stage:
         if not isinstance(there, dict) or there.get("identity") != self.record["identity"]:
             raise RunError(f"{self.directory}: was renamed or replaced while it was made; nothing is written")
 
-    def finish(self, files: tuple[str, ...] = ()) -> dict[str, str]:
+    def finish(self, files: tuple[str, ...] = (), **about: Any) -> dict[str, str]:
         """Mark the stage as done; returns the digests of its files."""
         self.check()
         digests = {name: file_digest(self.directory / name) for name in files}
-        write_json(self.directory / RECORD, self.record | {"files": digests, "versions": versions()})
+        write_json(self.directory / RECORD, self.record | about | {"files": digests, "versions": versions()})
         return digests
 
 
@@ -138,10 +141,15 @@ def stage(
     with locked(run.directory) as lock:
         opened = _open(run, name, settings, inputs or {}, None, lock)
         recorder = Training(opened, run.track)
-        model = fit(recorder)
+        try:
+            model = fit(recorder)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{opened.directory}: {error}") from None
+        finally:
+            recorder.close()
         if not opened.done:
-            opened.finish()
-        return Made(model, digest(model))
+            opened.finish(seconds=recorder.seconds)
+        return Made(model, digest(model), opened.record.get("seconds", recorder.seconds))
 
 
 def keep(
@@ -195,7 +203,9 @@ def _open(run: Run, name: str, settings: Any, inputs: Mapping[str, str], program
         there = read_json(directory / RECORD)
         reason, quiet = _unlike(there, record)
         if reason is None:
-            return _Stage(directory, record | {k: v for k, v in there.items() if k in ("files", "versions")}, lock)
+            return _Stage(
+                directory, record | {k: v for k, v in there.items() if k in ("files", "versions", "seconds")}, lock
+            )
         if quiet and there["versions"] != versions():
             say(f"{directory}: used as other versions made it ({difference(there['versions'], versions())})")
             return _Stage(directory, record | {"files": there["files"]}, lock)
@@ -241,6 +251,9 @@ class Training:
     checkpoints: Checkpoints = field(init=False)
     metrics: Metrics | None = None
     progress: Progress | None = None
+    before: float = 0.0
+    """Seconds of training before this process went on with it."""
+    began: float = field(default_factory=perf_counter)
 
     def __post_init__(self) -> None:
         self.checkpoints = Checkpoints(self.opened.directory / "checkpoints", self.opened.record["identity"])
@@ -251,7 +264,7 @@ class Training:
         Raises:
             RunError: if none of those that there are can be used, or if a finished stage has none.
         """
-        step, state = self.checkpoints.restore(state)
+        step, state, self.before = self.checkpoints.restore(state)
         if self.opened.done and step == 0:
             raise RunError(f"{self.checkpoints.directory}: has no checkpoint of a finished stage; {AGAIN} the rest")
         if step > total:
@@ -271,7 +284,15 @@ class Training:
         self.progress.advance(len(losses), loss=loss)
         self.metrics.write(step, {"loss": loss})
         if due or signals.requested() is not None:
-            self.checkpoints.save(step, state)
-        if step == self.progress.total:
-            self.progress.__exit__(None, None, None)
+            self.checkpoints.save(step, state, self.seconds)
         signals.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Of training, in all processes that had a part in it."""
+        return self.before + perf_counter() - self.began
+
+    def close(self) -> None:
+        """End the progress line."""
+        if self.progress is not None:
+            self.progress.__exit__(*sys.exc_info())

@@ -53,15 +53,15 @@ class Checkpoints:
             return []
         return sorted((int(path.name) for path in self.directory.iterdir() if path.name.isdecimal()), reverse=True)
 
-    def save(self, step: int, state: Any) -> None:
-        """Save `state` as `step`; when this returns, it is whole on disk."""
+    def save(self, step: int, state: Any, seconds: float = 0.0) -> None:
+        """Save `state` as `step`, after so many seconds of training; when this returns, it is whole on disk."""
         part, final = self.directory / f".part-{step}", self.directory / str(step)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(part / "state", state)
         files = {str(path.relative_to(part)): file_digest(path) for path in sorted(part.rglob("*")) if path.is_file()}
-        about = {"identity": self.identity, "sha256": digest(state), "leaves": leaves(state)}
+        about = {"identity": self.identity, "sha256": digest(state), "leaves": leaves(state), "seconds": seconds}
         write_json(part / RECORD, about | {"files": files, "versions": versions()})
         if final.exists():
             aside = free_name(final, "damaged")
@@ -72,8 +72,8 @@ class Checkpoints:
         for old in [step for step in self.steps() if step not in self.damaged][self.keep :]:
             shutil.rmtree(self.directory / str(old))
 
-    def restore(self, like: Tree) -> tuple[int, Tree]:
-        """The newest checkpoint that can be read: (its step, its state); (0, like) if there is none at all.
+    def restore(self, like: Tree) -> tuple[int, Tree, float]:
+        """The newest checkpoint that can be read: (step, state, seconds); (0, like, 0) if there is none at all.
 
         Raises:
             RunError: if the newest is of another stage or of another kind, or if all are damaged.
@@ -90,7 +90,7 @@ class Checkpoints:
                         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
                         state = checkpointer.restore(path / "state", target)
                     if digest(state) == record["sha256"]:
-                        return step, state
+                        return step, state, record["seconds"]
                     reason = "its digest does not match"
                 except Exception as error:  # orbax raises whatever its storage layer does
                     reason = f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
@@ -103,7 +103,7 @@ class Checkpoints:
                 f"{self.directory}: none of its checkpoints can be read; "
                 "--new-settings keeps the stage aside and makes it anew"
             )
-        return 0, like
+        return 0, like, 0.0
 
     def _damage(self, path: Path, record: Any) -> str | None:
         """What is wrong with the files of a checkpoint; None if nothing is."""

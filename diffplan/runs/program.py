@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 from diffplan.runs.files import digest, text_digest
 
@@ -20,4 +19,4 @@ def program(function: Callable[..., Any], *arguments: Any) -> str:
     """A digest of the program of a function for arguments of these shapes and dtypes."""
     traced = jax.make_jaxpr(function)(*arguments)
     text = ADDRESS.sub("", str(traced.jaxpr))
-    return text_digest(text + digest([np.asarray(constant) for constant in traced.consts]))
+    return text_digest(text + digest(traced.consts))

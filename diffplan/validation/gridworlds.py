@@ -108,7 +108,7 @@ def known_ratio(problem: Cells, noise: Noise) -> Ratio:
     return ratios
 
 
-def fit_posterior(run: Path, seed: int, problem: Cells, size: Size) -> CategoricalDenoiser:
+def fit_posterior(run: Run, seed: int, problem: Cells, size: Size) -> CategoricalDenoiser:
     """A network's posterior under masks and uniform noise alike, ``RUN/discrete``: it reads evidence (4b)."""
     k = len(problem.chain.points)
     noises = (Noise.masked(k), Noise.uniform(k))
@@ -117,9 +117,8 @@ def fit_posterior(run: Path, seed: int, problem: Cells, size: Size) -> Categoric
         logits = lambda noise: lambda z, alpha: model.logits(noise.log_likelihood(z, alpha))
         return jnp.stack([discrete.loss(key, logits(noise), path, noise)[0] for noise in noises]).mean()
 
-    return learned.fit_categorical(
-        run / "discrete", problem, size.paths, loss, learned.settings(seed, size.discrete, 128)
-    )
+    config = learned.settings(seed, size.discrete, 128)
+    return learned.fit_categorical(run, "discrete", problem, size.paths, loss, config)
 
 
 def walks(seed: int, noise: Noise, posterior: Posterior, ratio: Ratio | None, horizon: int, count: int) -> tuple:

@@ -26,35 +26,11 @@ from diffplan.oracle.gaussian import Gaussian
 from diffplan.oracle.tabular import Chain, markov
 from diffplan.policy import Policy
 from diffplan.samplers import ancestral
+from diffplan.tasks.truth import Truth
 from diffplan.types import Denoise, Level, PRNGKey, Scalar, Trajectory
 from envs.base import Environment
 from envs.gridworld import Gridworld
 from envs.linear import Linear, LinearPolicy, trajectory_distribution
-
-
-@struct.dataclass
-class Truth:
-    """An environment as `Dynamics`: no disagreement."""
-
-    env: Environment = struct.field(pytree_node=False)
-    discrete: bool = struct.field(pytree_node=False, default=False)
-
-    @property
-    def action_low(self) -> Float[Array, "a"]:
-        """The least action."""
-        return jnp.asarray(self.env.action_low)
-
-    @property
-    def action_high(self) -> Float[Array, "a"]:
-        """The greatest action."""
-        return jnp.asarray(self.env.action_high)
-
-    def __call__(
-        self, key: PRNGKey, observation: Float[Array, "o"], action: Float[Array, "a"]
-    ) -> tuple[Float[Array, "o"], Scalar]:
-        """One step of the environment."""
-        transition = self.env.step(key, self.env.state_of(observation), action)[1]
-        return counted("env_steps", transition.observation), jnp.zeros(())
 
 
 @struct.dataclass

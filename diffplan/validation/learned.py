@@ -4,8 +4,7 @@ Both are trained on paths drawn from the exact prior, so that their only errors 
 the run, and read back when it is there.
 """
 
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -13,14 +12,14 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from diffplan import runtime
-from diffplan.config import TrainSettings
 from diffplan.denoise import CategoricalDenoiser, amplitudes, categorical_loss
-from diffplan.experiment import stages
-from diffplan.learn import contrastive, train
+from diffplan.learn import categorical, contrastive
+from diffplan.learn.categorical import Loss
 from diffplan.learn.contrastive import ContrastiveEnergy
-from diffplan.models import Messages, MessagesValue, build
+from diffplan.learn.train import TrainSettings
+from diffplan.models import MessagesValue, build
 from diffplan.noise import LogNormal
+from diffplan.runs import Run, stage
 from diffplan.types import PRNGKey, Scalar
 from diffplan.validation.problems import Cells
 
@@ -38,10 +37,6 @@ class Size(NamedTuple):
 HIGH = 9.0
 """The largest weight that the energy learns."""
 
-Loss = Callable[[CategoricalDenoiser, PRNGKey, Int[Array, "h"]], Scalar]
-"""``loss(model, key, path)``."""
-
-
 def settings(seed: int, steps: int, batch: int) -> TrainSettings:
     """How everything here is trained."""
     rate = {"optimiser": "muon", "learning_rate": 2e-2}
@@ -54,28 +49,19 @@ def draws(key: PRNGKey, problem: Cells, count: int) -> Int[Array, "n h"]:
 
 
 def fit_categorical(
-    directory: Path, problem: Cells, paths: int, loss: Loss, config: TrainSettings
+    run: Run, name: str, problem: Cells, paths: int, loss: Loss, config: TrainSettings
 ) -> CategoricalDenoiser:
-    """A network over cells (4b), trained on paths of the exact prior."""
-    points = problem.chain.points
-    key, k = jax.random.key(config.seed), len(points)
-    apply, params = build(key, lambda rngs: Messages(k, k, rngs=rngs))
-    task = train.Task(
-        lambda params, key, path: (loss(CategoricalDenoiser(params, points, apply), key, path), {}),
-        lambda key, data: data[jax.random.randint(key, (), 0, len(data))],
-    )
-    data = draws(jax.random.fold_in(key, 1), problem, paths)
-    identity = runtime.plain(config) | {"paths": paths, "problem": "rooms"}
-    return CategoricalDenoiser(
-        stages.train_stage(directory, identity, task, params, data, config, "none"), points, apply
-    )
+    """A network over cells (4b), trained on paths of the exact prior, in ``RUN/NAME``."""
+    data = draws(jax.random.fold_in(jax.random.key(config.seed), 1), problem, paths)
+    about = {"train": config, "paths": paths, "problem": "rooms"}
+    return stage(run, name, partial(categorical.fit, problem.chain.points, data, loss, config), about).model
 
 
-def fit_prior(run: Path, seed: int, problem: Cells, size: Size) -> CategoricalDenoiser:
+def fit_prior(run: Run, seed: int, problem: Cells, size: Size) -> CategoricalDenoiser:
     """The diffusion prior over cells, ``RUN/prior``; levels where cells are told apart are drawn most."""
     levels = LogNormal(-0.8, 0.9)
     loss: Loss = lambda model, key, path: categorical_loss(key, model, path, levels)[0]
-    return fit_categorical(run / "prior", problem, size.paths, loss, settings(seed, size.prior, 256))
+    return fit_categorical(run, "prior", problem, size.paths, loss, settings(seed, size.prior, 256))
 
 
 @struct.dataclass
@@ -92,15 +78,14 @@ class Marginals:
         return features, jnp.sum(jax.nn.softmax(logits) * self.rewards)
 
 
-def fit_energy(run: Path, seed: int, problem: Cells, prior: CategoricalDenoiser, size: Size) -> ContrastiveEnergy:
+def fit_energy(run: Run, seed: int, problem: Cells, prior: CategoricalDenoiser, size: Size) -> ContrastiveEnergy:
     """The exact energy of the reward, learned as a correction of E[r | x], ``RUN/energy``."""
     chain, key, config = problem.chain, jax.random.key(seed), settings(seed, size.energy, 6)
     dim = 2 * len(chain.points) + 1
-    apply, params = build(jax.random.fold_in(key, 2), lambda rngs: MessagesValue(dim, rngs=rngs))
+    network = build(jax.random.fold_in(key, 2), lambda rngs: MessagesValue(dim, rngs=rngs))
     paths = draws(jax.random.fold_in(key, 3), problem, size.labelled)
     data = contrastive.contrast(chain.points[paths], jax.vmap(problem.path_reward)(paths), HIGH)
     reader = Marginals(prior, problem.rewards)
-    task = contrastive.task(apply, reader, LogNormal(0.3, 1.0), HIGH)
-    identity = runtime.plain(config) | {"labelled": size.labelled, "problem": "rooms", "prior": size.prior}
-    ema = stages.train_stage(run / "energy", identity, task, params, data, config, "none")
-    return ContrastiveEnergy(ema, reader, apply, HIGH)
+    fit = partial(contrastive.fit, network, reader, data, LogNormal(0.3, 1.0), config)
+    about = {"train": config, "labelled": size.labelled, "problem": "rooms", "prior": size.prior}
+    return stage(run, "energy", fit, about).model

@@ -1,14 +1,14 @@
 """Scores that others publish, in the simulators that others use: train, tune, run the episodes, print the table.
 
-    python scripts/benchmark.py                                    # Maze2D, three mazes, from nothing
-    python scripts/benchmark.py --suite multi2d                    # with random goals; the planners are the same
-    python scripts/benchmark.py --suite ogbench                    # point mazes, five tasks each
-    python scripts/benchmark.py --suite gridworld                  # where the limit is the shortest path
-    python scripts/benchmark.py --tasks umaze --episodes 100 --run runs/quick
-    python scripts/benchmark.py --do render --tasks large          # table, figure and every row's rollouts, from files
-    python scripts/benchmark.py --do table                         # table and figure alone
-    python scripts/benchmark.py --do data                          # statistics of the data, beside the published ones
-    python scripts/benchmark.py --do markdown                      # the README's table, from results/
+    diffplan scores                                    # Maze2D, three mazes, from nothing
+    diffplan scores --suite multi2d                    # with random goals; the planners are the same
+    diffplan scores --suite ogbench                    # point mazes, five tasks each
+    diffplan scores --suite gridworld                  # where the limit is the shortest path
+    diffplan scores --tasks umaze --episodes 100 --run runs/quick
+    diffplan scores --do render --tasks large          # table, figure and every row's rollouts, from files
+    diffplan scores --do table                         # table and figure alone
+    diffplan scores --do data                          # statistics of the data, beside the published ones
+    diffplan scores --do markdown                      # the README's table, from results/
 
 Writes RUN/SUITE/scores.csv and scores.png; beside them, for every maze, its data, its networks and rollouts/*.npz, some
 episodes of every row. Table and figure of a whole suite at its own settings are copied to results/. Stopped and started
@@ -16,21 +16,21 @@ again, it goes on after what was trained. Maze2D takes about an hour on two core
 training.
 """
 
-import argparse
 import shutil
-import sys
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from diffplan import runtime
 from diffplan.benchmarks.rows import SUITES, ScoresSettings
-from diffplan.config import ConfigError
+from diffplan.cli import command
+from diffplan.runs import console, say
+from diffplan.settings import ConfigError, settings
 
 
-@dataclass(frozen=True)
+@settings("")
 class Command:
     """What to do with which suite."""
 
@@ -57,45 +57,45 @@ def whole(config: ScoresSettings, path: Path) -> bool:
     return replace(config, run=own.run, tasks=own.tasks) == own and tasks == set(own.named)
 
 
-def begun(arguments: list[str]) -> Command:
-    """What the flags change: the settings of the suite that they name."""
-    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    reader.add_argument("--suite")
-    named = reader.parse_known_args(arguments)[0].suite
+def begun(arguments: Sequence[str]) -> Command:
+    """What flags change: the settings of the suite that they name."""
+    named = command.value_of("--suite", arguments) or "maze2d"
     return Command(scores=SUITES.get(named, SUITES["maze2d"]))
 
 
-def main(command: Command) -> None:
+def action(config: Command) -> None:
     """Carry the command out."""
     from diffplan.benchmarks import report, run, statistics
     from diffplan.experiment.harness import write_csv
 
-    config = command.scores
-    directory = config.run / config.suite
-    if command.do == "markdown":
-        return print(report.markdown([path for path in map(command.committed, SUITES) if path.exists()]))
-    if command.do == "data":
-        path = command.results / "scores" / "data.csv"
-        rows = list(statistics.table(config.run))
+    scores = config.scores
+    directory = scores.run / scores.suite
+    if config.do == "markdown":
+        return print(report.markdown([path for path in map(config.committed, SUITES) if path.exists()]))
+    if config.do == "data":
+        path = config.results / "scores" / "data.csv"
+        rows = list(statistics.table(scores.run))
         if not rows:
-            raise ConfigError(f"run={str(config.run)!r}: must be a directory in which a suite has made data")
+            raise ConfigError(f"run={str(scores.run)!r}: must be a directory in which a suite has made data")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_csv(path, rows, statistics.COLUMNS)
-        return runtime.say(str(path))
-    path = run.run(config) if command.do == "run" else directory / "scores.csv"
-    report.show(path, runtime.console)
+        return say(str(path))
+    path = run.run(scores) if config.do == "run" else directory / "scores.csv"
+    report.show(path, console)
     picture = report.figure(path)
     for written in (path, picture):
-        runtime.say(str(written))
-    if command.do == "run" and whole(config, path):
-        kept = command.committed(config.suite)
+        say(str(written))
+    if config.do == "run" and whole(scores, path):
+        kept = config.committed(scores.suite)
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, kept)
         shutil.copy(picture, kept.with_suffix(".png"))
-    if command.do == "render":
-        for episodes in report.kept(path, config.named):
-            runtime.say(str(report.rollouts(episodes)))
+    if config.do == "render":
+        for episodes in report.kept(path, scores.named):
+            say(str(report.rollouts(episodes)))
 
 
-if __name__ == "__main__":
-    runtime.command(main, Command, default=begun(sys.argv[1:]))
+def main(arguments: Sequence[str]) -> None:
+    """The command."""
+    read = lambda: command.parse(Command, arguments, "diffplan scores", __doc__, begun(arguments))
+    command.run(lambda: action(read()))

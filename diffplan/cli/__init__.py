@@ -1,0 +1,1 @@
+"""The `diffplan` command: one entry point, and a module for each subcommand."""

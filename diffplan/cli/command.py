@@ -1,0 +1,115 @@
+"""The manners of every command: settings from flags, errors in one line, an exit status that says what happened."""
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from diffplan.runs import RunError, signals
+from diffplan.settings import ConfigError
+
+Config = TypeVar("Config")
+
+BOX = "╭─╮│╰╯┌┐└┘━"
+
+
+def fail(line: str, code: int = 2) -> NoReturn:
+    """Print one line on standard error, and exit."""
+    sys.stderr.write(f"error: {line}\n")
+    raise SystemExit(code)
+
+
+def run(action: Callable[[], Any]) -> None:
+    """Run a command's action. A value that cannot work, or a file that is not what it should be, ends in one line.
+
+    Exit status: 2 after an error, 130 after SIGINT, 143 after SIGTERM. DIFFPLAN_TRACE=1 shows where an error came from.
+    """
+    from diffplan.metrics.table import TableError
+
+    try:
+        with signals.handled():
+            action()
+    except (ConfigError, RunError, TableError, ValueError, FloatingPointError, OSError, ImportError) as error:
+        if os.environ.get("DIFFPLAN_TRACE"):
+            raise
+        fail(" ".join(str(error).split()))
+    except signals.Stopped as stopped:
+        fail("interrupted; run the same command again to go on from here", stopped.code)
+
+
+def parse(cls: type[Config] | Any, arguments: Sequence[str], prog: str, text: str | None, default: Any = None) -> Any:
+    """Settings from flags.
+
+    Raises:
+        ConfigError: in one line, for a flag or a value that is not allowed.
+    """
+    import tyro
+
+    for flag, value in zip(arguments, [*arguments[1:], None], strict=True):
+        if flag.startswith("--") and (value == "" or flag.endswith("=")):
+            raise ConfigError(f"{flag.rstrip('=')}='': must not be empty")
+    given = {} if default is None else {"default": default}
+    if {"-h", "--help"} & set(arguments):
+        return tyro.cli(cls, prog=prog, description=text, args=arguments, **given)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            return tyro.cli(cls, prog=prog, description=text, args=arguments, **given)
+    except SystemExit:
+        raise ConfigError(one_line(said.getvalue())) from None
+
+
+def one_line(text: str) -> str:
+    """What a parser says in a box, on one line."""
+    bare = re.sub(rf"\x1b\[[0-9;]*m|[{BOX}]", " ", text)
+    words = " ".join(bare.split())
+    return (
+        re.sub(r"^(Parsing error|Unrecognized options|Required options|Invalid value)\s*", r"", words) or "wrong flags"
+    )
+
+
+def value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """The value of a flag, the last one given; None if the flag is not there."""
+    found = None
+    for number, argument in enumerate(arguments):
+        if argument == flag and number + 1 < len(arguments):
+            found = arguments[number + 1]
+        elif argument.startswith(f"{flag}="):
+            found = argument.partition("=")[2]
+    return found
+
+
+def without(flag: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments without a flag and its value."""
+    kept, skip = [], False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == flag:
+            skip = True
+        elif not argument.startswith(f"{flag}="):
+            kept.append(argument)
+    return kept
+
+
+def begin(presets: Mapping[str, Any], arguments: Sequence[str], load: Callable[[Path], Any]) -> tuple[Any, list[str]]:
+    """What flags change: a preset, the settings of `--config`, or those that the run of `--run` was made with.
+
+    Raises:
+        ConfigError: if none of them is named.
+    """
+    if arguments and arguments[0] in presets:
+        return presets[arguments[0]], list(arguments[1:])
+    file, directory = value_of("--config", arguments), value_of("--run", arguments)
+    if file:
+        return load(Path(file).expanduser()), without("--config", arguments)
+    if directory and (path := Path(directory).expanduser() / "config.json").exists():
+        return load(path), list(arguments)
+    if {"-h", "--help"} & set(arguments):
+        return next(iter(presets.values())), list(arguments)
+    first = f"{arguments[0]!r}" if arguments and not arguments[0].startswith("-") else "nothing"
+    raise ConfigError(f"preset={first}: must be one of {', '.join(presets)}; or give --run of a run, or --config")

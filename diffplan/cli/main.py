@@ -1,0 +1,35 @@
+"""The entry point: ``diffplan NAME ...``, where NAME is one of `COMMANDS`."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "compare": "every method at all its strengths on one prior and one proxy, with figure, page and table",
+    "tune": "the guidance scale for a run, and why",
+    "plot": "draw a run again from its files",
+    "train": "the prior of a run by itself",
+    "train-reward": "the proxies of a run by themselves",
+    "make-data": "behaviour to learn from",
+    "study": "a question with its claim, its table and its verdict",
+    "exact": "every exact answer there is, measured",
+    "scores": "scores that others publish, in the simulators that others use",
+}
+
+
+def text() -> str:
+    """What ``diffplan --help`` prints."""
+    lines = [f"    {name:<14}{words}" for name, words in COMMANDS.items()]
+    return "\n".join(["usage: diffplan COMMAND ...", "", *lines, "", "diffplan COMMAND --help says more."])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the subcommand that the arguments begin with."""
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(text())
+    elif name in COMMANDS:
+        importlib.import_module(f"diffplan.cli.{name.replace('-', '_')}").main(rest)
+    else:
+        sys.stderr.write(f"error: command={name!r}: must be one of {', '.join(COMMANDS)}\n")
+        raise SystemExit(2)

@@ -1,0 +1,71 @@
+"""The settings of a whole run, in ``config.json``: enough to go on with the run, or to repeat it anywhere."""
+
+import dataclasses
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from diffplan.runs import Run
+from diffplan.runs.files import RunError, content, difference, plain, read_json, versions, write_json
+from diffplan.runs.lock import locked
+
+Config = TypeVar("Config")
+
+FILE = "config.json"
+
+
+def settle(run: Run, config: Any) -> None:
+    """Record the settings of a run, before anything is made.
+
+    Raises:
+        RunError: if the run was made with other settings, naming the first that differs, unless `run.new_settings`.
+    """
+    path, decided = run.directory / FILE, content(config)
+    if run.directory.exists() and not run.directory.is_dir():
+        raise RunError(f"{run.directory}: is a file; name another directory with --run")
+    with locked(run.directory):
+        there = read_json(path)
+        before = there if isinstance(there, dict) else {}
+        words = difference(before["decided"], decided) if "decided" in before else None
+        if words and not run.new_settings:
+            raise RunError(
+                f"{run.directory}: {words}; --new-settings makes what depends on it anew and keeps what is there, "
+                "or name another directory with --run"
+            )
+        about = {"settings": plain(config), "decided": decided, "versions": versions()}
+        if about | before != before or words:
+            write_json(path, before | about)
+
+
+def recorded(path: Path, cls: type[Config]) -> Config:
+    """The settings that a config.json holds.
+
+    Raises:
+        RunError: if the file cannot be read, or holds something else.
+    """
+    there = read_json(path)
+    if not isinstance(there, dict) or "settings" not in there:
+        raise RunError(f"{path}: no such file, or it holds no settings of a run")
+    return _load(cls, there["settings"], path, "")
+
+
+def _load(hint: Any, value: Any, path: Path, name: str) -> Any:
+    """A value of a type, from what JSON has kept of it."""
+    while get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if get_origin(hint) in (Union, UnionType):
+        hint = next(each for each in get_args(hint) if each is not type(None))
+        return None if value is None else _load(hint, value, path, name)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise RunError(f"{path}: {name or 'settings'} holds no settings")
+        hints = get_type_hints(hint, include_extras=True)
+        for key in value.keys() - hints.keys():
+            raise RunError(f"{path}: {f'{name}.{key}'.lstrip('.')} is not a setting of this version")
+        values = {key: _load(hints[key], entry, path, f"{name}.{key}".lstrip(".")) for key, entry in value.items()}
+        return hint(**values)  # pyright: ignore[reportCallIssue]
+    if get_origin(hint) is tuple:
+        return tuple(value)
+    if get_origin(hint) is Literal:
+        return value
+    return Path(value) if hint is Path else value

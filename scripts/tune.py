@@ -1,0 +1,11 @@
+"""`diffplan tune`, from a checkout:
+
+python scripts/tune.py demo                    # about 2 minutes after compare; recommends a scale of about 9
+"""
+
+import sys
+
+from diffplan.cli.tune import main
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
