@@ -68,7 +68,7 @@ def begun(arguments: list[str]) -> Command:
 def main(command: Command) -> None:
     """Carry the command out."""
     from diffplan.benchmarks import report, run, statistics
-    from diffplan.experiment.harness import write_csv
+    from diffplan.metrics.table import write
 
     config = command.scores
     directory = config.run / config.suite
@@ -79,8 +79,7 @@ def main(command: Command) -> None:
         rows = list(statistics.table(config.run))
         if not rows:
             raise ConfigError(f"run={str(config.run)!r}: must be a directory in which a suite has made data")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(path, rows, statistics.COLUMNS)
+        write(path, rows, statistics.COLUMNS)
         return runtime.say(str(path))
     path = run.run(config) if command.do == "run" else directory / "scores.csv"
     report.show(path, runtime.console)

@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from diffplan.metrics.table import COLUMNS
 from diffplan.report import figure, load, maze, page, style, summary, table
 from diffplan.report import record as record_
 
@@ -78,7 +79,7 @@ def synthetic_run(path: Path, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     path.mkdir(parents=True, exist_ok=True)
     with (path / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, load.COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for method, (_, points) in SYNTHETIC.items():
             for point in points:
@@ -109,7 +110,7 @@ def synthetic_run(path: Path, seed: int = 0) -> Path:
 
 def _row(rng, method, strength, proxy, gold, crossing, seed):
     shaken = gold * (1 + 0.04 * rng.normal()) + 0.2 * rng.normal()
-    row = dict.fromkeys(load.COLUMNS, "")
+    row = dict.fromkeys(COLUMNS, "")
     guided = method.startswith("guided")
     row |= {"method": method, "strength": strength, "seed": seed, "plans": 64, "finite": 1.0, "seconds": 0.01}
     row |= {"proxy": proxy * (1 + 0.02 * rng.normal()) + 0.05 * rng.normal(), "promised": max(shaken, 0)}
@@ -254,7 +255,7 @@ def test_batches_without_a_finite_plan_are_counted_and_said(copied):
 
 @pytest.mark.parametrize(("n", "best", "count"), [(8, 4, 5), (8, 0, 5), (8, 7, 5), (3, 1, 5), (1, 0, 5), (12, 1, 5)])
 def test_spread_keeps_the_first_the_best_and_the_last(n, best, count):
-    chosen = summary.std(n, best, count)
+    chosen = summary.evenly_chosen(n, best, count)
     assert {0, best, n - 1} <= set(chosen) <= set(range(n))
     assert chosen == sorted(set(chosen)) and len(chosen) == min(n, count)
 

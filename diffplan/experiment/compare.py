@@ -16,7 +16,7 @@ from diffplan import noise, runtime, samplers
 from diffplan.config import CompareSettings
 from diffplan.experiment import stages
 from diffplan.experiment.conditionals import fit_conditional
-from diffplan.experiment.harness import Bench, Plan, method_stage, write_csv
+from diffplan.experiment.harness import Bench, Plan, method_stage
 from diffplan.experiment.policies import fit_behaviour
 from diffplan.experiment.reward_models import fit_one, fit_reward_model
 from diffplan.experiment.stages import Behaviour
@@ -24,7 +24,7 @@ from diffplan.experiment.worlds import fit_value, fit_world
 from diffplan.guide import Proxy
 from diffplan.methods import Problem
 from diffplan.methods.catalogue import Entry, chosen
-from diffplan.metrics import diversity, returns, validity
+from diffplan.metrics import diversity, returns, table, validity
 from diffplan.types import PRNGKey
 from diffplan.validation.known import Truth
 from envs import experts
@@ -218,5 +218,4 @@ def compare(config: CompareSettings) -> Path:
     }
     runtime.write_json(config.run / "config.json", about)
     write_plans(config, data, entries)
-    write_csv(config.run / "results.csv", rows)
-    return config.run / "results.csv"
+    return table.write(config.run / "results.csv", rows)

@@ -7,8 +7,6 @@ each strength's cost is that of its run alone; other methods get a coarse grid, 
 best.
 """
 
-import csv
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,17 +22,8 @@ from diffplan import runtime
 from diffplan.count import WHATS, count
 from diffplan.guide import Proxy
 from diffplan.methods import Method, Problem
+from diffplan.metrics import table
 from diffplan.types import PRNGKey
-
-COLUMNS = (
-    *("method", "strength", "seed", "plans", "proxy", "promised", "open_loop", "tracked"),
-    *("path_kl", "marginal_kl", "exact_kl", "ess"),
-    *("violations.walls", "longest_step", "residual", "data_distance", "diversity", "finite"),
-    *("network_evals", "proxy_evals", "env_steps", "seconds"),
-)
-
-VALID = 0.02
-"""The largest share of plans through walls at which a strength can be a method's best."""
 
 DRAWN = 12
 """Plans a strength that are kept for pictures, of the first seed."""
@@ -129,16 +118,6 @@ def run_method(method: Method, plan: Plan, bench: Bench) -> Iterator[tuple[Rows,
         yield rows, plans.x
 
 
-def best_strength(rows: Rows) -> float:
-    """The strength with the highest gold of the plan among those with few plans through walls; among all if none is."""
-    strengths = np.unique([row["strength"] for row in rows])
-    mean = lambda name, s: np.mean([row.get(name, np.nan) for row in rows if row["strength"] == s])
-    gold = np.array([mean("promised", s) for s in strengths])
-    valid = np.where([mean("violations.walls", s) <= VALID for s in strengths], gold, np.nan)
-    judged = valid if np.isfinite(valid).any() else np.where(np.isfinite(gold), gold, -np.inf)
-    return float(strengths[np.nanargmax(judged)])
-
-
 def between(strengths: tuple[float, ...], best: float, count: int) -> tuple[float, ...]:
     """`count` new strengths on each side of the best, evenly spaced in the logarithm up to its neighbours.
 
@@ -165,7 +144,7 @@ def method_rows(method: Method, plan: Plan, bench: Bench, name: str) -> tuple[Ro
     refined = plan.refine > 0 and not method.shared and len(method.strengths) > 1
     with runtime.Progress(name, total=plan.seeds * (1 + refined), unit="seeds") as progress:
         for again in range(1 + refined):
-            extra = between(method.strengths, best_strength(rows), plan.refine) if again else method.strengths
+            extra = between(method.strengths, table.best_strength(rows), plan.refine) if again else method.strengths
             if not extra:
                 break
             part = replace(method, strengths=extra)  # pyright: ignore[reportArgumentType]
@@ -186,26 +165,12 @@ def method_stage(method: Method, plan: Plan, bench: Bench, run: Path, about: dic
     if not stage.ready():
         rows, pictures = method_rows(method, plan, bench, f"{run}/methods/{method.name}")
         np.savez(stage.directory / "plans.npz", **pictures)  # pyright: ignore[reportArgumentType]
-        write_csv(stage.directory / "rows.csv", rows)
+        table.write(stage.directory / "rows.csv", rows)
         stage.finish("rows.csv", "plans.npz")
-    with (stage.directory / "rows.csv").open() as file:
-        return list(csv.DictReader(file))
+    return table.read_rows(stage.directory / "rows.csv")
 
 
 def repr_of(method: Method) -> str:
     """A method's settings in words, the same in every process (functions by name, not by address)."""
     fields = {name: getattr(value, "__name__", value) for name, value in vars(method).items()}
     return f"{type(method).__name__}({', '.join(f'{name}={value}' for name, value in fields.items())})"
-
-
-def write_csv(path: Path, rows: Rows, columns: tuple[str, ...] = COLUMNS) -> None:
-    """Rows with the columns of the design; what is missing or NaN is an empty cell."""
-    show = lambda value: (
-        "" if isinstance(value, float) and math.isnan(value) else f"{value:.6g}" if isinstance(value, float) else value
-    )
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([[show(row.get(name, "")) for name in columns] for row in rows])
-    part.replace(path)

@@ -1,0 +1,138 @@
+"""Tables: how results are written to a file and read back, and which strength of a method is the best.
+
+A table is a CSV file with a header line. A number has six significant digits; a value that does not exist is an empty
+cell. No other module of the package reads or writes CSV.
+"""
+
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+COLUMNS = (
+    *("method", "strength", "seed", "plans", "proxy", "promised", "open_loop", "tracked"),
+    *("violations.walls", "longest_step", "residual", "data_distance", "diversity", "finite"),
+    *("path_kl", "exact_kl", "ess", "network_evals", "proxy_evals", "env_steps", "seconds"),
+)
+"""The columns of results.csv, in order; a row is a batch of plans."""
+
+VALID = 0.02
+"""The largest fraction of infeasible plans at which a strength can be a method's best."""
+
+Row = dict[str, Any]
+Table = dict[str, np.ndarray]
+"""Column -> one entry for each row: numbers, with NaN for an empty cell, or text."""
+
+
+class TableError(Exception):
+    """A table that cannot be read. The message is one line that names the file, the line and the column."""
+
+
+def cell(value: Any) -> str:
+    """A value as a cell of a table: six significant digits, empty where there is no value."""
+    if isinstance(value, float | np.floating):
+        return "" if np.isnan(value) else f"{value:.6g}"
+    return "" if value is None else str(value)
+
+
+def write(path: Path, rows: Iterable[Mapping[str, Any]], columns: tuple[str, ...] = COLUMNS) -> Path:
+    """Write a table beside its place and move it there, so that a reader never sees half of it.
+
+    Args:
+        path: the file; its directory is made if it is missing.
+        rows: values by column; a missing value gives an empty cell, other keys are left out.
+        columns: the columns, in order.
+
+    Returns:
+        The path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([[cell(row.get(name)) for name in columns] for row in rows])
+    part.replace(path)
+    return path
+
+
+def read_rows(path: Path, columns: Iterable[str] = ()) -> list[dict[str, str]]:
+    """The rows of a table as text, as they stand in the file.
+
+    Args:
+        path: the file.
+        columns: columns that must be there; the file may have others.
+
+    Raises:
+        TableError: if the file or one of the columns is missing, or if a row has too few or too many cells.
+    """
+    try:
+        with path.open(newline="") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            lines = [(reader.line_num, cells) for cells in reader if cells]
+    except FileNotFoundError:
+        raise TableError(f"{path}: no such file") from None
+    for name in columns:
+        if name not in header:
+            raise TableError(f"{path}: column '{name}' is missing")
+    for line, cells in lines:
+        if len(cells) != len(header):
+            raise TableError(f"{path}: line {line} has {len(cells)} cells, must have {len(header)}")
+    return [dict(zip(header, cells, strict=True)) for _, cells in lines]
+
+
+def read(path: Path, numbers: Iterable[str] = ()) -> Table:
+    """A table as columns.
+
+    Args:
+        path: the file.
+        numbers: columns that must be there and hold numbers. Any other column holds text if a cell is no number.
+
+    Raises:
+        TableError: if the file has no rows, or for a missing column or a cell that is not a number.
+    """
+    numbers = tuple(numbers)
+    rows = read_rows(path, numbers)
+    if not rows:
+        raise TableError(f"{path}: no rows")
+
+    def column(name: str) -> np.ndarray:
+        cells, values = [row[name] for row in rows], []
+        for line, text in enumerate(cells, 2):
+            try:
+                values.append(float(text) if text else np.nan)
+            except ValueError:
+                if name in numbers:
+                    raise TableError(f"{path}: line {line}, column '{name}': '{text}' is not a number") from None
+                return np.array(cells)
+        return np.array(values)
+
+    return {name: column(name) for name in rows[0]}
+
+
+def matching(table: Table, **where: Any) -> Bool[np.ndarray, "rows"]:
+    """Whether each row has these values in these columns."""
+    return np.logical_and.reduce([table[name] == value for name, value in where.items()])
+
+
+def best(promised: Float[np.ndarray, "s"], infeasible: Float[np.ndarray, "s"]) -> int:
+    """Index of the best strength: the highest promised return among strengths with at most `VALID` infeasible plans.
+
+    If no strength is feasible, all are compared. NaN stands for a missing value and never wins.
+    """
+    feasible = np.where(infeasible <= VALID, promised, np.nan)
+    candidates = feasible if np.isfinite(feasible).any() else promised
+    return int(np.argmax(np.where(np.isfinite(candidates), candidates, -np.inf)))
+
+
+def best_strength(rows: list[Row]) -> float:
+    """The best strength of one method's rows, by means over seeds."""
+    strengths = np.unique([row["strength"] for row in rows])
+    mean = lambda name: np.array(
+        [np.mean([row.get(name, np.nan) for row in rows if row["strength"] == strength]) for strength in strengths]
+    )
+    return float(strengths[best(mean("promised"), mean("violations.walls"))])
