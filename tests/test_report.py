@@ -19,8 +19,8 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from diffplan.metrics.table import COLUMNS
-from diffplan.report import figure, load, maze, page, style, summary, table
+from diffplan.metrics.table import COLUMNS, read_rows
+from diffplan.report import axes, budgets, figure, load, maze, page, style, summary, table
 from diffplan.report import record as record_
 
 # method: strength_name, then for each strength: strength, proxy, gold, share of plans crossing a wall
@@ -410,3 +410,16 @@ def test_summary_csv_has_the_interquartile_mean_of_every_strength_and_of_the_str
         assert min(values) - 1e-4 <= float(row["promised_low"]) <= float(row["promised_high"]) <= max(values) + 1e-4
     strength_name = [float(x) for s in mine[:-1] for x in _cells(copied, "guided", float(s["strength"]), "promised")]
     assert float(mine[-1]["promised_iqm"]) == pytest.approx(stats.trim_mean(strength_name, 0.25), rel=1e-4)
+
+
+def test_one_seed_has_no_interval_and_everything_is_drawn(copied):
+    rewrite(copied, lambda rows: [row for row in rows if row["seed"] == "0"])
+    for row in read_rows(record_.record(copied)):
+        for name in record_.MEASURES:
+            assert row[f"{name}_iqm"] and (row[f"{name}_low"], row[f"{name}_high"]) == ("", "")
+    assert all((row["low"], row["high"]) == ("", "") for row in read_rows(budgets.write(copied)))
+    assert "±" not in table.markdown(copied).split("Means over")[0] and "Means over 1 seed," in table.markdown(copied)
+    table.show(copied, Console(file=io.StringIO()))
+    budgets.show(copied, Console(file=io.StringIO()))
+    for path in (*figure.frontier(copied), *axes.axes_figure(copied), page.page(copied)):
+        assert path.stat().st_size > 10_000
