@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "methods": (*MATHS, "config", "learn", "metrics.kl", "experiment.harness"),
     "planner": (*BELOW, "data", "models", "learn", "methods", "experiment.stages"),
     "experiment": (*BELOW, "data", "models", "learn", "methods", "metrics", "planner", "validation.known"),
-    "report": ("metrics.statistics",),
+    "report": ("metrics.statistics", "metrics.table"),
     "studies": (
         *BELOW,
         "data",
@@ -54,7 +54,7 @@ MAY_IMPORT = {
     "benchmarks": (*BELOW, "data", "models", "learn", "methods", "metrics", "planner", "experiment", "report"),
 }
 WORLDS = ("experiment", "studies", "validation", "benchmarks", "planner")
-ONLY = {"flax.nnx": ("models",), "envs": WORLDS}  # what only some rooms of diffplan may import
+ONLY = {"flax.nnx": ("models",), "envs": WORLDS, "csv": ("metrics",)}  # what only some rooms of diffplan may import
 HEAVY = {
     "torch",
     "mujoco",
@@ -155,6 +155,7 @@ def test_arrows(module: str) -> None:
         ("diffplan.learn.train", "from flax import nnx"),
         ("diffplan.learn.train", "import flax.nnx as nn"),
         ("diffplan.data.windows", "import h5py"),
+        ("diffplan.report.load", "import csv"),
         ("diffplan.nonsense", "x = 1"),
         ("diffplan.studies.tilt", "from envs import render"),
         ("envs.maze2d", "def f():\n    from diffplan import types"),
@@ -174,6 +175,7 @@ def test_the_walker_fails_on(module: str, source: str) -> None:
         ("diffplan.methods.guided", "from .common import draw\nfrom ..guide import guided"),
         ("diffplan.models.unet", "from flax import nnx"),
         ("diffplan.report.tables", "from diffplan.metrics.statistics import iqm"),
+        ("diffplan.report.tables", "from diffplan.metrics.table import read"),
         ("diffplan.data.windows", "def read(path):\n    import h5py"),
         ("diffplan.studies.tilt", "from envs import maze2d"),
         ("envs.base", "import math\nimport jax.numpy as jnp\nfrom flax import struct"),

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from diffplan.metrics.table import COLUMNS
 from diffplan.report import axes, budgets
-from diffplan.report.load import COLUMNS, read_results
+from diffplan.report.load import read_results
 from diffplan.report.summary import curves
 
 ROWS = [

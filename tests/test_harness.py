@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from diffplan.config import ConfigError, StrengthSettings
-from diffplan.experiment.harness import Plan, best_strength, between, log_grid, method_rows, whole_grid
+from diffplan.experiment.harness import Plan, between, log_grid, method_rows, whole_grid
 from diffplan.methods import Plans, guidance
 from diffplan.methods.catalogue import FAMILIES, catalogue, chosen
+from diffplan.metrics.table import best_strength
 from diffplan.studies import grids
 from diffplan.validation import known
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from diffplan.guide import guided
+from diffplan.metrics.table import read
 from diffplan.models import build
 from diffplan.models.pieces import Pieces
 from diffplan.samplers import sample
-from diffplan.studies.frame import StudySettings, execute, read_table
+from diffplan.studies.frame import StudySettings, execute
 from diffplan.studies.held_out_class import figure as report
 from diffplan.studies.held_out_class import paths, study
 
@@ -129,7 +130,7 @@ def test_half_dose_of_curves_whose_middle_is_known() -> None:
 
 def test_study_in_small(tmp_path: Path) -> None:
     directory = execute(study.STUDY, StudySettings(run=tmp_path, seeds=2, size=0.05))
-    table = read_table(directory / "study.csv")
+    table = read(directory / "study.csv")
     assert len(table["hit"]) == 2 * 4 * 7 * len(study.LEAKS) * len(study.SCALES)
     assert np.all(table["hit"] <= np.minimum(table["shown"], table["valid"]) + 1e-6)
     unguided = table["scale"] == 0

@@ -46,7 +46,7 @@ def trained(tmp_path_factory, rows) -> planner.Planner:
     return training.fit(tmp_path_factory.getbasetemp() / "planner0", SMALL, rows, "rows")[0]
 
 
-STARTS = jnp.asarray(maze2d.draws(ScoresSettings(), UMAZE, jax.random.key(5), 3).starts)
+STARTS = jnp.asarray(maze2d.draw_episodes(ScoresSettings(), UMAZE, jax.random.key(5), 3).starts)
 GOALS = jnp.asarray([[1.0, 1.0, 0, 0], [3.0, 3.0, 0, 0], [1.0, 3.0, 0, 0]])
 
 

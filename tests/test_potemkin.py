@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq, linprog, minimize
 
+from diffplan.metrics.table import read
 from diffplan.oracle.tabular import markov
-from diffplan.studies.frame import StudySettings, execute, read_table
+from diffplan.studies.frame import StudySettings, execute
 from diffplan.studies.potemkin import figure as picture
 from diffplan.studies.potemkin import pools, study
 from envs.base import Environment
@@ -125,7 +126,7 @@ def test_a_paint_that_pays_too_little_has_no_transition(small):
 def test_a_pool_of_few_paths_stands_for_the_prior_and_its_tilts(small, key):
     _, parts, paths, log_p, observed = small
     rating, pays = jnp.asarray(observed, jnp.float32), jnp.asarray(GOLD, jnp.float32)
-    pool = pools.pool_of(jax.jit(study.draws, static_argnums=4)(key, parts, rating, pays, 500))
+    pool = pools.pool_of(jax.jit(study.samples, static_argnums=4)(key, parts, rating, pays, 500))
     assert pool.weight.sum() == pytest.approx(1) and (np.diff(pool.rating) <= 0).all()
     assert pool.weight @ pool.hacked == pytest.approx(1e-3, rel=1e-3)  # from draws of which half are hacked
     returns, gold = observed[paths].sum(axis=1), np.array(GOLD)[paths].sum(axis=1)
@@ -210,7 +211,7 @@ def test_a_fooled_ensemble_sees_paint_and_a_blind_member_does_not():
 def directory(tmp_path_factory):
     """A small run of the study."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(potemkin, "MASSES", (1e-2, 1e-3, 1e-6))
+        patch.setattr(study, "MASSES", (1e-2, 1e-3, 1e-6))
         yield execute(study.STUDY, StudySettings(run=tmp_path_factory.mktemp("studies"), seeds=2, size=0.05))
 
 
@@ -228,7 +229,7 @@ def test_the_study_runs_and_has_its_findings(directory):
 
 def test_a_late_transition_falsifies_the_prediction(directory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(potemkin, "MASSES", (1e-2, 1e-3, 1e-6))
-        table = read_table(directory / "study.csv")
+        patch.setattr(study, "MASSES", (1e-2, 1e-3, 1e-6))
+        table = read(directory / "study.csv")
         table["ending"] = 1.5 * table["predicted"]
         assert study.transitions(table)[0].verdict == "falsified"

@@ -1,6 +1,5 @@
 """The README: its examples run as they stand, what it names exists, and what it says is in the result files."""
 
-import csv
 import json
 import os
 import re
@@ -18,6 +17,7 @@ import tyro
 from diffplan.benchmarks import report as score_table
 from diffplan.benchmarks.rows import SUITES
 from diffplan.experiment.tune import TuneSettings
+from diffplan.metrics.table import read_rows
 from diffplan.report import table
 from diffplan.report.load import read_results
 from diffplan.report.summary import curves
@@ -78,7 +78,7 @@ def test_the_environment_of_the_readme_conforms(monkeypatch: pytest.MonkeyPatch)
 def scores(file: str) -> dict[tuple[str, str, str, str], float]:
     """A suite's means by maze, kind of method, controller and simulator; plans made once by "once" for the method."""
     result = {}
-    for row in score_table.read(ROOT / "results" / file):
+    for row in read_rows(ROOT / "results" / file):
         kind = "once" if row["method"].endswith("one plan") else score_table.kind(row)
         result[row["task"], kind, row["controller"], row["simulator"]] = score_table.number(row, "mean")
     return result
@@ -98,29 +98,32 @@ def test_the_sentences_on_scores_hold() -> None:
     cells = lambda kind, controller="tracking", simulator="mujoco": np.array(
         [result[maze, kind, controller, simulator] for maze in MAZES]
     )
-    assert (cells("selection") > cells("guidance")).all()
-    assert (np.abs(cells("selection") - cells("both")) < 3.1).all()
-    assert (cells("both", "inverse") - cells("selection", "inverse")).round().tolist() == [-3, 4, 10]
-    assert cells("both", "actions").round().tolist() == [114, 65, 57]
+    assert (cells("best of n") > cells("guided")).all()
+    assert (np.abs(cells("best of n") - cells("guided best of n")) < 3.1).all()
+    assert (cells("guided best of n", "inverse") - cells("best of n", "inverse")).round().tolist() == [-3, 4, 10]
+    assert cells("guided best of n", "actions").round().tolist() == [114, 65, 57]
     for controller in ("actions", "inverse", "tracking"):
         assert np.abs(cells("once", controller) - cells("once", controller, "jax")).max() < 0.1
-    limit = np.array([result[maze, "limit (optimal control)", "optimal", "jax"] for maze in MAZES])
-    assert (100 * cells("selection") / limit).round().tolist() == [94, 93, 86]
+    bounds = np.array([result[maze, "bound (optimal control)", "optimal", "jax"] for maze in MAZES])
+    assert (100 * cells("best of n") / bounds).round().tolist() == [94, 93, 86]
     warm = [next(v for (m, kind, *_), v in result.items() if m == maze and "warm" in kind) for maze in MAZES]
-    assert np.round(cells("both") - warm, -1).min() == 10 and np.round(cells("both") - warm, -1).max() == 50
+    assert (
+        np.round(cells("guided best of n") - warm, -1).min() == 10
+        and np.round(cells("guided best of n") - warm, -1).max() == 50
+    )
 
 
 def test_the_sentences_on_the_other_suites_hold() -> None:
     tracked = lambda result, simulator, maze: [
-        result[maze, kind, "tracking", simulator] for kind in ("guidance", "selection", "both")
+        result[maze, kind, "tracking", simulator] for kind in ("guided", "best of n", "guided best of n")
     ]
     points, grids = scores("scores/ogbench.csv"), scores("scores/gridworld.csv")
     ahead = [tracked(points, "ogbench", "large"), *(tracked(grids, "jax", maze) for maze in ("fourrooms", "corridors"))]
-    assert all(both > max(guidance, selection) for guidance, selection, both in ahead)
-    _, selection, both = tracked(points, "ogbench", "giant")
-    assert both < selection and round(selection) == 91
-    assert round(points["giant", "selection", "inverse", "ogbench"]) == 64
-    for row in score_table.read(ROOT / "results" / "scores.csv"):
+    assert all(both > max(guided, best_of_n) for guided, best_of_n, both in ahead)
+    _, best_of_n, both = tracked(points, "ogbench", "giant")
+    assert both < best_of_n and round(best_of_n) == 91
+    assert round(points["giant", "best of n", "inverse", "ogbench"]) == 64
+    for row in read_rows(ROOT / "results" / "scores.csv"):
         assert not row["train_minutes"] or 10 <= round(float(row["train_minutes"])) <= 11
 
 
@@ -214,7 +217,7 @@ def test_the_table_is_that_of_the_result_files() -> None:
 def test_the_exact_answers_are_those_of_the_result_file() -> None:
     assert between("exact") == exact_table.markdown(ROOT / "results" / "exact.csv").strip()
     assert exact_table.CLAIMS.keys() == set(exact.PARTS)
-    assert {row["part"] for row in exact_table.read(ROOT / "results" / "exact.csv")} == set(exact.PARTS)
+    assert {row["part"] for row in read_rows(ROOT / "results" / "exact.csv")} == set(exact.PARTS)
 
 
 @needs_results
@@ -256,8 +259,7 @@ def test_the_settings_named_are_those_of_the_run() -> None:
 
 def test_the_methods_are_those_of_the_result_files() -> None:
     """Each sentence of "Every optimiser on one axis"."""
-    with (ROOT / "results" / "methods.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(ROOT / "results" / "methods.csv")
     assert len({row["method"] for row in rows}) == 36
     result = curves(read_results(ROOT / "results" / "methods"))
     assert {row["method"] for row in rows} == result.keys()

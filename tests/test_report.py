@@ -19,7 +19,8 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from diffplan.report import figure, load, maze, page, style, summary, table
+from diffplan.metrics.table import COLUMNS, read_rows
+from diffplan.report import axes, budgets, figure, load, maze, page, style, summary, table
 from diffplan.report import record as record_
 
 # method: strength_name, then for each strength: strength, proxy, gold, share of plans crossing a wall
@@ -78,7 +79,7 @@ def synthetic_run(path: Path, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     path.mkdir(parents=True, exist_ok=True)
     with (path / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, load.COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for method, (_, points) in SYNTHETIC.items():
             for point in points:
@@ -109,7 +110,7 @@ def synthetic_run(path: Path, seed: int = 0) -> Path:
 
 def _row(rng, method, strength, proxy, gold, crossing, seed):
     shaken = gold * (1 + 0.04 * rng.normal()) + 0.2 * rng.normal()
-    row = dict.fromkeys(load.COLUMNS, "")
+    row = dict.fromkeys(COLUMNS, "")
     guided = method.startswith("guided")
     row |= {"method": method, "strength": strength, "seed": seed, "plans": 64, "finite": 1.0, "seconds": 0.01}
     row |= {"proxy": proxy * (1 + 0.02 * rng.normal()) + 0.05 * rng.normal(), "promised": max(shaken, 0)}
@@ -254,7 +255,7 @@ def test_batches_without_a_finite_plan_are_counted_and_said(copied):
 
 @pytest.mark.parametrize(("n", "best", "count"), [(8, 4, 5), (8, 0, 5), (8, 7, 5), (3, 1, 5), (1, 0, 5), (12, 1, 5)])
 def test_spread_keeps_the_first_the_best_and_the_last(n, best, count):
-    chosen = summary.std(n, best, count)
+    chosen = summary.evenly_chosen(n, best, count)
     assert {0, best, n - 1} <= set(chosen) <= set(range(n))
     assert chosen == sorted(set(chosen)) and len(chosen) == min(n, count)
 
@@ -409,3 +410,16 @@ def test_summary_csv_has_the_interquartile_mean_of_every_strength_and_of_the_str
         assert min(values) - 1e-4 <= float(row["promised_low"]) <= float(row["promised_high"]) <= max(values) + 1e-4
     strength_name = [float(x) for s in mine[:-1] for x in _cells(copied, "guided", float(s["strength"]), "promised")]
     assert float(mine[-1]["promised_iqm"]) == pytest.approx(stats.trim_mean(strength_name, 0.25), rel=1e-4)
+
+
+def test_one_seed_has_no_interval_and_everything_is_drawn(copied):
+    rewrite(copied, lambda rows: [row for row in rows if row["seed"] == "0"])
+    for row in read_rows(record_.record(copied)):
+        for name in record_.MEASURES:
+            assert row[f"{name}_iqm"] and (row[f"{name}_low"], row[f"{name}_high"]) == ("", "")
+    assert all((row["low"], row["high"]) == ("", "") for row in read_rows(budgets.write(copied)))
+    assert "±" not in table.markdown(copied).split("Means over")[0] and "Means over 1 seed," in table.markdown(copied)
+    table.show(copied, Console(file=io.StringIO()))
+    budgets.show(copied, Console(file=io.StringIO()))
+    for path in (*figure.frontier(copied), *axes.axes_figure(copied), page.page(copied)):
+        assert path.stat().st_size > 10_000

@@ -1,4 +1,4 @@
-"""Scores: windows that reach a goal, inverse dynamics, controllers and the limit, each against what it must be."""
+"""Scores: windows that reach a goal, inverse dynamics, controllers and the bound, each against what it must be."""
 
 import jax
 import jax.numpy as jnp
@@ -182,7 +182,7 @@ def test_returns_are_those_of_d4rl():
     assert REFERENCES["large"].score(6.70) == pytest.approx(0)
 
 
-def test_the_limit_of_a_corridor_is_that_of_full_force(tmp_path):
+def test_the_bound_of_a_corridor_is_that_of_full_force(tmp_path):
     """From rest, straight on: nothing is faster than full force all the way, and there is room to stop."""
     start, goals = jnp.asarray([1.0, 1.0, 0.0, 0.0]), np.asarray([[1.0, 8.0], [1.0, 5.0]], np.float32)
     forced = rollout(CORRIDOR, jax.random.key(0), CORRIDOR.state_of(start), jnp.tile(jnp.asarray([0.0, 1.0]), (200, 1)))
@@ -192,14 +192,14 @@ def test_the_limit_of_a_corridor_is_that_of_full_force(tmp_path):
     corners, weights = grid.corners(start)
     np.testing.assert_allclose(weights @ value[corners], fastest, rtol=0.02)
     starts = np.tile(np.asarray(start), (2, 1))
-    path = bound.paths(tmp_path / "limit", CORRIDOR, starts, goals, 200, (5, 11))
+    path = bound.paths(tmp_path / "bound", CORRIDOR, starts, goals, 200, (5, 11))
     left = 200 - fastest - control.returns(goals, path)
     assert (0 <= left).all() and (left <= 3).all()
-    again = bound.paths(tmp_path / "limit", CORRIDOR, starts, goals, 200, (5, 11))
+    again = bound.paths(tmp_path / "bound", CORRIDOR, starts, goals, 200, (5, 11))
     np.testing.assert_array_equal(again, path)
 
 
-def test_the_limit_s_grid_is_where_the_ball_fits_and_interpolates_what_is_linear():
+def test_the_grid_of_the_bound_is_where_the_ball_fits_and_interpolates_what_is_linear():
     grid, points = bound.gridded(UMAZE, positions=4, velocities=5)
     assert len(points) == len(UMAZE.cells) * 4**2 * 5**2
     offset = np.asarray(points[:, :2]) + 0.7

@@ -1,6 +1,9 @@
 """The frame of studies: verdicts follow from intervals, and a study that is done is read back."""
 
+import csv
+import importlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from diffplan.studies import frame
 from diffplan.studies.frame import Study, StudySettings, above, below
 
+RESULTS = Path(__file__).parents[1] / "results" / "studies"
 RNG = np.random.default_rng(0)
 
 
@@ -59,3 +63,18 @@ def test_a_study_is_done_once_and_concluded_from_its_table(tmp_path):
     assert frame.execute(COINS._replace(run=never), config) == directory
     with pytest.raises(AssertionError, match="run again"):
         frame.execute(COINS._replace(run=never), replace(config, seeds=5))
+
+
+@pytest.mark.parametrize("name", ["pressure", "held_out_class", "potemkin", "pareto"])
+def test_one_seed_of_a_study_is_inconclusive_and_drawn(name, tmp_path):
+    """The committed table of the study, of which one seed is left."""
+    lines = (RESULTS / name / "study.csv").read_text().splitlines()
+    seed = lines[0].split(",").index("seed")
+    kept = [cells for cells in csv.reader(lines) if cells[seed] in ("seed", "0")]
+    with (tmp_path / "study.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(kept)
+    study = importlib.import_module(f"diffplan.studies.{name}.study").STUDY
+    findings = frame.conclude(study, tmp_path)
+    assert {finding.verdict for finding in findings} == {"inconclusive"}
+    picture = importlib.import_module(f"diffplan.studies.{name}.figure").figure(tmp_path)
+    assert picture.stat().st_size > 10_000

@@ -1,4 +1,4 @@
-"""Whole suites, as small as they get; what they learn from; gridworlds, whose limit is known."""
+"""Whole suites, as small as they get; what they learn from; gridworlds, whose bound is known."""
 
 import warnings
 from dataclasses import replace
@@ -14,6 +14,7 @@ from diffplan.benchmarks.published import PUBLISHED, TASKS
 from diffplan.benchmarks.rows import MEASURED, SUITES, ScoresSettings
 from diffplan.data import windows
 from diffplan.data.windows import Rows
+from diffplan.metrics.table import read_rows
 from diffplan.planner import control, planner
 from envs import robotics
 from envs.gridworld import MOVES
@@ -46,10 +47,10 @@ def small(request, tmp_path_factory) -> tuple[ScoresSettings, list[dict[str, str
     ogbench.write(run / "ogbench", "medium", "navigate", episodes=3, steps=600)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ogbench, "EPISODES", 1)
-        patch.setattr(suite, "FINENESS", {request.param: (4, 7)})
+        patch.setattr(maze2d, "FINENESS", {request.param: (4, 7)})
         patch.setattr("diffplan.benchmarks.tuning.SCALES", (1.0, 10.0))
         suites.run(config)
-    return config, report.read(run / request.param / "scores.csv")
+    return config, read_rows(run / request.param / "scores.csv")
 
 
 @pytest.mark.slow
@@ -74,7 +75,7 @@ def test_a_suite_in_small_has_every_row_and_draws_them(small):
     folder = directory / "rollouts" / task
     kept = report.kept(directory / "scores.csv", config.tasks)
     assert kept == sorted(folder.glob("*.npz"))
-    assert len(kept) == len(ours) - (config.suite == "gridworld")  # whose limit is not played
+    assert len(kept) == len(ours) - (config.suite == "gridworld")  # whose bound has no episodes
     assert report.rollouts(kept[0]).stat().st_size > 10_000
     with np.load(kept[0]) as file:
         np.savez(folder / "other.npz", **dict(file) | {"about": ["diffplan of another setting", "", ""]})
@@ -88,7 +89,7 @@ def test_a_table_keeps_the_mazes_that_are_not_run_again_and_only_a_suite_s_own_i
     monkeypatch.setattr(gridworld, "rows_of", rows_of)
     own = replace(SUITES["gridworld"], run=tmp_path)
     ran = lambda **settings: suites.run(replace(own, **settings))
-    means = lambda path: {row["task"]: float(row["mean"]) for row in report.read(path)}
+    means = lambda path: {row["task"]: float(row["mean"]) for row in read_rows(path)}
     path = ran(tasks=("corridors",), seed=1)
     assert not benchmark.whole(own, path)
     assert means(ran(tasks=("fourrooms",), seed=2)) == {"fourrooms": 2, "corridors": 1}
@@ -98,7 +99,7 @@ def test_a_table_keeps_the_mazes_that_are_not_run_again_and_only_a_suite_s_own_i
     assert not benchmark.whole(replace(own, seed=1), path)
 
 
-def test_the_limit_of_a_gridworld_is_what_its_best_player_gets():
+def test_the_bound_of_a_gridworld_is_what_its_best_player_gets():
     """The player looks up the neighbour that is nearest to the goal, by a search of its own."""
     world = gridworld.WORLDS["corridors"]
     left = {world.goal: 0}
@@ -117,7 +118,7 @@ def test_the_limit_of_a_gridworld_is_what_its_best_player_gets():
             cell = min((place for place in beside if place in left), key=lambda place: left[place])
             paths[i, t] = cell
     goals = np.broadcast_to(np.asarray(world.goal, np.float32), starts.shape)
-    np.testing.assert_array_equal(gridworld.limit(world, starts), gridworld.returns(goals, paths))
+    np.testing.assert_array_equal(gridworld.bound(world, starts), gridworld.returns(goals, paths))
 
 
 def test_the_move_towards_a_place_goes_along_its_longer_way_and_stays_in_its_cell():
@@ -133,8 +134,8 @@ def test_each_suite_begins_with_settings_of_its_own():
 
 
 def test_goals_are_the_maze_s_own_or_random_free_cells():
-    own = maze2d.draws(ScoresSettings(), UMAZE, jax.random.key(0), 50)
-    random = maze2d.draws(ScoresSettings(suite="multi2d"), UMAZE, jax.random.key(0), 50)
+    own = maze2d.draw_episodes(ScoresSettings(), UMAZE, jax.random.key(0), 50)
+    random = maze2d.draw_episodes(ScoresSettings(suite="multi2d"), UMAZE, jax.random.key(0), 50)
     np.testing.assert_array_equal(own.goals, np.tile(np.asarray(UMAZE.goal, np.float32), (50, 1)))
     np.testing.assert_array_equal(own.starts, random.starts)
     cells = {tuple(cell) for cell in np.round(random.goals).astype(int)}

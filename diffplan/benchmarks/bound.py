@@ -1,4 +1,4 @@
-"""The limit of every score in a maze: optimal control of its known dynamics, by dynamic programming.
+"""The bound on every score in a maze: optimal control of its known dynamics, by dynamic programming.
 
 With c = 1 for a step that ends outside the goal's disc and 0 inside it, the least time that has to be spent outside is
 
@@ -9,8 +9,8 @@ and linear interpolation where they lead; iterated from 0, which is below V. The
 into a free cell, up to its walls; elsewhere V is that of the nearest such place. Where u leads is the same for all
 goals, so it is simulated once, and V is solved for all goals together.
 
-Nobody scores more than a player who knows V: here `play`, which looks K steps ahead in the real physics at each step
-and is measured like everyone else. What the grid costs it is not known, but grids can be compared.
+No planner scores more than a player who knows V. `play` is that player: it looks K steps ahead in the real physics at
+each step, and its episodes are scored like all others. The error of the grid is unknown, but grids can be compared.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from diffplan.types import Scalar
 from envs.maze2d import RADIUS, SPEED_BOUND, Maze2d, State
 
 AHEAD = 5
-"""K, steps between decisions of (125), and that `play` looks ahead."""
+"""K: steps between decisions of (125), and steps that `play` looks ahead."""
 
 FORCES = jnp.asarray(list(product((-1.0, 0.0, 1.0), repeat=2)))
 CORNERS = np.asarray(list(product((0, 1), repeat=4)))
@@ -71,8 +71,8 @@ def gridded(maze: Maze2d, positions: int, velocities: int) -> tuple[Grid, Float[
     return Grid((single(x), single(y), single(speeds)), jnp.asarray(place)), single(points)
 
 
-def after(maze: Maze2d, observation: Float[Array, "4"], force: Float[Array, "2"]) -> Float[Array, "k 4"]:
-    """What K steps of one force lead through."""
+def rollout(maze: Maze2d, observation: Float[Array, "4"], force: Float[Array, "2"]) -> Float[Array, "k 4"]:
+    """The observations of K steps of one force."""
 
     def body(state: State, _: None) -> tuple[State, Array]:
         state, moved = maze.step(jax.random.key(0), state, force)
@@ -89,31 +89,32 @@ def cost(goal: Float[Array, "2"], observed: Float[Array, "k 4"]) -> Int[Array, "
 def solve(
     maze: Maze2d, goals: Float[np.ndarray, "g 2"], positions: int, velocities: int
 ) -> tuple[Grid, Float[Array, "n g"]]:
-    """V at every point of a grid for every goal: value iteration until nothing changes by a tenth of a step; to the
-    time limit at most.
+    """V at every point of a grid for every goal, by value iteration until no value changes by a tenth of a step.
+
+    There are at most as many sweeps as an episode has decisions.
     """
     grid, points = gridded(maze, positions, velocities)
 
     @jax.jit
-    def led(force: Float[Array, "2"]) -> tuple[Array, Array, Array]:
+    def outcomes(force: Float[Array, "2"]) -> tuple[Array, Array, Array]:
         """For every point: the corners of where the force leads, their weights, and the costs on the way."""
-        observed = jax.lax.map(lambda point: after(maze, point, force), points, batch_size=4096)
-        paid = jax.vmap(lambda way: jax.vmap(lambda goal: cost(goal, way))(jnp.asarray(goals, jnp.float32)))(observed)
-        return *jax.vmap(grid.corners)(observed[:, -1]), paid.astype(jnp.uint8)
+        observed = jax.lax.map(lambda point: rollout(maze, point, force), points, batch_size=4096)
+        costs = jax.vmap(lambda way: jax.vmap(lambda goal: cost(goal, way))(jnp.asarray(goals, jnp.float32)))(observed)
+        return *jax.vmap(grid.corners)(observed[:, -1]), costs.astype(jnp.uint8)
 
     @jax.jit
-    def swept(value: Array, ways: list[tuple[Array, Array, Array]]) -> tuple[Array, Scalar]:
+    def sweep(value: Array, ways: list[tuple[Array, Array, Array]]) -> tuple[Array, Scalar]:
         best = jnp.full_like(value, jnp.inf)
-        for corners, weights, paid in ways:
+        for corners, weights, costs in ways:
             later = sum(weights[:, c, None] * value[corners[:, c]] for c in range(len(CORNERS)))
-            best = jnp.minimum(best, paid + later)
+            best = jnp.minimum(best, costs + later)
         return best, jnp.abs(best - value).max()
 
     sweeps = maze.max_steps // AHEAD
-    with runtime.Progress(f"limit: {len(points)} states, {len(goals)} goals", total=sweeps, unit="sweeps") as progress:
-        ways, value = [led(force) for force in FORCES], jnp.zeros((len(points), len(goals)))
+    with runtime.Progress(f"bound: {len(points)} states, {len(goals)} goals", total=sweeps, unit="sweeps") as progress:
+        ways, value = [outcomes(force) for force in FORCES], jnp.zeros((len(points), len(goals)))
         for _ in range(sweeps):
-            value, change = swept(value, ways)
+            value, change = sweep(value, ways)
             progress.advance(1, change=float(change))
             if float(change) < 0.1:
                 break
@@ -130,17 +131,18 @@ def play(
     starts: Float[Array, "n 4"],
     steps: int,
 ) -> Float[Array, "n steps 4"]:
-    """Episodes of the player who knows V, each with the column of its goal: at each step the force whose next K steps
-    are the best.
+    """Episodes of the player who knows V. At each step it takes the force whose next K steps are the best.
+
+    which: the column of each episode's goal in `value`.
     """
 
     def choose(column: Int[Array, ""], goal: Float[Array, "2"], observation: Float[Array, "4"]) -> Float[Array, "2"]:
-        def left(force: Float[Array, "2"]) -> Scalar:
-            observed = after(maze, observation, force)
+        def cost_to_go(force: Float[Array, "2"]) -> Scalar:
+            observed = rollout(maze, observation, force)
             corners, weights = grid.corners(observed[-1])
             return cost(goal, observed) + weights @ value[corners, column]
 
-        return FORCES[jnp.argmin(jax.vmap(left)(FORCES))]
+        return FORCES[jnp.argmin(jax.vmap(cost_to_go)(FORCES))]
 
     def body(states: State, _: None) -> tuple[State, Array]:
         forces = jax.vmap(choose)(which, goals, jax.vmap(maze.observe)(states))
@@ -158,8 +160,10 @@ def paths(
     steps: int,
     fineness: tuple[int, int],
 ) -> Float[np.ndarray, "n steps 4"]:
-    """Episodes of the best player there is, kept in a directory. V is solved for the goals' cells, on a grid with so
-    many positions a cell and velocities; costs are paid to the goals themselves.
+    """Episodes of the best player, kept in a directory.
+
+    V is solved for the cells of the goals; the player's own steps count the costs of the goals themselves. fineness:
+    positions a cell and velocities of the grid.
     """
     digest = hashlib.sha256(starts.tobytes() + goals.tobytes()).hexdigest()
     about = {"drawing": list(maze.rows), "episodes": digest, "steps": steps, "fineness": list(fineness)}
@@ -168,7 +172,7 @@ def paths(
     if not stage.ready():
         cells, which = np.unique(np.round(goals), axis=0, return_inverse=True)
         grid, value = solve(maze, cells, *fineness)
-        played = play(maze, grid, value, jnp.asarray(which), jnp.asarray(goals), jnp.asarray(starts), steps)
-        np.save(path, np.asarray(played))
+        episodes = play(maze, grid, value, jnp.asarray(which), jnp.asarray(goals), jnp.asarray(starts), steps)
+        np.save(path, np.asarray(episodes))
         stage.finish("paths.npy")
     return np.load(path)

@@ -1,8 +1,8 @@
-"""Gridworlds: the same planner where the limit is the shortest path. A score is how many steps end on the goal.
+"""Gridworlds: the same planner where the bound is the shortest path. A score is how many steps end on the goal.
 
 With d the moves from start to goal, at least 1 for a first step that stays, and T the steps of an episode,
 
-    limit = T - max(d, 1) + 1                                                                        (127)
+    bound = T - max(d, 1) + 1                                                                        (127)
 
 Nobody else publishes scores in these worlds, so every row is ours.
 """
@@ -15,11 +15,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan import runtime
-from diffplan.benchmarks.rows import Drawn, Row, ScoresSettings, Sheet
+from diffplan.benchmarks.rows import Drawing, Name, Row, ScoresSettings, Sheet
 from diffplan.benchmarks.tuning import Method, methods
 from diffplan.data.windows import Rows
 from diffplan.planner import control, playing, training
-from diffplan.planner.control import Name, Tracker
+from diffplan.planner.control import Tracker
 from diffplan.planner.planner import PlanOptions
 from envs import experts, gridworld, layout
 from envs.gridworld import MOVES, Gridworld
@@ -27,7 +27,7 @@ from envs.gridworld import MOVES, Gridworld
 WORLDS = {"fourrooms": gridworld.FOUR_ROOMS, "corridors": gridworld.CORRIDORS}
 
 
-A_MOVE_AWAY = 1.25
+ONE_MOVE = 1.25
 """Cells: from this near, tracking's next move leads to a point, and the one after it to the next."""
 
 
@@ -36,7 +36,7 @@ def returns(goals: Float[np.ndarray, "n 2"], paths: Float[np.ndarray, "n steps 2
     return (paths == goals[:, None]).all(axis=-1).sum(axis=1).astype(np.float64)
 
 
-def limit(world: Gridworld, starts: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n"]:
+def bound(world: Gridworld, starts: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n"]:
     """(127) for the world's own goal."""
     number = {tuple(cell): i for i, cell in enumerate(world.cells.tolist())}
     hops = layout.hops(world.next_cell)[:, number[world.goal]]
@@ -50,7 +50,7 @@ def nearest_move(observation: Float[Array, "2"], place: Float[Array, "2"]) -> Fl
     return jax.nn.one_hot(jnp.argmin((apart**2).sum(axis=-1)), len(MOVES))
 
 
-def schedule(config: ScoresSettings, method: Method, steps: int) -> Iterator[tuple[Name, int]]:
+def schedule(config: ScoresSettings, method: Method, steps: int) -> Iterator[tuple[control.Name, int]]:
     """(controller, steps between plans) of every row of a method."""
     for name in control.CONTROLLERS:
         yield name, config.every
@@ -61,33 +61,33 @@ def schedule(config: ScoresSettings, method: Method, steps: int) -> Iterator[tup
 def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     """All rows of one world, ours."""
     world, data = WORLDS[task], config.planner.data
-    result = experts.wander(
-        world, jax.random.key(data.seed), data.trajectories, data.rows // data.trajectories, data.noise
-    )
-    rows, identity = Rows(np.asarray(result.observations), np.asarray(result.actions)), f"{task} {runtime.plain(data)}"
+    steps = data.rows // data.trajectories
+    walks = experts.wander(world, jax.random.key(data.seed), data.trajectories, steps, data.noise)
+    rows, identity = Rows(np.asarray(walks.observations), np.asarray(walks.actions)), f"{task} {runtime.plain(data)}"
     planner, minutes = training.fit(config.run / "gridworld" / task, config.planner, rows, identity)
-    physics = control.in_jax(world, Tracker(nearest_move, A_MOVE_AWAY))
+    physics = control.in_jax(world, Tracker(nearest_move, ONE_MOVE))
 
-    def draws(part: int, count: int) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
+    def episodes(part: int, count: int) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
         """Starts in random cells, and the world's goal; part 0 is scored, part 1 is for tuning."""
         starts = np.random.default_rng((config.seed, part)).choice(world.cells.astype(np.float32), count)
         return starts, np.broadcast_to(np.asarray(world.goal, np.float32), starts.shape)
 
-    def play(part: int, count: int, options: PlanOptions, name: Name, every: int) -> control.Outcome:
-        starts, goals = draws(part, count)
+    def play(part: int, count: int, options: PlanOptions, controller: control.Name, every: int) -> control.Outcome:
+        starts, goals = episodes(part, count)
         plans = playing.plans(planner, options, goals, every, near=0.5)
-        how = playing.carried(planner, name, every)
+        how = playing.carried(planner, controller, every)
         key = jax.random.fold_in(jax.random.key(config.seed), part)
         return control.episodes(key, physics, plans, how, starts, world.max_steps)
 
-    def tuned(options: PlanOptions) -> Float[np.ndarray, "n"]:
-        return returns(draws(1, config.tuning)[1], play(1, config.tuning, options, "inverse", config.every).paths)
+    def score(options: PlanOptions) -> Float[np.ndarray, "n"]:
+        return returns(episodes(1, config.tuning)[1], play(1, config.tuning, options, "inverse", config.every).paths)
 
-    starts, goals = draws(0, config.episodes)
-    best = limit(world, starts)
-    sheet = Sheet(config, task, goals, Drawn(world.walls, (-0.5, -0.5), 1.0, 0.4, turned=False), best.mean())
-    yield sheet.measured("jax", "limit (shortest path)", "optimal", best)
-    for method in methods(task, config.candidates, tuned):
-        for name, every in schedule(config, method, world.max_steps):
-            observed = play(0, config.episodes, method.options, name, every)
-            yield sheet.planned("jax", method.name, every, name, returns(goals, observed.paths), observed, minutes)
+    starts, goals = episodes(0, config.episodes)
+    best = bound(world, starts)
+    sheet = Sheet(config, task, goals, Drawing(world.walls, (-0.5, -0.5), 1.0, 0.4, turned=False), best.mean())
+    yield sheet.measured(Name("bound (shortest path)", "optimal", "jax"), best)
+    for method in methods(task, config.candidates, score):
+        for controller, every in schedule(config, method, world.max_steps):
+            outcome = play(0, config.episodes, method.options, controller, every)
+            name, scores = Name(method.name, controller, "jax"), returns(goals, outcome.paths)
+            yield sheet.planned(name, every, scores, outcome, minutes)

@@ -1,7 +1,7 @@
 """Maze2D's published protocol from nothing to a table, with the maze's own goal, or with random ones (Multi2D).
 
-One planner serves both. Data, training, tuning, episodes in three simulators, the limit, rows. Tuning plays other
-starts, in JAX's physics, carried out by learned actions; then every method plans the same starts with the same keys.
+One planner serves both. Data, training, tuning, episodes in three simulators, the bound, rows. Tuning plays other
+starts in JAX's physics by learned actions. Then every method plans the same starts with the same keys.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from diffplan import runtime
 from diffplan.benchmarks import bound
 from diffplan.benchmarks.published import REFERENCES, Reference
-from diffplan.benchmarks.rows import Drawn, Row, ScoresSettings, Sheet
+from diffplan.benchmarks.rows import Drawing, Episodes, Name, Row, ScoresSettings, Sheet
 from diffplan.benchmarks.tuning import Method, methods
 from diffplan.checkpoint import digest
 from diffplan.data import readers
@@ -26,7 +26,7 @@ from diffplan.data.readers import Run
 from diffplan.data.windows import DataError, Rows
 from diffplan.experiment import stages
 from diffplan.planner import control, playing, training
-from diffplan.planner.control import Name, Physics
+from diffplan.planner.control import Physics
 from diffplan.planner.planner import Planner, PlanOptions
 from diffplan.types import PRNGKey
 from envs import experts, maze2d, robotics
@@ -38,14 +38,7 @@ ARRIVED = 0.4
 """Cells from its goal within which an episode is not planned for: inside the disc that pays."""
 
 FINENESS = {"maze2d": (8, 15), "multi2d": (4, 9)}
-"""Grid points of the limit, a cell and a velocity: coarse where there are many goals."""
-
-
-class Episodes(NamedTuple):
-    """Where episodes begin, and where their goals are, in cells."""
-
-    starts: Float[np.ndarray, "n 4"]
-    goals: Float[np.ndarray, "n 2"]
+"""Grid points of the bound, a cell and a velocity: coarse where there are many goals."""
 
 
 class Bench(NamedTuple):
@@ -61,7 +54,7 @@ class Bench(NamedTuple):
         return np.asarray([self.reference.score(value) for value in control.returns(goals, paths)])
 
 
-def draws(config: ScoresSettings, maze: Maze2d, key: PRNGKey, count: int) -> Episodes:
+def draw_episodes(config: ScoresSettings, maze: Maze2d, key: PRNGKey, count: int) -> Episodes:
     """First observations as D4RL draws them, and the maze's goal, or a free cell's location plus U(-0.1, 0.1)^2."""
     key_start, key_goal, key_noise = jax.random.split(key, 3)
     starts = jax.vmap(lambda key: maze.observe(maze.reset(key)))(jax.random.split(key_start, count))
@@ -85,12 +78,12 @@ def behaviour(config: ScoresSettings, task: str, maze: Maze2d) -> tuple[Rows, st
 
         runs, _ = readers.from_d4rl(Path(source), maze, lambda observed, actions: np.asarray(step(observed, actions)))
     else:
-        result, _ = readers.from_minari(source)
-        widths = {(run.observations.shape[1], run.actions.shape[1]) for run in result}
+        episodes, _ = readers.from_minari(source)
+        widths = {(run.observations.shape[1], run.actions.shape[1]) for run in episodes}
         if widths != {(4, 2)}:
             raise DataError(f"{source}: observations and actions of {sorted(widths)} numbers: must be of 4 and 2")
         turned = lambda run: Run(robotics.from_pointmaze(maze, run.observations), robotics.from_turned(run.actions))
-        runs = [Run(*(field.astype(np.float32) for field in turned(run))) for run in result]
+        runs = [Run(*(field.astype(np.float32) for field in turned(run))) for run in episodes]
     for number, run in enumerate(runs):
         outside = np.flatnonzero(~np.asarray(jax.vmap(maze.is_free)(jnp.asarray(run.observations[:, :2]))))
         if outside.size:
@@ -116,20 +109,20 @@ def bench(config: ScoresSettings, task: str) -> Bench:
 def tuned(config: ScoresSettings, task: str, bench: Bench) -> tuple[Method, ...]:
     """The methods, tuned."""
     physics, key = control.in_jax(bench.maze), jax.random.fold_in(jax.random.key(config.seed), 1)
-    starts, goals = draws(config, bench.maze, key, config.tuning)
+    starts, goals = draw_episodes(config, bench.maze, key, config.tuning)
 
-    def played(options: PlanOptions) -> Float[np.ndarray, "n"]:
+    def score(options: PlanOptions) -> Float[np.ndarray, "n"]:
         plans = playing.plans(bench.planner, options, goals, config.every, ARRIVED)
         how = playing.carried(bench.planner, "inverse", config.every)
-        result = control.episodes(key, physics, plans, how, starts, bench.reference.steps)
-        return bench.scores(goals, result.paths)
+        outcome = control.episodes(key, physics, plans, how, starts, bench.reference.steps)
+        return bench.scores(goals, outcome.paths)
 
-    return methods(task, config.candidates, played)
+    return methods(task, config.candidates, score)
 
 
 def schedule(
     config: ScoresSettings, methods: tuple[Method, ...], steps: int
-) -> Iterator[tuple[str, Name, Method, int]]:
+) -> Iterator[tuple[str, control.Name, Method, int]]:
     """(simulator, controller, method, steps between plans) of every row."""
     *cold, warm = methods
     for method in cold:
@@ -147,28 +140,27 @@ def schedule(
 
 def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     """All rows of one task, ours."""
-    result = bench(config, task)
-    maze, steps = result.maze, result.reference.steps
-    starts, goals = draws(config, maze, jax.random.key(config.seed), config.episodes)
+    own = bench(config, task)
+    maze, steps, key = own.maze, own.reference.steps, jax.random.key(config.seed)
+    starts, goals = draw_episodes(config, maze, key, config.episodes)
     simulators: dict[str, Physics] = {
         "mujoco": control.outside(MujocoMaze(maze)),
         "gymnasium-robotics": control.outside(PointMaze(maze)),
         "jax": control.in_jax(maze),
     }
-    fastest = bound.paths(config.run / task / "limit", maze, starts, goals, steps, FINENESS[config.suite])
-    best = result.scores(goals, fastest)
+    fastest = bound.paths(config.run / task / "bound", maze, starts, goals, steps, FINENESS[config.suite])
+    best = own.scores(goals, fastest)
     sheet = Sheet(config, task, goals, drawing(maze), best.mean())
-    yield sheet.played("jax", "limit (optimal control)", "optimal", best, fastest)
-    walked = np.asarray(waypoints(maze, jax.random.key(config.seed), starts, goals, steps))
-    scores = result.scores(goals, walked)
-    yield sheet.played("jax", "D4RL's controller, a path for each episode", "waypoints", scores, walked)
-    for simulator, name, method, every in schedule(config, tuned(config, task, result), steps):
-        plans = playing.plans(result.planner, method.options, goals, every, ARRIVED)
-        how = playing.carried(result.planner, name, every)
-        observed = control.episodes(jax.random.key(config.seed), simulators[simulator], plans, how, starts, steps)
-        yield sheet.planned(
-            simulator, method.name, every, name, result.scores(goals, observed.paths), observed, result.minutes
-        )
+    yield sheet.rollout(Name("bound (optimal control)", "optimal", "jax"), best, fastest)
+    paths = np.asarray(waypoints(maze, key, starts, goals, steps))
+    expert = Name("diffplan D4RL's controller, a path for each episode", "waypoints", "jax")
+    yield sheet.rollout(expert, own.scores(goals, paths), paths)
+    for simulator, controller, method, every in schedule(config, tuned(config, task, own), steps):
+        plans = playing.plans(own.planner, method.options, goals, every, ARRIVED)
+        how = playing.carried(own.planner, controller, every)
+        outcome = control.episodes(key, simulators[simulator], plans, how, starts, steps)
+        name, scores = Name(method.name, controller, simulator), own.scores(goals, outcome.paths)
+        yield sheet.planned(name, every, scores, outcome, own.minutes)
 
 
 @partial(jax.jit, static_argnames=("maze", "steps"))
@@ -193,6 +185,6 @@ def waypoints(
     return jax.vmap(one)(jax.random.split(key, len(starts)), jnp.asarray(starts), jnp.asarray(goals))
 
 
-def drawing(maze: Maze2d) -> Drawn:
+def drawing(maze: Maze2d) -> Drawing:
     """How a maze is drawn."""
-    return Drawn(maze.walls, (-0.7, -0.7), 1.0, 0.5, turned=False)
+    return Drawing(maze.walls, (-0.7, -0.7), 1.0, 0.5, turned=False)

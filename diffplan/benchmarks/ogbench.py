@@ -6,32 +6,25 @@ the noise on starts and goals, and say when a goal is reached. Tuning plays the 
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
 from diffplan import runtime
-from diffplan.benchmarks.rows import Drawn, Row, ScoresSettings, Sheet
+from diffplan.benchmarks.rows import Drawing, Episodes, Name, Row, ScoresSettings, Sheet
 from diffplan.benchmarks.tuning import Method, methods
 from diffplan.data import readers
 from diffplan.data.windows import Rows
 from diffplan.planner import control, playing, training
-from diffplan.planner.control import Name, Tracker
+from diffplan.planner.control import Tracker
 from diffplan.planner.planner import PlanOptions
 from envs import pointmaze
 from envs.pointmaze import PointMaze
 
 EPISODES = 50
 """Of each task."""
-
-
-class Begun(NamedTuple):
-    """Where the episodes have begun, and what is asked of them, ``[n, 2]``."""
-
-    starts: Float[np.ndarray, "n 2"]
-    goals: Float[np.ndarray, "n 2"]
 
 
 class Worlds:
@@ -47,13 +40,13 @@ class Worlds:
         self.over = np.zeros(count, bool)
         self.reached = np.zeros(count, bool)
 
-    def begin(self, options: list[dict[str, Any]], seed: int) -> Begun:
+    def begin(self, options: list[dict[str, Any]], seed: int) -> Episodes:
         """Resets every environment with its own options."""
         np.random.seed(seed)  # noqa: NPY002  (OGBench draws its noise from numpy's global generator)
-        begun = [env.reset(seed=seed + i, options=options[i]) for i, env in enumerate(self.envs)]
-        self.observed = np.asarray([observed for observed, _ in begun], np.float32)
-        self.over, self.reached = np.zeros(len(begun), bool), np.zeros(len(begun), bool)
-        return Begun(self.observed.copy(), np.asarray([info["goal"] for _, info in begun], np.float32))
+        firsts = [env.reset(seed=seed + i, options=options[i]) for i, env in enumerate(self.envs)]
+        self.observed = np.asarray([observed for observed, _ in firsts], np.float32)
+        self.over, self.reached = np.zeros(len(firsts), bool), np.zeros(len(firsts), bool)
+        return Episodes(self.observed.copy(), np.asarray([info["goal"] for _, info in firsts], np.float32))
 
     def start(self, observations: Float[np.ndarray, "n 2"]) -> None:
         """They have begun already."""
@@ -90,12 +83,12 @@ def write(
     folder: Path, name: str, kind: str, episodes: int, steps: int, noise: float = 0.5, seed: int = 0
 ) -> dict[Path, list[pointmaze.Episode]]:
     """Makes a data set, and a tenth as many episodes to validate; returns what was written where."""
-    total, made = episodes + max(1, episodes // 10), []
+    total, everything = episodes + max(1, episodes // 10), []
     with runtime.Progress(f"{name} {kind}: data", total=total * steps) as progress:
         for episode in pointmaze.generate(name, kind, total, steps, noise, seed):
-            made.append(episode)
+            everything.append(episode)
             progress.advance(steps)
-    parts = {"": made[:episodes], "-val": made[episodes:]}
+    parts = {"": everything[:episodes], "-val": everything[episodes:]}
     written = {folder / f"pointmaze-{name}-{kind}-v0{suffix}.npz": part for suffix, part in parts.items()}
     for path, part in written.items():
         pointmaze.save(path, part)
@@ -107,9 +100,11 @@ def tracker(maze: PointMaze) -> Tracker:
     return Tracker(lambda observed, place: (place - observed) / maze.stride, maze.tolerance)
 
 
-def schedule(config: ScoresSettings, result: tuple[Method, ...], steps: int) -> Iterator[tuple[Name, Method, int]]:
+def schedule(
+    config: ScoresSettings, methods: tuple[Method, ...], steps: int
+) -> Iterator[tuple[control.Name, Method, int]]:
     """(controller, method, steps between plans) of every row."""
-    *cold, warm = result
+    *cold, warm = methods
     for method in cold:
         for name in control.CONTROLLERS[1:]:
             yield name, method, config.every
@@ -133,25 +128,28 @@ def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     tasks = [{"task_id": number + 1} for number in range(len(maze.tasks)) for _ in range(EPISODES)]
     worlds, few = Worlds(task, len(tasks)), Worlds(task, config.tuning)
 
-    def play(begun: Begun, inside: Worlds, options: PlanOptions, name: Name, every: int) -> control.Outcome:
-        plans = playing.plans(planner, options, begun.goals, every, maze.tolerance)
-        how = playing.carried(planner, name, every)
+    def play(
+        asked: Episodes, inside: Worlds, options: PlanOptions, controller: control.Name, every: int
+    ) -> control.Outcome:
+        plans = playing.plans(planner, options, asked.goals, every, maze.tolerance)
+        how = playing.carried(planner, controller, every)
         physics = control.outside(inside, tracker(maze))
-        return control.episodes(jax.random.key(config.seed), physics, plans, how, begun.starts, maze.max_steps)
+        return control.episodes(jax.random.key(config.seed), physics, plans, how, asked.starts, maze.max_steps)
 
-    def played(options: PlanOptions) -> Float[np.ndarray, "n"]:
-        begun = few.begin(anywhere(maze, config.tuning, config.seed + 1), config.seed + 1)
-        play(begun, few, options, "inverse", config.every)
+    def score(options: PlanOptions) -> Float[np.ndarray, "n"]:
+        asked = few.begin(anywhere(maze, config.tuning, config.seed + 1), config.seed + 1)
+        play(asked, few, options, "inverse", config.every)
         return 100.0 * few.reached
 
-    for name, method, every in schedule(config, methods(task, config.candidates, played), maze.max_steps):
-        begun = worlds.begin(tasks, config.seed)
-        result = play(begun, worlds, method.options, name, every)
-        sheet = Sheet(config, task, begun.goals, drawing(maze), np.nan)
-        yield sheet.planned("ogbench", method.name, every, name, 100.0 * worlds.reached, result, minutes)
+    for controller, method, every in schedule(config, methods(task, config.candidates, score), maze.max_steps):
+        asked = worlds.begin(tasks, config.seed)
+        outcome = play(asked, worlds, method.options, controller, every)
+        sheet = Sheet(config, task, asked.goals, drawing(maze), np.nan)
+        name = Name(method.name, controller, "ogbench")
+        yield sheet.planned(name, every, 100.0 * worlds.reached, outcome, minutes)
 
 
-def drawing(maze: PointMaze) -> Drawn:
+def drawing(maze: PointMaze) -> Drawing:
     """How a maze is drawn."""
     left, top = (float(value) for value in maze.observation_low)
-    return Drawn(maze.walls, (top, left), maze.unit, maze.tolerance, turned=True)
+    return Drawing(maze.walls, (top, left), maze.unit, maze.tolerance, turned=True)

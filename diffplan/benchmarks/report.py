@@ -1,10 +1,8 @@
 """The table and the figure of scores: ours beside those that others publish, from ``scores.csv`` alone."""
 
-import csv
 import re
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import rich.table
 from matplotlib.axes import Axes
@@ -13,8 +11,10 @@ from matplotlib.patches import Circle
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 
-from diffplan.report import figure as frontier
+from diffplan.benchmarks.rows import MEASURED
+from diffplan.metrics.table import read_rows
 from diffplan.report import style
+from diffplan.report.save import save
 
 Row = dict[str, str]
 
@@ -29,12 +29,6 @@ SUITES = {
 """What a suite's tasks are called, the simulator that its figure shows, and what a score is."""
 
 
-def read(path: Path) -> list[Row]:
-    """The rows as text."""
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
 def number(row: Row, name: str) -> float:
     """A cell, NaN where it is empty."""
     return float(row[name]) if row[name] else float("nan")
@@ -42,13 +36,13 @@ def number(row: Row, name: str) -> float:
 
 def ours(row: Row) -> bool:
     """Whether a row was measured here."""
-    return row["method"].startswith("diffplan")
+    return row["source"] == MEASURED
 
 
 def lines(rows: list[Row]) -> list[tuple[str, str, str, dict[str, Row]]]:
     """(method, controller, simulator, row by task), tasks side by side.
 
-    A setting that differs from task to task, as in ``selection of 16``, does not keep a method's rows apart.
+    Settings that were tuned for each task, as in ``guided 9.8, best of 4``, are left out of the method's name.
     """
     table: dict[tuple[str, str, str], dict[str, Row]] = {}
     for row in rows:
@@ -58,21 +52,21 @@ def lines(rows: list[Row]) -> list[tuple[str, str, str, dict[str, Row]]]:
 
 def plain(method: str) -> str:
     """A method's name without the settings that were tuned for each task."""
-    return re.sub(r"(guidance|selection of) [\d.e+]+", lambda result: result[1].removesuffix(" of"), method)
+    return re.sub(r"best of \d+", "best of n", re.sub(r"guided [\d.e+]+", "guided", method))
 
 
 def show(path: Path, console: Console | None = None) -> None:
     """Prints the table, best last."""
-    rows = read(path)
+    rows = read_rows(path)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     table = rich.table.Table(
-        "method", "controller", "simulator", *tasks, "of the limit", box=SIMPLE_HEAD, show_edge=False
+        "method", "controller", "simulator", *tasks, "of the bound", box=SIMPLE_HEAD, show_edge=False
     )
     average = lambda by_task: np.mean([number(row, "mean") for row in by_task.values()])
     for method, controller, simulator, by_task in sorted(lines(rows), key=lambda line: average(line[3])):
         cells = [cell(by_task[task]) if task in by_task else "" for task in tasks]
-        shares = [number(row, "bound_fraction") for row in by_task.values()]
-        fraction = "" if np.isnan(shares).any() else f"{100 * np.mean(shares):.0f} %"
+        fractions = [number(row, "bound_fraction") for row in by_task.values()]
+        fraction = "" if np.isnan(fractions).any() else f"{100 * np.mean(fractions):.0f} %"
         table.add_row(method, controller, simulator, *cells, fraction)
     console = console or Console()
     console.print(table)
@@ -85,14 +79,15 @@ def cell(row: Row) -> str:
 
 
 def markdown(paths: list[Path]) -> str:
-    """One line a maze: what others publish, and ours by prior, guidance, selection and both, each by the learned
-    inverse dynamics and by tracking; with the limit.
+    """One line a maze: published scores, ours by each of `METHODS`, and the bound.
+
+    Each of ours has two numbers: by the learned inverse dynamics, and by tracking.
     """
     lines = [
-        "| maze | Diffuser | best published | " + " | ".join(METHODS) + " | limit |",
+        "| maze | Diffuser | best published | " + " | ".join(METHODS) + " | bound |",
         "|---|--:|--:" + "|--:" * 5 + "|",
     ]
-    for rows in map(read, paths):
+    for rows in map(read_rows, paths):
         for task in dict.fromkeys(row["task"] for row in rows):
             cells = maze_cells([row for row in rows if row["task"] == task])
             lines.append(f"| {' | '.join(cells)} |")
@@ -102,7 +97,7 @@ def markdown(paths: list[Path]) -> str:
 EASIER = " (easier protocol)"
 """What published rows are marked with that are no match for the others."""
 
-METHODS = ("prior", "guidance", "selection", "both")
+METHODS = ("prior", "guided", "best of n", "guided best of n")
 
 
 def maze_cells(rows: list[Row]) -> list[str]:
@@ -112,49 +107,49 @@ def maze_cells(rows: list[Row]) -> list[str]:
     alike = [row for row in others if EASIER not in row["method"]]
     best = max(alike, key=lambda row: number(row, "mean"), default=None)
     diffuser = [row for row in others if row["method"].startswith("Diffuser")]
-    played = {(kind(row), row["controller"]): number(row, "mean") for row in rows if ours(row) and shown(row)}
-    limits = [number(row, "mean") for row in rows if row["controller"] == "optimal"]
-    pair = lambda method: f"{played[method, 'inverse']:.0f} / {played[method, 'tracking']:.0f}"
+    scores = {(kind(row), row["controller"]): number(row, "mean") for row in rows if ours(row) and shown(row)}
+    bounds = [number(row, "mean") for row in rows if row["controller"] == "optimal"]
+    pair = lambda method: f"{scores[method, 'inverse']:.0f} / {scores[method, 'tracking']:.0f}"
     return [
         f"{SUITES[suite][0]} {task}",
         f"{number(diffuser[0], 'mean'):.0f}{EASIER * (EASIER in diffuser[0]['method'])}" if diffuser else "–",
         f"{number(best, 'mean'):.0f}, {best['method']}" if best else "–",
         *map(pair, METHODS),
-        f"{limits[0]:.0f}" if limits else "100",
+        f"{bounds[0]:.0f}" if bounds else "100",
     ]
 
 
 def kind(row: Row) -> str:
     """Which of METHODS a row of ours is, or its method where it is none."""
     name = row["method"].removeprefix("diffplan ")
-    if "warm" in name or "limit" in name or "controller" in name:
+    if "warm" in name or knows_maze(row):
         return name
-    guided, selected = "guidance" in name, "selection" in name
-    return METHODS[guided + 2 * selected]
+    return METHODS[("guided" in name) + 2 * ("best of" in name)]
 
 
 def figure(path: Path) -> Path:
-    """Writes a picture beside the table: a panel a task, best on top; one simulator, and ours where planned anew."""
-    rows = [row for row in read(path) if shown(row)]
+    """Write a figure beside the table: a panel a task, best on top, of one simulator; single plans are left out."""
+    rows = [row for row in read_rows(path) if shown(row)]
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     most = max(sum(row["task"] == task for row in rows) for task in tasks)
-    with mpl.rc_context(frontier.RC):
-        draws = Figure(figsize=(5.6 * len(tasks), 0.26 * most + 1.2), layout="constrained")
-        axes = np.atleast_1d(np.asarray(draws.subplots(1, len(tasks))))
-        for one, task in zip(axes, tasks, strict=True):
-            panel(one, task, [row for row in rows if row["task"] == task])
-        frontier.save_png(draws, path.with_suffix(".png"))
-    return path.with_suffix(".png")
+
+    def compose() -> Figure:
+        figure = Figure(figsize=(5.6 * len(tasks), 0.26 * most + 1.2), layout="constrained")
+        for axes, task in zip(np.ravel(figure.subplots(1, len(tasks))), tasks, strict=True):
+            panel(axes, task, [row for row in rows if row["task"] == task])
+        return figure
+
+    return save(path.with_suffix(".png"), compose)[0]
 
 
-def told(row: Row) -> bool:
-    """Whether a row is of a player who knows the maze."""
+def knows_maze(row: Row) -> bool:
+    """Whether the controller of a row knows the maze."""
     return row["controller"] in ("optimal", "waypoints")
 
 
 def shown(row: Row) -> bool:
     """Whether a row is in the figure."""
-    return told(row) or (row["simulator"] == SUITES[row["suite"]][1] and not row["method"].endswith("one plan"))
+    return knows_maze(row) or (row["simulator"] == SUITES[row["suite"]][1] and not row["method"].endswith("one plan"))
 
 
 def panel(axes: Axes, task: str, rows: list[Row]) -> None:
@@ -162,14 +157,14 @@ def panel(axes: Axes, task: str, rows: list[Row]) -> None:
     rows = sorted(rows, key=lambda row: number(row, "mean"))
     means = [number(row, "mean") for row in rows]
     errors = [np.nan_to_num(number(row, "sem")) for row in rows]
-    colours = [style.INK if told(row) else ACCENT if ours(row) else "#b9c2cb" for row in rows]
+    colours = [style.INK if knows_maze(row) else ACCENT if ours(row) else "#b9c2cb" for row in rows]
     axes.barh(range(len(rows)), means, xerr=errors, color=colours, height=0.72, error_kw={"elinewidth": 1})
     names = [f"{row['method'].removeprefix('diffplan ').split(', every')[0]} · {row['controller']}" for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=7.5)
     for i, row in enumerate(rows):
         axes.text(means[i] + errors[i] + 2, i, f"{means[i]:.0f}", va="center", fontsize=7.5, color=style.INK)
         if ours(row):
-            axes.get_yticklabels()[i].set_color(style.INK if told(row) else ACCENT)
+            axes.get_yticklabels()[i].set_color(style.INK if knows_maze(row) else ACCENT)
     axes.set_xlim(0, 1.1 * max(means))
     name, _, unit = SUITES[rows[0]["suite"]]
     axes.set_xlabel(unit)
@@ -179,36 +174,44 @@ def panel(axes: Axes, task: str, rows: list[Row]) -> None:
 
 def kept(path: Path, tasks: tuple[str, ...]) -> list[Path]:
     """The files of episodes that belong to rows of a table, of these tasks; those of other settings are left out."""
-    rows = {(row["method"], row["controller"], row["simulator"]) for row in read(path)}
+    rows = {(row["method"], row["controller"], row["simulator"]) for row in read_rows(path)}
 
     def belongs(file: Path) -> bool:
-        with np.load(file) as result:
-            return tuple(result["about"].tolist()) in rows
+        with np.load(file) as arrays:
+            return tuple(arrays["about"].tolist()) in rows
 
     files = (file for task in tasks for file in sorted((path.parent / "rollouts" / task).glob("*.npz")))
     return list(filter(belongs, files))
 
 
 def rollouts(episodes: Path) -> Path:
-    """Writes a picture of the kept episodes of one row beside them: plans (thin) and what became of them."""
+    """Write a figure beside the kept episodes of one row: plans as thin lines, and the paths that were executed."""
     with np.load(episodes) as file:
-        paths, plans, goals, about = (file[name] for name in ("paths", "plans", "goals", "about"))
-        walls, low, unit, near, turned = (file[name] for name in ("walls", "low", "unit", "near", "turned"))
-    across, down = (0, 1) if turned else (1, 0)
-    (height, width), (top, left) = walls.shape, low
-    with mpl.rc_context(frontier.RC):
-        draws = Figure(figsize=(12, 6.2 * height / width + 0.5), layout="constrained")
-        for axes, path, made, goal in zip(draws.subplots(2, 4).flat, paths, plans, goals, strict=False):
-            extent = (left, left + width * unit, top + height * unit, top)  # row index downwards
-            axes.imshow(walls, cmap="Greys", vmin=0, vmax=3, extent=extent)
-            place = (float(goal[across]), float(goal[down]))
-            axes.add_patch(Circle(place, float(near), color="#3a8f6a", alpha=0.35, linewidth=0))
-            for points in made:
-                axes.plot(points[:, across], points[:, down], color=style.SOFT, linewidth=0.6, alpha=0.6)
-            axes.plot(path[:, across], path[:, down], color=ACCENT, linewidth=1.4)
-            axes.plot(path[0, across], path[0, down], "o", color=style.INK, markersize=4)
-            axes.axis("off")
-        draws.suptitle(" · ".join([episodes.parent.name, *about]), x=0.01, ha="left", fontsize=11)
-        picture = episodes.with_suffix(".png")
-        frontier.save_png(draws, picture)
-    return picture
+        arrays = dict(file)
+    about = [episodes.parent.name, *arrays["about"].tolist()]
+
+    def compose() -> Figure:
+        height, width = arrays["walls"].shape
+        figure = Figure(figsize=(12, 6.2 * height / width + 0.5), layout="constrained")
+        parts = zip(figure.subplots(2, 4).flat, arrays["paths"], arrays["plans"], arrays["goals"], strict=False)
+        for axes, path, plans, goal in parts:
+            episode(axes, arrays, path, plans, goal)
+        figure.suptitle(" · ".join(about), x=0.01, ha="left", fontsize=11)
+        return figure
+
+    return save(episodes.with_suffix(".png"), compose)[0]
+
+
+def episode(axes: Axes, maze: dict[str, np.ndarray], path: np.ndarray, plans: np.ndarray, goal: np.ndarray) -> None:
+    """Draw one episode in its maze, whose arrays are those of `rows.Drawing`."""
+    across, down = (0, 1) if maze["turned"] else (1, 0)
+    (height, width), (top, left), unit = maze["walls"].shape, maze["low"], maze["unit"]
+    extent = (left, left + width * unit, top + height * unit, top)  # row index downwards
+    axes.imshow(maze["walls"], cmap="Greys", vmin=0, vmax=3, extent=extent)
+    place = (float(goal[across]), float(goal[down]))
+    axes.add_patch(Circle(place, float(maze["near"]), color="#3a8f6a", alpha=0.35, linewidth=0))
+    for points in plans:
+        axes.plot(points[:, across], points[:, down], color=style.SOFT, linewidth=0.6, alpha=0.6)
+    axes.plot(path[:, across], path[:, down], color=ACCENT, linewidth=1.4)
+    axes.plot(path[0, across], path[0, down], "o", color=style.INK, markersize=4)
+    axes.axis("off")

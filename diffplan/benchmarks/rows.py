@@ -92,7 +92,7 @@ SUITES = {
 """What each suite begins with; one configuration for all its mazes."""
 
 
-class Drawn(NamedTuple):
+class Drawing(NamedTuple):
     """How a maze is drawn: walls ``[i, j]``, where rows and columns begin, the side of a cell, the radius of a goal. A
     place is (down, across), or where `turned`, (across, down).
     """
@@ -104,58 +104,58 @@ class Drawn(NamedTuple):
     turned: bool
 
 
+class Episodes(NamedTuple):
+    """Where episodes start, as observations, and their goals, as places."""
+
+    starts: Float[np.ndarray, "n o"]
+    goals: Float[np.ndarray, "n 2"]
+
+
+class Name(NamedTuple):
+    """What tells a row from the others of its task: how plans are made, and who carries them out where."""
+
+    method: str
+    controller: str
+    simulator: str
+
+
 class Sheet(NamedTuple):
-    """One maze's rows: what they share, where their episodes are kept, and what the limit scores (NaN: not known)."""
+    """One maze's rows: what they share, and where their episodes are kept. bound: its score, NaN if it is unknown."""
 
     config: ScoresSettings
     task: str
     goals: Float[np.ndarray, "n 2"]
-    draws: Drawn
-    top: float
+    drawing: Drawing
+    bound: float
 
-    def measured(
-        self, simulator: str, method: str, controller: str, scores: Float[np.ndarray, "n"], **cost: float
-    ) -> Row:
+    def measured(self, name: Name, scores: Float[np.ndarray, "n"], **cost: float) -> Row:
         """A row of ours."""
         mean, error = scores.mean(), scores.std(ddof=1) / np.sqrt(len(scores))
-        runtime.say(f"{self.task}: {method}, {controller}, {simulator}: {mean:.1f}")
-        about = {"suite": self.config.suite, "task": self.task, "simulator": simulator, "controller": controller}
-        fraction = {} if np.isnan(self.top) else {"bound_fraction": mean / self.top}
-        numbers = {"episodes": len(scores), "mean": mean, "sem": error} | fraction | cost
-        return about | {"method": f"diffplan {method}", "source": MEASURED} | numbers
+        runtime.say(f"{self.task}: {', '.join(name)}: {mean:.1f}")
+        numbers = {"episodes": len(scores), "mean": mean, "sem": error, "bound_fraction": mean / self.bound}
+        return {"suite": self.config.suite, "task": self.task, "source": MEASURED} | name._asdict() | numbers | cost
 
-    def played(
+    def rollout(
         self,
-        simulator: str,
-        method: str,
-        controller: str,
+        name: Name,
         scores: Float[np.ndarray, "n"],
         paths: Float[np.ndarray, "n steps o"],
         plans: Float[np.ndarray, "n m h o"] | None = None,
         **cost: float,
     ) -> Row:
-        """A row of ours, some of whose episodes are kept for `scripts/benchmark.py --do render`."""
-        row = self.measured(simulator, method, controller, scores, **cost)
-        about = [row["method"], controller, simulator]
+        """A row of ours; some of its episodes are kept for `scripts/benchmark.py --do render`."""
         directory = self.config.run / self.config.suite / "rollouts" / self.task
         directory.mkdir(parents=True, exist_ok=True)
-        name = re.sub(r"[^a-z0-9.]+", "-", " ".join(about).removeprefix("diffplan ").lower())
-        made = np.empty((len(paths), 0, 1, paths.shape[-1])) if plans is None else plans
-        episodes = {"paths": paths[:KEPT], "plans": made[:KEPT], "goals": self.goals[:KEPT]}
-        np.savez(directory / f"{name}.npz", allow_pickle=False, about=about, **episodes, **self.draws._asdict())
-        return row
+        file = re.sub(r"[^a-z0-9.]+", "-", " ".join(name).removeprefix("diffplan ").lower())
+        plans = np.empty((len(paths), 0, 1, paths.shape[-1])) if plans is None else plans
+        episodes = {"paths": paths[:KEPT], "plans": plans[:KEPT], "goals": self.goals[:KEPT]}
+        about = {"about": list(name), **self.drawing._asdict()}
+        np.savez(directory / f"{file}.npz", allow_pickle=False, **episodes, **about)
+        return self.measured(name, scores, **cost)
 
-    def planned(
-        self,
-        simulator: str,
-        method: str,
-        every: int,
-        controller: str,
-        scores: Float[np.ndarray, "n"],
-        result: Outcome,
-        minutes: float,
-    ) -> Row:
-        """A row of a planner, which planned every so many steps after so many minutes of training."""
-        when = f"every {every} steps" if every < result.paths.shape[1] else "one plan"
-        cost = {"seconds_per_plan": result.seconds_per_plan, "train_minutes": minutes}
-        return self.played(simulator, f"{method}, {when}", controller, scores, result.paths, result.plans, **cost)
+    def planned(self, name: Name, every: int, scores: Float[np.ndarray, "n"], outcome: Outcome, minutes: float) -> Row:
+        """A row of a planner that planned every so many steps, after so many minutes of training."""
+        when = f"every {every} steps" if every < outcome.paths.shape[1] else "one plan"
+        name = name._replace(method=f"diffplan {name.method}, {when}")
+        cost = {"seconds_per_plan": outcome.seconds_per_plan, "train_minutes": minutes}
+        return self.rollout(name, scores, outcome.paths, outcome.plans, **cost)

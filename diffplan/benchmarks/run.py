@@ -1,11 +1,10 @@
 """Any suite, from nothing to ``scores.csv``."""
 
-import csv
 from pathlib import Path
 
 from diffplan.benchmarks import gridworld, maze2d, ogbench, published
 from diffplan.benchmarks.rows import COLUMNS, MEASURED, Row, ScoresSettings
-from diffplan.experiment.harness import write_csv
+from diffplan.metrics.table import read_rows, write
 
 
 def run(config: ScoresSettings) -> Path:
@@ -21,22 +20,19 @@ def run(config: ScoresSettings) -> Path:
         case "gridworld":
             rows_of = gridworld.rows_of
     path = config.run / config.suite / "scores.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    result = before(path) if config.tasks else {}
+    rows = before(path) if config.tasks else {}
     for task in config.named:
-        result[task] = list(rows_of(config, task))
-        done = tuple(name for name in published.TASKS[config.suite] if name in result)
-        ours = [row for name in done for row in result[name]]
-        write_csv(path, [*ours, *published.rows(config.suite, done)], COLUMNS)
+        rows[task] = list(rows_of(config, task))
+        done = tuple(name for name in published.TASKS[config.suite] if name in rows)
+        ours = [row for name in done for row in rows[name]]
+        write(path, [*ours, *published.rows(config.suite, done)], COLUMNS)
     return path
 
 
 def before(path: Path) -> dict[str, list[Row]]:
     """The rows of ours that a table holds already, by maze."""
-    result: dict[str, list[Row]] = {}
-    if path.exists():
-        with path.open() as file:
-            for row in csv.DictReader(file):
-                if row["source"] == MEASURED:
-                    result.setdefault(row["task"], []).append(row)
-    return result
+    by_task: dict[str, list[Row]] = {}
+    for row in read_rows(path, COLUMNS) if path.exists() else ():
+        if row["source"] == MEASURED:
+            by_task.setdefault(row["task"], []).append(row)
+    return by_task

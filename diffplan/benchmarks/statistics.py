@@ -52,7 +52,7 @@ def described(name: str, source: str, rows: Rows) -> Row:
     return result
 
 
-def printed(name: str, *numbers: list[float]) -> Row:
+def published(name: str, *numbers: list[float]) -> Row:
     """A row of the table, of a published file: the four of NUMBERS."""
     return {"data": name, "source": "published"} | dict(zip(NUMBERS, map(text, numbers), strict=True))
 
@@ -65,11 +65,11 @@ def table(run: Path) -> Iterator[Row]:
             rows, goal = files.load(path)[0], jnp.asarray(maze2d.named(task).goal)
             paid = np.linalg.norm(rows.observations[..., :2] - np.asarray(goal), axis=-1) <= 0.5
             yield described(f"maze2d-{task}", "regenerated", rows) | {"reward_mean": f"{paid.mean():.4f}"}
-            yield printed(f"maze2d-{task}", mean, std, [NAN, NAN], action_std) | {"reward_mean": reward}
+            yield published(f"maze2d-{task}", mean, std, [NAN, NAN], action_std) | {"reward_mean": reward}
     for (task, kind), numbers in OGBENCH.items():
         path = run / "ogbench" / f"pointmaze-{task}-{kind}-v0.npz"
         if path.exists():
             runs, _ = readers.from_ogbench(path, pointmaze.named(task))
             rows, _ = readers.trajectories(runs, min(len(run.actions) for run in runs))
             yield described(path.stem, "regenerated", rows)
-            yield printed(path.stem, *numbers)
+            yield published(path.stem, *numbers)

@@ -1,8 +1,8 @@
-"""The methods of (123), with guidance and selection both tuned on episodes that are not scored.
+"""The methods of (123), with the guidance scale and the number of candidates tuned on episodes that are not scored.
 
-Each option is turned by itself, up a grid, and then guidance once more with a quarter of the candidates that selection
-took. The rule is the one of `scripts/tune_scale.py` that leans to neither side, the highest mean: to push as far as
-episodes cannot tell from the best costs guidance more than it costs selection.
+Each option is swept by itself along a grid. Then the guidance scale is swept again with a quarter of the candidates
+that the first sweep chose. The setting with the highest mean score is taken, a rule of `scripts/tune_scale.py` that
+leans to neither side: the largest scale that is not distinguishable from the best costs guidance more than best of n.
 """
 
 from collections.abc import Callable
@@ -23,43 +23,46 @@ SCALES = log_grid(0.3, 100, 6)
 
 
 class Method(NamedTuple):
-    """(123) with its options turned, and its name."""
+    """(123) with its options, and its name in tables."""
 
     name: str
     options: PlanOptions
 
 
 def guidance(scale: float, candidates: int = 1) -> PlanOptions:
-    """Guidance at a scale, and the best of so many."""
+    """Guidance at a scale, and the best of so many candidates."""
     return PlanOptions(jnp.asarray(scale, jnp.float32), candidates)
 
 
-def methods(task: str, most: int, played: Callable[[PlanOptions], Float[np.ndarray, "n"]]) -> tuple[Method, ...]:
-    """The prior; selection, guidance, and both, each at the setting that tuning finds; and the last with warm starts.
+def methods(task: str, most: int, score: Callable[[PlanOptions], Float[np.ndarray, "n"]]) -> tuple[Method, ...]:
+    """The prior; best of n, guided, and guided best of n, each at its tuned setting; and the last with warm starts.
 
-    most: the largest number of candidates; played: the scores of episodes at some options.
+    Args:
+        task: the maze, for messages.
+        most: the largest number of candidates.
+        score: the scores of episodes at some options.
     """
 
-    def swept(options: Callable[[float], PlanOptions], values: tuple[float, ...], what: str) -> float:
+    def tune(options: Callable[[float], PlanOptions], values: tuple[float, ...], what: str) -> float:
         table = []
         with runtime.Progress(f"{task}: tuning {what}", total=len(values), unit="settings") as progress:
             for value in values:
-                table.append(played(options(value)))
+                table.append(score(options(value)))
                 progress.advance(1, setting=value, score=float(np.mean(table[-1])))
         choice = scale_rules.best(np.asarray(values, float), np.asarray(table))
         runtime.say(f"{task}: {what} {choice.scale:g} ({choice.low:g} to {choice.high:g}): {choice.reason}")
         return choice.scale
 
     counts = tuple(4.0**k for k in range(most.bit_length()) if 4**k <= most)
-    n = int(swept(lambda n: PlanOptions(None, int(n)), counts, "candidates"))
+    n = int(tune(lambda n: PlanOptions(None, int(n)), counts, "candidates"))
     few = max(1, n // 4)
-    alone = swept(guidance, SCALES, "guidance scale")
-    both = swept(lambda scale: guidance(scale, few), SCALES, f"guidance scale with {few} candidates")
-    together = f"guidance {both:g} and selection of {few}"
+    alone = tune(guidance, SCALES, "guidance scale")
+    both = tune(lambda scale: guidance(scale, few), SCALES, f"guidance scale with {few} candidates")
+    together = f"guided {both:g}, best of {few}"
     return (
         Method("prior", PlanOptions(None)),
-        Method(f"selection of {n}", PlanOptions(None, n)),
-        Method(f"guidance {alone:g}", guidance(alone)),
+        Method(f"best of {n}", PlanOptions(None, n)),
+        Method(f"guided {alone:g}", guidance(alone)),
         Method(together, guidance(both, few)),
         Method(f"{together}, warm", replace(guidance(both, few), warm=True)),
     )

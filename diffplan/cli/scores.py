@@ -66,7 +66,7 @@ def begun(arguments: Sequence[str]) -> Command:
 def action(config: Command) -> None:
     """Carry the command out."""
     from diffplan.benchmarks import report, run, statistics
-    from diffplan.experiment.harness import write_csv
+    from diffplan.metrics.table import write
 
     scores = config.scores
     directory = scores.run / scores.suite
@@ -78,7 +78,7 @@ def action(config: Command) -> None:
         if not rows:
             raise ConfigError(f"run={str(scores.run)!r}: must be a directory in which a suite has made data")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(path, rows, statistics.COLUMNS)
+        write(path, rows, statistics.COLUMNS)
         return say(str(path))
     path = run.run(scores) if config.do == "run" else directory / "scores.csv"
     report.show(path, console)

@@ -21,8 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-
-from diffplan.metrics.statistics import student_quantile
+from scipy import stats
 
 
 class Choice(NamedTuple):
@@ -67,7 +66,7 @@ def _last_in_a_row(holds: np.ndarray) -> int:
 @cache
 def _one_sided(freedom: int) -> float:
     """The t with P(T < t) = 95 %, and so P(|T| < t) = 90 %, T Student. Kept: a bootstrap asks for it often."""
-    return student_quantile(0.9, freedom)
+    return float(stats.t.ppf(0.95, freedom))
 
 
 def _limits(values: Float[np.ndarray, "s m"]) -> tuple[Float[np.ndarray, "s"], Float[np.ndarray, "s"]]:

@@ -1,67 +1,63 @@
 """One axis is never enough: gold of every method against pressure, proxy gain and strength, in one figure.
 
 A row for each family of methods, a column for each axis; the other families stand behind in grey. A strength whose
-plans are valid is a full marker, one with more than `summary.VALID` of its plans through walls a hollow one. Methods
+plans are valid is a full marker, one with more than `table.VALID` of its plans through walls a hollow one. Methods
 that report no pressure are named in the first column, and are on the other two.
 """
 
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffplan.report import figure, style
+from diffplan.metrics import table
+from diffplan.report import style
 from diffplan.report.budgets import pressure, reports_pressure
 from diffplan.report.load import read_results
-from diffplan.report.summary import VALID, Curve, curves
+from diffplan.report.save import save
+from diffplan.report.summary import Curve, curves
 
 COLOURS = ("#16537e", "#e2571e", "#3a8f6a", "#9b6bb3", "#c69214", "#4b9cd3", "#8c564b", "#5b6470")
 TITLES = ("pressure (nats)", "proxy gain (sd of the data)", "strength (share of the strength_name's range)")
 
 
-def axes_figure(run_dir: Path | str) -> tuple[Path, Path]:
+def axes_figure(run_dir: Path | str) -> tuple[Path, ...]:
     """Writes axes.png and axes.pdf into the run directory."""
     results = read_results(run_dir)
-    result = curves(results)
+    by_method = curves(results)
     families: dict[str, list[str]] = {}
-    for method in result:
+    for method in by_method:
         families.setdefault(results.config["methods"][method].get("family", "methods"), []).append(method)
     families.pop("prior", None)
-    paths = results.path / "axes.png", results.path / "axes.pdf"
-    with mpl.rc_context(figure.RC):
-        draws = compose(result, families)
-        figure.save_png(draws, paths[0])
-        draws.savefig(paths[1], dpi=200, metadata={"CreationDate": None})
-    return paths
+    return save(results.path / "axes.png", lambda: compose(by_method, families), pdf=True)
 
 
-def compose(result: dict[str, Curve], families: dict[str, list[str]]) -> Figure:
+def compose(by_method: dict[str, Curve], families: dict[str, list[str]]) -> Figure:
     """The whole figure, 11 inches wide."""
-    draws = Figure(figsize=(11, 1.2 + 2.3 * len(families)))
+    figure = Figure(figsize=(11, 1.2 + 2.3 * len(families)))
     room = 1.2 + 2.3 * len(families)
-    grid = draws.add_gridspec(
+    grid = figure.add_gridspec(
         len(families), 3, left=0.075, right=0.975, top=1 - 0.55 / room, bottom=0.62 / room, hspace=0.32, wspace=0.09
     )
-    top = max(float(np.nanmax(curve.bands["promised"].value)) for curve in result.values())
+    top = max(float(np.nanmax(curve.bands["promised"].value)) for curve in by_method.values())
     for r, (family, methods) in enumerate(families.items()):
-        row = [draws.add_subplot(grid[r, c]) for c in range(3)]
+        row = [figure.add_subplot(grid[r, c]) for c in range(3)]
         for c, axes in enumerate(row):
-            _panel(axes, c, result, methods, 1.1 * top)
+            _panel(axes, c, by_method, methods, 1.1 * top)
             axes.tick_params(labelleft=c == 0, labelbottom=True)
             if r == len(families) - 1:
                 axes.set_xlabel(TITLES[c])
             if r == 0:
                 axes.set_title(f"against {TITLES[c].split(' (')[0]}", fontsize=11)
         row[0].set_ylabel(f"{family}\ngold of the plan")
-    return draws
+    return figure
 
 
 def valid(curve: Curve) -> np.ndarray:
     """Whether few plans of a strength go through walls."""
-    return curve.bands["violations.walls"].value <= VALID
+    return curve.bands["violations.walls"].value <= table.VALID
 
 
 def where(curve: Curve, column: int) -> Float[np.ndarray, "s"]:
@@ -84,13 +80,13 @@ def relative(strengths: Float[np.ndarray, "s"]) -> Float[np.ndarray, "s"]:
     return np.concatenate([[0.0], 0.1 + 0.9 * (np.log(strengths[1:]) - low) / span])
 
 
-def _panel(axes: Axes, column: int, result: dict[str, Curve], methods: list[str], top: float) -> None:
-    for method, curve in result.items():
+def _panel(axes: Axes, column: int, by_method: dict[str, Curve], methods: list[str], top: float) -> None:
+    for method, curve in by_method.items():
         if method not in methods and method != "prior":
             axes.plot(where(curve, column), curve.bands["promised"].value, color=style.FAINT, linewidth=0.8, zorder=1)
     silent = []
     for colour, method in zip(np.resize(COLOURS, len(methods)), methods, strict=True):
-        curve, label = result[method], style.look(method).label
+        curve, label = by_method[method], style.look(method).label
         x, gold = where(curve, column), curve.bands["promised"]
         if not np.isfinite(x).any():
             silent.append(label)
@@ -99,7 +95,7 @@ def _panel(axes: Axes, column: int, result: dict[str, Curve], methods: list[str]
         axes.plot(x, gold.value, color=colour, linewidth=1.5, zorder=3, label=label)
         axes.plot(x, gold.value, "o", color=colour, markerfacecolor="white", markersize=4, zorder=4)
         axes.plot(x[valid(curve)], gold.value[valid(curve)], "o", color=colour, markersize=4.5, zorder=5)
-    prior = result["prior"].bands["promised"].value[0]
+    prior = by_method["prior"].bands["promised"].value[0]
     axes.axhline(prior, color=style.SOFT, linewidth=0.7, linestyle=(0, (1, 1.6)), zorder=1)
     axes.set_ylim(-0.03 * top, top)
     if column < 2:

@@ -1,13 +1,12 @@
 """The best that every method reaches within a budget, the same for all: in seconds, and in evaluations, per plan.
 
 A row of ``budgets.csv`` is a method within one budget: the strength, among those that cost no more, with the highest
-gold of the plan whose plans are valid (at most `summary.VALID` through walls), and that gold with its interval over
+gold of the plan whose plans are valid (at most `VALID` through walls), and that gold with its interval over
 seeds.
 An evaluation is one of a network, of the proxy, or a step in an environment or its model. What a policy or a fine-tuned
 prior costs to train counts in full, shared by the plans of its batch.
 """
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,12 +16,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from diffplan.metrics.table import VALID
+from diffplan.metrics.table import write as write_table
 from diffplan.report import style
 from diffplan.report.load import read_results
-from diffplan.report.summary import VALID, Curve, curves
+from diffplan.report.summary import Curve, curves
 
 UNITS = ("seconds", "evaluations")
-COLUMNS = ("method", "unit", "budget", "strength", "promised", "low", "high", "open_loop", "tracked", "pressure")
 
 
 class Within(NamedTuple):
@@ -95,13 +95,7 @@ def rows(run_dir: Path | str) -> list[Within]:
 
 def write(run_dir: Path | str) -> Path:
     """Writes ``budgets.csv`` into the run directory."""
-    path = Path(run_dir) / "budgets.csv"
-    text = lambda value: value if isinstance(value, str) else "" if np.isnan(value) else f"{value:.6g}"
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows([[text(value) for value in row] for row in rows(run_dir)])
-    return path
+    return write_table(Path(run_dir) / "budgets.csv", (row._asdict() for row in rows(run_dir)), Within._fields)
 
 
 def table(run_dir: Path | str) -> tuple[list[str], list[list[str]]]:

@@ -7,32 +7,16 @@ Its three parts:
     C  the plans themselves, from the prior to the breakdown
 """
 
-import io
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
-from PIL import Image
 
 from diffplan.report import maze, panels, style
 from diffplan.report.load import Run, RunError, read_run
+from diffplan.report.save import save
 from diffplan.report.summary import Curve, curves, evenly_chosen, nearest
 
-RC: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.edgecolor": style.INK,
-    "axes.labelcolor": style.INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "text.color": style.INK,
-    "xtick.color": style.INK,
-    "ytick.color": style.INK,
-    "pdf.fonttype": 42,
-}
 MARGINS: dict[str, float] = {"left": 0.15, "right": 0.87, "top": 0.88, "bottom": 0.11}
 MAZE_MARGINS: dict[str, float] = {"left": 0.05, "right": 0.985, "top": 0.86, "bottom": 0.055}
 MAZES = 5
@@ -41,20 +25,13 @@ WILD = 3
 """Plans that are drawn where most of them are scribbles through walls: more would hide one another."""
 
 
-def frontier(run_dir: Path | str, methods: tuple[str, str] = ("guided", "ascent")) -> tuple[Path, Path]:
-    """Writes frontier.png and frontier.pdf into the run directory. Part A follows the first method, part C draws
-    both.
-    """
+def frontier(run_dir: Path | str, methods: tuple[str, str] = ("guided", "ascent")) -> tuple[Path, ...]:
+    """Write frontier.png and frontier.pdf into the run directory. Part A shows the first method, part C draws both."""
     run = read_run(run_dir)
     for method in methods:
         if method not in run.results.methods:
             raise RunError(f"{run.results.path / 'results.csv'}: method '{method}' is missing")
-    paths = run.results.path / "frontier.png", run.results.path / "frontier.pdf"
-    with mpl.rc_context(RC):
-        figure = compose(run, methods)
-        save_png(figure, paths[0])
-        figure.savefig(paths[1], dpi=200, metadata={"CreationDate": None})
-    return paths
+    return save(run.results.path / "frontier.png", lambda: compose(run, methods), pdf=True)
 
 
 def compose(run: Run, methods: tuple[str, str]) -> Figure:
@@ -85,16 +62,6 @@ def _headline(curve: Curve) -> str:
     if proxy[-1] > proxy[best] and gold[-1] < gold[best]:
         return "The proxy keeps rising after the truth has turned over"
     return f"Proxy and gold against the {curve.strength_name}"
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """150 dots per inch in 256 colours: a third of the size, and no difference to be seen."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150, format="png")
-    image = (
-        Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
-    )
-    image.save(path, optimize=True, dpi=(150, 150))
 
 
 def _title(figure: SubFigure, letter: str, words: str, height: float = 0.94) -> None:

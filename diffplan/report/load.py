@@ -9,7 +9,6 @@ The files, as a study writes them:
     data.npz     `proxy` [n] standard deviations of the data, `gold` [n] steps, `positions` [m, h, 2] cells
 """
 
-import csv
 import json
 import zipfile
 import zlib
@@ -19,16 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-COLUMNS = (
-    *("method", "strength", "seed", "plans", "proxy", "promised", "open_loop", "tracked"),
-    *("path_kl", "marginal_kl", "exact_kl", "ess"),
-    *("violations.walls", "longest_step", "residual", "data_distance", "diversity", "finite"),
-    *("network_evals", "proxy_evals", "env_steps", "seconds"),
-)
-"""The columns of results.csv, in order."""
-
-Table = dict[str, np.ndarray]
-"""Column name -> one entry per batch: `method` is text, all others are numbers, NaN for an empty cell."""
+from diffplan.metrics.table import COLUMNS, Table, TableError, read
 
 
 class RunError(Exception):
@@ -100,16 +90,10 @@ def read_run(path: Path | str) -> Run:
 
 def read_table(path: Path) -> Table:
     """results.csv as columns."""
-    text = _read_text(path)
-    reader = csv.DictReader(text.splitlines())
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-    if missing:
-        raise RunError(f"{path}: column '{missing[0]}' is missing")
-    rows = list(reader)
-    if not rows:
-        raise RunError(f"{path}: no rows")
-    table = {name: np.array([_number(path, i, name, row[name]) for i, row in enumerate(rows)]) for name in COLUMNS[1:]}
-    return {"method": np.array([row["method"] for row in rows]), **table}
+    try:
+        return read(path, COLUMNS[1:])
+    except TableError as error:
+        raise RunError(str(error)) from None
 
 
 def read_config(path: Path, methods: list[str]) -> dict[str, Any]:
@@ -172,10 +156,3 @@ def _read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
             return arrays
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"{path}: {name} cannot be read ({str(error).splitlines()[0]})") from None
-
-
-def _number(path: Path, row: int, name: str, cell: str | None) -> float:
-    try:
-        return float(cell) if cell else np.nan
-    except ValueError:
-        raise RunError(f"{path}: line {row + 2}, column '{name}': '{cell}' is not a number") from None

@@ -6,43 +6,45 @@ with few seeds the bootstrap's interval is too narrow: figure and table show Stu
 says by how much).
 """
 
-import csv
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from diffplan.metrics.statistics import drop_missing, interquartile_mean, stratified_bootstrap
+from diffplan.metrics.table import matching, write
 from diffplan.report.load import Results, read_results
 
 MEASURES = ("proxy", "promised", "tracked")
 RESAMPLES = 500
 PARTS = ("iqm", "low", "high")
+COLUMNS = ("method", "strength", *(f"{name}_{part}" for name in MEASURES for part in PARTS))
 
 
 def record(run_dir: Path | str) -> Path:
     """Write summary.csv into a run directory, from its results.csv; returns its path."""
     results = read_results(run_dir)
-    path = results.path / "summary.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["method", "strength", *(f"{name}_{part}" for name in MEASURES for part in ("iqm", "low", "high"))]
-        )
-        for method in results.methods:
-            cells = [cells_of(results, method, name) for name in MEASURES]
-            for strength in cells[0]:
-                estimates = [estimate(drop_missing(cell[strength])[0][None]) for cell in cells]
-                writer.writerow([method, f"{strength:g}", *(f"{x:.6g}" for result in estimates for x in result)])
-            whole = [estimate(complete(list(cell.values()))) for cell in cells]
-            writer.writerow([method, "", *(f"{x:.6g}" for result in whole for x in result)])
-    return path
+    lines = []
+    for method in results.methods:
+        measures = {name: cells_of(results, method, name) for name in MEASURES}
+        for strength in next(iter(measures.values())):
+            strata = {name: drop_missing(cells[strength])[0][None] for name, cells in measures.items()}
+            lines.append(line(method, strength, strata))
+        lines.append(line(method, np.nan, {name: complete(list(cells.values())) for name, cells in measures.items()}))
+    return write(results.path / "summary.csv", lines, COLUMNS)
+
+
+def line(method: str, strength: float, strata: dict[str, Float[np.ndarray, "strata runs"]]) -> dict[str, float | str]:
+    """A row of summary.csv."""
+    estimates = {name: dict(zip(PARTS, estimate(values), strict=True)) for name, values in strata.items()}
+    parts = {f"{name}_{part}": value for name, each in estimates.items() for part, value in each.items()}
+    return {"method": method, "strength": strength, **parts}
 
 
 def cells_of(results: Results, method: str, name: str) -> dict[float, Float[np.ndarray, "seeds"]]:
     """A column of one method, by strength."""
-    table, mine = results.table, results.table["method"] == method
-    return {s: table[name][mine & (table["strength"] == s)] for s in np.unique(table["strength"][mine]).tolist()}
+    strengths = np.unique(results.table["strength"][matching(results.table, method=method)]).tolist()
+    return {s: results.table[name][matching(results.table, method=method, strength=s)] for s in strengths}
 
 
 def complete(cells: list[Float[np.ndarray, "seeds"]]) -> Float[np.ndarray, "strengths seeds"]:

@@ -6,13 +6,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffplan.metrics.statistics import mean_interval
-from diffplan.report.load import COLUMNS, Results, RunError, Table
+from diffplan.metrics.table import COLUMNS, Table, best
+from diffplan.report.load import Results, RunError
 
 MEASURES = COLUMNS[4:]
 """The columns that are averaged over seeds."""
-
-VALID = 0.02
-"""The largest share of plans crossing a wall at which a strength can be a method's best."""
 
 LEVELS = {0.5: "median", 0.9: "90 %", 0.99: "99 %", 1.0: "best"}
 """Quantiles of the data that the axes show."""
@@ -41,13 +39,8 @@ class Curve(NamedTuple):
 
     @property
     def best(self) -> int:
-        """Index of the strength with the highest gold of the plan as drawn, among those whose plans are valid.
-
-        Valid: at most `VALID` of the plans cross a wall, for what goes through walls is no plan. Among all if none is.
-        """
-        gold, crossing = self.bands["promised"].value, self.bands["violations.walls"].value
-        valid = np.where(crossing <= VALID, gold, np.nan)
-        return int(np.nanargmax(valid if np.isfinite(valid).any() else gold))
+        """Index of the best strength: the highest promised return among strengths whose plans are feasible."""
+        return best(self.bands["promised"].value, self.bands["violations.walls"].value)
 
 
 def curves(results: Results) -> dict[str, Curve]:

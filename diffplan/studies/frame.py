@@ -11,7 +11,6 @@ findings, each with an interval over seeds:
 Its files, in ``RUN/NAME``: study.csv, verdict.json; `diffplan.report.study` draws figure.png from the first.
 """
 
-import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +21,10 @@ from jaxtyping import Float
 
 from diffplan import runtime
 from diffplan.config import require
-from diffplan.experiment.harness import write_csv
 from diffplan.metrics.statistics import mean_interval
+from diffplan.metrics.table import Table, matching, read, write
 
 Verdict = Literal["supported", "falsified", "inconclusive"]
-Table = dict[str, np.ndarray]
-"""Column -> one entry per row; text where a column holds text, else numbers, NaN for an empty cell."""
 
 
 class Finding(NamedTuple):
@@ -99,30 +96,9 @@ def below(statement: str, values: Float[np.ndarray, "seeds"], threshold: float) 
     return result._replace(verdict=other[result.verdict])
 
 
-def read_table(path: Path) -> Table:
-    """A table as columns."""
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        raise ValueError(f"{path}: no rows")
-
-    def column(name: str) -> np.ndarray:
-        cells = [row[name] for row in rows]
-        try:
-            return np.array([float(cell) if cell else np.nan for cell in cells])
-        except ValueError:
-            return np.array(cells)
-
-    return {name: column(name) for name in rows[0]}
-
-
 def by_seed(table: Table, name: str, **where: Any) -> Float[np.ndarray, "seeds"]:
     """A column of the rows that match, averaged within each seed."""
-    keep = np.ones(len(table["seed"]), bool)
-    for key, value in where.items():
-        keep &= table[key] == value
-    seeds = np.unique(table["seed"])
-    return np.array([table[name][keep & (table["seed"] == seed)].mean() for seed in seeds])
+    return np.array([table[name][matching(table, seed=seed, **where)].mean() for seed in np.unique(table["seed"])])
 
 
 def execute(study: Study, config: StudySettings) -> Path:
@@ -137,7 +113,7 @@ def execute(study: Study, config: StudySettings) -> Path:
                     progress.advance(1)
                 rows.append(row)
             progress.advance(1)
-        write_csv(stage.directory / "study.csv", rows, study.columns)
+        write(stage.directory / "study.csv", rows, study.columns)
         stage.finish("study.csv")
     conclude(study, stage.directory)
     return stage.directory
@@ -145,7 +121,7 @@ def execute(study: Study, config: StudySettings) -> Path:
 
 def conclude(study: Study, directory: Path) -> list[Finding]:
     """The verdict of the table in a directory, written to ``verdict.json``."""
-    findings = study.verdict(read_table(directory / "study.csv"))
+    findings = study.verdict(read(directory / "study.csv"))
     number = lambda value: None if isinstance(value, float) and not np.isfinite(value) else value
     content = {
         "study": study.name,

@@ -1,7 +1,8 @@
 """The table of exact answers in short: one line a part, and whose fault what is wasted."""
 
-import csv
 from pathlib import Path
+
+from diffplan.metrics.table import read_rows
 
 CLAIMS = {
     "order": "error of a stochastic rule falls with its levels at the rule's order (1 and 2)",
@@ -20,19 +21,9 @@ CLAIMS = {
 }
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows of ``exact.csv``.
-
-    Raises:
-        OSError: if there is no such file.
-    """
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def markdown(path: Path) -> str:
     """Both tables of the README, from ``exact.csv``."""
-    rows = read(path)
+    rows = read_rows(path)
     lines = ["| part | what is held against the truth | rows that hold |", "|---|---|--:|"]
     for part in dict.fromkeys(row["part"] for row in rows):
         verdicts = [row["passed"] for row in rows if row["part"] == part and row["passed"]]

@@ -1,6 +1,5 @@
 """One line of the table of exact answers: what was measured, what is true, and whether the two agree."""
 
-import csv
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from diffplan.metrics import table
 
 COLUMNS = ("part", "quantity", "measured", "error", "exact", "tolerance", "passed")
 
@@ -57,11 +58,9 @@ class Row(NamedTuple):
         return ""
 
     def cells(self) -> list[str]:
-        """As the CSV has it; a number that does not exist is an empty cell, never NaN."""
-        number = lambda value: f"{value:.5g}" if math.isfinite(value) else ""
+        """The row as text; a number that does not exist is an empty cell."""
         verdict = {True: "yes", False: "NO", None: ""}[self.passed]
-        numbers = (number(self.measured), number(self.error), number(self.exact))
-        return [self.part, self.quantity, *numbers, self.allowed, verdict]
+        return [self.part, self.quantity, *map(table.cell, self[2:5]), self.allowed, verdict]
 
 
 def mean(values: ArrayLike) -> tuple[float, float]:
@@ -71,9 +70,5 @@ def mean(values: ArrayLike) -> tuple[float, float]:
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """The CSV, in one move."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *(row.cells() for row in rows)])
-    part.replace(path)
+    """Write the table of exact answers."""
+    table.write(path, (dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows), COLUMNS)

@@ -35,12 +35,13 @@ from diffplan.config import TrainSettings
 from diffplan.denoise import CLEAN, Edm, loss
 from diffplan.guide import Learned, guided
 from diffplan.learn import reward, train
+from diffplan.metrics.table import Table
 from diffplan.models import MLP, build
 from diffplan.models.pieces import Pieces
 from diffplan.noise import LogUniform, log_linear
 from diffplan.oracle.mixture import Mixture
 from diffplan.samplers import sample
-from diffplan.studies.frame import Finding, Study, StudySettings, Table, above, below, by_seed
+from diffplan.studies.frame import Finding, Study, StudySettings, above, below, by_seed
 from diffplan.studies.held_out_class.paths import CLASSES, GEOMETRIES, STEPS, Geometry, Track, behave, distribution
 from diffplan.types import Apply, Denoise, Energy, Params, PRNGKey, Scalar, Strengths
 

@@ -23,9 +23,10 @@ from diffplan import noise
 from diffplan.methods.base import need
 from diffplan.methods.pareto import Compromise
 from diffplan.metrics.pareto import hypervolume
+from diffplan.metrics.table import Table, matching
 from diffplan.oracle.tabular import Chain
 from diffplan.studies import grids
-from diffplan.studies.frame import Finding, Study, StudySettings, Table, above, below
+from diffplan.studies.frame import Finding, Study, StudySettings, above, below
 from diffplan.studies.pressure.study import FIELD, HORIZON, LEVELS, NOISE, SIDE, chain, weight_for
 from diffplan.types import PRNGKey
 from diffplan.validation import known
@@ -34,7 +35,7 @@ NATS = 4.0
 SHARES = tuple(np.linspace(0, 1, 9).round(3).tolist())
 GUIDED = SHARES[::2]
 LABELS = 300
-COLUMNS = ("seed", "reward_model", "method", "share", "kl", "proxy_1", "proxy_2", "gold_1", "gold_2")
+COLUMNS = ("seed", "reward_model", "method", "fraction", "kl", "proxy_1", "proxy_2", "gold_1", "gold_2")
 
 
 class Pair(NamedTuple):
@@ -121,12 +122,12 @@ def run(config: StudySettings) -> Iterator[dict[str, Any]]:
                 columns = {name: np.asarray(value) for name, value in values.items()}
                 for i, fraction in enumerate(GUIDED if method == "guided" else SHARES):
                     numbers = {name: float(value[i]) for name, value in columns.items()}
-                    yield {"seed": seed, "reward_model": reward_model, "method": method, "share": fraction} | numbers
+                    yield {"seed": seed, "reward_model": reward_model, "method": method, "fraction": fraction} | numbers
 
 
 def area(table: Table, seed: float, reward_model: str, method: str, what: str) -> float:
     """The hypervolume of a front above the prior's plans, which are worth (0, 0)."""
-    mine = (table["seed"] == seed) & (table["reward_model"] == reward_model) & (table["method"] == method)
+    mine = matching(table, seed=seed, reward_model=reward_model, method=method)
     values = jnp.stack([jnp.asarray(table[f"{what}_{i}"][mine], jnp.float32) for i in (1, 2)], axis=1)
     return float(hypervolume(values, jnp.zeros(2)))
 

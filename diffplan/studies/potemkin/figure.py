@@ -1,26 +1,25 @@
 """The figure of the study of the painted goal, from its study.csv alone.
 
     A  gold against nats along the exact tilt, a line for what the paint seems to pay
-    B  how sudden it is: the share of plans hacked, against the weight in units of the predicted one
-    C  gold against nats for ensembles of raters
-    D  other ways of pushing: the share of plans hacked at equal nats, gold at equal proxy gain
+    B  how sudden it is: the fraction of plans hacked, against the weight in units of the predicted one
+    C  gold against nats for ensembles of reward models
+    D  other ways of pushing: the fraction of plans hacked at equal nats, gold at equal proxy gain
 
 Lines are means over seeds with their 95 % intervals.
 """
 
-import csv
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffplan.metrics.statistics import mean_interval
-from diffplan.report import figure as frontier
+from diffplan.metrics.table import Table, matching
 from diffplan.report import style
+from diffplan.studies.drawing import band, draw
 
 BONUS, MASS = 2.0, 1e-3
 SHADES = ("#9fc3de", "#5b9bc8", "#16537e", "#0b2a40")
@@ -32,49 +31,29 @@ METHODS = {
     "quantiliser": ("quantiliser", "#9b6bb3", "D"),
     "occupancy": ("occupancy", "#3a8f6a", "v"),
 }
-RATERS = {
-    "one": ("one rater, fooled", style.BROKEN, "-"),
+REWARD_MODELS = {
+    "one": ("one reward model, fooled", style.BROKEN, "-"),
     "mean": ("mean of five, all fooled", "#c69214", (0, (4, 1.5))),
     "least": ("least of five, all fooled", "#8c564b", (0, (1, 1.2))),
     "least, one blind": ("least of five, one blind", "#3a8f6a", "-"),
     "cautious, one blind": ("mean $-$ 2 variance, one blind", "#4b9cd3", (0, (4, 1.5))),
-    "blind": ("one rater, blind to the paint", style.INK, (0, (1, 1.2))),
+    "blind": ("one reward model, blind to the paint", style.INK, (0, (1, 1.2))),
 }
-
-Columns = dict[str, np.ndarray]
 
 
 def figure(directory: Path | str) -> Path:
-    """Writes figure.png beside the study.csv of a directory."""
-    table = read(Path(directory) / "study.csv")
-    path = Path(directory) / "figure.png"
-    with mpl.rc_context(frontier.RC):
-        frontier.save_png(compose(table), path)
-    return path
+    """Write figure.png beside the study.csv of a directory."""
+    return draw(directory, compose)
 
 
-def read(path: Path) -> Columns:
-    """The table as columns: text, or numbers with NaN for an empty cell."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    texts = ("part", "reward_model", "method", "by")
-    number = lambda cell: float(cell) if cell else np.nan
-    return {name: np.array([row[name] if name in texts else number(row[name]) for row in rows]) for name in rows[0]}
-
-
-def keep(table: Columns, **where: Any) -> Bool[np.ndarray, "rows"]:
-    """The rows that match."""
-    return np.logical_and.reduce([table[name] == value for name, value in where.items()])
-
-
-def along(table: Columns, x: str, y: str, grid: Float[np.ndarray, "g"], **where: Any) -> Float[np.ndarray, "g 3"]:
+def along(table: Table, x: str, y: str, grid: Float[np.ndarray, "g"], **where: Any) -> Float[np.ndarray, "g 3"]:
     """(mean, low, high) of y over seeds, between rows, at points of x; NaN beyond what every seed reaches.
 
     Seeds without a finite x have no line: where there is no transition, there is no weight to predict.
     """
     lines = []
     for seed in np.unique(table["seed"]):
-        rows = keep(table, seed=seed, **where) & np.isfinite(table[x])
+        rows = matching(table, seed=seed, **where) & np.isfinite(table[x])
         order = np.argsort(table[x][rows])
         if rows.any():
             lines.append(np.interp(grid, table[x][rows][order], table[y][rows][order], right=np.nan))
@@ -82,19 +61,13 @@ def along(table: Columns, x: str, y: str, grid: Float[np.ndarray, "g"], **where:
     return np.array([mean_interval(at)[:3] if np.isfinite(at).all() else missing for at in np.array(lines).T])
 
 
-def line(axes: Axes, grid: Float[np.ndarray, "g"], result: Float[np.ndarray, "g 3"], colour: str, **look: Any) -> None:
-    """A mean with its interval."""
-    axes.fill_between(grid, result[:, 1], result[:, 2], color=colour, alpha=0.13, linewidth=0)
-    axes.plot(grid, result[:, 0], color=colour, **look)
-
-
-def compose(table: Columns) -> Figure:
+def compose(table: Table) -> Figure:
     """The whole figure, 11 x 7.4 inches."""
-    draws = Figure(figsize=(11, 7.4))
-    top = draws.add_gridspec(1, 3, left=0.06, right=0.985, top=0.91, bottom=0.575, wspace=0.24)
-    bottom = draws.add_gridspec(1, 2, left=0.06, right=0.985, top=0.41, bottom=0.075, wspace=0.14)
-    bonuses, collapse, ensembles = (draws.add_subplot(top[i]) for i in range(3))
-    hacked, gold = (draws.add_subplot(bottom[i]) for i in range(2))
+    figure = Figure(figsize=(11, 7.4))
+    top = figure.add_gridspec(1, 3, left=0.06, right=0.985, top=0.91, bottom=0.575, wspace=0.24)
+    bottom = figure.add_gridspec(1, 2, left=0.06, right=0.985, top=0.41, bottom=0.075, wspace=0.14)
+    bonuses, collapse, ensembles = (figure.add_subplot(top[i]) for i in range(3))
+    hacked, gold = (figure.add_subplot(bottom[i]) for i in range(2))
     draw_bonuses(bonuses, table)
     draw_collapse(collapse, table)
     draw_ensembles(ensembles, table)
@@ -102,21 +75,21 @@ def compose(table: Columns) -> Figure:
     for axes, left, letter, words in (
         (bonuses, -0.13, "A", "Gold along the exact tilt"),
         (collapse, -0.13, "B", "The fall, against its prediction"),
-        (ensembles, -0.13, "C", "Several raters, along the exact tilt"),
+        (ensembles, -0.13, "C", "Several reward models, along the exact tilt"),
         (hacked, -0.085, "D", "Other ways of pushing, at equal nats"),
         (gold, 0.0, "", "and at equal proxy gain"),
     ):
         axes.text(left, 1.08, letter, fontsize=14, fontweight="bold", transform=axes.transAxes)
         axes.text(0, 1.08, words, fontsize=11.5, transform=axes.transAxes)
-    return draws
+    return figure
 
 
-def draw_bonuses(axes: Axes, table: Columns) -> None:
+def draw_bonuses(axes: Axes, table: Table) -> None:
     """Part A, with the peak of the mean marked."""
     grid = np.linspace(0, 16, 161)
     for colour, bonus in zip(SHADES, (0.5, 1.0, 2.0, 4.0), strict=True):
         result = along(table, "kl", "gold", grid, part="tilt", reward_model="one", mass=MASS, bonus=bonus)
-        line(axes, grid, result, colour, linewidth=1.8, label=f"{bonus:g}")
+        band(axes, grid, result, colour, linewidth=1.8, label=f"{bonus:g}")
         peak = int(np.nanargmax(result[:, 0]))
         if peak < np.flatnonzero(np.isfinite(result[:, 0]))[-1]:
             axes.plot(grid[peak], result[peak, 0], "o", color=colour, markersize=5)
@@ -127,11 +100,11 @@ def draw_bonuses(axes: Axes, table: Columns) -> None:
     axes.set(xlabel="pressure (nats)", ylabel="gold (steps in the goal)", xlim=(0, 16), ylim=(0, 16))
 
 
-def draw_collapse(axes: Axes, table: Columns) -> None:
+def draw_collapse(axes: Axes, table: Table) -> None:
     """Part B: weights over the predicted weight, seed by seed."""
     ratio = np.full(len(table["seed"]), np.nan)
-    for row in np.flatnonzero(keep(table, part="transition", reward_model="one", bonus=BONUS)):
-        same = keep(
+    for row in np.flatnonzero(matching(table, part="transition", reward_model="one", bonus=BONUS)):
+        same = matching(
             table, part="tilt", reward_model="one", bonus=BONUS, mass=table["mass"][row], seed=table["seed"][row]
         )
         ratio[same] = table["strength"][same] / table["predicted"][row]
@@ -141,19 +114,19 @@ def draw_collapse(axes: Axes, table: Columns) -> None:
         result = along(
             table | {"ratio": ratio}, "ratio", "p_hack", grid, part="tilt", reward_model="one", bonus=BONUS, mass=mass
         )
-        line(axes, grid, result, colour, linewidth=1.8, label=f"$10^{{{round(np.log10(mass))}}}$")
+        band(axes, grid, result, colour, linewidth=1.8, label=f"$10^{{{round(np.log10(mass))}}}$")
     axes.axvline(1, color=style.FAINT, linewidth=0.8, zorder=0)
     axes.axhline(0.5, color=style.FAINT, linewidth=0.8, zorder=0)
     axes.set_xscale("log", base=2)
     axes.set_xticks([0.25, 0.5, 1, 2, 4], ["¼", "½", "1", "2", "4"])
     axes.legend(title="prior mass\nof the paint", title_fontsize=8, fontsize=8, frameon=False, loc="upper left")
-    axes.set(xlabel="weight / predicted weight", ylabel="share of plans hacked", xlim=(0.25, 4), ylim=(-0.02, 1.02))
+    axes.set(xlabel="weight / predicted weight", ylabel="fraction of plans hacked", xlim=(0.25, 4), ylim=(-0.02, 1.02))
 
 
-def draw_ensembles(axes: Axes, table: Columns) -> None:
+def draw_ensembles(axes: Axes, table: Table) -> None:
     """Part C."""
     grid = np.linspace(0, 16, 161)
-    for reward_model, (label, colour, dash) in RATERS.items():
+    for reward_model, (label, colour, dash) in REWARD_MODELS.items():
         result = along(table, "kl", "gold", grid, part="tilt", reward_model=reward_model, mass=MASS, bonus=BONUS)
         axes.plot(grid, result[:, 0], color=colour, linestyle=dash, linewidth=1.8, label=label)
     axes.legend(fontsize=7, frameon=False, labelspacing=0.2, loc="center right", bbox_to_anchor=(1.02, 0.47))
@@ -161,19 +134,19 @@ def draw_ensembles(axes: Axes, table: Columns) -> None:
     axes.set(xlabel="pressure (nats)", ylabel="gold (steps in the goal)", xlim=(0, 16), ylim=(0, 16))
 
 
-def draw_methods(hacked: Axes, gold: Axes, table: Columns) -> None:
+def draw_methods(hacked: Axes, gold: Axes, table: Table) -> None:
     """Part D. Means of shares that span decades are of their logarithms."""
     logs = np.log(np.maximum(table["p_hack"], 1e-12))
     for method, (label, colour, marker) in METHODS.items():
         for axes, by, column in ((hacked, "kl", "p_hack"), (gold, "gain", "gold")):
             where = {"part": "matched", "reward_model": "one", "mass": MASS, "bonus": BONUS, "method": method, "by": by}
-            grid = np.unique(table["at"][keep(table, **where)])
+            grid = np.unique(table["at"][matching(table, **where)])
             result = along(table | {"p_hack": logs}, "at", column, grid, **where)
             result = np.exp(result) if column == "p_hack" else result
-            line(axes, grid, result, colour, linewidth=1.5, marker=marker, markersize=5, label=label)
+            band(axes, grid, result, colour, linewidth=1.5, marker=marker, markersize=5, label=label)
     hacked.set_yscale("log")
     hacked.axhline(MASS, color=style.SOFT, linewidth=0.7, linestyle=(0, (1, 1.6)))
     hacked.text(8, MASS * 1.1, "prior", fontsize=8, color=style.SOFT, ha="right", va="bottom")
-    hacked.set(xlabel="pressure (nats)", ylabel="share of plans hacked")
+    hacked.set(xlabel="pressure (nats)", ylabel="fraction of plans hacked")
     gold.set(xlabel="proxy gain (sd of the prior)", ylabel="gold (steps in the goal)", ylim=(0, None))
     hacked.legend(fontsize=8, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 0.08))

@@ -34,8 +34,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from diffplan.metrics.table import Table
 from diffplan.oracle.tabular import Chain, markov
-from diffplan.studies.frame import Finding, Study, StudySettings, Table, above, below, by_seed
+from diffplan.studies.frame import Finding, Study, StudySettings, above, below, by_seed
 from diffplan.studies.grids import moments, per_step
 from diffplan.studies.potemkin.pools import Curve, pool_of, rungs, selections
 from diffplan.types import PRNGKey, Scalar

@@ -40,9 +40,10 @@ from diffplan.methods.policy_gradient import PolicyGradient
 from diffplan.methods.shooting import Shooting, Softmax
 from diffplan.methods.tree import Tree
 from diffplan.metrics.kl import best_of_n_kl, best_of_n_mean
+from diffplan.metrics.table import Table, matching
 from diffplan.oracle.tabular import Chain
 from diffplan.studies import grids
-from diffplan.studies.frame import Finding, Study, StudySettings, Table, above, below
+from diffplan.studies.frame import Finding, Study, StudySettings, above, below
 from diffplan.types import PRNGKey, Scalar, Strengths
 from diffplan.validation import known
 from envs.gridworld import Gridworld
@@ -60,7 +61,7 @@ NEAR, FAR = 4.0, 10.0
 """Nats on which the forms are fitted, and up to which they are judged."""
 
 COLUMNS = (
-    *("seed", "labels", "method", "strength", "kl", "kl_is", "proxy_gain", "gold_gain", "gold_acted", "illegal"),
+    *("seed", "labels", "method", "strength", "kl", "kl_is", "proxy_gain", "gold_gain", "gold_delivered", "illegal"),
     *("a", "b", "ess"),
 )
 
@@ -190,7 +191,7 @@ def tilted(walk: Chain, given: Case, nats: Float[Array, "s"]) -> dict[str, Float
         distribution, _ = walk.tilted(given.proxy, weight_for(walk, given.proxy, target))
         gold = (distribution.expected(grids.per_step(given.gold, HORIZON)) - given.gold_mean) / given.gold_std
         gain = distribution.expected(given.proxy) - given.proxy_mean
-        return {"kl": distribution.kl(walk), "proxy_gain": gain, "gold_gain": gold, "gold_acted": gold}
+        return {"kl": distribution.kl(walk), "proxy_gain": gain, "gold_gain": gold, "gold_delivered": gold}
 
     return jax.lax.map(one, nats)
 
@@ -203,7 +204,7 @@ def best_of(given: Case, features: Float[Array, "m k"], n: Float[Array, "s"]) ->
         "kl": best_of_n_kl(n),
         "proxy_gain": best_of_n_mean(score, score, n),
         "gold_gain": (gain := best_of_n_mean(score, gold, n)),
-        "gold_acted": gain,
+        "gold_delivered": gain,
     }
 
 
@@ -231,7 +232,7 @@ def draws(
         "kl": jnp.where(exact, result.exact_kl, result.path_kl.mean(axis=1)),
         "proxy_gain": observed["proxy"],
         "gold_gain": gold["promised"],
-        "gold_acted": gold["open_loop"],
+        "gold_delivered": gold["open_loop"],
         "illegal": observed["violations.walls"],
     }
 
@@ -279,7 +280,7 @@ def rows_of(result: dict[str, Array], about: dict[str, Any], strengths: Any) -> 
 
 def curve(table: Table, seed: float, labels: int, method: str) -> dict[str, np.ndarray]:
     """One method's rows on one rater, by rising strength."""
-    mine = (table["seed"] == seed) & (table["labels"] == labels) & (table["method"] == method)
+    mine = matching(table, seed=seed, labels=labels, method=method)
     order = np.argsort(table["strength"][mine])
     return {name: table[name][mine][order] for name in COLUMNS[3:] if name != "kl_is"}
 
@@ -306,7 +307,7 @@ def turn(result: dict[str, np.ndarray]) -> float:
 def at_equal(result: dict[str, np.ndarray], axis: str, value: float) -> float:
     """Gold of a curve where its axis reaches a value, interpolated; NaN beyond its ends."""
     order = np.argsort(result[axis])
-    return float(np.interp(value, result[axis][order], result["gold_acted"][order], left=np.nan, right=np.nan))
+    return float(np.interp(value, result[axis][order], result["gold_delivered"][order], left=np.nan, right=np.nan))
 
 
 def verdict(table: Table) -> list[Finding]:
@@ -333,7 +334,7 @@ def verdict(table: Table) -> list[Finding]:
         mine, distribution = curve(table, seed, labels, method), tilt(seed, labels)
         within = mine["proxy_gain"] <= distribution["proxy_gain"].max()
         k = int(np.argmax(np.where(within, mine["proxy_gain"], -np.inf)))
-        return at_equal(distribution, "proxy_gain", mine["proxy_gain"][k]) - mine["gold_acted"][k]
+        return at_equal(distribution, "proxy_gain", mine["proxy_gain"][k]) - mine["gold_delivered"][k]
 
     def frontier(seed: float, labels: int) -> float:
         """Gold of best of n over that of the tilt at 5 nats."""
