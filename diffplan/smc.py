@@ -99,7 +99,7 @@ class Info(NamedTuple):
 def tds(
     energy: Energy, threshold: float = 0.5, temper: Callable[[Number], Scalar] = lambda number: jnp.ones(())
 ) -> Method:
-    """The twisted diffusion sampler (TDS), with ``temper(number)`` times the energy. An exact energy keeps weights equal."""
+    """The twisted diffusion sampler, with ``temper(number)`` times the energy. An exact energy keeps weights equal."""
 
     def twist(memory: Memory, number: Number, x: PlanArray, sigma: Scalar) -> Memory:
         fraction = temper(number)

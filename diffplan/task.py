@@ -34,7 +34,7 @@ class Task:
     """As it stands in tables and figures."""
     settings: Any
     """What decides the episodes: part of the identity of everything that is learned from them."""
-    episodes: Callable[[], tuple[Array, Array]]
+    episodes: Callable[[], tuple[np.ndarray, np.ndarray]]
     """Behaviour, simulated or read: observations ``[trajectories, steps, o]`` and actions."""
     reward_settings: Any
     """What decides the reward."""

@@ -24,7 +24,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from diffplan import runtime
+from diffplan.runs import Progress, Run, keep
 from diffplan.types import Scalar
 from envs.maze2d import RADIUS, SPEED_BOUND, Maze2d, State
 
@@ -111,7 +111,7 @@ def solve(
         return best, jnp.abs(best - value).max()
 
     sweeps = maze.max_steps // AHEAD
-    with runtime.Progress(f"bound: {len(points)} states, {len(goals)} goals", total=sweeps, unit="sweeps") as progress:
+    with Progress(f"bound: {len(points)} states, {len(goals)} goals", total=sweeps, unit="sweeps") as progress:
         ways, value = [outcomes(force) for force in FORCES], jnp.zeros((len(points), len(goals)))
         for _ in range(sweeps):
             value, change = sweep(value, ways)
@@ -153,26 +153,25 @@ def play(
 
 
 def paths(
-    directory: Path,
+    run: Run,
     maze: Maze2d,
     starts: Float[np.ndarray, "n 4"],
     goals: Float[np.ndarray, "n 2"],
     steps: int,
     fineness: tuple[int, int],
 ) -> Float[np.ndarray, "n steps 4"]:
-    """Episodes of the best player, kept in a directory.
+    """Episodes of the best player, kept in ``RUN/bound``.
 
     V is solved for the cells of the goals; the player's own steps count the costs of the goals themselves. fineness:
     positions a cell and velocities of the grid.
     """
     digest = hashlib.sha256(starts.tobytes() + goals.tobytes()).hexdigest()
     about = {"drawing": list(maze.rows), "episodes": digest, "steps": steps, "fineness": list(fineness)}
-    stage = runtime.Stage(directory / digest[:8], about)
-    path = stage.directory / "paths.npy"
-    if not stage.ready():
+
+    def make(directory: Path) -> None:
         cells, which = np.unique(np.round(goals), axis=0, return_inverse=True)
         grid, value = solve(maze, cells, *fineness)
         episodes = play(maze, grid, value, jnp.asarray(which), jnp.asarray(goals), jnp.asarray(starts), steps)
-        np.save(path, np.asarray(episodes))
-        stage.finish("paths.npy")
-    return np.load(path)
+        np.save(directory / "paths.npy", np.asarray(episodes))
+
+    return np.load(keep(run, f"bound/{digest[:8]}", make, about, files=("paths.npy",)).directory / "paths.npy")

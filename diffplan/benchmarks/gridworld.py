@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffplan import runtime
 from diffplan.benchmarks.rows import Drawing, Name, Row, ScoresSettings, Sheet
 from diffplan.benchmarks.tuning import Method, methods
 from diffplan.data.windows import Rows
 from diffplan.planner import control, playing, training
 from diffplan.planner.control import Tracker
 from diffplan.planner.planner import PlanOptions
+from diffplan.runs import Run
+from diffplan.runs.files import plain
 from envs import experts, gridworld, layout
 from envs.gridworld import MOVES, Gridworld
 
@@ -60,11 +61,12 @@ def schedule(config: ScoresSettings, method: Method, steps: int) -> Iterator[tup
 
 def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     """All rows of one world, ours."""
-    world, data = WORLDS[task], config.planner.data
+    world, data = WORLDS[task], config.data
     steps = data.rows // data.trajectories
     walks = experts.wander(world, jax.random.key(data.seed), data.trajectories, steps, data.noise)
-    rows, identity = Rows(np.asarray(walks.observations), np.asarray(walks.actions)), f"{task} {runtime.plain(data)}"
-    planner, minutes = training.fit(config.run / "gridworld" / task, config.planner, rows, identity)
+    rows, identity = Rows(np.asarray(walks.observations), np.asarray(walks.actions)), f"{task} {plain(data)}"
+    run = Run(config.run / "gridworld" / task, config.new_settings)
+    planner, minutes = training.fit(run, config.planner, rows, identity)
     physics = control.in_jax(world, Tracker(nearest_move, ONE_MOVE))
 
     def episodes(part: int, count: int) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:

@@ -15,19 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffplan import runtime
 from diffplan.benchmarks import bound
 from diffplan.benchmarks.published import REFERENCES, Reference
 from diffplan.benchmarks.rows import Drawing, Episodes, Name, Row, ScoresSettings, Sheet
 from diffplan.benchmarks.tuning import Method, methods
-from diffplan.checkpoint import digest
 from diffplan.data import readers
 from diffplan.data.readers import Run
 from diffplan.data.windows import DataError, Rows
-from diffplan.experiment import stages
+from diffplan.experiment.build import make_data
 from diffplan.planner import control, playing, training
 from diffplan.planner.control import Physics
 from diffplan.planner.planner import Planner, PlanOptions
+from diffplan.runs import Run as Directory
+from diffplan.runs import say
+from diffplan.runs.files import digest
+from diffplan.tasks import maze2d as tasks
+from diffplan.tasks.maze2d import GoldSettings
 from diffplan.types import PRNGKey
 from envs import experts, maze2d, robotics
 from envs.maze2d import Maze2d
@@ -64,11 +67,17 @@ def draw_episodes(config: ScoresSettings, maze: Maze2d, key: PRNGKey, count: int
     return Episodes(np.asarray(starts), np.asarray(random) if config.suite == "multi2d" else fixed)
 
 
+def at(config: ScoresSettings, task: str) -> Directory:
+    """The run of one task."""
+    return Directory(config.run / task, config.new_settings)
+
+
 def behaviour(config: ScoresSettings, task: str, maze: Maze2d) -> tuple[Rows, str]:
     """What is learned from, and its identity: data made here, or read from where the configuration says."""
     source = config.behaviour.replace("{task}", task)
     if not source:
-        return stages.make_data(config.run / task, replace(config.planner.data, maze=task), maze)
+        world = tasks.task(replace(config.data, maze=task), GoldSettings())
+        return make_data(at(config, task), world)
     if source.endswith(".hdf5"):
 
         @jax.jit
@@ -92,17 +101,15 @@ def behaviour(config: ScoresSettings, task: str, maze: Maze2d) -> tuple[Rows, st
     window = config.planner.horizon * config.planner.stride
     longest = max(len(run.actions) for run in runs)
     rows, left = readers.trajectories(runs, max(window, min(longest, 10 * window)))
-    runtime.say(
-        f"{source}: {rows.actions.shape[0]} trajectories of {rows.actions.shape[1]} steps; {left} rows are left over"
-    )
+    say(f"{source}: {rows.actions.shape[0]} trajectories of {rows.actions.shape[1]} steps; {left} rows are left over")
     return rows, digest(rows)
 
 
 def bench(config: ScoresSettings, task: str) -> Bench:
     """Data and training of one task."""
-    maze, directory = maze2d.named(task), config.run / task
+    maze, run = maze2d.named(task), at(config, task)
     rows, identity = behaviour(config, task, maze)
-    trained, minutes = training.fit(directory, config.planner, rows, identity)
+    trained, minutes = training.fit(run, config.planner, rows, identity)
     return Bench(maze, REFERENCES[task], trained, minutes)
 
 
@@ -148,7 +155,8 @@ def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
         "gymnasium-robotics": control.outside(PointMaze(maze)),
         "jax": control.in_jax(maze),
     }
-    fastest = bound.paths(config.run / task / "bound", maze, starts, goals, steps, FINENESS[config.suite])
+    run = at(config, task)
+    fastest = bound.paths(run, maze, starts, goals, steps, FINENESS[config.suite])
     best = own.scores(goals, fastest)
     sheet = Sheet(config, task, goals, drawing(maze), best.mean())
     yield sheet.rollout(Name("bound (optimal control)", "optimal", "jax"), best, fastest)

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from diffplan import runtime
 from diffplan.benchmarks.rows import Drawing, Episodes, Name, Row, ScoresSettings, Sheet
 from diffplan.benchmarks.tuning import Method, methods
 from diffplan.data import readers
@@ -20,6 +19,8 @@ from diffplan.data.windows import Rows
 from diffplan.planner import control, playing, training
 from diffplan.planner.control import Tracker
 from diffplan.planner.planner import PlanOptions
+from diffplan.runs import Progress, Run, say
+from diffplan.runs.files import file_digest
 from envs import pointmaze
 from envs.pointmaze import PointMaze
 
@@ -31,7 +32,7 @@ class Worlds:
     """OGBench's own environments, one an episode; a `control.Simulator`. reached: which goals have been."""
 
     def __init__(self, name: str, count: int):
-        with runtime.Progress(f"{name}: environments", total=count, unit="environments") as progress:
+        with Progress(f"{name}: environments", total=count, unit="environments") as progress:
             self.envs: list[Any] = []
             for _ in range(count):
                 self.envs.append(pointmaze.environment(name))
@@ -75,8 +76,8 @@ def data(folder: Path, name: str, kind: str = "navigate") -> tuple[Rows, str]:
     runs, _ = readers.from_ogbench(path, maze)
     rows, left = readers.trajectories(runs, min(len(run.actions) for run in runs))
     if left:
-        runtime.say(f"{path}: {left} rows are left out, of episodes longer than the shortest")
-    return rows, runtime.file_digest(path)
+        say(f"{path}: {left} rows are left out, of episodes longer than the shortest")
+    return rows, file_digest(path)
 
 
 def write(
@@ -84,7 +85,7 @@ def write(
 ) -> dict[Path, list[pointmaze.Episode]]:
     """Makes a data set, and a tenth as many episodes to validate; returns what was written where."""
     total, everything = episodes + max(1, episodes // 10), []
-    with runtime.Progress(f"{name} {kind}: data", total=total * steps) as progress:
+    with Progress(f"{name} {kind}: data", total=total * steps) as progress:
         for episode in pointmaze.generate(name, kind, total, steps, noise, seed):
             everything.append(episode)
             progress.advance(steps)
@@ -124,7 +125,7 @@ def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     """All rows of one maze, ours."""
     maze, directory = pointmaze.named(task), config.run / "ogbench"
     rows, identity = data(directory, task)
-    planner, minutes = training.fit(directory / task, config.planner, rows, identity)
+    planner, minutes = training.fit(Run(directory / task, config.new_settings), config.planner, rows, identity)
     tasks = [{"task_id": number + 1} for number in range(len(maze.tasks)) for _ in range(EPISODES)]
     worlds, few = Worlds(task, len(tasks)), Worlds(task, config.tuning)
 

@@ -1,18 +1,20 @@
 """What is scored, and a row of the table: measured here, or published by others."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from diffplan import runtime
 from diffplan.benchmarks.published import TASKS
-from diffplan.config import DataSettings, TrainSettings, require
+from diffplan.learn.train import TrainSettings
 from diffplan.planner.control import Outcome
 from diffplan.planner.planner import PlannerSettings
+from diffplan.runs import say
+from diffplan.settings import COUNT, SEED, at_least, require, settings
+from diffplan.tasks.maze2d import DataSettings
 
 COLUMNS = (
     *("suite", "task", "simulator", "method", "controller", "episodes", "mean", "sem", "bound_fraction"),
@@ -27,7 +29,7 @@ KEPT = 16
 """Episodes of a row whose paths and plans are kept for pictures."""
 
 
-@dataclass(frozen=True)
+@settings("")
 class ScoresSettings:
     """Which suite, and how much of it."""
 
@@ -40,23 +42,25 @@ class ScoresSettings:
     behaviour: str = ""
     """Behaviour to learn Maze2D from, in place of data made here: a file of D4RL's (.hdf5), or the id of a Minari data
     set of PointMaze on this machine; {task} in it stands for the maze."""
+    new_settings: bool = False
+    """Go on in a run that was made with other settings: what they made is kept aside, and made anew."""
+    data: DataSettings = field(default_factory=lambda: DataSettings(trajectories=250))
+    """Behaviour that is made here; its maze is the task's."""
     planner: PlannerSettings = field(default_factory=PlannerSettings)
     """What is trained; the same for all mazes."""
-    episodes: int = 500
+    episodes: Annotated[int, COUNT] = 500
     """Episodes of each row; OGBench's protocol has its own 50 a task."""
-    every: int = 45
+    every: Annotated[int, COUNT] = 45
     """Steps between plans where planned anew."""
-    candidates: int = 16
+    candidates: Annotated[int, COUNT] = 16
     """The most candidates that selection may draw."""
-    tuning: int = 100
+    tuning: Annotated[int, at_least(2)] = 100
     """Episodes a setting in tuning; none of them is scored."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of starts and plans."""
 
-    def __post_init__(self) -> None:
-        for name in ("episodes", "every", "candidates"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        require(self.tuning >= 2, "tuning", self.tuning, "at least 2, to tell settings apart")
+    def check(self) -> None:
+        """Raise ConfigError naming a task that is not in the suite, or behaviour that it cannot learn from."""
         learns = self.suite in ("maze2d", "multi2d")
         require(learns or not self.behaviour, "behaviour", self.behaviour, f"empty in the suite {self.suite}")
         several = len(self.named) > 1 and self.behaviour
@@ -78,14 +82,8 @@ SUITES = {
     "ogbench": ScoresSettings(suite="ogbench", planner=PlannerSettings(stride=27, prior=SHORTER), every=100, tuning=50),
     "gridworld": ScoresSettings(
         suite="gridworld",
-        planner=PlannerSettings(
-            DataSettings("fourrooms", rows=200_000, trajectories=200, noise=0.2),
-            horizon=48,
-            stride=1,
-            prior=SHORTER,
-            width=64,
-            patch=2,
-        ),
+        data=DataSettings("fourrooms", rows=200_000, trajectories=200, noise=0.2),
+        planner=PlannerSettings(horizon=48, stride=1, prior=SHORTER, width=64, patch=2),
         every=10,
     ),
 }
@@ -131,7 +129,7 @@ class Sheet(NamedTuple):
     def measured(self, name: Name, scores: Float[np.ndarray, "n"], **cost: float) -> Row:
         """A row of ours."""
         mean, error = scores.mean(), scores.std(ddof=1) / np.sqrt(len(scores))
-        runtime.say(f"{self.task}: {', '.join(name)}: {mean:.1f}")
+        say(f"{self.task}: {', '.join(name)}: {mean:.1f}")
         numbers = {"episodes": len(scores), "mean": mean, "sem": error, "bound_fraction": mean / self.bound}
         return {"suite": self.config.suite, "task": self.task, "source": MEASURED} | name._asdict() | numbers | cost
 

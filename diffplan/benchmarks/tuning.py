@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from diffplan import runtime
 from diffplan.experiment import scale_rules
-from diffplan.experiment.harness import log_grid
+from diffplan.methods.grids import log_grid
 from diffplan.planner.planner import PlanOptions
+from diffplan.runs import Progress, say
 
 SCALES = log_grid(0.3, 100, 6)
 """Guidance scales that are tried, per standard deviation of the value."""
@@ -45,12 +45,12 @@ def methods(task: str, most: int, score: Callable[[PlanOptions], Float[np.ndarra
 
     def tune(options: Callable[[float], PlanOptions], values: tuple[float, ...], what: str) -> float:
         table = []
-        with runtime.Progress(f"{task}: tuning {what}", total=len(values), unit="settings") as progress:
+        with Progress(f"{task}: tuning {what}", total=len(values), unit="settings") as progress:
             for value in values:
                 table.append(score(options(value)))
                 progress.advance(1, setting=value, score=float(np.mean(table[-1])))
         choice = scale_rules.best(np.asarray(values, float), np.asarray(table))
-        runtime.say(f"{task}: {what} {choice.scale:g} ({choice.low:g} to {choice.high:g}): {choice.reason}")
+        say(f"{task}: {what} {choice.scale:g} ({choice.low:g} to {choice.high:g}): {choice.reason}")
         return choice.scale
 
     counts = tuple(4.0**k for k in range(most.bit_length()) if 4**k <= most)

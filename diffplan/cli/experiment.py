@@ -104,8 +104,8 @@ ALL = Experiment(
     experiment=ExperimentSettings(methods=("all",), strengths=StrengthSettings(points=5, refine=1), seeds=3, plans=32),
 )
 PRESETS = {"demo": Experiment(), "methods": ALL, "smoke": SMOKE}
-"""demo: the headline figure in the U-maze; methods: every method on the demo's problem; smoke: every part once, as small
-as it gets, for tests."""
+"""demo: the headline figure in the U-maze; methods: every method on the demo's problem; smoke: every part once, as
+small as it gets, for tests."""
 
 
 def load(path: Path) -> Experiment:

@@ -161,10 +161,11 @@ def assemble(build: Builder) -> tuple[Problem, str]:
     config, data = build.config, build.data
     denoiser = fit_prior(build)
     proxies = {kind: fit_proxy(build, kind, config.reward_model) for kind in PROXIES}
+    learned: dict[str, Any] = {kind: proxy for kind, (proxy, _) in proxies.items()}
     identity = [denoiser.identity, plain(config.reward_model), *(names for _, names in proxies.values())]
     problem = Problem(
         denoise=denoiser.model,
-        **{kind: proxy for kind, (proxy, _) in proxies.items()},
+        **learned,
         codec=data.codec,
         sigmas=noise.karras(config.sampler.steps, config.noise.low, config.noise.high),
         horizon=config.prior.horizon,

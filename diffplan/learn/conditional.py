@@ -5,8 +5,8 @@ independently of the others (Ho and Salimans 2022, algorithm 1):
 
     min E |D(x_sigma, sigma, m c) - x0|^2 (1 + sigma^2) / sigma^2         D -> E[x0 | x_sigma, m c]             (91)
 
-A condition has two parts, each led by a flag, for a value of 0 alone would be a condition like any other; a part that is
-not asked for is 0, flag and all:
+A condition has two parts, each led by a flag, for a value of 0 alone would be a condition like any other. A part that
+is not asked for is 0, flag and all:
 
     c = (1, score, 1, the last row's observation as it would be pinned)                                          (90)
 """

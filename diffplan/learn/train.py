@@ -132,6 +132,11 @@ def chunk(
     return jax.lax.scan(body, state, None, length=steps)
 
 
+def train_whole(key: PRNGKey, task: Task, params: Params, data: Any, config: TrainSettings) -> Params:
+    """All steps in one program, as part of a larger one; returns the averaged parameters. The key is consumed."""
+    return chunk(task, config, start(key, params, config), data, config.steps)[0].ema
+
+
 def train(task: Task, params: Params, data: Any, config: TrainSettings, recorder: Recorder = SILENT) -> Params:
     """Train to `config.steps`, from `params` or from what the recorder restores.
 

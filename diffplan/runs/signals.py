@@ -2,7 +2,7 @@
 signal exits at once.
 
 Python runs a signal's handler only when the main thread comes back from compiled code. So a thread of its own reads
-each signal from a pipe, and ends the process where the main thread has not done so in time; what was saved before stays.
+each signal from a pipe, and ends the process where the main thread has not done so in time; what was saved stays.
 """
 
 import os

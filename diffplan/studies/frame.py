@@ -12,17 +12,18 @@ Its files, in ``RUN/NAME``: study.csv, verdict.json; `diffplan.report.study` dra
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from diffplan import runtime
-from diffplan.config import require
 from diffplan.metrics.statistics import mean_interval
 from diffplan.metrics.table import Table, matching, read, write
+from diffplan.runs import Progress, Run, keep
+from diffplan.runs.files import write_json
+from diffplan.settings import SEED, at_least, more_than, require, settings
 
 Verdict = Literal["supported", "falsified", "inconclusive"]
 
@@ -53,22 +54,28 @@ class Study(NamedTuple):
     verdict: Callable[[Table], list[Finding]]
 
 
-@dataclass(frozen=True)
+@settings("")
 class StudySettings:
     """How large a study is run."""
 
     run: Path = field(default_factory=lambda: Path("runs/studies"))
     """Directory of all studies; each has its own in it."""
-    seeds: int = 8
+    seeds: Annotated[int, at_least(1, 100_000)] = 8
     """Repetitions: each draws everything anew, labels, starts and noise; intervals are over them."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Added to the number of every repetition."""
-    size: float = 1.0
+    new_settings: bool = False
+    """Run a study anew that was run with other settings; the table that is there is kept aside."""
+    size: Annotated[float, more_than(0)] = 1.0
     """Share of the plans, pools and training steps; below 1 only for trying out."""
 
-    def __post_init__(self) -> None:
-        require(self.seeds >= 1, "seeds", self.seeds, "at least 1")
-        require(0 < self.size <= 1, "size", self.size, "above 0 and at most 1")
+    def check(self) -> None:
+        """Raise ConfigError unless the size is at most the whole."""
+        require(self.size <= 1, "size", self.size, "above 0 and at most 1")
+
+    def undecided(self) -> tuple[str, ...]:
+        """The fields that do not decide what is made."""
+        return "run", "new_settings"
 
     def scaled(self, count: int, least: int = 1) -> int:
         """So many of `count` as `size` says."""
@@ -103,20 +110,21 @@ def by_seed(table: Table, name: str, **where: Any) -> Float[np.ndarray, "seeds"]
 
 def execute(study: Study, config: StudySettings) -> Path:
     """Run a study, or read back its table, and write its verdict; returns its directory."""
-    settings = {name: value for name, value in runtime.plain(config).items() if name != "run"}
-    stage = runtime.Stage(config.run / study.name, settings)
-    if not stage.ready():
+
+    def make(directory: Path) -> None:
         rows = []
-        with runtime.Progress(f"{config.run}/{study.name}", total=config.seeds, unit="seeds") as progress:
+        with Progress(str(directory), total=config.seeds, unit="seeds") as progress:
             for row in study.run(config):
                 if rows and row["seed"] != rows[-1]["seed"]:
                     progress.advance(1)
                 rows.append(row)
             progress.advance(1)
-        write(stage.directory / "study.csv", rows, study.columns)
-        stage.finish("study.csv")
-    conclude(study, stage.directory)
-    return stage.directory
+        write(directory / "study.csv", rows, study.columns)
+
+    run = Run(config.run, config.new_settings)
+    kept = keep(run, study.name, make, config, files=("study.csv",))
+    conclude(study, kept.directory)
+    return kept.directory
 
 
 def conclude(study: Study, directory: Path) -> list[Finding]:
@@ -130,5 +138,5 @@ def conclude(study: Study, directory: Path) -> list[Finding]:
         "falsified_by": study.falsified_by,
         "findings": [{name: number(value) for name, value in result._asdict().items()} for result in findings],
     }
-    runtime.write_json(directory / "verdict.json", content)
+    write_json(directory / "verdict.json", content)
     return findings

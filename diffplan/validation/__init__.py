@@ -5,14 +5,14 @@ the order in which they are run; those that need trained models share them throu
 """
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
+from diffplan.runs import Run
 from diffplan.validation import attribution, budget, gridworlds, learned, particles, rules, samplers
 from diffplan.validation.learned import Size
 from diffplan.validation.problems import cells
 from diffplan.validation.table import Row
 
-Part = Callable[[Path, int, Size], Iterator[Row]]
+Part = Callable[[Run, int, Size], Iterator[Row]]
 """``part(run, seed, size)`` -> rows."""
 
 
@@ -21,20 +21,20 @@ def exactly(part: Callable[[int], Iterator[Row]]) -> Part:
     return lambda run, seed, size: part(seed)
 
 
-def prior(run: Path, seed: int, size: Size) -> Iterator[Row]:
+def prior(run: Run, seed: int, size: Size) -> Iterator[Row]:
     """The prior that diffusion learns of paths of cells."""
     problem = cells()
     return attribution.on_prior(seed, problem, learned.fit_prior(run, seed, problem, size))
 
 
-def two_by_two(run: Path, seed: int, size: Size) -> Iterator[Row]:
+def two_by_two(run: Run, seed: int, size: Size) -> Iterator[Row]:
     """Sampler, guide or model?"""
     problem = cells()
     model = learned.fit_prior(run, seed, problem, size)
     return attribution.attribution(seed, problem, model, learned.fit_energy(run, seed, problem, model, size))
 
 
-def discretely(run: Path, seed: int, size: Size) -> Iterator[Row]:
+def discretely(run: Run, seed: int, size: Size) -> Iterator[Row]:
     """Discrete diffusion."""
     problem = cells()
     return gridworlds.discretely(seed, problem, gridworlds.fit_posterior(run, seed, problem, size))

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffplan import runtime
 from diffplan.experiment.scale_rules import calibrate
 from diffplan.guide import budget
 from diffplan.metrics.kl import least_kl
@@ -20,6 +19,7 @@ from diffplan.noise import log_linear
 from diffplan.oracle.distribution import exact_energy
 from diffplan.samplers import sample, sde_2m
 from diffplan.validation import samplers
+from diffplan.validation.devices import shard
 from diffplan.validation.problems import cells, modes
 from diffplan.validation.table import Row, mean
 
@@ -56,7 +56,7 @@ def spent(
     guide = energy(jnp.asarray(result.scale))
     spending = budget(distribution.denoise, guide, jnp.asarray(NATS))
     one = lambda key: sample(key, spending, sigmas, distribution.shape, sde_2m, reference=distribution.denoise)
-    x, info = jax.jit(jax.vmap(one))(runtime.shard(jax.random.split(jax.random.key(seed + 1), 4000)))
+    x, info = jax.jit(jax.vmap(one))(shard(jax.random.split(jax.random.key(seed + 1), 4000)))
     rewards = np.asarray(jax.jit(jax.vmap(reward))(x), float)
     least = least_kl(log_z, jnp.float32(rewards.mean()), 0.0, 100.0)
     error = float(least.weight) * mean(rewards)[1]

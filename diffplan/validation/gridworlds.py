@@ -9,19 +9,20 @@ illegal move counts as one.
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffplan import discrete, runtime
+from diffplan import discrete
 from diffplan.denoise import CategoricalDenoiser
 from diffplan.discrete import Keep, Noise, Posterior, Ratio, Tokens
 from diffplan.oracle import control
+from diffplan.runs import Run
 from diffplan.types import PRNGKey
 from diffplan.validation import learned
+from diffplan.validation.devices import shard
 from diffplan.validation.learned import Size
 from diffplan.validation.problems import ROOMS, Cells, behaviour, cells
 from diffplan.validation.samplers import tilts
@@ -133,7 +134,7 @@ def walks(seed: int, noise: Noise, posterior: Posterior, ratio: Ratio | None, ho
             path, info = discrete.sample(key, distribution, noise, discrete.even(64), horizon, prior)
         return path, info.path_kl
 
-    return jax.jit(jax.vmap(one))(runtime.shard(jax.random.split(jax.random.key(seed), count)))
+    return jax.jit(jax.vmap(one))(shard(jax.random.split(jax.random.key(seed), count)))
 
 
 def discretely(seed: int, problem: Cells, model: CategoricalDenoiser) -> Iterator[Row]:

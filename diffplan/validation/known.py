@@ -28,7 +28,6 @@ from diffplan.policy import Policy
 from diffplan.samplers import ancestral
 from diffplan.tasks.truth import Truth
 from diffplan.types import Denoise, Level, PRNGKey, Scalar, Trajectory
-from envs.base import Environment
 from envs.gridworld import Gridworld
 from envs.linear import Linear, LinearPolicy, trajectory_distribution
 

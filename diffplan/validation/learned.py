@@ -37,6 +37,7 @@ class Size(NamedTuple):
 HIGH = 9.0
 """The largest weight that the energy learns."""
 
+
 def settings(seed: int, steps: int, batch: int) -> TrainSettings:
     """How everything here is trained."""
     rate = {"optimiser": "muon", "learning_rate": 2e-2}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffplan import runtime, smc
+from diffplan import smc
 from diffplan.guide import dps
 from diffplan.metrics.kl import particle_kl
 from diffplan.noise import log_linear
@@ -20,6 +20,7 @@ from diffplan.oracle.distribution import exact_energy
 from diffplan.samplers import sde_2m
 from diffplan.types import Denoise, Energy
 from diffplan.validation import samplers
+from diffplan.validation.devices import shard
 from diffplan.validation.problems import Cells, Linear, cells, gaussian
 from diffplan.validation.table import Row, mean
 
@@ -56,7 +57,7 @@ def clouds(
 ) -> tuple[smc.Cloud, smc.Info]:
     """Independent runs of one method; the weights are judged before anything is made of them."""
     one = lambda key: smc.particles(key, denoise, reward, sigmas, shape, method, count, sde_2m)
-    keys = runtime.shard(jax.random.split(jax.random.key(seed), runs))
+    keys = shard(jax.random.split(jax.random.key(seed), runs))
     cloud, info = jax.jit(jax.vmap(one))(keys)
     smc.require_sound(info)
     return cloud, info

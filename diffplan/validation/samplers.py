@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffplan import runtime
 from diffplan.guide import guided
 from diffplan.noise import log_linear
 from diffplan.oracle.distribution import Distribution, Tilt, exact_energy, tilt_numbers
@@ -19,6 +18,7 @@ from diffplan.oracle.gaussian import Gaussian
 from diffplan.oracle.tabular import Chain
 from diffplan.samplers import Past, Step, ancestral, sample, sde_2m
 from diffplan.types import Denoise, Energy, PRNGKey, Scalar, Strengths
+from diffplan.validation.devices import shard
 from diffplan.validation.problems import WEIGHTS, Linear, cells, gaussian, modes
 from diffplan.validation.table import Row, mean
 
@@ -56,7 +56,7 @@ def plans(
         return x, info.path_kl, info.log_ratio
 
     batch = jax.jit(jax.vmap(one, (0, None)))
-    keys = runtime.shard(jax.random.split(key, count))
+    keys = shard(jax.random.split(key, count))
     draws = [batch(keys, jnp.asarray(weight, float)) for weight in weights]
     x, path_kl, log_ratio = (np.stack([np.asarray(leaf) for leaf in leaves]) for leaves in zip(*draws, strict=True))
     return x, path_kl, log_ratio

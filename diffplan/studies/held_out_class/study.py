@@ -31,10 +31,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from diffplan.config import TrainSettings
 from diffplan.denoise import CLEAN, Edm, loss
 from diffplan.guide import Learned, guided
 from diffplan.learn import reward, train
+from diffplan.learn.train import TrainSettings
 from diffplan.metrics.table import Table
 from diffplan.models import MLP, build
 from diffplan.models.pieces import Pieces
@@ -113,8 +113,7 @@ def fit(
         apply, params = make_prior(key_network, network)
         denoising = lambda params, key, x: loss(key, Edm(params, apply), x, jnp.asarray(FREE), LEVELS)
         task = train.Task(denoising, lambda key, data: data.labelled(key)[0])
-    state = train.start(key_train, params, config)
-    return train.chunk(task, config, state, Behaviour(waypoints, log_odds), config.steps)[0].ema
+    return train.train_whole(key_train, task, params, Behaviour(waypoints, log_odds), config)
 
 
 def prior(network: Network, params: Params, distribution: Mixture) -> Denoise:

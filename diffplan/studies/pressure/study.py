@@ -27,13 +27,13 @@ from jaxtyping import Array, Float
 
 from diffplan import noise, samplers
 from diffplan.denoise import pinned
-from diffplan.experiment.harness import log_grid, whole_grid
 from diffplan.guide import Proxy, guided
 from diffplan.methods import Ascent, Guided, Method, Plans, Prior, Problem
 from diffplan.methods.ascent import AscentRenoised, flat
 from diffplan.methods.best_of_n import Quantiliser, SoftBestOfN
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
 from diffplan.methods.finetuning import ExpertIteration
+from diffplan.methods.grids import log_grid, whole_grid
 from diffplan.methods.guidance import regression
 from diffplan.methods.particles import Particles
 from diffplan.methods.policy_gradient import PolicyGradient
