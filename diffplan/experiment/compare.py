@@ -87,20 +87,6 @@ def starts_for(key: PRNGKey, data: Behaviour, count: int) -> Float[Array, "n o"]
     return data.codec.decode(data.held_out.draws(key, count)[:, :1]).observations[:, 0]
 
 
-def step_rule(name: str) -> samplers.Step:
-    """The step rule that a configuration names."""
-    match name:
-        case "sde_2m":
-            return samplers.sde_2m
-        case "ddim":
-            return samplers.ddim
-        case "heun":
-            return samplers.heun
-        case "dpmpp_2m":
-            return samplers.dpmpp_2m
-    return samplers.ancestral
-
-
 def assemble(config: CompareSettings) -> tuple[Problem, Behaviour, str]:
     """Data, prior and proxies, made or read back; returns (problem, data, a digest of all models)."""
     data = stages.behaviour(config)
@@ -112,9 +98,11 @@ def assemble(config: CompareSettings) -> tuple[Problem, Behaviour, str]:
         classifier=classifier,
         clean=clean,
         codec=data.codec,
-        sigmas=noise.karras(config.sampler.steps, config.noise.low, config.noise.high),
-        horizon=config.prior.horizon,
-        step=step_rule(config.sampler.rule),
+        sampler=samplers.Sampler(
+            noise.karras(config.sampler.steps, config.noise.low, config.noise.high),
+            (config.prior.horizon, data.codec.width),
+            samplers.STEPS[config.sampler.rule],
+        ),
         data=data.train.draws(jax.random.fold_in(jax.random.key(config.seed), config.seeds + 2), DATA),
     )
     return problem, data, f"{identity[:12]}-{rated}"

@@ -29,7 +29,7 @@ which leaves the prior as it is at k = 0, and a plan far out with the part of th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ from diffplan.denoise import CLEAN, pinned
 from diffplan.guide import Proxy, guided
 from diffplan.methods.base import Plans, Problem, need, over
 from diffplan.methods.guidance import regression
-from diffplan.samplers import Step, sample
+from diffplan.samplers import Sampler, sample
 from diffplan.types import Denoise, Energy, Level, Pins, PRNGKey, Scalar, Strengths
 
 NEAR = 0.1
@@ -54,7 +54,7 @@ Begin = Callable[[PRNGKey, Problem, Float[Array, "o"]], Float[Array, "h d"]]
 
 def from_prior(key: PRNGKey, problem: Problem, start: Float[Array, "o"]) -> Float[Array, "h d"]:
     """A draw of the prior: with the same keys, the plans of the method `Prior`."""
-    return sample(key, pinned(problem.denoise, problem.pins(start)), problem.sigmas, problem.shape, problem.step)[0]
+    return sample(key, pinned(problem.denoise, problem.pins(start)), problem.sampler)[0]
 
 
 def from_data(key: PRNGKey, problem: Problem, start: Float[Array, "o"]) -> Float[Array, "h d"]:
@@ -98,16 +98,17 @@ def score_norm(denoise: Denoise, pins: Pins, x: Float[Array, "h d"], tau: float)
 
 
 def renoised(
-    key: PRNGKey, denoise: Denoise, x: Float[Array, "h d"], sigmas: Float[Array, "k"], step: Step, tau: float
+    key: PRNGKey, denoise: Denoise, x: Float[Array, "h d"], sampler: Sampler, tau: float
 ) -> Float[Array, "h d"]:
-    """(98): a plan sampled anew from x + tau * noise, on the grid `sigmas` squeezed to begin at tau.
+    """(98): a plan sampled anew from x + tau * noise, on the sampler's levels, squeezed to begin at tau.
 
     `sample` begins at tau * noise: so it walks in coordinates whose origin is x, which no step rule can tell.
     """
     around = lambda y, sigma: denoise(x + y, sigma) - x
+    sigmas = sampler.sigmas
     low, high = sigmas[-1], sigmas[0]
     squeezed = low * (sigmas / low) ** (jnp.log(tau / low) / jnp.log(high / low))
-    return x + sample(key, around, squeezed, (len(x), x.shape[1]), step)[0]
+    return x + sample(key, around, replace(sampler, sigmas=squeezed))[0]
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ class AscentRenoised:
 
         def again(key: PRNGKey, start: Float[Array, "o"], x: Float[Array, "h d"]) -> Float[Array, "h d"]:
             prior = pinned(problem.denoise, problem.pins(start))
-            return renoised(key, prior, x, problem.sigmas, problem.step, self.tau)
+            return renoised(key, prior, x, problem.sampler, self.tau)
 
         keys = jax.random.split(key_again, len(starts))
         return Plans.of(over(lambda plans: jax.vmap(again)(keys, starts, plans), x))

@@ -12,7 +12,7 @@ from diffplan.codec import Cells, Codec
 from diffplan.dynamics import Dynamics
 from diffplan.guide import Proxy
 from diffplan.policy import Policy
-from diffplan.samplers import Step
+from diffplan.samplers import Sampler
 from diffplan.types import Conditional, Denoise, Pins, PlanValue, PRNGKey
 
 Batched = TypeVar("Batched")
@@ -43,11 +43,8 @@ class Problem:
     clean: Proxy
     """Regression of the return that has only seen clean plans."""
     codec: Codec | Cells
-    sigmas: Float[Array, "k"]
-    """The sampling grid."""
-    horizon: int = struct.field(pytree_node=False)
-    step: Step = struct.field(pytree_node=False)
-    """The sampler's step rule."""
+    sampler: Sampler
+    """How plans are drawn from the prior, guided or not."""
     data: Float[Array, "m h d"] | None = None
     """Windows of behaviour, in normalised units."""
     dynamics: Dynamics | None = None
@@ -68,7 +65,12 @@ class Problem:
     @property
     def shape(self) -> tuple[int, int]:
         """(h, d) of a plan."""
-        return self.horizon, self.codec.width
+        return self.sampler.shape
+
+    @property
+    def horizon(self) -> int:
+        """h, the number of steps of a plan."""
+        return self.sampler.shape[0]
 
     def pins(self, start: Float[Array, "o"]) -> Pins:
         """A plan that begins at `start`, in environment units."""

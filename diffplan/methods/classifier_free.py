@@ -99,7 +99,7 @@ class ClassifierFree:
         def one(key: PRNGKey, start: Float[Array, "o"], weight: Float[Array, ""]) -> tuple[Array, Array]:
             pins = problem.pins(start)
             at = lambda weight: pinned(classifier_free(conditional, asked, weight), pins)
-            x, info = sample(key, at(weight), problem.sigmas, problem.shape, problem.step, at(jnp.zeros(())))
+            x, info = sample(key, at(weight), problem.sampler, at(jnp.zeros(())))
             return x, info.path_kl
 
         keys = jax.random.split(key, len(starts))

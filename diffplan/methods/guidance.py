@@ -56,9 +56,7 @@ class Prior:
         """The same plans whatever the strengths."""
 
         def one(key: PRNGKey, start: Float[Array, "o"]) -> Float[Array, "h d"]:
-            return sample(
-                key, pinned(problem.denoise, problem.pins(start)), problem.sigmas, problem.shape, problem.step
-            )[0]
+            return sample(key, pinned(problem.denoise, problem.pins(start)), problem.sampler)[0]
 
         x = jax.vmap(one)(jax.random.split(key, len(starts)), starts)
         x = jnp.broadcast_to(x[None], (len(strengths), *x.shape))
@@ -87,7 +85,7 @@ class Guided:
             pins = problem.pins(start)
             guided = guide.guided(problem.denoise, energy, Strengths(scale, jnp.ones(())))
             reference = pinned(problem.denoise, pins)
-            x, info = sample(key, pinned(guided, pins), problem.sigmas, problem.shape, problem.step, reference)
+            x, info = sample(key, pinned(guided, pins), problem.sampler, reference)
             return x, info.path_kl
 
         plans = jax.vmap(one, (0, 0, None))

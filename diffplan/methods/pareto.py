@@ -46,7 +46,7 @@ class Compromise:
             energy = guide.weighted(proxies, jnp.stack([1 - fraction, fraction]))
             guided = guide.guided(problem.denoise, energy, Strengths(jnp.asarray(self.scale), jnp.ones(())))
             reference = pinned(problem.denoise, pins)
-            x, info = sample(key, pinned(guided, pins), problem.sigmas, problem.shape, problem.step, reference)
+            x, info = sample(key, pinned(guided, pins), problem.sampler, reference)
             return x, info.path_kl
 
         keys = jax.random.split(key, len(starts))

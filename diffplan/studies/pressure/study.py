@@ -97,9 +97,10 @@ def case(key: PRNGKey, walk: Chain, labels: int) -> Case:
 def problem_of(walk: Chain, given: Case, data: Float[Array, "m h k"], levels: int = 24) -> Problem:
     """The case as a problem: its proxy's unit is a standard deviation under the prior."""
     proxy = known.Additive(given.proxy, known.TabularPrior(walk), given.proxy_mean, jnp.ones(()))
+    problem = known.grid_problem(FIELD, walk, proxy, data)
     return replace(
-        known.grid_problem(FIELD, walk, proxy, data),
-        sigmas=noise.log_linear(levels, *LEVELS),
+        problem,
+        sampler=replace(problem.sampler, sigmas=noise.log_linear(levels, *LEVELS)),
         value=known.TabularValue(walk, proxy),
         conditional=known.TabularConditional(walk, given.proxy),
     )
@@ -125,7 +126,7 @@ class ExactlyGuided(NamedTuple):
             pins, energy = problem.pins(start), known.TabularEnergy(prior, rewards, weight)
             pushed = pinned(guided(problem.denoise, energy, Strengths(jnp.ones(()), jnp.ones(()))), pins)
             reference = pinned(problem.denoise, pins)
-            x, info = samplers.sample(key, pushed, problem.sigmas, problem.shape, problem.step, reference)
+            x, info = samplers.sample(key, pushed, problem.sampler, reference)
             return x, info.path_kl
 
         keys = jax.random.split(key, len(starts))
