@@ -37,8 +37,8 @@ from jaxtyping import Array, Float
 
 from diffplan.denoise import CLEAN, pinned
 from diffplan.guide import Proxy, guided
-from diffplan.methods.base import Plans, Problem, need, over
-from diffplan.methods.guidance import regression
+from diffplan.methods.base import Plans, Problem, each_start, need, over
+from diffplan.methods.guidance import from_prior, regression
 from diffplan.samplers import Sampler, sample
 from diffplan.types import Denoise, Energy, Level, Pins, PRNGKey, Scalar, Strengths
 
@@ -50,11 +50,6 @@ TYPICAL = 256
 
 Begin = Callable[[PRNGKey, Problem, Float[Array, "o"]], Float[Array, "h d"]]
 """A clean plan from a start, in normalised units, from which to ascend."""
-
-
-def from_prior(key: PRNGKey, problem: Problem, start: Float[Array, "o"]) -> Float[Array, "h d"]:
-    """A draw of the prior: with the same keys, the plans of the method `Prior`."""
-    return sample(key, pinned(problem.denoise, problem.pins(start)), problem.sampler)[0]
 
 
 def from_data(key: PRNGKey, problem: Problem, start: Float[Array, "o"]) -> Float[Array, "h d"]:
@@ -141,7 +136,7 @@ class Ascent:
             noise = jnp.where(pins.mask, pins.value, jax.random.normal(key, problem.shape))
             return climbed(ascending(energy, pins, self.rate), noise, levels, strengths)
 
-        return Plans.of(jax.vmap(one, out_axes=1)(jax.random.split(key, len(starts)), starts))
+        return each_start(one, key, starts)
 
 
 @dataclass(frozen=True)
@@ -169,7 +164,7 @@ class AscentFrom:
             step = ascending(energy, problem.pins(start), self.rate)
             return climbed(step, self.begin(key, problem, start), levels, strengths)
 
-        return Plans.of(jax.vmap(one, out_axes=1)(jax.random.split(key, len(starts)), starts))
+        return each_start(one, key, starts)
 
 
 @dataclass(frozen=True)
@@ -216,7 +211,7 @@ class AscentEarly:
             kept = jnp.broadcast_to(x[None], (len(strengths), *x.shape))
             return jax.lax.scan(body, (x, kept, strengths > 0), None, length=self.steps)[0][1]
 
-        return Plans.of(jax.vmap(one, out_axes=1)(jax.random.split(key, len(starts)), starts))
+        return each_start(one, key, starts)
 
 
 @dataclass(frozen=True)
@@ -248,8 +243,7 @@ class AscentRenoised:
         x = ascent(key_begin, problem, starts, strengths).x
 
         def again(key: PRNGKey, start: Float[Array, "o"], x: Float[Array, "h d"]) -> Float[Array, "h d"]:
-            prior = pinned(problem.denoise, problem.pins(start))
-            return renoised(key, prior, x, problem.sampler, self.tau)
+            return renoised(key, pinned(problem.denoise, problem.pins(start)), x, problem.sampler, self.tau)
 
         keys = jax.random.split(key_again, len(starts))
         return Plans.of(over(lambda plans: jax.vmap(again)(keys, starts, plans), x))

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from diffplan import smc
 from diffplan.denoise import pinned
 from diffplan.guide import Proxy
-from diffplan.methods.base import Plans, Problem, over
+from diffplan.methods.base import Plans, Problem, sweep
 from diffplan.methods.guidance import regression
 from diffplan.types import Energy, PRNGKey
 
@@ -78,7 +78,5 @@ class Particles:
             cloud, info = smc.particles(key_cloud, denoise, tilt, problem.sampler, method, self.count)
             return smc.draw(key_draw, cloud, 1)[0], info.ess[-1]
 
-        clouds = jax.vmap(one, (0, 0, None))
-        keys = jax.random.split(key, len(starts))
-        x, ess = over(lambda weight: clouds(keys, starts, weight), strengths)
+        x, ess = sweep(one, key, starts, strengths)
         return Plans.of(x, ess=ess.mean(axis=1))

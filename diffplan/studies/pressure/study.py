@@ -25,12 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffplan import noise, samplers
-from diffplan.denoise import pinned
+from diffplan import noise
 from diffplan.experiment.harness import log_grid, whole_grid
 from diffplan.guide import Proxy, guided
 from diffplan.methods import Ascent, Guided, Method, Plans, Prior, Problem
 from diffplan.methods.ascent import AscentRenoised, flat
+from diffplan.methods.base import draw_plans
 from diffplan.methods.best_of_n import Quantiliser, SoftBestOfN
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
 from diffplan.methods.finetuning import ExpertIteration
@@ -43,7 +43,7 @@ from diffplan.metrics.kl import best_of_n_kl, best_of_n_mean
 from diffplan.oracle.tabular import Chain
 from diffplan.studies import grids
 from diffplan.studies.frame import Finding, Study, StudySettings, Table, above, below
-from diffplan.types import PRNGKey, Scalar, Strengths
+from diffplan.types import Denoise, PRNGKey, Scalar, Strengths
 from diffplan.validation import known
 from envs.gridworld import Gridworld
 
@@ -122,16 +122,11 @@ class ExactlyGuided(NamedTuple):
         """As `Guided`, with an energy for each weight."""
         prior, rewards = known.TabularPrior(self.walk), problem.regression.weights  # pyright: ignore
 
-        def one(key: PRNGKey, start: Float[Array, "o"], weight: Float[Array, ""]) -> tuple[Array, Array]:
-            pins, energy = problem.pins(start), known.TabularEnergy(prior, rewards, weight)
-            pushed = pinned(guided(problem.denoise, energy, Strengths(jnp.ones(()), jnp.ones(()))), pins)
-            reference = pinned(problem.denoise, pins)
-            x, info = samplers.sample(key, pushed, problem.sampler, reference)
-            return x, info.path_kl
+        def denoiser(weight: Scalar) -> Denoise:
+            energy = known.TabularEnergy(prior, rewards, weight)
+            return guided(problem.denoise, energy, Strengths(jnp.ones(()), jnp.ones(())))
 
-        keys = jax.random.split(key, len(starts))
-        x, path_kl = jax.lax.map(lambda weight: jax.vmap(one, (0, 0, None))(keys, starts, weight), strengths)
-        return Plans.of(x, path_kl)
+        return draw_plans(key, problem, starts, strengths, denoiser, problem.denoise)
 
 
 def unread(problem: Problem) -> Proxy:

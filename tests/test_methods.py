@@ -229,7 +229,8 @@ def test_costs_read_off_the_program_are_the_evaluations_that_it_makes(name, rule
     arguments = (jax.random.key(0), counted_problem(rule), starts()[:2], jnp.asarray([strength], jnp.float32))
     result = costs(method, *arguments)
     without = lambda key, denoise, sampler, reference=None: sample(key, denoise, sampler)
-    monkeypatch.setattr(diffusion, "sample", without)
+    monkeypatch.setattr("diffplan.methods.base.sample", without)
+    monkeypatch.setattr("diffplan.methods.guidance.sample", without)
     COUNTS.update(network=0, proxy=0)
     again = jax.jit(lambda *args: method(*args), compiler_options=FAST)  # not the program that was traced above
     jax.block_until_ready(again(*arguments))
