@@ -222,13 +222,13 @@ def pinned(distribution: Reverse, known: Bool[Array, "h"], value: Tokens) -> Rev
 class Info(NamedTuple):
     """What may be looked at after sampling.
 
-    path_kl: nats, nan without a reference. finite: whether every distribution was defined. trace: every iterate, ``[n,
-    h]``.
+    path_kl: nats, nan without a reference. finite: whether every distribution was defined. iterates: all of them,
+    ``[n, h]``.
     """
 
     path_kl: Scalar
     finite: Bool[Array, ""]
-    trace: Int[Array, "n h"]
+    iterates: Int[Array, "n h"]
 
 
 def even(steps: int) -> Float[Array, "steps"]:
@@ -305,8 +305,8 @@ def walk(
         z_next = jnp.where(moves & defined, jax.random.categorical(key, log_distribution, axis=1), z)
         return z_next, (jnp.where(moves, nats, 0.0).sum(), (defined | ~moves).all(), z)
 
-    z, (nats, finite, trace) = jax.lax.scan(body, z, (jax.random.split(key, len(steps[0])), steps))
-    return z, Info(nats.sum(), finite.all(), trace)
+    z, (nats, finite, iterates) = jax.lax.scan(body, z, (jax.random.split(key, len(steps[0])), steps))
+    return z, Info(nats.sum(), finite.all(), iterates)
 
 
 def network(apply: Apply, params: Params, noise: Noise) -> Logits:

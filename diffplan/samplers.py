@@ -27,6 +27,7 @@ from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jaxtyping import Array, Float
 
 from diffplan.count import uncounted
@@ -63,12 +64,12 @@ class Info(NamedTuple):
 
     path_kl: nats, NaN without a reference or noise. log_ratio: the logarithm of the density of this very chain under
     the guided process over that under the reference's, NaN as the path KL, which is its mean; for the exact guide it is
-    log of the tilt, w r(x0) - log Z, chain by chain. trace: every iterate, noisiest first, ``[n, h, d]``.
+    log of the tilt, w r(x0) - log Z, chain by chain. iterates: all of them, noisiest first, ``[n, h, d]``.
     """
 
     path_kl: Scalar
     log_ratio: Scalar
-    trace: Float[Array, "n h d"]
+    iterates: Float[Array, "n h d"]
 
 
 def ancestral(denoise: Denoise, x, sigma, sigma_next, past: Past) -> tuple[Proposal, Past]:
@@ -112,17 +113,26 @@ def sde_2m(denoise: Denoise, x, sigma, sigma_next, past: Past) -> tuple[Proposal
     return Proposal(x + (1 - kept) * (extrapolated - x), sigma_next * jnp.sqrt(1 - kept)), Past(denoised, sigma)
 
 
-def evaluations(step: Step, levels: int) -> int:
-    """How often `sample` evaluates the denoiser on a grid of `levels`."""
-    return 2 * levels - 1 if step is heun else levels
+STEPS: dict[str, Step] = {step.__name__: step for step in (ancestral, sde_2m, ddim, heun, dpmpp_2m)}
+"""Every step rule by its name."""
+
+
+@struct.dataclass
+class Sampler:
+    """How a plan is drawn. The levels are traced; the shape and the rule are static."""
+
+    sigmas: Float[Array, "n"]
+    """n decreasing positive noise levels (`diffplan.noise`). All rules evaluate the denoiser n times, heun 2n - 1."""
+    shape: tuple[int, int] = struct.field(pytree_node=False)
+    """``(h, d)`` of the plan."""
+    step: Step = struct.field(pytree_node=False, default=ancestral)
+    """One of `STEPS`, or your own."""
 
 
 def sample(
     key: PRNGKey,
     denoise: Denoise,
-    sigmas: Float[Array, "n"],
-    shape: tuple[int, int],
-    step: Step = ancestral,
+    sampler: Sampler,
     reference: Denoise | None = None,
     warm: Float[Array, "h d"] | None = None,
 ) -> tuple[Float[Array, "h d"], Info]:
@@ -131,15 +141,14 @@ def sample(
     Args:
         key: consumed.
         denoise: any denoiser, however wrapped; the loop knows nothing of guidance.
-        sigmas: decreasing positive levels (`diffplan.noise`). All rules cost n evaluations, heun 2n - 1.
-        shape: ``(h, d)`` of the plan.
-        step: one of the rules above, or your own.
+        sampler: the noise levels, the plan's shape and the step rule.
         reference: the unguided denoiser, pinned as `denoise` is, from which the path KL is measured.
         warm: a clean plan to start from, noised to the first level; without it the start is noise alone.
 
     Returns:
         The plan ``[h, d]`` and `Info`.
     """
+    sigmas, shape, step = sampler.sigmas, sampler.shape, sampler.step
     key_start, key_steps = jax.random.split(key)
     x = sigmas[0] * jax.random.normal(key_start, shape) + (0.0 if warm is None else warm)
 
@@ -160,18 +169,8 @@ def sample(
 
     start = (x, Past.none(shape), Past.none(shape))
     levels = (jax.random.split(key_steps, len(sigmas) - 1), sigmas[:-1], sigmas[1:])
-    (x, *_), (nats, log_ratio, trace) = jax.lax.scan(body, start, levels)
-    return denoise(x, sigmas[-1]), Info(jnp.sum(nats), jnp.sum(log_ratio), jnp.concatenate([trace, x[None]]))
-
-
-STEPS: dict[str, Step] = {
-    "ancestral": ancestral,
-    "sde_2m": sde_2m,
-    "ddim": ddim,
-    "heun": heun,
-    "dpmpp_2m": dpmpp_2m,
-}
-"""The step rules by name."""
+    (x, *_), (nats, log_ratio, iterates) = jax.lax.scan(body, start, levels)
+    return denoise(x, sigmas[-1]), Info(jnp.sum(nats), jnp.sum(log_ratio), jnp.concatenate([iterates, x[None]]))
 
 
 @settings("sampler")

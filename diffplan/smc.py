@@ -46,7 +46,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from diffplan.count import uncounted
 from diffplan.guide import Reward, guided
-from diffplan.samplers import Past, Proposal, Step, ancestral, ddim, dpmpp_2m, heun
+from diffplan.samplers import Past, Proposal, Sampler, Step, ddim, dpmpp_2m, heun
 from diffplan.types import Denoise, Energy, Pins, PlanArray, PRNGKey, Scalar, Strengths
 
 Number = Int[Array, ""]
@@ -182,11 +182,9 @@ def particles(
     key: PRNGKey,
     denoise: Denoise,
     reward: Reward,
-    sigmas: Float[Array, "n"],
-    shape: tuple[int, int],
+    sampler: Sampler,
     method: Method,
     count: int,
-    step: Step = ancestral,
 ) -> tuple[Cloud, Info]:
     """Draw weighted plans from (40).
 
@@ -194,11 +192,9 @@ def particles(
         key: consumed.
         denoise: the unguided denoiser. If it is pinned, so must be the method's energy: `pinned_energy`.
         reward: of a clean plan, times its strength.
-        sigmas: decreasing positive levels (`diffplan.noise`). The denoiser is evaluated n times for each particle.
-        shape: ``(h, d)`` of a plan.
+        sampler: its step rule must add noise. The denoiser is evaluated once a level for each particle.
         method: `tds`, `annealed`, `fk_steering`, `svdd`, or your own.
         count: K. An interval for log Z needs at least 2.
-        step: a rule that adds noise.
 
     Returns:
         The weighted plans, and `Info`, which `require_sound` judges outside jit.
@@ -206,6 +202,7 @@ def particles(
     _require("count", count, count >= 1, "at least 1 particle, and 2 for an interval of log Z")
     _require("candidates", method.candidates, method.candidates >= 1, "at least 1")
     _require("threshold", method.threshold, 0 <= method.threshold <= 1, "a share of the particles, from 0 to 1")
+    sigmas, shape, step = sampler.sigmas, sampler.shape, sampler.step
     noisy = step not in (ddim, heun, dpmpp_2m)
     _require("step", getattr(step, "__name__", step), noisy, "a rule that adds noise, as ancestral and sde_2m do")
 

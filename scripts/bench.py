@@ -112,14 +112,14 @@ def sampler(apply: Any, params: Any, config: Config, steps: int, rule: Any) -> C
 
     from diffplan.denoise import Edm
     from diffplan.noise import karras
-    from diffplan.samplers import sample
+    from diffplan.samplers import Sampler, sample
 
-    sigmas = karras(steps, 0.02, 20.0)
+    how = Sampler(karras(steps, 0.02, 20.0), (config.horizon, config.dim), rule)
 
     @jax.jit
     def plans(key, params):
         keys = jax.random.split(key, config.batch)
-        return jax.vmap(lambda k: sample(k, Edm(params, apply), sigmas, (config.horizon, config.dim), rule)[0])(keys)
+        return jax.vmap(lambda k: sample(k, Edm(params, apply), how)[0])(keys)
 
     seeds = itertools.count()
     return lambda: plans(jax.random.key(next(seeds)), params).block_until_ready()

@@ -10,7 +10,7 @@ from diffplan.denoise import pinned
 from diffplan.guide import damped, guided, raw
 from diffplan.noise import karras, log_linear
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.samplers import ancestral, ddim, dpmpp_2m, heun, sample, sde_2m
+from diffplan.samplers import Sampler, ancestral, ddim, dpmpp_2m, heun, sample, sde_2m
 from diffplan.types import Pins, Strengths
 
 SHAPE = (3, 2)
@@ -32,7 +32,7 @@ def draws(prior, rule, weights, count, steps, sigma_max=80.0):
 
     def one(weight, key):
         denoise = guided(prior.denoise, prior.energy(DIRECTION), Strengths(weight, jnp.ones(())))
-        x, info = sample(key, denoise, sigmas, SHAPE, rule, reference=prior.denoise)
+        x, info = sample(key, denoise, Sampler(sigmas, SHAPE, rule), reference=prior.denoise)
         return x, info.path_kl
 
     keys = jax.random.split(jax.random.key(1), count)
@@ -63,8 +63,8 @@ def test_every_sampler_draws_the_exact_tilt(rule):
 def test_deterministic_samplers_follow_the_closed_form_flow_from_80(rule):
     prior = correlated()
     sigmas = karras(200, 0.002, 80.0)
-    x, info = sample(jax.random.key(3), prior.denoise, sigmas, SHAPE, RULES[rule])
-    expected = prior.flow(info.trace[0], sigmas[0], jnp.zeros(()))
+    x, info = sample(jax.random.key(3), prior.denoise, Sampler(sigmas, SHAPE, RULES[rule]))
+    expected = prior.flow(info.iterates[0], sigmas[0], jnp.zeros(()))
     chex.assert_trees_all_close(x, expected, atol={"ddim": 0.03, "heun": 1e-3, "dpmpp_2m": 2e-3}[rule])
 
 
@@ -73,8 +73,8 @@ def flow_error(rule, steps):
     with jax.enable_x64(True):
         prior = correlated()
         sigmas = log_linear(steps + 1, 0.3, 3.0)
-        _, info = sample(jax.random.key(3), prior.denoise, sigmas, SHAPE, rule)
-        return float(jnp.linalg.norm(info.trace[-1] - prior.flow(info.trace[0], sigmas[0], sigmas[-1])))
+        _, info = sample(jax.random.key(3), prior.denoise, Sampler(sigmas, SHAPE, rule))
+        return float(jnp.linalg.norm(info.iterates[-1] - prior.flow(info.iterates[0], sigmas[0], sigmas[-1])))
 
 
 @pytest.mark.parametrize(("rule", "order"), [("ddim", 0.9), ("heun", 1.8), ("dpmpp_2m", 1.7)])
@@ -93,11 +93,11 @@ def test_path_kl_of_the_exact_guide_is_the_kl_of_the_tilt():
 def test_path_kl_is_undefined_without_noise_or_reference():
     prior = correlated()
     sigmas = karras(8, 0.01, 10.0)
-    _, info = sample(jax.random.key(0), prior.denoise, sigmas, SHAPE, heun, reference=prior.denoise)
+    _, info = sample(jax.random.key(0), prior.denoise, Sampler(sigmas, SHAPE, heun), reference=prior.denoise)
     assert np.isnan(info.path_kl)
-    _, info = sample(jax.random.key(0), prior.denoise, sigmas, SHAPE, ancestral)
+    _, info = sample(jax.random.key(0), prior.denoise, Sampler(sigmas, SHAPE, ancestral))
     assert np.isnan(info.path_kl)
-    _, info = sample(jax.random.key(0), prior.denoise, sigmas, SHAPE, ancestral, reference=prior.denoise)
+    _, info = sample(jax.random.key(0), prior.denoise, Sampler(sigmas, SHAPE, ancestral), reference=prior.denoise)
     assert float(info.path_kl) == 0.0
 
 
@@ -109,7 +109,7 @@ def test_twenty_scales_are_one_program():
     @chex.assert_max_traces(n=1)
     def run(key, guide):
         denoise = guided(prior.denoise, prior.energy(DIRECTION), Strengths(guide, jnp.ones(())))
-        return sample(key, denoise, sigmas, SHAPE)[0]
+        return sample(key, denoise, Sampler(sigmas, SHAPE))[0]
 
     plans = [run(jax.random.key(0), jnp.asarray(scale)) for scale in np.linspace(0, 10, 20)]
     rewards = [float(jnp.sum(plan * DIRECTION)) for plan in plans]
@@ -123,7 +123,7 @@ def test_raw_energy_overshoots_the_tilt():
     sigmas = karras(64, 0.01, 10.0)
     reward = lambda x: jnp.sum(x * DIRECTION)
     denoise = guided(prior.denoise, raw(reward), Strengths(jnp.ones(()), jnp.ones(())))
-    x, _ = jax.vmap(lambda key: sample(key, denoise, sigmas, SHAPE))(jax.random.split(jax.random.key(0), 2000))
+    x, _ = jax.vmap(lambda key: sample(key, denoise, Sampler(sigmas, SHAPE)))(jax.random.split(jax.random.key(0), 2000))
     gain = jnp.sum(x.mean(0) * DIRECTION) - jnp.sum(prior.mean * DIRECTION.ravel())
     exact = DIRECTION.ravel() @ prior.covariance @ DIRECTION.ravel()
     assert float(gain / exact) > 2
@@ -144,7 +144,7 @@ def test_pinned_entries_are_conditioned_on():
     value = jnp.zeros(SHAPE).at[0].set(jnp.asarray([0.7, -1.2]))
     sigmas = karras(160, 0.002, 20.0)
     denoise = pinned(conditional_denoiser(prior), Pins(mask, value))
-    x, _ = jax.vmap(lambda key: sample(key, denoise, sigmas, SHAPE))(jax.random.split(jax.random.key(0), 8000))
+    x, _ = jax.vmap(lambda key: sample(key, denoise, Sampler(sigmas, SHAPE)))(jax.random.split(jax.random.key(0), 8000))
     x = np.asarray(x)
     assert (x[:, 0] == np.asarray(value[0])).all()
     s, m = np.asarray(prior.covariance, float), np.asarray(prior.mean, float)

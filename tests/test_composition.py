@@ -16,7 +16,7 @@ from diffplan.methods.pareto import Compromise
 from diffplan.metrics.pareto import front, hypervolume
 from diffplan.noise import karras
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.samplers import sample
+from diffplan.samplers import Sampler, sample
 from diffplan.types import Strengths
 from diffplan.validation import known
 
@@ -87,7 +87,7 @@ def exact(sign: float):
 def draws(energy, count: int = 2000) -> np.ndarray:
     distribution = Gaussian.of(jnp.zeros(1), jnp.eye(1), (1, 1))
     denoise = guided(distribution.denoise, energy, Strengths(jnp.ones(()), jnp.ones(())))
-    draw = lambda key: sample(key, denoise, karras(100, 0.02, 40.0), (1, 1))[0][0, 0]
+    draw = lambda key: sample(key, denoise, Sampler(karras(100, 0.02, 40.0), (1, 1)))[0][0, 0]
     return np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), count)))
 
 

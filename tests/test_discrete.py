@@ -162,7 +162,7 @@ def test_one_position_at_a_time_is_exact():
     paths, info = draws(lambda key: reveal(key, reverse(posterior(MASKED), MASKED), MASKED, H))
     assert variation(paths, PRIOR) < 0.045
     assert bool(info.finite.all()) and bool((jax.vmap(legal_share, (0, None))(jnp.asarray(paths), LEGAL) == 1).all())
-    left = (np.asarray(info.trace) == K).sum(2)
+    left = (np.asarray(info.iterates) == K).sum(2)
     assert (left == np.arange(H, 0, -1)).all()
 
 
@@ -170,7 +170,7 @@ def test_masked_tokens_stay_and_uniform_ones_are_revised():
     changes = {}
     for noise in (MASKED, UNIFORM):
         paths, info = draws(lambda key, noise=noise: sample(key, reverse(posterior(noise), noise), noise, even(16), H))
-        before = np.asarray(info.trace)
+        before = np.asarray(info.iterates)
         after = np.concatenate([before[:, 1:], paths[:, None]], axis=1)
         changes[noise] = ((before != after) & (before < K)).mean()
     assert changes[MASKED] == 0 and changes[UNIFORM] > 0.03

@@ -18,7 +18,7 @@ from diffplan.learn.contrastive import ContrastiveEnergy, Plain, balanced
 from diffplan.models import Messages, MessagesValue, build
 from diffplan.noise import LogUniform, log_linear
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.samplers import sample, sde_2m
+from diffplan.samplers import Sampler, sample, sde_2m
 from diffplan.validation import learned, problems, rules, samplers
 from diffplan.validation.learned import Size
 from diffplan.validation.table import COLUMNS, Row, mean, write
@@ -196,7 +196,7 @@ def test_a_budget_of_nats_is_what_is_spent():
     slope = jnp.asarray([[0.6, 0.8]])
     denoise = guide.budget(distribution.denoise, distribution.energy(slope), jnp.asarray(4.0))
     sigmas = log_linear(200, 0.01, 40.0)
-    run = lambda key: sample(key, denoise, sigmas, (1, 2), sde_2m, reference=distribution.denoise)
+    run = lambda key: sample(key, denoise, Sampler(sigmas, (1, 2), sde_2m), reference=distribution.denoise)
     x, info = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 4000))
     gain = np.asarray(jnp.sum((x - distribution.mean[None, None]) * slope[None], axis=(1, 2)))
     np.testing.assert_allclose(info.path_kl, 4.0, rtol=0.03)

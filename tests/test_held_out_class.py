@@ -12,7 +12,7 @@ from diffplan.guide import guided
 from diffplan.metrics.table import read
 from diffplan.models import build
 from diffplan.models.pieces import Pieces
-from diffplan.samplers import sample
+from diffplan.samplers import Sampler, sample
 from diffplan.studies.frame import StudySettings, execute
 from diffplan.studies.held_out_class import figure as report
 from diffplan.studies.held_out_class import paths, study
@@ -94,7 +94,9 @@ def test_the_control_draws_the_class_where_the_prior_has_none(key: jax.Array) ->
     prior = study.prior("exact", jnp.asarray(study.log_odds(0.0)), distribution)
     energy = study.energies(distribution, {})["density"]
     pushed = guided(prior, energy, study.strengths("density", jnp.asarray(1e4)))
-    x = jax.jit(jax.vmap(lambda key: sample(key, pushed, study.sigmas(), (16, 2))[0]))(jax.random.split(key, 200))
+    x = jax.jit(jax.vmap(lambda key: sample(key, pushed, Sampler(study.sigmas(), (16, 2)))[0]))(
+        jax.random.split(key, 200)
+    )
     draws = plans(jax.random.fold_in(key, 1), paths.GEOMETRIES[0], study.ASKED, 4000)
     np.testing.assert_allclose(x.mean(axis=0), draws.mean(axis=0), atol=0.05)
     np.testing.assert_allclose(x.std(axis=0).mean(), draws.std(axis=0).mean(), rtol=0.1)

@@ -89,7 +89,9 @@ SCALES = {"grid": (400.0, GUIDED), "linear": (25.0, GUIDED[:3])}
 def test_guidance_with_gold_as_proxy_comes_near_the_best_and_is_the_prior_at_zero(name, method):
     problem = known.grid() if name == "grid" else known.linear()
     if name == "linear":
-        problem = problem._replace(problem=replace(problem.problem, sigmas=karras(96, 0.02, 10.0)))
+        problem = problem._replace(
+            problem=replace(problem.problem, sampler=replace(problem.problem.sampler, sigmas=karras(96, 0.02, 10.0)))
+        )
     guided = replace(catalogue(StrengthSettings())[method].method, strengths=(0.0, SCALES[name][0]))
     none, full = reached(problem, guided)
     assert abs(none) < 0.15 and full >= 0.95

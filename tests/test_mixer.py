@@ -9,7 +9,7 @@ from diffplan.denoise import Edm, pinned
 from diffplan.guide import guided
 from diffplan.models import Mixer, Value, build, count
 from diffplan.noise import karras
-from diffplan.samplers import sample
+from diffplan.samplers import Sampler, sample
 from diffplan.types import Pins, Strengths
 
 HORIZON, DIM = 32, 6
@@ -75,7 +75,7 @@ def test_the_path_kl_costs_no_evaluation():
             base = Edm(params, apply)
             denoise = guided(base, lambda x, sigma: jnp.sum(jnp.sin(x)), Strengths(jnp.ones(()), jnp.ones(())))
             reference = pinned(base, pins) if with_reference else None
-            x, info = sample(key, pinned(denoise, pins), sigmas, (HORIZON, DIM), reference=reference)
+            x, info = sample(key, pinned(denoise, pins), Sampler(sigmas, (HORIZON, DIM)), reference=reference)
             return x, info.path_kl
 
         program = jax.jit(jax.vmap(run, (None, 0))).lower(params, jax.random.split(jax.random.key(0), 8)).compile()

@@ -16,7 +16,7 @@ from diffplan.denoise import pinned
 from diffplan.guide import guided
 from diffplan.noise import karras
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.samplers import Past, ancestral, ddim, dpmpp_2m, heun, sde_2m
+from diffplan.samplers import Past, Sampler, ancestral, ddim, dpmpp_2m, heun, sde_2m
 from diffplan.smc import (
     Cloud,
     Info,
@@ -90,7 +90,7 @@ LAW = chain_distribution(sde_2m, SIGMAS)
 
 def runs(method, count, repeats, seed=0, step=sde_2m, sigmas=SIGMAS, reward=reward, denoise=PRIOR.denoise):
     """Clouds and infos of independent runs, as numpy arrays."""
-    run = jax.jit(jax.vmap(lambda key: particles(key, denoise, reward, sigmas, SHAPE, method, count, step)))
+    run = jax.jit(jax.vmap(lambda key: particles(key, denoise, reward, Sampler(sigmas, SHAPE, step), method, count)))
     return jax.tree.map(np.asarray, run(jax.random.split(jax.random.key(seed), repeats)))
 
 
@@ -244,7 +244,7 @@ def test_strengths_are_one_program():
     def run(key, strength):
         energy = lambda x, sigma: strength * EXACT(x, sigma)
         plans = lambda x: strength * reward(x)
-        return particles(key, PRIOR.denoise, plans, SIGMAS, SHAPE, tds(energy), 64)[1].log_z
+        return particles(key, PRIOR.denoise, plans, Sampler(SIGMAS, SHAPE), tds(energy), 64)[1].log_z
 
     mean, variance = chain_distribution(ancestral, SIGMAS)
     for strength in (0.0, 0.3, 1.0):
@@ -287,7 +287,7 @@ def test_degenerate_weights_are_said():
     def run(flaw):
         energy = lambda x, sigma: jnp.where((flaw == 0) & (sigma < 1.0), jnp.nan, EXACT(x, sigma))
         plans = lambda x: jnp.where(flaw == 1, -jnp.inf, jnp.where((flaw == 2) & (reward(x) > -1), jnp.inf, reward(x)))
-        return particles(jax.random.key(0), PRIOR.denoise, plans, SIGMAS, SHAPE, fk_steering(energy), 64)
+        return particles(jax.random.key(0), PRIOR.denoise, plans, Sampler(SIGMAS, SHAPE), fk_steering(energy), 64)
 
     both = jax.tree.map(np.asarray, run(jnp.arange(4)))
     energy_nan, none_allowed, some_infinite, sound = (jax.tree.map(lambda leaf, i=i: leaf[i], both) for i in range(4))
@@ -338,7 +338,7 @@ def test_degenerate_weights_are_said():
 def test_what_cannot_work_is_refused_in_one_line(message, call):
     def run(method=None, count=2, step=sde_2m):
         method = tds(EXACT) if method is None else method
-        return particles(jax.random.key(0), PRIOR.denoise, reward, SIGMAS[-2:], SHAPE, method, count, step)
+        return particles(jax.random.key(0), PRIOR.denoise, reward, Sampler(SIGMAS[-2:], SHAPE, step), method, count)
 
     with pytest.raises(ValueError, match=message) as error:
         call(run)

@@ -18,7 +18,7 @@ from diffplan.experiment.tune import TuneSettings
 from diffplan.guide import guided
 from diffplan.noise import karras
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.samplers import sample
+from diffplan.samplers import Sampler, sample
 from diffplan.types import Strengths
 
 ROOT = Path(__file__).parents[1]
@@ -170,7 +170,7 @@ def sweep(steps: int, unit: float = 1.0):
 
     def one(weight, key):
         denoise = guided(prior.denoise, prior.energy(unit * DIRECTION), Strengths(weight, jnp.ones(())))
-        x, info = sample(key, denoise, sigmas, SHAPE, reference=prior.denoise)
+        x, info = sample(key, denoise, Sampler(sigmas, SHAPE), reference=prior.denoise)
         r = jnp.sum(x * DIRECTION)
         return unit * r, r - r**2 / (2 * V), info.path_kl
 
@@ -237,7 +237,7 @@ def test_calibrated_path_kl_of_the_exact_guide():
 
     def path_kl(weight, key):
         denoise = guided(prior.denoise, prior.energy(DIRECTION), Strengths(weight, jnp.ones(())))
-        return sample(key, denoise, karras(64, 0.02, 20.0), SHAPE, reference=prior.denoise)[1].path_kl
+        return sample(key, denoise, Sampler(karras(64, 0.02, 20.0), SHAPE), reference=prior.denoise)[1].path_kl
 
     call = jax.jit(jax.vmap(jax.vmap(path_kl, (None, 0)), (0, None)))
     result = scale_rules.calibrate(lambda w: np.asarray(call(jnp.asarray(w, jnp.float32), keys)), 2.0, 0.1, 10.0)

@@ -50,10 +50,10 @@ class Command:
 
 def whole(config: ScoresSettings, path: Path) -> bool:
     """Whether a table holds all mazes of a suite, and was made by the settings that the suite begins with."""
-    from diffplan.benchmarks import report
+    from diffplan.metrics.table import read_rows
 
     own = SUITES[config.suite]
-    tasks = {row["task"] for row in report.read(path)}
+    tasks = {row["task"] for row in read_rows(path)}
     return replace(config, run=own.run, tasks=own.tasks) == own and tasks == set(own.named)
 
 

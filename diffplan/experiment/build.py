@@ -28,7 +28,7 @@ from diffplan.metrics.returns import plan_return
 from diffplan.resolve import resolve
 from diffplan.runs import Made, Run, keep, stage
 from diffplan.runs.files import plain, text_digest, versions
-from diffplan.samplers import STEPS
+from diffplan.samplers import STEPS, Sampler
 from diffplan.task import Reward, Task
 
 DATA = 2048
@@ -167,9 +167,11 @@ def assemble(build: Builder) -> tuple[Problem, str]:
         denoise=denoiser.model,
         **learned,
         codec=data.codec,
-        sigmas=noise.karras(config.sampler.steps, config.noise.low, config.noise.high),
-        horizon=config.prior.horizon,
-        step=resolve(config.sampler.rule, STEPS, "sampler.rule"),
+        sampler=Sampler(
+            noise.karras(config.sampler.steps, config.noise.low, config.noise.high),
+            (config.prior.horizon, data.codec.width),
+            resolve(config.sampler.rule, STEPS, "sampler.rule"),
+        ),
         data=data.train.draws(build.key(2), DATA),
     )
     return problem, text_digest(str(identity))

@@ -29,7 +29,7 @@ which leaves the prior as it is at k = 0, and a plan far out with the part of th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -37,9 +37,9 @@ from jaxtyping import Array, Float
 
 from diffplan.denoise import CLEAN, pinned
 from diffplan.guide import Proxy, guided
-from diffplan.methods.base import Plans, Problem, need, over
-from diffplan.methods.guidance import regression
-from diffplan.samplers import Step, sample
+from diffplan.methods.base import Plans, Problem, each_start, need, over
+from diffplan.methods.guidance import from_prior, regression
+from diffplan.samplers import Sampler, sample
 from diffplan.types import Denoise, Energy, Level, Pins, PRNGKey, Scalar, Strengths
 
 NEAR = 0.1
@@ -50,11 +50,6 @@ TYPICAL = 256
 
 Begin = Callable[[PRNGKey, Problem, Float[Array, "o"]], Float[Array, "h d"]]
 """A clean plan from a start, in normalised units, from which to ascend."""
-
-
-def from_prior(key: PRNGKey, problem: Problem, start: Float[Array, "o"]) -> Float[Array, "h d"]:
-    """A draw of the prior: with the same keys, the plans of the method `Prior`."""
-    return sample(key, pinned(problem.denoise, problem.pins(start)), problem.sigmas, problem.shape, problem.step)[0]
 
 
 def from_data(key: PRNGKey, problem: Problem, start: Float[Array, "o"]) -> Float[Array, "h d"]:
@@ -98,16 +93,17 @@ def score_norm(denoise: Denoise, pins: Pins, x: Float[Array, "h d"], tau: float)
 
 
 def renoised(
-    key: PRNGKey, denoise: Denoise, x: Float[Array, "h d"], sigmas: Float[Array, "k"], step: Step, tau: float
+    key: PRNGKey, denoise: Denoise, x: Float[Array, "h d"], sampler: Sampler, tau: float
 ) -> Float[Array, "h d"]:
-    """(98): a plan sampled anew from x + tau * noise, on the grid `sigmas` squeezed to begin at tau.
+    """(98): a plan sampled anew from x + tau * noise, on the sampler's levels, squeezed to begin at tau.
 
     `sample` begins at tau * noise: so it walks in coordinates whose origin is x, which no step rule can tell.
     """
     around = lambda y, sigma: denoise(x + y, sigma) - x
+    sigmas = sampler.sigmas
     low, high = sigmas[-1], sigmas[0]
     squeezed = low * (sigmas / low) ** (jnp.log(tau / low) / jnp.log(high / low))
-    return x + sample(key, around, squeezed, (len(x), x.shape[1]), step)[0]
+    return x + sample(key, around, replace(sampler, sigmas=squeezed))[0]
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,7 @@ class Ascent:
             noise = jnp.where(pins.mask, pins.value, jax.random.normal(key, problem.shape))
             return climbed(ascending(energy, pins, self.rate), noise, levels, strengths)
 
-        return Plans.of(jax.vmap(one, out_axes=1)(jax.random.split(key, len(starts)), starts))
+        return each_start(one, key, starts)
 
 
 @dataclass(frozen=True)
@@ -168,7 +164,7 @@ class AscentFrom:
             step = ascending(energy, problem.pins(start), self.rate)
             return climbed(step, self.begin(key, problem, start), levels, strengths)
 
-        return Plans.of(jax.vmap(one, out_axes=1)(jax.random.split(key, len(starts)), starts))
+        return each_start(one, key, starts)
 
 
 @dataclass(frozen=True)
@@ -215,7 +211,7 @@ class AscentEarly:
             kept = jnp.broadcast_to(x[None], (len(strengths), *x.shape))
             return jax.lax.scan(body, (x, kept, strengths > 0), None, length=self.steps)[0][1]
 
-        return Plans.of(jax.vmap(one, out_axes=1)(jax.random.split(key, len(starts)), starts))
+        return each_start(one, key, starts)
 
 
 @dataclass(frozen=True)
@@ -247,8 +243,7 @@ class AscentRenoised:
         x = ascent(key_begin, problem, starts, strengths).x
 
         def again(key: PRNGKey, start: Float[Array, "o"], x: Float[Array, "h d"]) -> Float[Array, "h d"]:
-            prior = pinned(problem.denoise, problem.pins(start))
-            return renoised(key, prior, x, problem.sigmas, problem.step, self.tau)
+            return renoised(key, pinned(problem.denoise, problem.pins(start)), x, problem.sampler, self.tau)
 
         keys = jax.random.split(key_again, len(starts))
         return Plans.of(over(lambda plans: jax.vmap(again)(keys, starts, plans), x))

@@ -9,11 +9,12 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from diffplan.codec import Cells, Codec
+from diffplan.denoise import pinned
 from diffplan.dynamics import Dynamics
 from diffplan.guide import Proxy
 from diffplan.policy import Policy
-from diffplan.samplers import Step
-from diffplan.types import Conditional, Denoise, Pins, PlanValue, PRNGKey
+from diffplan.samplers import Sampler, sample
+from diffplan.types import Conditional, Denoise, Pins, PlanValue, PRNGKey, Scalar
 
 Batched = TypeVar("Batched")
 
@@ -43,11 +44,8 @@ class Problem:
     clean: Proxy
     """Regression of the return that has only seen clean plans."""
     codec: Codec | Cells
-    sigmas: Float[Array, "k"]
-    """The sampling grid."""
-    horizon: int = struct.field(pytree_node=False)
-    step: Step = struct.field(pytree_node=False)
-    """The sampler's step rule."""
+    sampler: Sampler
+    """How plans are drawn from the prior, guided or not."""
     data: Float[Array, "m h d"] | None = None
     """Windows of behaviour, in normalised units."""
     dynamics: Dynamics | None = None
@@ -68,7 +66,12 @@ class Problem:
     @property
     def shape(self) -> tuple[int, int]:
         """(h, d) of a plan."""
-        return self.horizon, self.codec.width
+        return self.sampler.shape
+
+    @property
+    def horizon(self) -> int:
+        """h, the number of steps of a plan."""
+        return self.sampler.shape[0]
 
     def pins(self, start: Float[Array, "o"]) -> Pins:
         """A plan that begins at `start`, in environment units."""
@@ -113,6 +116,54 @@ class Plans:
         unknown = undefined(x[:, 0, 0, 0])
         known = lambda value: unknown if value is None else value
         return cls(x, undefined(x[:, :, 0, 0]) if path_kl is None else path_kl, known(exact_kl), known(ess))
+
+
+def sweep(
+    one: Callable[[PRNGKey, Float[Array, "o"], Scalar], Batched],
+    key: PRNGKey,
+    starts: Float[Array, "n o"],
+    strengths: Float[Array, "s"],
+) -> Batched:
+    """`one(key, start, strength)` for every strength and start. A start has the same key at all strengths."""
+    keys, batch = jax.random.split(key, len(starts)), jax.vmap(one, (0, 0, None))
+    return over(lambda strength: batch(keys, starts, strength), strengths)
+
+
+def each_start(
+    one: Callable[[PRNGKey, Float[Array, "o"]], Float[Array, "s h d"]], key: PRNGKey, starts: Float[Array, "n o"]
+) -> Plans:
+    """Plans of methods that read all strengths from one run: `one(key, start)` for every start."""
+    return Plans.of(jax.vmap(one, out_axes=1)(jax.random.split(key, len(starts)), starts))
+
+
+def draw_plans(
+    key: PRNGKey,
+    problem: Problem,
+    starts: Float[Array, "n o"],
+    strengths: Float[Array, "s"],
+    denoiser: Callable[[Scalar], Denoise],
+    reference: Denoise,
+) -> Plans:
+    """Draw a plan for every strength and start.
+
+    Args:
+        key: consumed. A start sees the same noise at all strengths, so that its plan can be followed along them.
+        problem: of which the sampler and the codec are used.
+        starts: first observations, in environment units.
+        strengths: any numbers that the denoiser takes.
+        denoiser: of one strength, without the start, to which it is pinned here.
+        reference: the denoiser from which the path KL is measured, without the start.
+
+    Returns:
+        The plans, with their path KL.
+    """
+
+    def one(key: PRNGKey, start: Float[Array, "o"], strength: Scalar) -> tuple[Array, Array]:
+        pins = problem.pins(start)
+        x, info = sample(key, pinned(denoiser(strength), pins), problem.sampler, pinned(reference, pins))
+        return x, info.path_kl
+
+    return Plans.of(*sweep(one, key, starts, strengths))
 
 
 def undefined(like: Float[Array, "*s"]) -> Float[Array, "*s"]:

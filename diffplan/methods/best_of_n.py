@@ -52,15 +52,20 @@ class Pool(NamedTuple):
         return self.x[index, jnp.arange(index.shape[1])[None]]
 
 
-def draws(key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], proxy: Proxy, size: int) -> Pool:
-    """`size` plans of the prior a start. A score that is not finite counts as the worst of its pool, or 0 if lower."""
-    prior = Prior()
+def draw_pool(
+    key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], proxy: Proxy, size: int
+) -> tuple[PRNGKey, Pool]:
+    """`size` plans of the prior a start, and a new key to pick from them with.
+
+    A score that is not finite counts as the worst of its pool, or 0 if that is lower.
+    """
+    (key, key_pick), prior = jax.random.split(key), Prior()
     one_each = lambda key: prior(key, problem, starts, jnp.zeros(1)).x[0]
     x = over(one_each, jax.random.split(key, size))
     score = jax.vmap(jax.vmap(proxy.score))(x)
     finite = jnp.isfinite(score)
     worst = jnp.min(score, axis=0, initial=0.0, where=finite)
-    return Pool(x, jnp.where(finite, score, worst[None]))
+    return key_pick, Pool(x, jnp.where(finite, score, worst[None]))
 
 
 def fraction(key: PRNGKey, count: int) -> Float[Array, "count"]:
@@ -85,9 +90,8 @@ class BestOfN:
         self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
     ) -> Plans:
         """The pool holds max(self.strengths) plans a start; `strengths` may be any numbers up to that."""
-        key_pool, key_pick = jax.random.split(key)
         size = int(max(self.strengths))
-        pool = draws(key_pool, problem, starts, self.proxy(problem), size)
+        key_pick, pool = draw_pool(key, problem, starts, self.proxy(problem), size)
         u, n = fraction(key_pick, len(starts)), jnp.maximum(strengths, 1.0)
         rank = jax.vmap(lambda n: jnp.searchsorted(best_of_n_cdf(n, size), u))(n)  # the least with P(rank <= k) >= u
         return Plans.of(pool.ranked(rank), exact_kl=best_of_n_kl(n))
@@ -108,8 +112,7 @@ class SoftBestOfN:
         self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
     ) -> Plans:
         """By the largest of log weight + Gumbel noise: a rising strength changes the plan only for a higher score."""
-        key_pool, key_pick = jax.random.split(key)
-        pool = draws(key_pool, problem, starts, self.proxy(problem), self.pool)
+        key_pick, pool = draw_pool(key, problem, starts, self.proxy(problem), self.pool)
         log_weights = strengths[:, None, None] * pool.score[None]
         x = pool.at(jnp.argmax(log_weights + jax.random.gumbel(key_pick, pool.score.shape)[None], axis=1))
         ess = jax.vmap(jax.vmap(weight_ess, 1))(log_weights) / self.pool
@@ -135,8 +138,7 @@ class RegularisedBestOfN:
         self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
     ) -> Plans:
         """All strengths measure from the same drawn plan."""
-        key_pool, key_pick = jax.random.split(key)
-        pool = draws(key_pool, problem, starts, self.proxy(problem), self.pool)
+        key_pick, pool = draw_pool(key, problem, starts, self.proxy(problem), self.pool)
         kept = pool.at(jax.random.randint(key_pick, (1, len(starts)), 0, self.pool))
         distance = jnp.sqrt(jnp.mean((pool.x - kept) ** 2, axis=(2, 3)))
         distance = jnp.where(jnp.isnan(distance), jnp.inf, distance)  # of a plan that is not finite
@@ -161,8 +163,7 @@ class Quantiliser:
         self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
     ) -> Plans:
         """Where N q is no whole number the lowest rank takes what is left over; q < 1 / N is the pool's best."""
-        key_pool, key_pick = jax.random.split(key)
-        pool = draws(key_pool, problem, starts, self.proxy(problem), self.pool)
+        key_pick, pool = draw_pool(key, problem, starts, self.proxy(problem), self.pool)
         u, n = fraction(key_pick, len(starts)), jnp.maximum(strengths, 1.0)
         below_top = jnp.ceil(self.pool * u[None] / n[:, None]).astype(int)  # 1 for the highest
         kl = jnp.minimum(jnp.log(n), best_of_n_kl(jnp.asarray(float(self.pool))))

@@ -23,11 +23,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from diffplan.codec import Cells, Codec
-from diffplan.denoise import pinned
 from diffplan.guide import Proxy
-from diffplan.methods.base import Plans, Problem, need, over
+from diffplan.methods.base import Plans, Problem, draw_plans, need
 from diffplan.methods.guidance import regression
-from diffplan.samplers import sample
 from diffplan.types import Conditional, Denoise, PRNGKey, Scalar
 
 Ask = Callable[[Problem, Proxy], Float[Array, "c"]]
@@ -95,12 +93,5 @@ class ClassifierFree:
         """Path KL is from the network's own prior, which weight 0 gives back plan by plan."""
         conditional = need(problem, "conditional", self.name)
         asked = self.ask(problem, self.proxy(problem))
-
-        def one(key: PRNGKey, start: Float[Array, "o"], weight: Float[Array, ""]) -> tuple[Array, Array]:
-            pins = problem.pins(start)
-            at = lambda weight: pinned(classifier_free(conditional, asked, weight), pins)
-            x, info = sample(key, at(weight), problem.sigmas, problem.shape, problem.step, at(jnp.zeros(())))
-            return x, info.path_kl
-
-        keys = jax.random.split(key, len(starts))
-        return Plans.of(*over(lambda weight: jax.vmap(one, (0, 0, None))(keys, starts, weight), strengths))
+        denoiser = lambda weight: classifier_free(conditional, asked, weight)
+        return draw_plans(key, problem, starts, strengths, denoiser, denoiser(jnp.zeros(())))

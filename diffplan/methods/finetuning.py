@@ -44,7 +44,7 @@ from diffplan.denoise import loss, pinned
 from diffplan.guide import Proxy
 from diffplan.methods.base import Plans, Problem, need, over
 from diffplan.methods.guidance import regression
-from diffplan.samplers import Past, Step, ancestral, sample
+from diffplan.samplers import Past, Sampler, ancestral, sample
 from diffplan.types import Denoise, Level, Params, PRNGKey, Scalar
 
 # -- what is tuned --
@@ -100,15 +100,15 @@ class Learner(NamedTuple):
 
 
 def draw(
-    key: PRNGKey, problem: Problem, denoise: Denoise, starts: Float[Array, "n o"], step: Step
+    key: PRNGKey, problem: Problem, denoise: Denoise, starts: Float[Array, "n o"], sampler: Sampler
 ) -> tuple[Float[Array, "n h d"], Float[Array, "n"], Float[Array, "n k h d"]]:
     """A plan of a tuned prior from every start, its path KL from the prior that was given, and its chain."""
 
     def one(key: PRNGKey, start: Float[Array, "o"]) -> tuple[Array, Array, Array]:
         pins = problem.pins(start)
         reference = pinned(problem.denoise, pins)
-        x, info = sample(key, pinned(denoise, pins), problem.sigmas, problem.shape, step, reference)
-        return x, info.path_kl, info.trace
+        x, info = sample(key, pinned(denoise, pins), sampler, reference)
+        return x, info.path_kl, info.iterates
 
     return jax.vmap(one)(jax.random.split(key, len(starts)), starts)
 
@@ -146,7 +146,7 @@ class PolicyGradient:
 
         def one(strength: Float[Array, ""]) -> tuple[Array, Array]:
             tuned = self.tuned(key_tune, problem, starts, strength)
-            return draw(key_draw, problem, tuned, starts, problem.step)[:2]
+            return draw(key_draw, problem, tuned, starts, problem.sampler)[:2]
 
         return Plans.of(*over(one, strengths))
 
@@ -168,8 +168,8 @@ class PolicyGradient:
         self, key: PRNGKey, problem: Problem, denoise: Any, starts: Float[Array, "n o"], strength: Scalar
     ) -> Params:
         """Equation (93) from fresh chains, times c / (1 + c): bounded, whatever c is."""
-        chains = lambda key: draw(key, problem, denoise, starts, ancestral)
-        x, nats, trace = jax.vmap(chains)(jax.random.split(key, self.chains))  # [m n ...]
+        chains = lambda key: draw(key, problem, denoise, starts, replace(problem.sampler, step=ancestral))
+        x, nats, iterates = jax.vmap(chains)(jax.random.split(key, self.chains))  # [m n ...]
         price = 1 / (1 + strength)
         gain = (1 - price) * jax.vmap(jax.vmap(self.proxy(problem).score))(x) - price * nats
         advantage = (gain - gain.mean(axis=0, keepdims=True)) * self.chains / (self.chains - 1)
@@ -190,10 +190,10 @@ class PolicyGradient:
             x, x_next, level = at
             return jax.tree.map(jnp.add, total, slope(denoise.params, x, x_next, advantage, starts, level)), None
 
-        trace = jnp.moveaxis(trace, 2, 0)
-        levels = (problem.sigmas[:-1], problem.sigmas[1:])
+        iterates = jnp.moveaxis(iterates, 2, 0)
+        levels = (problem.sampler.sigmas[:-1], problem.sampler.sigmas[1:])
         zero = jax.tree.map(jnp.zeros_like, denoise.params)
-        return jax.lax.scan(add, zero, (trace[:-1], trace[1:], levels))[0]
+        return jax.lax.scan(add, zero, (iterates[:-1], iterates[1:], levels))[0]
 
 
 # -- expert iteration --
@@ -280,7 +280,7 @@ class ExpertIteration:
 
         def one(index: Int[Array, ""]) -> tuple[Array, Array]:
             denoise = replace(prior, params=jax.tree.map(lambda leaf: leaf[index], kept))
-            return draw(key_draw, problem, denoise, starts, problem.step)[:2]
+            return draw(key_draw, problem, denoise, starts, problem.sampler)[:2]
 
         return Plans.of(*over(one, jnp.arange(len(strengths))))
 
@@ -295,7 +295,7 @@ class ExpertIteration:
             (params, pool, kept), (number, key) = carry, at
             key_draw, key_fit = jax.random.split(key)
             denoise = replace(prior, params=params)
-            plan_each = lambda key: draw(key, problem, denoise, starts, problem.step)[0]
+            plan_each = lambda key: draw(key, problem, denoise, starts, problem.sampler)[0]
             x = over(plan_each, jax.random.split(key_draw, self.plans))
             slot = number if self.mix == "accumulate" else 0
             log_weight = jax.vmap(self.weigh, 1, 1)(score(x))
@@ -313,7 +313,7 @@ class ExpertIteration:
 
     def fit(self, key: PRNGKey, problem: Problem, params: Params, pool: Pool, number: Int[Array, ""]) -> Params:
         """One round's gradient steps, from a fresh optimiser; the first observation stays clean, as it is pinned."""
-        prior, rule, levels = tunable(problem), optimiser(self.learning_rate), Among(problem.sigmas)
+        prior, rule, levels = tunable(problem), optimiser(self.learning_rate), Among(problem.sampler.sigmas)
         mask = problem.pins(jnp.zeros(problem.codec.observation_dim)).mask
 
         def example(key: PRNGKey) -> Float[Array, "h d"]:

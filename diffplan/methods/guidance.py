@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from diffplan import guide
 from diffplan.denoise import pinned
 from diffplan.guide import Proxy
-from diffplan.methods.base import Plans, Problem, over
+from diffplan.methods.base import Plans, Problem, draw_plans
 from diffplan.samplers import sample
 from diffplan.types import Energy, PRNGKey, Strengths
 
@@ -40,6 +40,11 @@ def raw(problem: Problem) -> Energy:
     return guide.raw(problem.clean.reward)
 
 
+def from_prior(key: PRNGKey, problem: Problem, start: Float[Array, "o"]) -> Float[Array, "h d"]:
+    """A plan from the prior: with the same keys, that of the method `Prior`."""
+    return sample(key, pinned(problem.denoise, problem.pins(start)), problem.sampler)[0]
+
+
 @dataclass(frozen=True)
 class Prior:
     """Plans from the prior alone: what every other method is compared with."""
@@ -54,13 +59,7 @@ class Prior:
         self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
     ) -> Plans:
         """The same plans whatever the strengths."""
-
-        def one(key: PRNGKey, start: Float[Array, "o"]) -> Float[Array, "h d"]:
-            return sample(
-                key, pinned(problem.denoise, problem.pins(start)), problem.sigmas, problem.shape, problem.step
-            )[0]
-
-        x = jax.vmap(one)(jax.random.split(key, len(starts)), starts)
+        x = jax.vmap(from_prior, (0, None, 0))(jax.random.split(key, len(starts)), problem, starts)
         x = jnp.broadcast_to(x[None], (len(strengths), *x.shape))
         zero = jnp.zeros(x.shape[:2])
         return Plans.of(x, zero, zero[:, 0])
@@ -68,7 +67,7 @@ class Prior:
 
 @dataclass(frozen=True)
 class Guided:
-    """Equation (3) with prior = 1: one sampler, all scales in one vmap; scale 0 is the prior, plan by plan."""
+    """Guidance by an energy: equation (3) with prior = 1. Scale 0 is the prior, plan by plan."""
 
     name: str
     strengths: tuple[float, ...]
@@ -80,17 +79,7 @@ class Guided:
     def __call__(
         self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
     ) -> Plans:
-        """Every scale uses the same noise, so that a plan can be followed from scale to scale."""
+        """Every scale sees the same noise."""
         energy = self.energy(problem)
-
-        def one(key: PRNGKey, start: Float[Array, "o"], scale: Float[Array, ""]) -> tuple[Array, Array]:
-            pins = problem.pins(start)
-            guided = guide.guided(problem.denoise, energy, Strengths(scale, jnp.ones(())))
-            reference = pinned(problem.denoise, pins)
-            x, info = sample(key, pinned(guided, pins), problem.sigmas, problem.shape, problem.step, reference)
-            return x, info.path_kl
-
-        plans = jax.vmap(one, (0, 0, None))
-        keys = jax.random.split(key, len(starts))
-        x, path_kl = over(lambda scale: plans(keys, starts, scale), strengths)
-        return Plans.of(x, path_kl)
+        denoiser = lambda scale: guide.guided(problem.denoise, energy, Strengths(scale, jnp.ones(())))
+        return draw_plans(key, problem, starts, strengths, denoiser, problem.denoise)

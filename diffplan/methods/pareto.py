@@ -9,17 +9,14 @@ rewards that are linear under a Gaussian prior it samples p(x) exp(scale ((1 - a
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffplan import guide
-from diffplan.denoise import pinned
 from diffplan.guide import Proxy
-from diffplan.methods.base import Plans, Problem, over
+from diffplan.methods.base import Plans, Problem, draw_plans
 from diffplan.methods.guidance import regression
-from diffplan.samplers import sample
-from diffplan.types import PRNGKey, Strengths
+from diffplan.types import Denoise, PRNGKey, Scalar, Strengths
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,8 @@ class Compromise:
         """`strengths` may be any shares in [0, 1]."""
         proxies = self.proxy(problem), self.second(problem)
 
-        def one(key: PRNGKey, start: Float[Array, "o"], fraction: Float[Array, ""]) -> tuple[Array, Array]:
-            pins = problem.pins(start)
+        def denoiser(fraction: Scalar) -> Denoise:
             energy = guide.weighted(proxies, jnp.stack([1 - fraction, fraction]))
-            guided = guide.guided(problem.denoise, energy, Strengths(jnp.asarray(self.scale), jnp.ones(())))
-            reference = pinned(problem.denoise, pins)
-            x, info = sample(key, pinned(guided, pins), problem.sigmas, problem.shape, problem.step, reference)
-            return x, info.path_kl
+            return guide.guided(problem.denoise, energy, Strengths(jnp.asarray(self.scale), jnp.ones(())))
 
-        keys = jax.random.split(key, len(starts))
-        x, path_kl = over(lambda fraction: jax.vmap(one, (0, 0, None))(keys, starts, fraction), strengths)
-        return Plans.of(x, path_kl)
+        return draw_plans(key, problem, starts, strengths, denoiser, problem.denoise)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from diffplan import smc
 from diffplan.denoise import pinned
 from diffplan.guide import Proxy
-from diffplan.methods.base import Plans, Problem, over
+from diffplan.methods.base import Plans, Problem, sweep
 from diffplan.methods.guidance import regression
 from diffplan.types import Energy, PRNGKey
 
@@ -68,18 +68,15 @@ class Particles:
         self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
     ) -> Plans:
         """Every weight uses the same noise, and the step rule must add some. ess is the clouds' mean final share."""
-        energy, reward, levels = self.energy(problem), self.proxy(problem).reward, len(problem.sigmas)
+        energy, reward, levels = self.energy(problem), self.proxy(problem).reward, len(problem.sampler.sigmas)
 
         def one(key: PRNGKey, start: Float[Array, "o"], weight: Float[Array, ""]) -> tuple[Array, Array]:
             key_cloud, key_draw = jax.random.split(key)
             pins = problem.pins(start)
             method = self.method(smc.pinned_energy(lambda x, sigma: weight * energy(x, sigma), pins), levels)
             denoise, tilt = pinned(problem.denoise, pins), lambda x: weight * reward(x)
-            grid = problem.sigmas, problem.shape
-            cloud, info = smc.particles(key_cloud, denoise, tilt, *grid, method, self.count, problem.step)
+            cloud, info = smc.particles(key_cloud, denoise, tilt, problem.sampler, method, self.count)
             return smc.draw(key_draw, cloud, 1)[0], info.ess[-1]
 
-        clouds = jax.vmap(one, (0, 0, None))
-        keys = jax.random.split(key, len(starts))
-        x, ess = over(lambda weight: clouds(keys, starts, weight), strengths)
+        x, ess = sweep(one, key, starts, strengths)
         return Plans.of(x, ess=ess.mean(axis=1))

@@ -28,6 +28,11 @@ from diffplan.types import Energy, Scalar
 class Distribution(Protocol):
     """A distribution of plans whose noised density and denoiser are known."""
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h, d) of a plan."""
+        ...
+
     def log_density(self, x: Float[Array, "h d"], sigma: Scalar) -> Scalar:
         """log p_sigma(x), of the distribution noised to sigma."""
         ...

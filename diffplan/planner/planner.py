@@ -33,7 +33,7 @@ from diffplan.learn.inverse import Inverse
 from diffplan.learn.reach import Reach
 from diffplan.learn.train import TrainSettings
 from diffplan.noise import LogNormal
-from diffplan.samplers import dpmpp_2m, sample
+from diffplan.samplers import Sampler, dpmpp_2m, sample
 from diffplan.settings import SIZE, more_than, require, settings
 from diffplan.types import Denoise, PRNGKey, Scalar, Strengths, Trajectory
 
@@ -141,8 +141,8 @@ class Planner:
         pins = codec.pin(self.horizon, start, goal)
         pushed = self.prior if scale is None else guided(self.prior, self.value, Strengths(scale, jnp.ones(())))
         sigmas = self.sigmas if past is None else self.sigmas[self.warmed :]
-        shape = (self.horizon, codec.width)
-        x, _ = sample(key, pinned(pushed, pins), sigmas, shape, dpmpp_2m, warm=past)
+        sampler = Sampler(sigmas, (self.horizon, codec.width), dpmpp_2m)
+        x, _ = sample(key, pinned(pushed, pins), sampler, warm=past)
         step = self.reach.weakest(x)
         return x, jnp.where(step > self.weakest, self.critic.score(x), step - UNWALKABLE)
 
@@ -177,11 +177,12 @@ class Planner:
     def actions(self, key: PRNGKey, points: Float[Array, "h o"], steps: int) -> Float[Array, "steps a"]:
         """The first so many actions of a plan: its gaps, filled by the low-level prior."""
         stride, rows = self.inverse.steps, self.rows
+        sampler = Sampler(self.sigmas, (stride + 1, rows.width), dpmpp_2m)
         gaps = min(-(-steps // stride), len(points) - 1)
 
         def fill(key: PRNGKey, start: Array, end: Array) -> Array:
             pins = rows.pin(stride + 1, start, end)
-            x, _ = sample(key, pinned(self.low_level, pins), self.sigmas, (stride + 1, rows.width), dpmpp_2m)
+            x, _ = sample(key, pinned(self.low_level, pins), sampler)
             return rows.decode(x).actions[:-1]
 
         filled = jax.vmap(fill)(jax.random.split(key, gaps), points[:gaps], points[1 : gaps + 1])

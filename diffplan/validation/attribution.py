@@ -20,7 +20,7 @@ from diffplan.learn.contrastive import ContrastiveEnergy
 from diffplan.metrics.kl import least_kl
 from diffplan.noise import log_linear
 from diffplan.oracle.distribution import exact_energy
-from diffplan.samplers import sde_2m
+from diffplan.samplers import Sampler, sde_2m
 from diffplan.types import Denoise, Energy, Scalar
 from diffplan.validation import samplers
 from diffplan.validation.problems import Cells
@@ -45,8 +45,8 @@ def on_prior(seed: int, problem: Cells, prior: CategoricalDenoiser, count: int =
     """The learned prior by itself: legal moves, and where its plans spend their time."""
     chain = problem.chain
     none = lambda weight: lambda x, sigma: jnp.zeros(())
-    sigmas = log_linear(STEPS, *samplers.LEVELS["tabular"])
-    x, *_ = samplers.plans(jax.random.key(seed), prior, none, (0.0,), sigmas, chain.shape, count, sde_2m)
+    sampler = Sampler(log_linear(STEPS, *samplers.LEVELS["tabular"]), chain.shape, sde_2m)
+    x, *_ = samplers.plans(jax.random.key(seed), prior, none, (0.0,), sampler, count)
     paths = jax.vmap(chain.decode)(jnp.asarray(x[0]))
     legal = np.asarray(jax.vmap(chain.legal)(paths)).mean(axis=1)
     yield Row("prior", "legal moves, learned prior", *mean(legal), 1.0, 0.99, "least")
@@ -106,10 +106,8 @@ def one_method(
 ) -> Iterator[Row]:
     """Reward, legality and waste of one prior with one guide; only what the claim is about is judged."""
     chain = problem.chain
-    sigmas = log_linear(STEPS, *samplers.LEVELS["tabular"])
-    x, nats, log_ratio = samplers.plans(
-        jax.random.key(seed), model, factory, WEIGHTS, sigmas, chain.shape, COUNT, sde_2m
-    )
+    sampler = Sampler(log_linear(STEPS, *samplers.LEVELS["tabular"]), chain.shape, sde_2m)
+    x, nats, log_ratio = samplers.plans(jax.random.key(seed), model, factory, WEIGHTS, sampler, COUNT)
     paths = jax.vmap(jax.vmap(chain.decode))(jnp.asarray(x))
     rewards = np.asarray(jax.vmap(jax.vmap(problem.path_reward))(paths), float)
     legal = np.asarray(jax.vmap(jax.vmap(chain.legal))(paths), float).mean(axis=2)

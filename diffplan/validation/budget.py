@@ -17,7 +17,7 @@ from diffplan.guide import budget
 from diffplan.metrics.kl import least_kl
 from diffplan.noise import log_linear
 from diffplan.oracle.distribution import exact_energy
-from diffplan.samplers import sample, sde_2m
+from diffplan.samplers import Sampler, sample, sde_2m
 from diffplan.validation import samplers
 from diffplan.validation.devices import shard
 from diffplan.validation.problems import cells, modes
@@ -30,15 +30,13 @@ def spent(
     seed: int, name: str, distribution, reward_table: jax.Array, reward: Callable, low: float, high: float
 ) -> Iterator[Row]:
     """Both ways on one problem."""
-    sigmas = log_linear(256, *samplers.LEVELS[name])
+    sampler = Sampler(log_linear(256, *samplers.LEVELS[name]), distribution.shape, sde_2m)
     energy = lambda weight: exact_energy(distribution, distribution.tilted(reward_table, weight)[0])
     log_z = lambda weight: distribution.tilted(reward_table, weight)[1]
 
     def path_kl(scales: np.ndarray) -> np.ndarray:
         weights = tuple(float(scale) for scale in scales)
-        return samplers.plans(
-            jax.random.key(seed), distribution.denoise, energy, weights, sigmas, distribution.shape, 500, sde_2m
-        )[1]
+        return samplers.plans(jax.random.key(seed), distribution.denoise, energy, weights, sampler, 500)[1]
 
     result = calibrate(path_kl, NATS, low, high, points=4, rounds=2)
     exact = samplers.tilts(distribution, reward_table, (result.scale,))[0]
@@ -55,7 +53,7 @@ def spent(
 
     guide = energy(jnp.asarray(result.scale))
     spending = budget(distribution.denoise, guide, jnp.asarray(NATS))
-    one = lambda key: sample(key, spending, sigmas, distribution.shape, sde_2m, reference=distribution.denoise)
+    one = lambda key: sample(key, spending, sampler, reference=distribution.denoise)
     x, info = jax.jit(jax.vmap(one))(shard(jax.random.split(jax.random.key(seed + 1), 4000)))
     rewards = np.asarray(jax.jit(jax.vmap(reward))(x), float)
     least = least_kl(log_z, jnp.float32(rewards.mean()), 0.0, 100.0)

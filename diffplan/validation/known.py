@@ -25,7 +25,7 @@ from diffplan.methods import Problem
 from diffplan.oracle.gaussian import Gaussian
 from diffplan.oracle.tabular import Chain, markov
 from diffplan.policy import Policy
-from diffplan.samplers import ancestral
+from diffplan.samplers import Sampler
 from diffplan.tasks.truth import Truth
 from diffplan.types import Denoise, Level, PRNGKey, Scalar, Trajectory
 from envs.gridworld import Gridworld
@@ -220,9 +220,7 @@ def grid_problem(
         classifier=proxy,
         clean=proxy,
         codec=cells,
-        sigmas=noise.karras(steps, 0.05, 10.0),
-        horizon=chain.horizon,
-        step=ancestral,
+        sampler=Sampler(noise.karras(steps, 0.05, 10.0), (chain.horizon, cells.width)),
         data=data,
         dynamics=Truth(world, True),
         behaviour=grid_behaviour(cells),
@@ -302,7 +300,7 @@ def linear(horizon: int = 6, count: int = 4, seed: int = 0) -> Known:
         False,
     )
     problem = Problem(
-        *(prior, proxy, proxy, proxy, codec, noise.karras(32, 0.02, 10.0), horizon, ancestral),
+        *(prior, proxy, proxy, proxy, codec, Sampler(noise.karras(32, 0.02, 10.0), (horizon, d))),
         data=draws[:512],
         dynamics=Truth(env),
         behaviour=behaviour,

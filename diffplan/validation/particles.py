@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from diffplan import smc
 from diffplan.guide import dps
 from diffplan.metrics.kl import particle_kl
 from diffplan.noise import log_linear
 from diffplan.oracle.distribution import exact_energy
-from diffplan.samplers import sde_2m
+from diffplan.samplers import Sampler, sde_2m
 from diffplan.types import Denoise, Energy
 from diffplan.validation import samplers
 from diffplan.validation.devices import shard
@@ -49,14 +48,13 @@ def clouds(
     seed: int,
     denoise: Denoise,
     reward: Callable,
-    sigmas: Float[Array, "levels"],
-    shape: tuple[int, int],
+    sampler: Sampler,
     method: smc.Method,
     count: int,
     runs: int,
 ) -> tuple[smc.Cloud, smc.Info]:
     """Independent runs of one method; the weights are judged before anything is made of them."""
-    one = lambda key: smc.particles(key, denoise, reward, sigmas, shape, method, count, sde_2m)
+    one = lambda key: smc.particles(key, denoise, reward, sampler, method, count)
     keys = shard(jax.random.split(jax.random.key(seed), runs))
     cloud, info = jax.jit(jax.vmap(one))(keys)
     smc.require_sound(info)
@@ -66,12 +64,13 @@ def clouds(
 def on_cells(seed: int) -> Iterator[Row]:
     """E[r] and the KL of every method, over independent runs."""
     problem = cells()
-    chain, sigmas = problem.chain, log_linear(64, *samplers.LEVELS["tabular"])
+    chain = problem.chain
+    sampler = Sampler(log_linear(64, *samplers.LEVELS["tabular"]), chain.shape, sde_2m)
     truth = samplers.tilts(chain, problem.rewards, (WEIGHT,))[0]
     decoded = jax.vmap(jax.vmap(lambda x: problem.path_reward(chain.decode(x))))
-    for name, method in methods(problem, WEIGHT, len(sigmas)).items():
+    for name, method in methods(problem, WEIGHT, len(sampler.sigmas)).items():
         reward = lambda x: WEIGHT * problem.path_reward(chain.decode(x))
-        cloud, info = clouds(seed, chain.denoise, reward, sigmas, chain.shape, method, PARTICLES, RUNS)
+        cloud, info = clouds(seed, chain.denoise, reward, sampler, method, PARTICLES, RUNS)
         rewards = jnp.sum(jnp.exp(cloud.log_weights) * decoded(cloud.x), axis=1)
         nats = particle_kl(WEIGHT * rewards, info.log_z)
         judged = "shown" if "maximum" in name or "sum" in name else "share"
@@ -86,23 +85,23 @@ def coverage(seed: int) -> Iterator[Row]:
     linear: Linear = gaussian()
     distribution, weight = linear.distribution, 1.0
     rough: Energy = lambda x, sigma: 0.7 * weight * jnp.sum(linear.slope * distribution.denoise(x, sigma))
-    wide = log_linear(64, *samplers.LEVELS["gaussian"])
+    wide = Sampler(log_linear(64, *samplers.LEVELS["gaussian"]), distribution.shape, sde_2m)
     exact = float(distribution.tilted(linear.slope, weight)[1])
     reward = lambda x: weight * linear.reward(x)
-    yield from covered(seed, "Gaussian", distribution.denoise, reward, rough, wide, distribution.shape, exact)
+    yield from covered(seed, "Gaussian", distribution.denoise, reward, rough, wide, exact)
 
     problem = cells()
     chain, weight = problem.chain, 1.5
     rough_cells: Energy = dps(chain.denoise, lambda x: 0.7 * weight * problem.reward(x))
     reward_cells = lambda x: weight * problem.path_reward(chain.decode(x))
     exact = float(chain.tilted(problem.rewards, weight)[1])
-    sigmas = log_linear(160, *samplers.LEVELS["tabular"])
-    yield from covered(seed, "cells", chain.denoise, reward_cells, rough_cells, sigmas, chain.shape, exact)
+    sampler = Sampler(log_linear(160, *samplers.LEVELS["tabular"]), chain.shape, sde_2m)
+    yield from covered(seed, "cells", chain.denoise, reward_cells, rough_cells, sampler, exact)
 
     # plain importance sampling of a tilt of 5.9 nats with 64 particles
     blind = smc.fk_steering(lambda x, sigma: jnp.zeros(()), threshold=0.0)
     far = lambda x: 8.0 * problem.path_reward(chain.decode(x))
-    _, info = clouds(seed, chain.denoise, far, sigmas, chain.shape, blind, 64, 64)
+    _, info = clouds(seed, chain.denoise, far, sampler, blind, 64, 64)
     off = np.asarray(info.log_z) - float(chain.tilted(problem.rewards, 8.0)[1])
     yield Row("coverage", "error of log Z, 64 unguided particles, lambda 8", *mean(off), 0.0, np.nan, "shown")
     worst = mean(info.ess[:, -1] * 64)
@@ -115,12 +114,11 @@ def covered(
     denoise: Denoise,
     reward: Callable,
     energy: Energy,
-    sigmas: Float[Array, "levels"],
-    shape: tuple[int, int],
+    sampler: Sampler,
     exact: float,
 ) -> Iterator[Row]:
     """The coverage of one method's 95 % interval: within 2 % of 95 %."""
-    _, info = clouds(seed, denoise, reward, sigmas, shape, smc.tds(energy), 64, COVERED)
+    _, info = clouds(seed, denoise, reward, sampler, smc.tds(energy), 64, COVERED)
     low, high = smc.interval(info)
     inside = np.asarray((low <= exact) & (exact <= high), float)
     yield Row("coverage", f"95 % interval of log Z covers it, {name}", *mean(inside), 0.95, 0.02 / 0.95, "share")

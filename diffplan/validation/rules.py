@@ -28,6 +28,7 @@ from diffplan.guide import dps
 from diffplan.metrics.kl import knn_kl
 from diffplan.oracle.distribution import exact_energy
 from diffplan.oracle.mixture import Mixture
+from diffplan.samplers import Sampler
 from diffplan.types import Energy
 from diffplan.validation import samplers
 from diffplan.validation.problems import Linear, modes
@@ -82,9 +83,8 @@ def numbers(
     """E[r], path KL, nearest-neighbour KL, share far from every mode, each with its standard error if it has one."""
     distribution = problem.distribution
     assert isinstance(distribution, Mixture)
-    x, nats, _ = samplers.plans(
-        jax.random.key(seed), distribution.denoise, lambda weight: energy, (WEIGHT,), sigmas, distribution.shape, COUNT
-    )
+    key, always, sampler = jax.random.key(seed), lambda weight: energy, Sampler(sigmas, distribution.shape)
+    x, nats, _ = samplers.plans(key, distribution.denoise, always, (WEIGHT,), sampler, COUNT)
     points = jnp.asarray(x[0, :, 0])
     density = jax.jit(jax.vmap(lambda x: distribution.log_density(x[None], jnp.asarray(NEAR))))(points)
     centres = jnp.asarray(distribution.means)

@@ -16,7 +16,7 @@ from diffplan.noise import log_linear
 from diffplan.oracle.distribution import Distribution, Tilt, exact_energy, tilt_numbers
 from diffplan.oracle.gaussian import Gaussian
 from diffplan.oracle.tabular import Chain
-from diffplan.samplers import Past, Step, ancestral, sample, sde_2m
+from diffplan.samplers import Past, Sampler, Step, ancestral, sample, sde_2m
 from diffplan.types import Denoise, Energy, PRNGKey, Scalar, Strengths
 from diffplan.validation.devices import shard
 from diffplan.validation.problems import WEIGHTS, Linear, cells, gaussian, modes
@@ -44,15 +44,13 @@ def plans(
     prior: Denoise,
     energy: Callable[[Scalar], Energy],
     weights: tuple[float, ...],
-    sigmas: Float[Array, "levels"],
-    shape: tuple[int, int],
+    sampler: Sampler,
     count: int,
-    step: Step = ancestral,
 ) -> tuple[Float[np.ndarray, "w n h d"], Float[np.ndarray, "w n"], Float[np.ndarray, "w n"]]:
     """(guided plans, their path KL, the log-ratios of their chains) at every weight: one program, all devices."""
 
     def one(key: PRNGKey, weight: Scalar) -> tuple[Array, Scalar, Scalar]:
-        x, info = sample(key, guided(prior, energy(weight), GUIDE_ONE), sigmas, shape, step, reference=prior)
+        x, info = sample(key, guided(prior, energy(weight), GUIDE_ONE), sampler, reference=prior)
         return x, info.path_kl, info.log_ratio
 
     batch = jax.jit(jax.vmap(one, (0, None)))
@@ -70,12 +68,11 @@ def rows(
     reward: Callable,
     truth: list[Tilt],
     count: int,
-    shape: tuple[int, int],
 ) -> Iterator[Row]:
     """E[r] within 2 % and KL within 5 %, for every rule and weight."""
-    sigmas = log_linear(256, *LEVELS[part])
     for name, rule in RULES.items():
-        x, nats, _ = plans(jax.random.key(seed), distribution.denoise, energy, WEIGHTS, sigmas, shape, count, rule)
+        sampler = Sampler(log_linear(256, *LEVELS[part]), distribution.shape, rule)
+        x, nats, _ = plans(jax.random.key(seed), distribution.denoise, energy, WEIGHTS, sampler, count)
         rewards = np.asarray(jax.jit(jax.vmap(jax.vmap(reward)))(x))
         for i, exact in enumerate(truth):
             which = f"{name}, lambda {exact.weight:g}"
@@ -87,7 +84,7 @@ def linear(part: str, seed: int, problem: Linear, count: int) -> Iterator[Row]:
     """A distribution with a linear reward."""
     energy = lambda weight: exact_energy(problem.distribution, problem.distribution.tilted(problem.slope, weight)[0])
     truth = tilts(problem.distribution, problem.slope)
-    yield from rows(part, seed, problem.distribution, energy, problem.reward, truth, count, problem.distribution.shape)
+    yield from rows(part, seed, problem.distribution, energy, problem.reward, truth, count)
 
 
 def on_gaussian(seed: int) -> Iterator[Row]:
@@ -106,7 +103,7 @@ def on_cells(seed: int) -> Iterator[Row]:
     chain = problem.chain
     energy = lambda weight: exact_energy(chain, chain.tilted(problem.rewards, weight)[0])
     reward = lambda x: problem.path_reward(chain.decode(x))
-    yield from rows("tabular", seed, chain, energy, reward, tilts(chain, problem.rewards), 2_000, chain.shape)
+    yield from rows("tabular", seed, chain, energy, reward, tilts(chain, problem.rewards), 2_000)
 
 
 def drawn_variance(rule: Step, sigmas: Float[Array, "levels"]) -> Scalar:

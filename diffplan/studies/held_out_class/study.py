@@ -40,7 +40,7 @@ from diffplan.models import MLP, build
 from diffplan.models.pieces import Pieces
 from diffplan.noise import LogUniform, log_linear
 from diffplan.oracle.mixture import Mixture
-from diffplan.samplers import sample
+from diffplan.samplers import Sampler, sample
 from diffplan.studies.frame import Finding, Study, StudySettings, above, below, by_seed
 from diffplan.studies.held_out_class.paths import CLASSES, GEOMETRIES, STEPS, Geometry, Track, behave, distribution
 from diffplan.types import Apply, Denoise, Energy, Params, PRNGKey, Scalar, Strengths
@@ -167,7 +167,7 @@ def draw(
     def one(key: PRNGKey, scale: Scalar, params: Params, classifier: Params) -> Drawn:
         result, reference = energies(distribution, classifier), prior(network, params, distribution)
         pushed = guided(reference, result[guide], strengths(guide, scale))
-        x, info = sample(key, pushed, sigmas(), (STEPS, 2), reference=reference)
+        x, info = sample(key, pushed, Sampler(sigmas(), (STEPS, 2)), reference)
         judge = result["learned" if guide == "learned" else "perfect"]
         return Drawn(x, jnp.exp(judge(x, jnp.asarray(CLEAN))), info.path_kl)
 

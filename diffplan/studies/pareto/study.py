@@ -97,7 +97,9 @@ def guided(walk: Chain, key: PRNGKey, given: Pair, plans: int) -> dict[str, Floa
         reward = (1 - fraction) * given.proxy[0] + fraction * given.proxy[1]
         weight = weight_for(walk, reward, jnp.asarray(NATS))
         first, other = (known.Additive(weight * table, prior, zero, one) for table in given.proxy)
-        problem = replace(known.grid_problem(FIELD, walk, first), second=other, sigmas=noise.log_linear(24, *LEVELS))
+        problem = known.grid_problem(FIELD, walk, first)
+        sampler = replace(problem.sampler, sigmas=noise.log_linear(24, *LEVELS))
+        problem = replace(problem, second=other, sampler=sampler)
         result = Compromise(second, (0.0,), scale=1.0)(key, problem, starts, fraction[None])
         plan = jax.nn.one_hot(jnp.argmax(result.x[0], axis=-1), SIDE * SIDE).mean(axis=0)
         names = ("gold_1", "gold_2", "proxy_1", "proxy_2")

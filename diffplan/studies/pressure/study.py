@@ -25,11 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffplan import noise, samplers
-from diffplan.denoise import pinned
+from diffplan import noise
 from diffplan.guide import Proxy, guided
 from diffplan.methods import Ascent, Guided, Method, Plans, Prior, Problem
 from diffplan.methods.ascent import AscentRenoised, flat
+from diffplan.methods.base import draw_plans
 from diffplan.methods.best_of_n import Quantiliser, SoftBestOfN
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
 from diffplan.methods.finetuning import ExpertIteration
@@ -44,7 +44,7 @@ from diffplan.metrics.table import Table, matching
 from diffplan.oracle.tabular import Chain
 from diffplan.studies import grids
 from diffplan.studies.frame import Finding, Study, StudySettings, above, below
-from diffplan.types import PRNGKey, Scalar, Strengths
+from diffplan.types import Denoise, PRNGKey, Scalar, Strengths
 from diffplan.validation import known
 from envs.gridworld import Gridworld
 
@@ -98,9 +98,10 @@ def case(key: PRNGKey, walk: Chain, labels: int) -> Case:
 def problem_of(walk: Chain, given: Case, data: Float[Array, "m h k"], levels: int = 24) -> Problem:
     """The case as a problem: its proxy's unit is a standard deviation under the prior."""
     proxy = known.Additive(given.proxy, known.TabularPrior(walk), given.proxy_mean, jnp.ones(()))
+    problem = known.grid_problem(FIELD, walk, proxy, data)
     return replace(
-        known.grid_problem(FIELD, walk, proxy, data),
-        sigmas=noise.log_linear(levels, *LEVELS),
+        problem,
+        sampler=replace(problem.sampler, sigmas=noise.log_linear(levels, *LEVELS)),
         value=known.TabularValue(walk, proxy),
         conditional=known.TabularConditional(walk, given.proxy),
     )
@@ -122,16 +123,11 @@ class ExactlyGuided(NamedTuple):
         """As `Guided`, with an energy for each weight."""
         prior, rewards = known.TabularPrior(self.walk), problem.regression.weights  # pyright: ignore
 
-        def one(key: PRNGKey, start: Float[Array, "o"], weight: Float[Array, ""]) -> tuple[Array, Array]:
-            pins, energy = problem.pins(start), known.TabularEnergy(prior, rewards, weight)
-            pushed = pinned(guided(problem.denoise, energy, Strengths(jnp.ones(()), jnp.ones(()))), pins)
-            reference = pinned(problem.denoise, pins)
-            x, info = samplers.sample(key, pushed, problem.sigmas, problem.shape, problem.step, reference)
-            return x, info.path_kl
+        def denoiser(weight: Scalar) -> Denoise:
+            energy = known.TabularEnergy(prior, rewards, weight)
+            return guided(problem.denoise, energy, Strengths(jnp.ones(()), jnp.ones(())))
 
-        keys = jax.random.split(key, len(starts))
-        x, path_kl = jax.lax.map(lambda weight: jax.vmap(one, (0, 0, None))(keys, starts, weight), strengths)
-        return Plans.of(x, path_kl)
+        return draw_plans(key, problem, starts, strengths, denoiser, problem.denoise)
 
 
 def unread(problem: Problem) -> Proxy:

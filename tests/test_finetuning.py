@@ -15,12 +15,14 @@ from diffplan.methods.finetuning import Best, Boltzmann, ExpertIteration, Policy
 from diffplan.models import Mixer, build
 from diffplan.noise import karras
 from diffplan.oracle.tabular import Chain
-from diffplan.samplers import ancestral
+from diffplan.samplers import Sampler
 from diffplan.validation import known
 from diffplan.validation.known import Clean, GaussianPrior
 
 GRID = known.grid()
-GRID = GRID._replace(problem=GRID.problem.replace(sigmas=karras(16, 0.05, 10.0)))
+GRID = GRID._replace(
+    problem=replace(GRID.problem, sampler=replace(GRID.problem.sampler, sigmas=karras(16, 0.05, 10.0)))
+)
 LINEAR = known.linear(horizon=4)
 CHAIN, WEIGHTS = GRID.problem.denoise.chain, GRID.problem.regression.weights
 SPREAD = float(GRID.problem.regression.std)
@@ -38,7 +40,7 @@ def plans(method, known, copies: int = 64):
             params = jax.lax.map(one, jnp.asarray(method.strengths))
         else:
             params = method.tuned(key, problem, known.starts, jnp.asarray(method.strengths))
-        one = lambda params: draw(key, problem, replace(tunable(problem), params=params), starts, problem.step)[:2]
+        one = lambda params: draw(key, problem, replace(tunable(problem), params=params), starts, problem.sampler)[:2]
         return jax.lax.map(one, params)
 
     return jax.jit(run)(jax.random.key(0))
@@ -109,7 +111,7 @@ def test_policy_gradient_finds_the_tilt_of_its_coefficient_and_in_the_end_the_be
     slope = jnp.tile(size * jnp.asarray([1.0, 0.0, 0.0]), (h, 1))
     curve = jnp.tile(size**2 * jnp.asarray([1.0, 0.0, 0.05]), h)
     tilted = GaussianPrior(problem.denoise.distribution.tilted(slope, weight, jnp.diag(curve))[0])
-    best = jax.jit(lambda key: draw(key, problem, tilted, jnp.tile(LINEAR.starts, (64, 1)), problem.step)[:2])
+    best = jax.jit(lambda key: draw(key, problem, tilted, jnp.tile(LINEAR.starts, (64, 1)), problem.sampler)[:2])
     exact, exact_kl = best(jax.random.key(1))
     assert known.reached(LINEAR, x[0]) == pytest.approx(0, abs=0.1)
     assert known.reached(LINEAR, x[1]) == pytest.approx(known.reached(LINEAR, exact), abs=0.03)
@@ -123,7 +125,7 @@ def test_policy_gradient_tunes_a_network():
     apply, params = build(jax.random.key(0), lambda rngs: Mixer(h, d, patch=2, width=16, depth=1, rngs=rngs))
     prior, codec = Edm(params, apply), Codec(jnp.zeros(d), jnp.ones(d), 1)
     proxy = Clean(prior, jnp.zeros(()), jnp.ones(()), lambda x: x[1:].sum() / jnp.sqrt(6.0))
-    problem = Problem(prior, proxy, proxy, proxy, codec, karras(12, 0.05, 10.0), h, ancestral)
+    problem = Problem(prior, proxy, proxy, proxy, codec, Sampler(karras(12, 0.05, 10.0), (h, d)))
     method = PolicyGradient((0.0, 1.0), updates=100, chains=128, learning_rate=5e-3)
     white = LINEAR._replace(problem=problem, starts=jnp.zeros((1, 1)))
     x, path_kl = plans(method, white, copies=1000)
@@ -184,7 +186,7 @@ def test_weights_pick_the_best_and_leave_out_what_is_not_finite():
 
 
 def test_costs_are_those_of_chains_and_gradient_steps():
-    levels, n, problem = len(GRID.problem.sigmas), len(GRID.starts), GRID.problem
+    levels, n, problem = len(GRID.problem.sampler.sigmas), len(GRID.starts), GRID.problem
     key = jax.random.key(0)
     gradient = PolicyGradient((1.0,), updates=3, chains=5)
     evals = count(gradient, key, problem, GRID.starts, jnp.ones(1))

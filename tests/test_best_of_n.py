@@ -16,9 +16,9 @@ from diffplan.count import count
 from diffplan.denoise import CLEAN
 from diffplan.guide import Learned
 from diffplan.methods import BestOfN, Method, Prior, Problem
-from diffplan.methods.best_of_n import Pool, Quantiliser, RegularisedBestOfN, SoftBestOfN, draws
+from diffplan.methods.best_of_n import Pool, Quantiliser, RegularisedBestOfN, SoftBestOfN, draw_pool
 from diffplan.metrics.kl import best_of_n_cdf, best_of_n_mean
-from diffplan.samplers import ancestral
+from diffplan.samplers import Sampler
 from diffplan.validation import known
 
 FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
@@ -79,7 +79,7 @@ def normal(apply=lambda params, x, c_noise: x[1, 0]) -> Problem:
     proxy = Learned((), jnp.zeros(()), jnp.ones(()), apply, "regression")
     codec = Codec(jnp.zeros(2), jnp.ones(2), 1)
     one_level = lambda x, sigma: x  # of which the sampler makes exactly its first noise
-    return Problem(one_level, proxy, proxy, proxy, codec, jnp.ones(1), 2, ancestral)
+    return Problem(one_level, proxy, proxy, proxy, codec, Sampler(jnp.ones(1), (2, codec.width)))
 
 
 def run(method: Method, problem: Problem, starts: jax.Array, seed: int = 0):
@@ -180,7 +180,7 @@ def problem_of(name: str) -> known.Known:
 def pool_of(name: str) -> Pool:
     """The one pool that all methods pick from: drawing it is the same for all, and most of the work."""
     problem = problem_of(name).problem
-    call = jax.jit(lambda key: draws(key, problem, problem_of(name).starts, problem.regression, SIZES[name]))
+    call = jax.jit(lambda key: draw_pool(key, problem, problem_of(name).starts, problem.regression, SIZES[name])[1])
     return call(jax.random.key(0))
 
 
@@ -197,7 +197,7 @@ def large(size: int) -> dict[str, Method]:
 @pytest.mark.parametrize("name", SIZES)
 def test_a_large_pool_holds_the_optimum(name, method, monkeypatch):
     problem = problem_of(name)
-    monkeypatch.setattr(selection, "drawn", lambda *_: pool_of(name))
+    monkeypatch.setattr("diffplan.methods.best_of_n.draw_pool", lambda key, *_: (key, pool_of(name)))
     strong = large(SIZES[name])[method]
     x = strong(jax.random.key(1), problem.problem, problem.starts, jnp.asarray(strong.strengths)).x
     assert known.reached(problem, x[-1]) >= 0.95
@@ -235,4 +235,8 @@ def test_a_pool_is_paid_for_once(name):
     problem, method = problem_of("grid"), SMALL[name]
     strengths = jnp.asarray(method.strengths, jnp.float32)
     result = count(method.__call__, jax.random.key(0), problem.problem, problem.starts, strengths)
-    assert result == {"network_evals": 4 * POOL * len(problem.problem.sigmas), "proxy_evals": 4 * POOL, "env_steps": 0}
+    assert result == {
+        "network_evals": 4 * POOL * len(problem.problem.sampler.sigmas),
+        "proxy_evals": 4 * POOL,
+        "env_steps": 0,
+    }

@@ -61,8 +61,9 @@ WALK = known.TabularConditional(CHAIN, WEIGHTS)
 
 
 def run(method, known, conditional, copies=64, steps=32):
-    levels = known.problem.sigmas
-    problem = known.problem.replace(conditional=conditional, sigmas=karras(steps, float(levels[-1]), float(levels[0])))
+    levels = known.problem.sampler.sigmas
+    sampler = replace(known.problem.sampler, sigmas=karras(steps, float(levels[-1]), float(levels[0])))
+    problem = known.problem.replace(conditional=conditional, sampler=sampler)
     starts = jnp.tile(known.starts, (copies, 1))
     return jax.jit(method)(jax.random.key(0), problem, starts, jnp.asarray(method.strengths))
 
@@ -143,7 +144,7 @@ def test_it_is_an_method_that_needs_a_conditional_and_pays_for_two_networks():
     assert isinstance(method, Method)
     arguments = jax.random.key(0), GRID.problem.replace(conditional=WALK), GRID.starts, jnp.ones(2)
     evals = count(method, *arguments)
-    assert evals["network_evals"] == 2 * 2 * 4 * len(GRID.problem.sigmas)
+    assert evals["network_evals"] == 2 * 2 * 4 * len(GRID.problem.sampler.sigmas)
     assert evals["proxy_evals"] == len(GRID.problem.data)
     with pytest.raises(ValueError, match="method classifier_free: the problem has no conditional"):
         method(jax.random.key(0), GRID.problem, GRID.starts, jnp.ones(1))

@@ -113,7 +113,8 @@ def test_clouds_whose_weights_all_vanish_still_give_plans(weight):
     problem = problem_of("linear")
     nothing = Learned((), jnp.zeros(()), jnp.ones(()), lambda params, x, c_noise: jnp.full((), -jnp.inf), "regression")
     method = Particles("fk_steering", (weight,), particles.fk_steering, dps, clean, count=2)
-    lost = replace(problem.problem, clean=nothing, sigmas=problem.problem.sigmas[::8])
+    sampler = problem.problem.sampler
+    lost = replace(problem.problem, clean=nothing, sampler=replace(sampler, sigmas=sampler.sigmas[::8]))
     result = jax.jit(method.__call__, compiler_options=FAST)(
         jax.random.key(0), lost, problem.starts, jnp.asarray([weight])
     )

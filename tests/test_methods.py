@@ -22,7 +22,7 @@ from diffplan.methods.guidance import clean
 from diffplan.metrics.kl import best_of_n_kl
 from diffplan.models import Mixer, Value, to_pure
 from diffplan.noise import karras
-from diffplan.samplers import ancestral, heun, sample
+from diffplan.samplers import Sampler, ancestral, heun, sample
 
 HORIZON, OBSERVATION, DIM, STARTS = 16, 4, 6, 5
 DIALS = StrengthSettings(points=2, scale=(1, 30), pool=6, ascent_steps=40)
@@ -55,7 +55,7 @@ def problem(rule=ancestral) -> Problem:
         return Learned(weights, jnp.asarray(0.3), jnp.asarray(0.5), value, kind)
 
     proxies = proxy(1, "regression"), proxy(2, "classifier"), proxy(3, "regression")
-    return Problem(Edm(params, apply), *proxies, codec(), karras(6, 0.02, 10.0), HORIZON, rule)
+    return Problem(Edm(params, apply), *proxies, codec(), Sampler(karras(6, 0.02, 10.0), (HORIZON, 3), rule))
 
 
 def starts() -> jax.Array:
@@ -215,7 +215,7 @@ def counted_problem(rule) -> Problem:
     proxies = [
         Learned((), jnp.zeros(()), jnp.ones(()), value, kind) for kind in ("regression", "classifier", "regression")
     ]
-    return Problem(network, *proxies, codec(), karras(4, 0.02, 10.0), 3, rule)
+    return Problem(network, *proxies, codec(), Sampler(karras(4, 0.02, 10.0), (3, 3), rule))
 
 
 RULED = [*((name, ancestral) for name in METHODS), ("prior", heun), ("guided_dps", heun)]
@@ -228,8 +228,9 @@ def test_costs_read_off_the_program_are_the_evaluations_that_it_makes(name, rule
     method = replace(METHODS[name], strengths=(strength,))
     arguments = (jax.random.key(0), counted_problem(rule), starts()[:2], jnp.asarray([strength], jnp.float32))
     result = costs(method, *arguments)
-    without = lambda key, denoise, sigmas, shape, step, reference=None: sample(key, denoise, sigmas, shape, step)
-    monkeypatch.setattr(diffusion, "sample", without)
+    without = lambda key, denoise, sampler, reference=None: sample(key, denoise, sampler)
+    monkeypatch.setattr("diffplan.methods.base.sample", without)
+    monkeypatch.setattr("diffplan.methods.guidance.sample", without)
     COUNTS.update(network=0, proxy=0)
     again = jax.jit(lambda *args: method(*args), compiler_options=FAST)  # not the program that was traced above
     jax.block_until_ready(again(*arguments))
