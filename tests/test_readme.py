@@ -107,10 +107,8 @@ def test_the_sentences_on_scores_hold() -> None:
     bounds = np.array([result[maze, "bound (optimal control)", "optimal", "jax"] for maze in MAZES])
     assert (100 * cells("best of n") / bounds).round().tolist() == [94, 93, 86]
     warm = [next(v for (m, kind, *_), v in result.items() if m == maze and "warm" in kind) for maze in MAZES]
-    assert (
-        np.round(cells("guided best of n") - warm, -1).min() == 10
-        and np.round(cells("guided best of n") - warm, -1).max() == 50
-    )
+    lost = np.round(cells("guided best of n") - warm, -1)
+    assert (lost.min(), lost.max()) == (10, 50)
 
 
 def test_the_sentences_on_the_other_suites_hold() -> None:
