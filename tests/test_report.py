@@ -319,8 +319,6 @@ def test_the_script_of_the_page_asks_for_what_the_page_holds(run_dir):
     assert {"name", "best", "bands"} <= set(re.findall(r"\b(?:method|a|asked)\.(\w+)", script)) <= fields
     curves = re.findall(r'curve\("\w+", "(\w+)"', script)
     columns = {*curves, *re.findall(r'\["[^"]+", "([\w.]+)", \w+\]', script)}
-        re.findall(r'curve\("\w+", "(\w+)"', script)
-    )
     assert {"proxy", "promised"} <= columns <= content["methods"][0]["bands"].keys()
     skeleton = (Path(page.__file__).parent / "page.html").read_text()
     assert set(re.findall(r'\$\("([\w-]+)"\)', script)) <= set(re.findall(r'id="([\w-]+)"', skeleton))
