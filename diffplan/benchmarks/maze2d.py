@@ -65,7 +65,7 @@ def draw_episodes(config: ScoresSettings, maze: Maze2d, key: PRNGKey, count: int
 
 
 def behaviour(config: ScoresSettings, task: str, maze: Maze2d) -> tuple[Rows, str]:
-    """What is learned from, and its identity: data made here, or read from where the configuration says."""
+    """The rows that the planner learns from, and their identity: simulated here, or read as the configuration says."""
     source = config.behaviour.replace("{task}", task)
     if not source:
         return stages.make_data(config.run / task, replace(config.planner.data, maze=task), maze)

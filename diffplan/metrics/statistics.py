@@ -44,7 +44,7 @@ def drop_missing(values: Float[np.ndarray, "n"]) -> tuple[Float[np.ndarray, "m"]
 
 def interquartile_mean(values: Float[np.ndarray, "*n"], axis: int | None = None) -> Any:
     """Mean of the middle half (1), of all values or along an axis. Raises ValueError for missing values."""
-    return stats.trim_mean(_complete(values), 0.25, axis=axis)
+    return stats.trim_mean(_complete(values), 0.25, axis=axis)  # pyright: ignore[reportArgumentType]
 
 
 def mean_interval(values: Float[np.ndarray, "n"], confidence: float = 0.95) -> Estimate:
