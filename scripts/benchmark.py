@@ -3,7 +3,7 @@
     python scripts/benchmark.py                                    # Maze2D, three mazes, from nothing
     python scripts/benchmark.py --suite multi2d                    # with random goals; the planners are the same
     python scripts/benchmark.py --suite ogbench                    # point mazes, five tasks each
-    python scripts/benchmark.py --suite gridworld                  # where the limit is the shortest path
+    python scripts/benchmark.py --suite gridworld                  # where the bound is the shortest path
     python scripts/benchmark.py --tasks umaze --episodes 100 --run runs/quick
     python scripts/benchmark.py --do render --tasks large          # table, figure and every row's rollouts, from files
     python scripts/benchmark.py --do table                         # table and figure alone
@@ -50,10 +50,10 @@ class Command:
 
 def whole(config: ScoresSettings, path: Path) -> bool:
     """Whether a table holds all mazes of a suite, and was made by the settings that the suite begins with."""
-    from diffplan.benchmarks import report
+    from diffplan.metrics.table import read_rows
 
     own = SUITES[config.suite]
-    tasks = {row["task"] for row in report.read(path)}
+    tasks = {row["task"] for row in read_rows(path)}
     return replace(config, run=own.run, tasks=own.tasks) == own and tasks == set(own.named)
 
 

@@ -1,7 +1,7 @@
 """OGBench's point mazes under their stock protocol: five tasks, 50 episodes each, the percentage that reach the goal.
 
 The planner learns from OGBench's data, which is simulated again if there is no file. OGBench's own environments draw
-the noise on starts and goals, and decide when a goal is reached. Tuning uses the same environments between random cells.
+noise on starts and goals and decide when a goal is reached. Tuning uses the same environments between random cells.
 """
 
 from collections.abc import Callable, Iterator
