@@ -288,8 +288,7 @@ def test_scale_zero_is_the_prior_and_scales_are_traced(noise):
 def fitted(noise, paths, known=None, steps=300):
     """A table of logits, trained on paths by the training loop of the project, and its losses."""
     config = TrainSettings(steps=steps, batch=64, learning_rate=0.1, warmup=5, ema=0.9)
-    table = lambda params: lambda z, alpha: params
-    loss = lambda params, key, s0: discrete.loss(key, table(params), s0, noise, known)
+    loss = lambda params, key, s0: discrete.loss(key, lambda z, alpha: params, s0, noise, known)
     task = train.Task(loss, lambda key, data: data[jax.random.randint(key, (), 0, len(data))])
     state = train.start(jax.random.key(0), jnp.zeros((H, K)), config)
     state, losses = jax.jit(partial(train.chunk, task, config, steps=steps))(state, paths)
