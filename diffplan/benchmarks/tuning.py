@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from diffplan import runtime
 from diffplan.experiment import scale_rules
-from diffplan.experiment.harness import log_grid
+from diffplan.methods.grids import log_grid
 from diffplan.planner.planner import PlanOptions
 
 SCALES = log_grid(0.3, 100, 6)

@@ -22,9 +22,9 @@ from diffplan.experiment.reward_models import fit_one, fit_reward_model
 from diffplan.experiment.stages import Behaviour
 from diffplan.experiment.worlds import fit_value, fit_world
 from diffplan.guide import Proxy
-from diffplan.methods import Problem
-from diffplan.methods.catalogue import Entry, chosen
+from diffplan.methods import Entry, Problem, chosen
 from diffplan.metrics import diversity, returns, validity
+from diffplan.resolve import resolve
 from diffplan.types import PRNGKey
 from diffplan.validation.known import Truth
 from envs import experts
@@ -101,7 +101,7 @@ def assemble(config: CompareSettings) -> tuple[Problem, Behaviour, str]:
         sampler=samplers.Sampler(
             noise.karras(config.sampler.steps, config.noise.low, config.noise.high),
             (config.prior.horizon, data.codec.width),
-            samplers.STEPS[config.sampler.rule],
+            resolve(config.sampler.rule, samplers.STEPS, "sampler.rule"),
         ),
         data=data.train.draws(jax.random.fold_in(jax.random.key(config.seed), config.seeds + 2), DATA),
     )

@@ -65,17 +65,6 @@ class Plan(NamedTuple):
     seed: int
 
 
-def log_grid(low: float, high: float, points: int, weakest: tuple[float, ...] = (0.0,)) -> tuple[float, ...]:
-    """Strengths evenly spaced in their logarithm, to two digits, after the weakest."""
-    return (*weakest, *(float(f"{value:.2g}") for value in np.geomspace(low, high, points)))
-
-
-def whole_grid(high: int, points: int, first: int = 0) -> tuple[int, ...]:
-    """Whole strengths from the first to the largest, spaced evenly in their logarithm as far as they can be."""
-    grid = {round(value) for value in np.geomspace(1, max(high, 1), points)}
-    return tuple(sorted({first, high, *grid}))
-
-
 def costs(
     method: Method, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
 ) -> dict[str, Float[np.ndarray, "s"]]:

@@ -29,8 +29,7 @@ from diffplan.experiment import compare, scale_rules, stages
 from diffplan.experiment.harness import Plan, method_stage
 from diffplan.experiment.scale_rules import Calibrated, Choice, Units
 from diffplan.experiment.stages import Behaviour
-from diffplan.methods import Guided, Plans, Problem
-from diffplan.methods.catalogue import catalogue
+from diffplan.methods import Guided, Plans, Problem, catalogue
 from diffplan.metrics import diversity
 
 NOISY = ("ancestral", "sde_2m")

@@ -26,7 +26,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan import noise
-from diffplan.experiment.harness import log_grid, whole_grid
 from diffplan.guide import Proxy, guided
 from diffplan.methods import Ascent, Guided, Method, Plans, Prior, Problem
 from diffplan.methods.ascent import AscentRenoised, flat
@@ -34,11 +33,13 @@ from diffplan.methods.base import draw_plans
 from diffplan.methods.best_of_n import Quantiliser, SoftBestOfN
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
 from diffplan.methods.finetuning import ExpertIteration
+from diffplan.methods.grids import log_grid, whole_grid
 from diffplan.methods.guidance import regression
 from diffplan.methods.particles import Particles
 from diffplan.methods.policy_gradient import PolicyGradient
-from diffplan.methods.shooting import Shooting, Softmax
+from diffplan.methods.shooting import Shooting
 from diffplan.methods.tree import Tree
+from diffplan.methods.weighting import Softmax
 from diffplan.metrics.kl import best_of_n_kl, best_of_n_mean
 from diffplan.oracle.tabular import Chain
 from diffplan.studies import grids
