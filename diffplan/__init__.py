@@ -20,13 +20,13 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     codec      Codec, Cells
     noise      karras, log_linear, LogNormal, LogUniform
     denoise    Edm, CategoricalDenoiser, pinned, noised, loss
-    guide      guided, budget, dps, raw, damped, weighted, mixture, Proxy, Learned, Ensemble, Sum
+    guide      guided, budget, dps, raw, weighted, mixture, Proxy, Learned, Ensemble, Sum
     sample     sample, ancestral, sde_2m, ddim, heun, dpmpp_2m
     world      Dynamics, imagine
     policy     Policy, act
     count      count, counted
     smc        particles, tds, annealed, fk_steering, svdd, interval
-    discrete   Noise, reverse, exact_ratio, first_order
+    discrete   Noise, reverse, first_order
     methods       Method, Problem, Plans, Prior, Guided, BestOfN, Ascent, conditional, particles, shooting, policy,
     tuned oracle     distribution, gaussian, mixture, tabular, control
     measure    returns, validity, pressure, diversity, statistics, selection, pareto

@@ -73,9 +73,7 @@ def test_what_is_not_there_is_named(value: str, error: str) -> None:
 
 def test_a_file_that_fails_is_named_with_its_error(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("1 / 0\n")
-    with pytest.raises(
-        ConfigError, match=r"broken.py:A': cannot load .*broken.py: ZeroDivisionError: division by zero"
-    ):
+    with pytest.raises(ConfigError, match=r"cannot load .*broken\.py: ZeroDivisionError: division by zero"):
         resolve(f"{tmp_path}/broken.py:A", {}, "step")
 
 
