@@ -16,8 +16,7 @@ from diffplan.config import DEMO_METHODS, StrengthSettings
 from diffplan.denoise import CLEAN, Edm
 from diffplan.experiment.harness import costs
 from diffplan.guide import Learned
-from diffplan.methods import Ascent, Guided, Method, Plans, Problem
-from diffplan.methods.catalogue import chosen
+from diffplan.methods import Ascent, Guided, Method, Plans, Problem, chosen
 from diffplan.methods.guidance import clean
 from diffplan.metrics.kl import best_of_n_kl
 from diffplan.models import Mixer, Value, to_pure

@@ -14,9 +14,9 @@ from flax import struct
 from diffplan.count import count
 from diffplan.methods import Method
 from diffplan.methods.policy_gradient import (
+    Experience,
     Net,
     PolicyGradient,
-    Rollout,
     clipped,
     critic,
     descend,
@@ -175,7 +175,7 @@ def test_the_mean_of_the_gradient_is_the_gradient_of_the_mean():
     network = behaviour.params["network"][:, :3] + jax.random.normal(jax.random.key(0), (8, 3, 5)) / 2
     old, p, prices = acting(network)
     later = jnp.stack([prices[:, 1] + prices[:, 2], prices[:, 2], jnp.zeros(125)], axis=1)
-    rollouts = Rollout(places, actions, along(old, places), along(behaviour, places), pay[:, None] - later)
+    rollouts = Experience(places, actions, along(old, places), along(behaviour, places), pay[:, None] - later)
 
     def surrogate(network):
         value = lambda rollout: clipped(acting(network)[0], rollout, 0.2, jnp.asarray(1 - weight))
@@ -202,7 +202,7 @@ def test_generalised_advantages_telescope_and_vanish_where_values_are_right():
 @pytest.mark.parametrize(("advantage", "moves"), [(1.0, False), (-1.0, True)])
 def test_a_move_that_became_likely_enough_is_pushed_no_further(advantage, moves):
     policy, first = grid().problem.behaviour, jnp.zeros((1, 5))
-    rollout = Rollout(jnp.ones((1, 2)), jnp.eye(5)[:1], Distribution(first, first), None, jnp.full(1, advantage))
+    rollout = Experience(jnp.ones((1, 2)), jnp.eye(5)[:1], Distribution(first, first), None, jnp.full(1, advantage))
     likely = policy.params["network"].at[:, :, 0].add(1.0)  # twice as likely as it was
     value = lambda network: clipped(
         replace(policy, params=policy.params | {"network": network}), rollout, 0.2, jnp.zeros(())

@@ -16,8 +16,8 @@ p(x) exp(c score) / Z.
 **Expert iteration.** Each round draws plans, weighs those from one start against each other, and trains the denoising
 loss on draws by weight w (Anthony et al. 2017; reward-weighted regression, Peters and Schaal 2007):
 
-    Best(share)       w = 1 on that share of plans with the highest scores, 0 elsewhere
-    Boltzmann(t)      w = exp(score / t)                                                                       (94)
+    Elite(fraction)   w = 1 on that fraction of plans with the highest scores, 0 elsewhere
+    Softmax(t)        w = exp(score / t)                                                      as in (94)
 
 With enough data and capacity a round of the latter draws p(x) exp(score / t) / Z, k rounds p(x) exp(k score / t) / Z.
 Trained on nothing but what it picked itself a prior narrows; half real data each round holds it back (Ferbach et al.
@@ -44,6 +44,7 @@ from diffplan.denoise import loss, pinned
 from diffplan.guide import Proxy
 from diffplan.methods.base import Plans, Problem, need, over
 from diffplan.methods.guidance import regression
+from diffplan.methods.weighting import Elite, Weigh
 from diffplan.samplers import Past, Sampler, ancestral, sample
 from diffplan.types import Denoise, Level, Params, PRNGKey, Scalar
 
@@ -198,32 +199,7 @@ class PolicyGradient:
 
 # -- expert iteration --
 
-Weigh = Callable[[Float[Array, "m"]], Float[Array, "m"]]
-"""Logarithms of the weights (94) of plans from one start, from their scores; -inf where a score is not finite."""
-
-
-@dataclass(frozen=True)
-class Best:
-    """All weight on the best share, at least one plan."""
-
-    fraction: float = 0.25
-
-    def __call__(self, score: Float[Array, "m"]) -> Float[Array, "m"]:
-        """0 or -inf."""
-        sound = jnp.where(jnp.isfinite(score), score, -jnp.inf)
-        rank = jnp.argsort(jnp.argsort(-sound))
-        return jnp.where((rank < max(1, round(self.fraction * len(score)))) & jnp.isfinite(score), 0.0, -jnp.inf)
-
-
-@dataclass(frozen=True)
-class Boltzmann:
-    """Weights that grow with the score, by e for every `temperature` standard deviations."""
-
-    temperature: float = 0.5
-
-    def __call__(self, score: Float[Array, "m"]) -> Float[Array, "m"]:
-        """score / temperature."""
-        return jnp.where(jnp.isfinite(score), score / self.temperature, -jnp.inf)
+BEST_QUARTER = Elite(0.25)
 
 
 @struct.dataclass
@@ -252,10 +228,10 @@ class Pool(NamedTuple):
 
 @dataclass(frozen=True)
 class ExpertIteration:
-    """Rounds of (94); every number of rounds is read from one run. Reward-weighted regression with `Boltzmann`."""
+    """Rounds of (94); every number of rounds is read from one run. Reward-weighted regression with `Softmax`."""
 
     strengths: tuple[float, ...]
-    weigh: Weigh = Best()
+    weigh: Weigh = BEST_QUARTER
     mix: Literal["replace", "accumulate", "real"] = "replace"
     """What a round trains on: its own picks; those of all rounds so far, each as often; its own and real windows, half
     and half."""

@@ -48,14 +48,14 @@ from diffplan.count import counted, uncounted
 from diffplan.guide import Proxy
 from diffplan.methods.base import Plans, Problem, need, over
 from diffplan.methods.guidance import regression
-from diffplan.policy import Distribution, Followed, Policy, follow, times
+from diffplan.policy import Distribution, Policy, Rollout, follow, times
 from diffplan.types import Params, PRNGKey, Scalar
 
 WIDTH = 32
 """Of the hidden layers of the critics: the value, and the discriminator."""
 
 
-class Rollout(NamedTuple):
+class Experience(NamedTuple):
     """What (86) needs of one rollout."""
 
     observations: Float[Array, "h o"]
@@ -123,7 +123,7 @@ def generalised(pay: Float[Array, "h"], values: Float[Array, "h"], trace: float)
     return jax.lax.scan(back, jnp.zeros(()), surprise, reverse=True)[1]
 
 
-def clipped(policy: Policy, rollout: Rollout, clip: float, price: Scalar) -> Scalar:
+def clipped(policy: Policy, rollout: Experience, clip: float, price: Scalar) -> Scalar:
     """The objective (86) of one rollout; `price` is 1 / (1 + c)."""
 
     def gain(distribution: Distribution, old: Distribution, action: Float[Array, "a"], advantage: Scalar) -> Scalar:
@@ -198,7 +198,7 @@ class PolicyGradient:
 
         def one(strength: Scalar) -> tuple[Float[Array, "n h d"], Float[Array, "n"]]:
             policy = behaviour.replace(params=self.train(key_train, problem, starts, strength))
-            last = jax.vmap(follow, (None, None, 0, 0, None))(policy, dynamics, keys, starts, problem.horizon)
+            last = jax.vmap(follow, (None, None, 0, 0, None))(policy, dynamics, keys, starts, times(problem.horizon))
             with uncounted():
                 reference = jax.vmap(distributions, (None, 0))(behaviour, last.trajectory.observations)
             spent = jax.vmap(jax.vmap(policy.kl))(last.distributions, reference)
@@ -216,13 +216,15 @@ class PolicyGradient:
             (key_act, key_data), weight = jax.random.split(inputs[0]), inputs[1]
             policy = behaviour.replace(params=learner.policy.params)
             keys = jax.random.split(key_act, len(trajectories))
-            acted = jax.vmap(follow, (None, None, 0, 0, None))(policy, dynamics, keys, trajectories, problem.horizon)
+            acted = jax.vmap(follow, (None, None, 0, 0, None))(
+                policy, dynamics, keys, trajectories, times(problem.horizon)
+            )
             plans, old, _ = acted
             reference, cost, discriminator = self.priced(key_data, problem, acted, learner.discriminator)
             scores = jax.vmap(score)(problem.codec.encode(plans))
             pay = jnp.concatenate([(weight - 1) * cost[:, 1:], weight * scores[:, None]], axis=1)
             advantage, value = self.credited(behaviour, plans.observations, pay, learner.value)
-            batch = Rollout(plans.observations, plans.actions, old, reference, advantage)
+            batch = Experience(plans.observations, plans.actions, old, reference, advantage)
 
             def loss(params: Params) -> Scalar:
                 objective = partial(clipped, behaviour.replace(params=params), clip=self.clip, price=1 - weight)
@@ -247,7 +249,7 @@ class PolicyGradient:
         return Net(value, rule.init(value)), Net(discriminator, rule.init(discriminator))
 
     def priced(
-        self, key: PRNGKey, problem: Problem, acted: Followed, discriminator: Net
+        self, key: PRNGKey, problem: Problem, acted: Rollout, discriminator: Net
     ) -> tuple[Distribution | None, Float[Array, "b h"], Net]:
         """Behaviour's distributions if they price actions, the price k_t of every row, and the discriminator
         trained on.

@@ -96,7 +96,7 @@ def log_h(problem: Cells, noise: Noise):
 
 
 def known_ratio(problem: Cells, noise: Noise) -> Ratio:
-    """`discrete.exact_ratio` of `log_h`, from one pass along the chain each way instead of h * m."""
+    """The exact ratios of (62): one pass along the chain each way, instead of `log_h` at h * m neighbours."""
     tilted, _ = problem.chain.tilted(problem.rewards, WEIGHT)
 
     def ratios(z: Tokens, alpha: Keep) -> Float[Array, "h m"]:

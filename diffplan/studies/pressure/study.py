@@ -36,8 +36,9 @@ from diffplan.methods.grids import log_grid, whole_grid
 from diffplan.methods.guidance import regression
 from diffplan.methods.particles import Particles
 from diffplan.methods.policy_gradient import PolicyGradient
-from diffplan.methods.shooting import Shooting, Softmax
+from diffplan.methods.shooting import Shooting
 from diffplan.methods.tree import Tree
+from diffplan.methods.weighting import Softmax
 from diffplan.metrics.kl import best_of_n_kl, best_of_n_mean
 from diffplan.metrics.table import Table, matching
 from diffplan.oracle.tabular import Chain
