@@ -331,7 +331,7 @@ def test_pinned_positions_cost_nothing():
 @both
 def test_a_mixer_before_training_knows_what_z_says(noise, key):
     """Its last layer is 0, hence the posterior that of independent and even positions, whatever the level."""
-    apply, params = build(key, lambda rngs: Mixer(H, noise.symbols, patch=2, width=8, depth=1, rngs=rngs))
+    apply, params = build(key, lambda rngs: Mixer(H, noise.symbols, Size(patch=2, width=8, depth=1), rngs=rngs))
     learned = jax.jit(discrete.learned(discrete.network(apply, params, noise), noise))
     z = noisy_paths(noise, 0.5)[0]
     exact = likelihoods(noise, np.asarray(z), 0.5)

@@ -13,7 +13,7 @@ from diffplan.denoise import Edm
 from diffplan.methods import Method, Problem
 from diffplan.methods.finetuning import ExpertIteration, PolicyGradient, Quadratic, Tilt, draw, tunable
 from diffplan.methods.weighting import Elite, Softmax
-from diffplan.models import Mixer, build
+from diffplan.models import Mixer, Size, build
 from diffplan.noise import karras
 from diffplan.oracle.tabular import Chain
 from diffplan.samplers import Sampler
@@ -123,7 +123,7 @@ def test_policy_gradient_finds_the_tilt_of_its_coefficient_and_in_the_end_the_be
 def test_policy_gradient_tunes_a_network():
     """An untrained mixer is the exact prior of white plans; tuned for a unit direction at c = 1, it moves them by 1."""
     h, d = 4, 2
-    apply, params = build(jax.random.key(0), lambda rngs: Mixer(h, d, patch=2, width=16, depth=1, rngs=rngs))
+    apply, params = build(jax.random.key(0), lambda rngs: Mixer(h, d, Size(patch=2, width=16, depth=1), rngs=rngs))
     prior, codec = Edm(params, apply), Codec(jnp.zeros(d), jnp.ones(d), 1)
     proxy = Clean(prior, jnp.zeros(()), jnp.ones(()), lambda x: x[1:].sum() / jnp.sqrt(6.0))
     problem = Problem(prior, proxy, proxy, proxy, codec, Sampler(karras(12, 0.05, 10.0), (h, d)))

@@ -1,7 +1,7 @@
 """Networks: parameters only, unbatched, and the only place that knows flax.nnx."""
 
 from diffplan.models.messages import Messages, MessagesValue
-from diffplan.models.mixer import Mixer, Value
+from diffplan.models.mixer import Mixer, Size, Value
 from diffplan.models.mlp import MLP
 from diffplan.models.pure import build, count, to_pure
 from diffplan.models.temporal_unet import TemporalUNet
@@ -22,8 +22,8 @@ __all__ = [
 
 def _mixer(key, horizon, dim, size):
     """The patched mixer; size: anything with `patch`, `width` and `depth`."""
-    shape = {"patch": size.patch, "width": size.width, "depth": size.depth}
-    return build(key, lambda rngs: Mixer(horizon, dim, **shape, rngs=rngs))
+    shape = Size(size.patch, size.width, size.depth)
+    return build(key, lambda rngs: Mixer(horizon, dim, shape, rngs=rngs))
 
 
 def _unet(key, horizon, dim, size):
