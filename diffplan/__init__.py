@@ -9,10 +9,11 @@ A plan is an array ``x[h, d]``: h steps of normalised observation and action. Ev
 
 Guidance and the pinning of starts and goals are functions from a denoiser to a denoiser; samplers know nothing of them:
 
-    from diffplan import denoise, guide, noise, sample
+    from diffplan import denoise, guide, noise
+    from diffplan.samplers import Sampler, sample
 
     denoiser = denoise.pinned(guide.guided(prior, energy, strengths), pins)
-    x, info = sample.sample(key, denoiser, noise.karras(32, 0.02, 10.0), shape=(h, d))
+    x, info = sample(key, denoiser, Sampler(noise.karras(32, 0.02, 10.0), (h, d)))
 
 Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
 
@@ -21,19 +22,20 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     noise      karras, log_linear, LogNormal, LogUniform
     denoise    Edm, CategoricalDenoiser, pinned, noised, loss
     guide      guided, budget, dps, raw, weighted, mixture, Proxy, Learned, Ensemble, Sum
-    sample     sample, ancestral, sde_2m, ddim, heun, dpmpp_2m
-    world      Dynamics, imagine
+    samplers   Sampler, sample, STEPS: ancestral, sde_2m, ddim, heun, dpmpp_2m
+    dynamics   Dynamics, imagine
     policy     Policy, act
     count      count, counted
     smc        particles, tds, annealed, fk_steering, svdd, interval
     discrete   Noise, reverse, first_order
-    methods       Method, Problem, Plans, Prior, Guided, BestOfN, Ascent, conditional, particles, shooting, policy,
-    tuned oracle     distribution, gaussian, mixture, tabular, control
-    measure    returns, validity, pressure, diversity, statistics, selection, pareto
+    resolve    resolve: an object, a known name, or file.py:NAME
+    methods    Method, Problem, Plans, Prior, Guided, BestOfN, Ascent, catalogue, chosen
+    oracle     distribution, gaussian, mixture, tabular, control
+    metrics    returns, validity, kl, diversity, statistics, pareto
     learn      data, train, reward, raters, contrastive, conditional, world, value, clone, checkpoint
     models     Mixer, Messages, Value, TemporalUNet, to_pure, count
-    studies    stages, harness, catalogue, compare, tune, known, exact, study, pressure, held_out_class, potemkin,
-    pareto report     figure, axes, page, table, budgets
+    studies    pressure, held_out_class, potemkin, pareto
+    report     figure, axes, page, table, budgets
 
 Importing this package imports none of them, and neither jax, flax nor matplotlib.
 """
@@ -46,15 +48,16 @@ __all__ = [
     "noise",
     "denoise",
     "guide",
-    "sample",
-    "world",
+    "samplers",
+    "dynamics",
     "policy",
     "count",
     "smc",
     "discrete",
+    "resolve",
     "methods",
     "oracle",
-    "measure",
+    "metrics",
     "learn",
     "models",
     "studies",

@@ -13,9 +13,9 @@ level i < n, and in the end to x0, changes its weight by
     log w += r(x0)     - log psi_n-1 + log p(x_n | x_n-1) / q(x_n | x_n-1)                                      (42)
 
 Weights accumulate. Only when the effective sample size falls below a fraction of K are the particles resampled, and
-their weights set to 1. log Z^ sums log mean w over the resamplings and the end: E Z^ = Z, for the chain as discretised. A
-step may also pick one of M candidates x_j ~ q with probability v_j / sum v, where v_j = psi(x_j) p(x_j) / q(x_j); then
-mean v / psi(x_picked) stands for p / q in (41) and (42), and E Z^ = Z still.
+their weights set to 1. log Z^ sums log mean w over the resamplings and the end: E Z^ = Z, for the chain as discretised.
+A step may also pick one of M candidates x_j ~ q with probability v_j / sum v, where v_j = psi(x_j) p(x_j) / q(x_j);
+then mean v / psi(x_picked) stands for p / q in (41) and (42), and E Z^ = Z still.
 
 Methods differ in twist, guidance and M, and in no more. Each takes an energy g that includes the strength:
 
