@@ -37,10 +37,10 @@ def plans(method, known, copies: int = 64):
 
     def run(key):
         if isinstance(method, PolicyGradient):
-            one = lambda c: method.tuned(key, problem, known.starts, c).params
+            one = lambda c: method.tune(key, problem, known.starts, c).params
             params = jax.lax.map(one, jnp.asarray(method.strengths))
         else:
-            params = method.tuned(key, problem, known.starts, jnp.asarray(method.strengths))
+            params = method.tune(key, problem, known.starts, jnp.asarray(method.strengths))
         one = lambda params: draw(key, problem, replace(tunable(problem), params=params), starts, problem.sampler)[:2]
         return jax.lax.map(one, params)
 

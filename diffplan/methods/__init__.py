@@ -148,7 +148,7 @@ def policy_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     """Policies that learn by acting, held to behaviour."""
     coefficients = log_grid(*strengths.weight, max(1, strengths.points // 2))
     gradient = partial(policy_gradient.PolicyGradient, strengths=coefficients, updates=strengths.updates)
-    ppo = partial(gradient, epochs=4, trace=0.95, critic_steps=4, rate=4e-3)
+    ppo = partial(gradient, epochs=4, gae_lambda=0.95, critic_steps=4, rate=4e-3)
     entry, needs = partial(Entry, "policies"), ("dynamics", "behaviour")
     return (
         entry("Williams 1992", "policy", gradient("reinforce", rate=2e-3), needs),

@@ -29,7 +29,7 @@ Ask = Callable[[Problem, Proxy], Float[Array, "c"]]
 """What a method asks of its plans: a condition (90)."""
 
 
-def scored(problem: Problem, proxy: Proxy) -> tuple[Float[Array, "m h d"], Float[Array, "m"]]:
+def score_data(problem: Problem, proxy: Proxy) -> tuple[Float[Array, "m h d"], Float[Array, "m"]]:
     """The windows of behaviour, and the proxy's score of each."""
     data = need(problem, "data", "classifier_free")
     return data, jax.vmap(proxy.score)(data)
@@ -37,13 +37,13 @@ def scored(problem: Problem, proxy: Proxy) -> tuple[Float[Array, "m h d"], Float
 
 def high_return(problem: Problem, proxy: Proxy, quantile: float = 0.99) -> Float[Array, "c"]:
     """A score that few windows of behaviour have."""
-    data, scores = scored(problem, proxy)
+    data, scores = score_data(problem, proxy)
     return condition(problem.codec, data[0], jnp.quantile(scores, quantile)) * (parts(data.shape[-1]) == RETURN)
 
 
 def best_goal(problem: Problem, proxy: Proxy) -> Float[Array, "c"]:
     """The place where the window with the highest score ends."""
-    data, scores = scored(problem, proxy)
+    data, scores = score_data(problem, proxy)
     best = data[jnp.argmax(scores)]
     return condition(problem.codec, best, scores.max()) * (parts(data.shape[-1]) == GOAL)
 

@@ -1,10 +1,14 @@
 """Networks: parameters only, unbatched, and the only place that knows flax.nnx."""
 
+from collections.abc import Callable
+from typing import Any
+
 from diffplan.models.messages import Messages, MessagesValue
 from diffplan.models.mixer import Mixer, Size, Value
 from diffplan.models.mlp import MLP
 from diffplan.models.pure import build, count, to_pure
 from diffplan.models.temporal_unet import TemporalUNet
+from diffplan.types import Apply, Params, PRNGKey
 
 __all__ = [
     "MLP",

@@ -164,7 +164,7 @@ def slow(walk: Chain, config: StudySettings) -> tuple[tuple[Method, str], ...]:
         (Quantiliser(whole_grid(pool, 5, 1), "quantiliser", pool), "bound"),
         (Particles("TDS", weights, count=config.scaled(8, 2)), "none"),
         (policy("REINFORCE with KL"), "bound"),
-        (policy("PPO with KL", epochs=4, trace=0.95, critic_steps=4), "bound"),
+        (policy("PPO with KL", epochs=4, gae_lambda=0.95, critic_steps=4), "bound"),
         (ExpertIteration(rounds, steps=steps, learning_rate=0.1, name="expert iteration"), "bound"),
     )
 
