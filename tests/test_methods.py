@@ -54,7 +54,7 @@ def problem(rule=ancestral) -> Problem:
         return Learned(weights, jnp.asarray(0.3), jnp.asarray(0.5), value, kind)
 
     proxies = proxy(1, "regression"), proxy(2, "classifier"), proxy(3, "regression")
-    return Problem(Edm(params, apply), *proxies, codec(), Sampler(karras(6, 0.02, 10.0), (HORIZON, 3), rule))
+    return Problem(Edm(params, apply), *proxies, codec(), Sampler(karras(6, 0.02, 10.0), (HORIZON, DIM), rule))
 
 
 def starts() -> jax.Array:
@@ -214,7 +214,7 @@ def counted_problem(rule) -> Problem:
     proxies = [
         Learned((), jnp.zeros(()), jnp.ones(()), value, kind) for kind in ("regression", "classifier", "regression")
     ]
-    return Problem(network, *proxies, codec(), Sampler(karras(4, 0.02, 10.0), (3, 3), rule))
+    return Problem(network, *proxies, codec(), Sampler(karras(4, 0.02, 10.0), (3, DIM), rule))
 
 
 RULED = [*((name, ancestral) for name in METHODS), ("prior", heun), ("guided_dps", heun)]
