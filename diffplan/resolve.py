@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,19 +33,20 @@ def resolve(value: str | T, known: Mapping[str, T], what: str) -> T:
         raise ConfigError(f"{what}={value!r}: must be one of {', '.join(known)}, or file.py:NAME")
     try:
         module = _from_file(Path(place).expanduser()) if place.endswith(".py") else importlib.import_module(place)
-    except (OSError, ImportError) as error:
-        raise ConfigError(f"{what}={value!r}: {place} cannot be imported ({error})") from error
+    except Exception as error:  # whatever a user's file does
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{what}={value!r}: {place} cannot be imported ({type(error).__name__}: {reason})") from error
     if not hasattr(module, name):
         raise ConfigError(f"{what}={value!r}: {place} has no {name}")
     return getattr(module, name)
 
 
 def _from_file(path: Path) -> Any:
-    """The module that a file holds."""
+    """The module that a file holds. It is known to `sys.modules`, where dataclasses look for it, by its whole path."""
     if not path.is_file():
         raise FileNotFoundError("no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(str(path.resolve()), path)
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
