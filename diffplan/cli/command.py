@@ -71,17 +71,16 @@ KINDS = {"INT": "a whole number", "FLOAT": "a number", "True|False": "True or Fa
 def one_line(text: str, arguments: Sequence[str]) -> str:
     """What a parser says in a box, on one line: the field, its value, and what is allowed."""
     words = " ".join(re.sub(rf"\x1b\[[0-9;]*m|[{BOX}]|-{{9,}}", " ", text).split())
-    if match := re.search(
-        r"Error parsing --(\S+): .* Argument helptext: (?:-\w, )?--\S+ ((?:INT|FLOAT|\S+\b)+)", words
-    ):
-        return f"{match[1]}={value_of(f'--{match[1]}', arguments)!r}: must be {KINDS.get(match[2], match[2])}"
+    if match := re.search(r"Error parsing --(\S+): .* Argument helptext: (?:-\w, )?--\S+ (\S+)", words):
+        given = re.search(rf"--{match[1]}[ =](.*?)(?= --|$)", " ".join(arguments))
+        return f"{match[1]}={given and given[1]!r}: must be {KINDS.get(match[2], match[2])}"
     if match := re.search(r"invalid choice (\S+) for argument '-*(\S+)'. Expected one of \((.*?),?\)", words):
         return f"{match[2]}={match[1]}: must be one of {match[3].replace(chr(39), '')}"
     if match := re.search(r"Missing value for argument '-*(\S+)'. Expected (\d+)", words):
         return f"{match[1]}: must be followed by {match[2]} value{'s' * (match[2] != '1')}"
     if match := re.search(r"Unrecognized options: (.*?) (?:Perhaps|For full)", words):
         near = re.findall(r"(--[\w.-]+) [A-Z{]", words.partition("Perhaps you meant:")[2])
-        return f"{match[1].replace(',', '')}: no such flag" + (f"; perhaps {' or '.join(near)}" if near else "")
+        return f"{match[1].replace(',', '')}: unknown" + (f"; perhaps {' or '.join(near)}" if near else "")
     return words.partition("For full helptext")[0].strip() or "wrong flags"
 
 

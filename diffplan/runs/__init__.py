@@ -20,11 +20,12 @@ process at a time writes into a run (`diffplan.runs.lock`).
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -70,6 +71,7 @@ class Run:
     track: str = "none"
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """What a training loop tells of itself; `diffplan.learn.train` takes one, by default one that does nothing."""
 
@@ -116,6 +118,16 @@ class _Stage:
         there = read_json(self.directory / RECORD)
         if not isinstance(there, dict) or there.get("identity") != self.record["identity"]:
             raise RunError(f"{self.directory}: was renamed or replaced while it was made; nothing is written")
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A block that writes into the stage. An error of the file system may mean that the stage is gone."""
+        self.check()
+        try:
+            yield
+        except OSError:
+            self.check()
+            raise
 
     def begin(self) -> None:
         """Record the stage as one that is not done yet."""
@@ -209,12 +221,13 @@ def keep(
         if not opened.done:
             for part in opened.directory.glob(".part-*"):
                 shutil.rmtree(part)
-            part = Path(tempfile.mkdtemp(prefix=".part-", dir=opened.directory))
-            make(part)
-            opened.check()
-            for path in part.iterdir():
-                path.replace(opened.directory / path.name)
-            part.rmdir()
+            with opened.writing():
+                part = Path(tempfile.mkdtemp(prefix=".part-", dir=opened.directory))
+                make(part)
+                opened.check()
+                for path in part.iterdir():
+                    path.replace(opened.directory / path.name)
+                part.rmdir()
             opened.finish(files)
         digests = sorted(opened.record["files"].items())
         return Kept(opened.directory, text_digest(f"{opened.record['identity']} {digests}"))
@@ -306,12 +319,12 @@ class Training:
     def record(self, step: int, losses: np.ndarray, state: Any, due: bool) -> None:
         """A line of metrics; a checkpoint, if it is due or if the process was asked to stop."""
         assert self.metrics is not None and self.progress is not None
-        self.opened.check()
-        loss = float(losses.mean())
-        self.progress.advance(len(losses), loss=loss)
-        self.metrics.write(step, {"loss": loss})
-        if due or signals.requested() is not None:
-            self.checkpoints.save(step, state, self.seconds)
+        with self.opened.writing():
+            loss = float(losses.mean())
+            self.progress.advance(len(losses), loss=loss)
+            self.metrics.write(step, {"loss": loss})
+            if due or signals.requested() is not None:
+                self.checkpoints.save(step, state, self.seconds)
         signals.stop()
 
     @property

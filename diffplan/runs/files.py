@@ -37,9 +37,14 @@ def read_json(path: Path) -> Any:
 
 def plain(value: Any) -> Any:
     """A value as JSON would give it back: dicts, lists, strings, numbers."""
+    return json.loads(json.dumps(value, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """What stands in JSON for a value that JSON does not know."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    return json.loads(json.dumps(value, default=lambda entry: entry.item() if hasattr(entry, "item") else str(entry)))
+        return dataclasses.asdict(value)
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def content(value: Any) -> Any:

@@ -29,6 +29,8 @@ GRACE = 5.0
 """Seconds in which a lock that cannot be read may still be being written."""
 
 _held: dict[str, "Lock"] = {}
+_tokens: set[str] = set()
+"""Of the locks that this process holds, or is about to."""
 
 
 class Lock:
@@ -47,6 +49,7 @@ class Lock:
         """
         about = {"pid": os.getpid(), "started": _started(os.getpid()), **_where(), "token": self.token}
         own = self.path.with_name(f"{FILE}.{self.token}")
+        _tokens.add(self.token)
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             own.write_text(json.dumps(about))
@@ -77,6 +80,7 @@ class Lock:
     def release(self) -> None:
         """Give the lock up, if it is still there."""
         self._done.set()
+        _tokens.discard(self.token)
         if self.mine():
             self.path.unlink(missing_ok=True)
 
@@ -168,6 +172,8 @@ def _stale(path: Path, holder: dict[str, Any]) -> bool:
     where = _where()
     if {name: holder.get(name) for name in where} != where:
         return _age(path) > STALE
+    if holder["pid"] == os.getpid():
+        return holder["token"] not in _tokens
     try:
         os.kill(int(holder["pid"]), 0)
     except ProcessLookupError:
