@@ -44,9 +44,9 @@ class Bound(NamedTuple):
     high: float = math.inf
     open: bool = False
 
-    def __contains__(self, value: object) -> bool:
-        assert isinstance(value, Real)
-        return self.low < value < self.high if self.open else self.low <= value <= self.high
+    def allows(self, value: Any) -> bool:
+        """Whether a number belongs to them."""
+        return bool(self.low < value < self.high if self.open else self.low <= value <= self.high)
 
     def __str__(self) -> str:
         if math.isinf(self.high):
@@ -119,6 +119,11 @@ KINDS: dict[Any, tuple[type, str]] = {
 """What stands for a type, and its name in errors."""
 
 
+def _of(value: Any, kind: Any) -> bool:
+    """Whether a value stands for a type. True and False are no numbers."""
+    return isinstance(value, KINDS[kind][0]) and (kind is bool or not isinstance(value, bool))
+
+
 def _check(name: str, value: Any, hint: Any, bounds: tuple[Bound, ...] = ()) -> None:
     """One field against its annotation: types, members of literals, bounds of numbers, entries of tuples."""
     while get_origin(hint) is Annotated:
@@ -132,17 +137,16 @@ def _check(name: str, value: Any, hint: Any, bounds: tuple[Bound, ...] = ()) -> 
         return require(value in get_args(hint), name, value, f"one of {', '.join(map(str, get_args(hint)))}")
     kind = get_origin(hint) or hint
     if kind in KINDS:
-        known, words = KINDS[kind]
-        require(isinstance(value, known) and (kind is bool or not isinstance(value, bool)), name, value, words)
+        require(_of(value, kind), name, value, KINDS[kind][1])
     if kind is tuple:
         hints = get_args(hint)
         hints = hints[:1] * len(value) if Ellipsis in hints else hints
         require(len(value) == len(hints), name, value, f"{len(hints)} values")
         for entry, each in zip(value, hints, strict=True):
             _check(name, entry, each, bounds)
-    if kind in (int, float):
-        whole = isinstance(value, Integral)
-        require(not whole or -WHOLE <= value < WHOLE, name, value, "a whole number of at most 64 bits")
+    elif kind in (int, float):
+        fits = not isinstance(value, Integral) or -WHOLE <= int(value) < WHOLE
+        require(fits, name, value, "a whole number of at most 64 bits")
         require(math.isfinite(value), name, value, "finite")
         for bound in bounds:
-            require(value in bound, name, value, str(bound))
+            require(bound.allows(value), name, value, str(bound))

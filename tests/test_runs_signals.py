@@ -4,6 +4,7 @@ One server imports jax and forks a process for each job; a job sends itself its 
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,9 @@ class Server:
 
     def __init__(self) -> None:
         line = [sys.executable, "-W", "ignore", str(WORKER)]
-        self.process = subprocess.Popen(line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(line, cwd=ROOT, env=environment, **pipes)
 
     def ask(self, **what) -> dict:
         assert self.process.stdin is not None and self.process.stdout is not None

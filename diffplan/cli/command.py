@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -50,8 +51,8 @@ def parse(cls: type[Config] | Any, arguments: Sequence[str], prog: str, text: st
     """
     import tyro
 
-    for flag, value in zip(arguments, [*arguments[1:], None], strict=True):
-        if flag.startswith("--") and (value == "" or flag.endswith("=")):
+    for flag, value in pairwise([*arguments, None]):
+        if flag and flag.startswith("--") and (value == "" or flag.endswith("=")):
             raise ConfigError(f"{flag.rstrip('=')}='': must not be empty")
     read = partial(tyro.cli, cls, prog=prog, description=text, args=arguments)
     read = read if default is None else partial(read, default=default)

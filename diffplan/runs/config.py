@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from diffplan.runs import Run
 from diffplan.runs.files import RunError, content, difference, plain, read_json, versions, write_json
@@ -63,8 +63,6 @@ def _load(hint: Any, value: Any, path: Path, name: str) -> Any:
             raise RunError(f"{path}: {f'{name}.{key}'.lstrip('.')} is not a setting of this version")
         values = {key: _load(hints[key], entry, path, f"{name}.{key}".lstrip(".")) for key, entry in value.items()}
         return hint(**values)  # pyright: ignore[reportCallIssue]
-    if get_origin(hint) is tuple:
+    if isinstance(value, list):
         return tuple(value)
-    if get_origin(hint) is Literal:
-        return value
-    return Path(value) if hint is Path else value
+    return Path(value) if hint is Path and isinstance(value, str) else value

@@ -44,7 +44,7 @@ def _plain(value: Any) -> Any:
     """What stands in JSON for a value that JSON does not know."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
-    return value.item() if hasattr(value, "item") else str(value)
+    return getattr(value, "item", lambda: str(value))()
 
 
 def content(value: Any) -> Any:
