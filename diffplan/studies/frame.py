@@ -109,7 +109,7 @@ def execute(study: Study, config: StudySettings) -> Path:
 
     def make(directory: Path) -> None:
         rows = []
-        with Progress(str(directory), total=config.seeds, unit="seeds") as progress:
+        with Progress(str(run.directory / study.name), total=config.seeds, unit="seeds") as progress:
             for row in study.run(config):
                 if rows and row["seed"] != rows[-1]["seed"]:
                     progress.advance(1)
