@@ -18,7 +18,7 @@ from diffplan.learn import conditional, train
 from diffplan.learn.conditional import ConditionalEdm, dropped
 from diffplan.methods import Method
 from diffplan.methods.classifier_free import GOAL, RETURN, ClassifierFree, best_goal, condition, high_return, parts
-from diffplan.models import Mixer, build
+from diffplan.models import Mixer, Size, build
 from diffplan.noise import LogUniform, karras
 from diffplan.validation import known
 from diffplan.validation.known import GaussianPrior
@@ -164,7 +164,7 @@ def test_parts_are_dropped_whole_and_each_on_its_own():
 
 def test_a_mixer_without_a_condition_is_as_it_was():
     make = lambda condition: build(
-        jax.random.key(3), lambda rngs: Mixer(8, 2, patch=4, width=16, depth=2, condition=condition, rngs=rngs)
+        jax.random.key(3), lambda rngs: Mixer(8, 2, Size(patch=4, width=16, depth=2), condition=condition, rngs=rngs)
     )
     (apply, params), (apply_given, more) = make(0), make(5)
     trunk = more["trunk"]
@@ -183,7 +183,7 @@ def test_a_network_learns_the_two_halves_of_a_mixture_and_the_whole():
     """x0 = 0.9 y + 0.436 n with y = +-1: given y a Gaussian, without it their mixture; both denoisers are known."""
     h, centre, std = 2, 0.9, np.sqrt(1 - 0.9**2)
     apply, params = build(
-        jax.random.key(0), lambda rngs: Mixer(h, 1, patch=2, width=32, depth=1, condition=2, rngs=rngs)
+        jax.random.key(0), lambda rngs: Mixer(h, 1, Size(patch=2, width=32, depth=1), condition=2, rngs=rngs)
     )
 
     def draw(key, data):

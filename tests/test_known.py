@@ -12,7 +12,7 @@ import pytest
 
 from diffplan.codec import Cells
 from diffplan.config import StrengthSettings
-from diffplan.methods.catalogue import catalogue
+from diffplan.methods import catalogue
 from diffplan.noise import karras
 from diffplan.types import Trajectory
 from diffplan.validation import known

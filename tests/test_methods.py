@@ -16,11 +16,10 @@ from diffplan.config import DEMO_METHODS, StrengthSettings
 from diffplan.denoise import CLEAN, Edm
 from diffplan.experiment.harness import costs
 from diffplan.guide import Learned
-from diffplan.methods import Ascent, Guided, Method, Plans, Problem
-from diffplan.methods.catalogue import chosen
+from diffplan.methods import Ascent, Guided, Method, Plans, Problem, chosen
 from diffplan.methods.guidance import clean
 from diffplan.metrics.kl import best_of_n_kl
-from diffplan.models import Mixer, Value, to_pure
+from diffplan.models import Mixer, Size, Value, to_pure
 from diffplan.noise import karras
 from diffplan.samplers import Sampler, ancestral, heun, sample
 
@@ -47,11 +46,11 @@ def codec() -> Codec:
 
 @cache
 def problem(rule=ancestral) -> Problem:
-    size = {"patch": 4, "width": 16, "depth": 1}
-    apply, params = random_weights(Mixer(HORIZON, DIM, **size, rngs=nnx.Rngs(0)), 0)
+    size = Size(patch=4, width=16, depth=1)
+    apply, params = random_weights(Mixer(HORIZON, DIM, size, rngs=nnx.Rngs(0)), 0)
 
     def proxy(seed: int, kind: str) -> Learned:
-        value, weights = random_weights(Value(HORIZON, DIM, **size, rngs=nnx.Rngs(seed)), seed)
+        value, weights = random_weights(Value(HORIZON, DIM, size, rngs=nnx.Rngs(seed)), seed)
         return Learned(weights, jnp.asarray(0.3), jnp.asarray(0.5), value, kind)
 
     proxies = proxy(1, "regression"), proxy(2, "classifier"), proxy(3, "regression")

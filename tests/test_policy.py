@@ -1,4 +1,4 @@
-"""Policies as distributions of actions, followed in an environment; and behaviour cloned from data of a known
+"""Policies as distributions of actions, rollout in an environment; and behaviour cloned from data of a known
 policy.
 """
 
@@ -67,15 +67,15 @@ def test_following_is_acting_in_the_dynamics():
     dynamics, start = known.Truth(known.point()), jnp.asarray([0.3, -0.2])
     scales = (jnp.zeros(2), jnp.ones(2), jnp.zeros(1), jnp.ones(1))
     policy = Policy({"network": 0.5, "log_std": jnp.zeros(1)}, *scales, lambda p, z, time: p * z[:1] + time, False)
-    followed = follow(policy, dynamics, jax.random.key(3), start, 6)
-    plan = followed.trajectory
+    rollout = follow(policy, dynamics, jax.random.key(3), start, times(6))
+    plan = rollout.trajectory
     np.testing.assert_array_equal(plan.observations[0], start)
     after = jax.vmap(lambda o, a: dynamics(jax.random.key(0), o, a)[0])(plan.observations, plan.actions)
     np.testing.assert_allclose(after[:-1], plan.observations[1:], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
-        followed.distributions.centre[:, 0], plan.observations[:, 0] / 2 + np.arange(6) / 5, atol=1e-6
+        rollout.distributions.centre[:, 0], plan.observations[:, 0] / 2 + np.arange(6) / 5, atol=1e-6
     )
-    acted, disagreements = act(policy, dynamics, jax.random.key(3), start, 6)
+    acted, disagreements = act(policy, dynamics, jax.random.key(3), start, times(6))
     np.testing.assert_array_equal(acted.actions, plan.actions)
     np.testing.assert_array_equal(disagreements, np.zeros(6))
 

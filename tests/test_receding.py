@@ -11,7 +11,8 @@ import pytest
 from diffplan.experiment.harness import costs
 from diffplan.methods import Method
 from diffplan.methods.receding import Receding
-from diffplan.methods.shooting import Elite, Softmax, true
+from diffplan.methods.shooting import true
+from diffplan.methods.weighting import Elite, Softmax
 from diffplan.validation import known
 
 HORIZON, COPIES = 6, 48

@@ -12,7 +12,8 @@ from flax import struct
 from diffplan.count import count
 from diffplan.learn import dynamics
 from diffplan.methods import Method
-from diffplan.methods.shooting import Elite, Shooting, Softmax, learned
+from diffplan.methods.shooting import Shooting, learned
+from diffplan.methods.weighting import Elite, Softmax, normalised
 from diffplan.validation import known
 
 MAKE = {"grid": known.grid, "linear": known.linear}
@@ -95,9 +96,9 @@ def test_costs_are_those_of_the_candidates(iterations, runs, candidates):
 
 def test_weights_are_of_the_best_or_of_the_exponential():
     score = jnp.asarray([1.0, 5.0, 3.0, 4.0])
-    np.testing.assert_allclose(Elite(0.5)(score), [0, 0.5, 0, 0.5])
-    np.testing.assert_allclose(Elite(0.01)(score), [0, 1, 0, 0])  # at least one
-    soft = Softmax(2.0)(score)
+    np.testing.assert_allclose(normalised(Elite(0.5)(score)), [0, 0.5, 0, 0.5])
+    np.testing.assert_allclose(normalised(Elite(0.01)(score)), [0, 1, 0, 0])  # at least one
+    soft = normalised(Softmax(2.0)(score))
     assert soft[1] / soft[0] == pytest.approx(np.exp(4 / 2)) and soft.sum() == pytest.approx(1)
 
 

@@ -15,7 +15,7 @@ from diffplan.learn import train, value
 from diffplan.learn.value import LearnedValue
 from diffplan.methods import Method
 from diffplan.methods.tree import Tree
-from diffplan.models import Value, build
+from diffplan.models import Size, Value, build
 from diffplan.validation import known
 
 HORIZON, EACH = 5, 100
@@ -35,9 +35,9 @@ def room() -> known.Known:
 def learned() -> LearnedValue:
     """A value trained on behaviour."""
     problem = room().problem
-    size = {"patch": 1, "width": 32, "depth": 1}
+    size = Size(patch=1, width=32, depth=1)
     width = problem.codec.width + 1
-    apply, params = build(jax.random.key(1), lambda rngs: Value(HORIZON, width, **size, rngs=rngs))
+    apply, params = build(jax.random.key(1), lambda rngs: Value(HORIZON, width, size, rngs=rngs))
     config = TrainSettings(steps=500, batch=64, learning_rate=3e-3, ema=0.98)
     data = value.Scored(Windows(problem.data, HORIZON), problem.regression)
     run = jax.jit(lambda state, data: train.chunk(value.task(apply), config, state, data, config.steps)[0].ema)

@@ -1,4 +1,4 @@
-"""Gridworlds: the same planner where the bound is the shortest path. A score is how many steps end on the goal.
+"""Gridworlds: the same planner where the bound is the shortest path. A score is the number of steps on the goal.
 
 With d the moves from start to goal, at least 1 for a first step that stays, and T the steps of an episode,
 
@@ -46,7 +46,7 @@ def bound(world: Gridworld, starts: Float[np.ndarray, "n 2"]) -> Float[np.ndarra
 
 
 def nearest_move(observation: Float[Array, "2"], place: Float[Array, "2"]) -> Float[Array, "5"]:
-    """(124) in a gridworld: the move that comes nearest to a place, as one-hot; staying, where none comes nearer."""
+    """(124) in a gridworld: the move that leads nearest to a place, as one-hot; staying if no move leads nearer."""
     apart = jnp.asarray(MOVES, jnp.float32) + (observation - place)[None]
     return jax.nn.one_hot(jnp.argmin((apart**2).sum(axis=-1)), len(MOVES))
 

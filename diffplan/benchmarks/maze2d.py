@@ -73,7 +73,7 @@ def at(config: ScoresSettings, task: str) -> Directory:
 
 
 def behaviour(config: ScoresSettings, task: str, maze: Maze2d) -> tuple[Rows, str]:
-    """What is learned from, and its identity: data made here, or read from where the configuration says."""
+    """The rows that the planner learns from, and their identity: simulated here, or read as the configuration says."""
     source = config.behaviour.replace("{task}", task)
     if not source:
         world = tasks.task(replace(config.data, maze=task), GoldSettings())

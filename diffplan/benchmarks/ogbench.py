@@ -1,7 +1,7 @@
-"""OGBench's point mazes under their stock protocol: five tasks, 50 episodes each, the share that reach their goals.
+"""OGBench's point mazes under their stock protocol: five tasks, 50 episodes each, the percentage that reach the goal.
 
-Plans are learned from its data, made again where no file is found, and carried out in its own environments, which draw
-the noise on starts and goals, and say when a goal is reached. Tuning plays the same environments between random cells.
+The planner learns from OGBench's data, which is simulated again if there is no file. OGBench's own environments draw
+noise on starts and goals and decide when a goal is reached. Tuning uses the same environments between random cells.
 """
 
 from collections.abc import Callable, Iterator

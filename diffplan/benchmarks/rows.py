@@ -1,4 +1,4 @@
-"""What is scored, and a row of the table: measured here, or published by others."""
+"""Settings of the suites, and a row of the table of scores: measured here, or published by others."""
 
 import re
 from dataclasses import field
@@ -34,7 +34,7 @@ class ScoresSettings:
     """Which suite, and how much of it."""
 
     run: Path = field(default_factory=lambda: Path("runs/scores"))
-    """Directory of everything that is made."""
+    """Directory of all files."""
     suite: Literal["maze2d", "multi2d", "ogbench", "gridworld"] = "maze2d"
     """Which protocol: Maze2D with its own goal, Maze2D with random goals, OGBench's point mazes, gridworlds."""
     tasks: tuple[str, ...] = ()
@@ -51,9 +51,9 @@ class ScoresSettings:
     episodes: Annotated[int, COUNT] = 500
     """Episodes of each row; OGBench's protocol has its own 50 a task."""
     every: Annotated[int, COUNT] = 45
-    """Steps between plans where planned anew."""
+    """Steps between plans."""
     candidates: Annotated[int, COUNT] = 16
-    """The most candidates that selection may draw."""
+    """The largest number of candidates of best of n."""
     tuning: Annotated[int, at_least(2)] = 100
     """Episodes a setting in tuning; none of them is scored."""
     seed: Annotated[int, SEED] = 0
@@ -87,7 +87,7 @@ SUITES = {
         every=10,
     ),
 }
-"""What each suite begins with; one configuration for all its mazes."""
+"""The default settings of each suite; one configuration for all its mazes."""
 
 
 class Drawing(NamedTuple):
@@ -110,7 +110,7 @@ class Episodes(NamedTuple):
 
 
 class Name(NamedTuple):
-    """What tells a row from the others of its task: how plans are made, and who carries them out where."""
+    """What distinguishes a row from the others of its task: planning method, controller and simulator."""
 
     method: str
     controller: str

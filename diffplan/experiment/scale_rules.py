@@ -257,16 +257,3 @@ class Units(NamedTuple):
     high: float
     low: float
     std: tuple[float, ...]
-
-
-def carry_over(scale: float, units: Units, other: Units) -> tuple[float, tuple[str, ...]]:
-    """A scale per raw unit of reward, for another problem: (the scale there, what else differs, in words).
-
-    The guide pushes by scale * reward, so that scale * spread, the scale per standard deviation of the return, carries
-    over exactly to any scaling of the reward. The sampler's steps and levels and the normaliser change how well the
-    tilt is followed, not which tilt: they are named, and a small difference is no reason to tune again.
-    """
-    if not (units.return_std > 0 and other.return_std > 0):
-        raise ValueError(f"return_std={units.return_std}, {other.return_std}: must both be more than 0")
-    pairs = zip(units._fields[1:], units[1:], other[1:], strict=True)
-    return scale * units.return_std / other.return_std, tuple(f"{n} {a} -> {b}" for n, a, b in pairs if a != b)

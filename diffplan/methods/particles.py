@@ -67,7 +67,7 @@ class Particles:
     def __call__(
         self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
     ) -> Plans:
-        """Every weight uses the same noise, and the step rule must add some. ess is the clouds' mean final share."""
+        """Every weight uses the same noise, and the step rule must add some. ess is the clouds' mean final fraction."""
         energy, reward, levels = self.energy(problem), self.proxy(problem).reward, len(problem.sampler.sigmas)
 
         def one(key: PRNGKey, start: Float[Array, "o"], weight: Float[Array, ""]) -> tuple[Array, Array]:

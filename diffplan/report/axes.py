@@ -1,4 +1,4 @@
-"""One axis is never enough: gold of every method against pressure, proxy gain and strength, in one figure.
+"""The promised return of every method against three axes: pressure, proxy gain and strength.
 
 A row for each family of methods, a column for each axis; the other families stand behind in grey. A strength whose
 plans are valid is a full marker, one with more than `table.VALID` of its plans through walls a hollow one. Methods
@@ -20,7 +20,7 @@ from diffplan.report.save import save
 from diffplan.report.summary import Curve, curves
 
 COLOURS = ("#16537e", "#e2571e", "#3a8f6a", "#9b6bb3", "#c69214", "#4b9cd3", "#8c564b", "#5b6470")
-TITLES = ("pressure (nats)", "proxy gain (sd of the data)", "strength (share of the strength_name's range)")
+TITLES = ("pressure (nats)", "proxy gain (sd of the data)", "strength (fraction of its range)")
 
 
 def axes_figure(run_dir: Path | str) -> tuple[Path, ...]:
@@ -51,7 +51,7 @@ def compose(by_method: dict[str, Curve], families: dict[str, list[str]]) -> Figu
                 axes.set_xlabel(TITLES[c])
             if r == 0:
                 axes.set_title(f"against {TITLES[c].split(' (')[0]}", fontsize=11)
-        row[0].set_ylabel(f"{family}\ngold of the plan")
+        row[0].set_ylabel(f"{family}\npromised return")
     return figure
 
 
@@ -70,9 +70,7 @@ def where(curve: Curve, column: int) -> Float[np.ndarray, "s"]:
 
 
 def relative(strengths: Float[np.ndarray, "s"]) -> Float[np.ndarray, "s"]:
-    """Where strengths stand in the strength_name's range: 0 the weakest, 1 the largest, even in the logarithm from
-    0.1 on.
-    """
+    """The strengths on one scale: 0 the weakest, 1 the largest, and from 0.1 on even in the logarithm."""
     if len(strengths) == 1:
         return np.zeros(1)
     low, high = np.log(strengths[1]), np.log(strengths[-1])

@@ -46,17 +46,17 @@ def page(run_dir: Path | str, first: str = "guided") -> Path:
 
 def payload(run: Run, first: str) -> dict[str, Any]:
     """Everything that the page shows, as JSON."""
-    result = curves(run.results)
+    by_method = curves(run.results)
     count = embedded_plans(run)
-    dropped = {curve.method: int(curve.dropped.sum()) for curve in result.values() if curve.dropped.any()}
+    dropped = {curve.method: int(curve.dropped.sum()) for curve in by_method.values() if curve.dropped.any()}
     words = ", ".join(f"{n} of {style.look(method).label}" for method, n in dropped.items())
     quantiles = {
         name: dict(zip(LEVELS.values(), _numbers(data_quantiles(values, tuple(LEVELS))), strict=True))
         for name, values in (("proxy", run.data.proxy), ("gold", run.data.gold))
     }
     return {
-        "first": first if first in result else run.results.methods[0],
-        "methods": [_method(run, curve, count) for curve in result.values()],
+        "first": first if first in by_method else run.results.methods[0],
+        "methods": [_method(run, curve, count) for curve in by_method.values()],
         "maze": {
             "walls": run.plans.walls.astype(int).tolist(),
             "region": _numbers(run.plans.region),

@@ -13,7 +13,7 @@ from diffplan.report.summary import LEVELS, Band, Curve
 
 
 def pressure(proxy: Axes, gold: Axes, walls: Axes, curve: Curve, data: Data) -> None:
-    """Part A: proxy, gold and the share of plans that cross a wall, on one axis of strength."""
+    """Part A: proxy, gold and the fraction of plans that cross a wall, on one axis of strength."""
     x = strength_axis(curve.strengths)
     _curve(proxy, x, curve.bands["proxy"], style.PROXY, "D")
     _curve(gold, x, curve.bands["promised"], style.GOLD, "o")
@@ -31,7 +31,7 @@ def pressure(proxy: Axes, gold: Axes, walls: Axes, curve: Curve, data: Data) -> 
     walls.fill_between(x, 0, np.nan_to_num(fraction), color=style.SOFT, alpha=0.35, linewidth=0)
     walls.plot(x, fraction, color=style.SOFT, linewidth=1.2)
     walls.set(ylim=(0, 1.05), yticks=[0, 1], yticklabels=["0", "100 %"])
-    words = "share of plans through walls"
+    words = "fraction of plans through walls"
     walls.text(0.015, 0.6, words, fontsize=8.5, color=style.SOFT, va="center", transform=walls.transAxes)
     data_lines(proxy, data.proxy)
     data_lines(gold, data.gold)
@@ -49,12 +49,12 @@ def _curve(axes: Axes, x: Float[np.ndarray, "s"], band: Band, colour: str, marke
 
 
 def _executed(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve) -> None:
-    """Gold of the plan when it is carried out, thin."""
+    """The return when plans are executed, as thin lines."""
     looks = (
-        ("tracked", (0, (4, 1.5)), "followed by a controller"),
-        ("open_loop", (0, (1, 1.2)), "by its own actions"),
+        ("tracked", (0, (4, 1.5)), "tracked by a controller"),
+        ("open_loop", (0, (1, 1.2)), "open loop"),
     )
-    axes.lines[-1].set_label("the plan as drawn")
+    axes.lines[-1].set_label("promised")
     for name, dash, label in looks:
         axes.plot(x, curve.bands[name].value, color=style.GOLD, linewidth=1.1, linestyle=dash, zorder=3, label=label)
     axes.legend(loc="upper left", fontsize=8, facecolor="white", edgecolor="none", borderaxespad=0, labelspacing=0.2)

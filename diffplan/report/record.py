@@ -1,9 +1,9 @@
 """``summary.csv``: the interquartile mean of each method, with its stratified bootstrap interval over seeds.
 
-A row for each strength, whose one stratum is its seeds, and a last row for each method with an empty strength: the
-whole strength_name, a stratum for each strength (Agarwal et al. 2021, rliable). Robust against one lucky seed, but
-with few seeds the bootstrap's interval is too narrow: figure and table show Student's (`diffplan.metrics.statistics`
-says by how much).
+A row for each strength, whose one stratum is its seeds. The last row of a method has an empty strength: all strengths,
+a stratum each (Agarwal et al. 2021, rliable). The mean is robust against one lucky seed, but with few seeds the
+bootstrap's interval is too narrow (`diffplan.metrics.statistics` says by how much): figure and table show Student's.
+One seed has no interval.
 """
 
 from pathlib import Path

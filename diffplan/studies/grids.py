@@ -1,7 +1,7 @@
-"""Gridworlds as a bench for methods: additive gold rewards, learned raters of them, and what is measured of a plan.
+"""Gridworlds as a bench for methods: additive gold rewards, reward models of them, and the measures of a plan.
 
-The gold of a plan is the sum of a reward of the cell it is in, over its steps. A rater has seen N paths of the prior,
-each with its gold return and noise on it, and fits a reward of cells by ridge regression on how often each was visited:
+The gold of a plan is the sum over its steps of a reward of its cell. A reward model is fitted to N paths of the prior
+with noisy gold returns: a reward of cells, by ridge regression on how often each path visits each cell:
 
     w = (F'F + ridge I)^-1 F'(y - mean y),      F[i, cell] = visits of path i - the prior's mean visits       (105)
 
@@ -36,7 +36,7 @@ def visits(paths: Int[Array, "n h"], cells: int) -> Float[Array, "n k"]:
 def ridge(
     key: PRNGKey, chain: Chain, gold: Float[Array, "k"], labels: int, noise: float, penalty: float = 1e-2
 ) -> Float[Array, "k"]:
-    """A rater of N labels (105). noise: standard deviation of a label's error, in those of the returns."""
+    """A reward model of N labels (105). noise: standard deviation of a label's error, in those of the returns."""
     key_paths, key_noise = jax.random.split(key)
     paths = jax.vmap(chain.draw)(jax.random.split(key_paths, labels))
     features = visits(paths, gold.size)
@@ -48,8 +48,8 @@ def ridge(
     return jnp.linalg.solve(gram, centred.T @ (y - y.mean()))
 
 
-def executed(cells: Cells, x: Float[Array, "h k"]) -> Int[Array, "h"]:
-    """The cells that a plan's moves lead through from its first cell; where no move leads on, it stays."""
+def rollout(cells: Cells, x: Float[Array, "h k"]) -> Int[Array, "h"]:
+    """The cells of a plan that is executed from its first cell; it stays where no move leads to the next cell."""
     wanted = jnp.argmax(x, axis=-1)
 
     def move(cell: Array, target: Array) -> tuple[Array, Array]:
@@ -61,7 +61,7 @@ def executed(cells: Cells, x: Float[Array, "h k"]) -> Int[Array, "h"]:
     return jnp.concatenate([wanted[:1], after])
 
 
-def measured(
+def measures(
     key: PRNGKey, proxy: Proxy, cells: Cells, gold: Float[Array, "k"], x: Float[Array, "n h k"]
 ) -> dict[str, Array]:
     """The measures of a batch of plans. A plan with a step that no move makes counts as through a wall."""
@@ -72,7 +72,7 @@ def measured(
         values = {
             "proxy": proxy.score(x),
             "promised": gold[jnp.argmax(x, axis=-1)].sum(),
-            "open_loop": gold[executed(cells, x)].sum(),
+            "open_loop": gold[rollout(cells, x)].sum(),
             "violations.walls": (cells.legal(x).min() < 1).astype(jnp.float32),
             "residual": 1 - cells.legal(x).mean(),
         }
@@ -88,7 +88,7 @@ def bench(problem: Problem, start: Float[Array, "o"], gold: Float[Array, "k"], i
     """A gridworld problem as the harness takes it: every plan begins at one place."""
     cells = problem.codec
     assert isinstance(cells, Cells)
-    compiled = jax.jit(measured)
+    compiled = jax.jit(measures)
     return Bench(
         problem,
         lambda key, count: jnp.broadcast_to(start[None], (count, *start.shape)),

@@ -41,10 +41,15 @@ def wasted(problem: Cells, rewards: np.ndarray, log_ratio: np.ndarray) -> tuple[
     return (spent - float(least.kl)) / float(least.kl), error / float(least.kl)
 
 
+def none(weight: Scalar) -> Energy:
+    """No guide."""
+    del weight
+    return lambda x, sigma: jnp.zeros(())
+
+
 def on_prior(seed: int, problem: Cells, prior: CategoricalDenoiser, count: int = 3000) -> Iterator[Row]:
     """The learned prior by itself: legal moves, and where its plans spend their time."""
     chain = problem.chain
-    none = lambda weight: lambda x, sigma: jnp.zeros(())
     sampler = Sampler(log_linear(STEPS, *samplers.LEVELS["tabular"]), chain.shape, sde_2m)
     x, *_ = samplers.plans(jax.random.key(seed), prior, none, (0.0,), sampler, count)
     paths = jax.vmap(chain.decode)(jnp.asarray(x[0]))
@@ -88,13 +93,16 @@ def guides(problem: Cells, energy: ContrastiveEnergy) -> dict[str, Callable[[Sca
 
 def attribution(seed: int, problem: Cells, prior: CategoricalDenoiser, energy: ContrastiveEnergy) -> Iterator[Row]:
     """The 2 x 2, and the cheaper energies beside it."""
-    learned = guides(problem, energy)
-    regression = lambda weight: lambda x, sigma: weight * energy.reader(x, sigma)[1]
+    by_name = guides(problem, energy)
+
+    def regression(weight: Scalar) -> Energy:
+        return lambda x, sigma: weight * energy.reader(x, sigma)[1]
+
     through = lambda weight: dps(prior, lambda x: weight * problem.reward(x))
     methods: list[tuple[str, Denoise, str, Callable[[Scalar], Energy]]] = [
         (name, model, guide, factory)
         for name, model in (("exact", problem.chain.denoise), ("learned", prior))
-        for guide, factory in learned.items()
+        for guide, factory in by_name.items()
     ]
     methods += [("learned", prior, "regression", regression), ("learned", prior, "DPS", through)]
     for name, model, guide, factory in methods:
@@ -104,7 +112,7 @@ def attribution(seed: int, problem: Cells, prior: CategoricalDenoiser, energy: C
 def one_method(
     seed: int, problem: Cells, name: str, model: Denoise, guide: str, factory: Callable[[Scalar], Energy]
 ) -> Iterator[Row]:
-    """Reward, legality and waste of one prior with one guide; only what the claim is about is judged."""
+    """Reward, legality and waste of one prior with one guide. Only the rows of the claim can fail."""
     chain = problem.chain
     sampler = Sampler(log_linear(STEPS, *samplers.LEVELS["tabular"]), chain.shape, sde_2m)
     x, nats, log_ratio = samplers.plans(jax.random.key(seed), model, factory, WEIGHTS, sampler, COUNT)
@@ -113,15 +121,9 @@ def one_method(
     legal = np.asarray(jax.vmap(jax.vmap(chain.legal))(paths), float).mean(axis=2)
     for i, truth in enumerate(samplers.tilts(chain, problem.rewards, WEIGHTS)):
         which = f"{name} prior, {guide} guide, lambda {truth.weight:g}"
-        judged = "most" if (name, guide) in (("learned", "contrastive"), ("exact", "exact")) else "shown"
+        kind = "most" if (name, guide) in (("learned", "contrastive"), ("exact", "exact")) else "shown"
         yield Row("attribution", f"E[r], {which}", *mean(rewards[i]), float(truth.reward), np.nan, "shown")
         yield Row("attribution", f"path KL, {which}", *mean(nats[i]), float(truth.kl), np.nan, "shown")
-        yield Row(
-            "attribution",
-            f"wasted share of nats, {which}",
-            *wasted(problem, rewards[i], log_ratio[i]),
-            0.0,
-            0.1,
-            judged,
-        )
+        waste = wasted(problem, rewards[i], log_ratio[i])
+        yield Row("attribution", f"wasted share of nats, {which}", *waste, 0.0, 0.1, kind)
         yield Row("attribution", f"legal moves, {which}", *mean(legal[i]), 1.0, np.nan, "shown")

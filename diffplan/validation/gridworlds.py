@@ -96,14 +96,14 @@ def log_h(problem: Cells, noise: Noise):
 
 
 def known_ratio(problem: Cells, noise: Noise) -> Ratio:
-    """`discrete.exact_ratio` of `log_h`, from one pass along the chain each way instead of h * m."""
+    """The exact ratios of (62): one pass along the chain each way, instead of `log_h` at h * m neighbours."""
     tilted, _ = problem.chain.tilted(problem.rewards, WEIGHT)
 
     def ratios(z: Tokens, alpha: Keep) -> Float[Array, "h m"]:
-        said = noise.log_likelihood(z, alpha)
+        evidence = noise.log_likelihood(z, alpha)
         symbols = jnp.broadcast_to(jnp.arange(noise.symbols)[:, None], (noise.symbols, len(z)))
         rows = jax.vmap(noise.log_likelihood, (0, None), 1)(symbols, alpha)
-        gain = tilted.neighbours(said, rows) - problem.chain.neighbours(said, rows)
+        gain = tilted.neighbours(evidence, rows) - problem.chain.neighbours(evidence, rows)
         return gain - jnp.take_along_axis(gain, z[:, None], axis=1)
 
     return ratios
@@ -115,8 +115,10 @@ def fit_posterior(run: Run, seed: int, problem: Cells, size: Size) -> Categorica
     noises = (Noise.masked(k), Noise.uniform(k))
 
     def loss(model: CategoricalDenoiser, key: PRNGKey, path: Array) -> Array:
-        logits = lambda noise: lambda z, alpha: model.logits(noise.log_likelihood(z, alpha))
-        return jnp.stack([discrete.loss(key, logits(noise), path, noise)[0] for noise in noises]).mean()
+        def under(noise: Noise) -> Array:
+            return discrete.loss(key, lambda z, alpha: model.logits(noise.log_likelihood(z, alpha)), path, noise)[0]
+
+        return jnp.stack([under(noise) for noise in noises]).mean()
 
     config = learned.settings(seed, size.discrete, 128)
     return learned.fit_categorical(run, "discrete", problem, size.paths, loss, config)
@@ -159,16 +161,15 @@ def discretely(seed: int, problem: Cells, model: CategoricalDenoiser) -> Iterato
             ("learned denoiser, no guide", learned, None, plain, 2000, "shown"),
             ("learned denoiser, exact ratios", learned, exact, tilted, 1000, "shown"),
         )
-        for name, posterior, ratio, reward, count, judged in methods:
+        for name, posterior, ratio, reward, count, shown in methods:
             paths, nats = walks(seed, noise, posterior, ratio, chain.horizon, count)
             values = jax.vmap(problem.path_reward)(jnp.minimum(paths, k - 1))
             fraction = jax.vmap(discrete.legal_share, (0, None))(paths, legal)
             which = f"{kind}, {name}"
-            yield Row("discrete", f"E[r], {which}", *mean(values), reward, 0.02, judged)
+            yield Row("discrete", f"E[r], {which}", *mean(values), reward, 0.02, shown)
             yield Row("discrete", f"legal moves, {which}", *mean(fraction), 1.0, np.nan, "shown")
             if ratio is not None:
                 finite = np.isfinite(nats)
-                yield Row(
-                    "discrete", f"path KL, {which}", *mean(np.asarray(nats)[finite]), float(truth.kl), 0.05, judged
-                )
+                spent = mean(np.asarray(nats)[finite])
+                yield Row("discrete", f"path KL, {which}", *spent, float(truth.kl), 0.05, shown)
                 yield Row("discrete", f"plans of finite path KL, {which}", *mean(finite), 1.0, np.nan, "shown")

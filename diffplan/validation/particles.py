@@ -57,7 +57,7 @@ def clouds(
     one = lambda key: smc.particles(key, denoise, reward, sampler, method, count)
     keys = shard(jax.random.split(jax.random.key(seed), runs))
     cloud, info = jax.jit(jax.vmap(one))(keys)
-    smc.require_sound(info)
+    smc.require_valid(info)
     return cloud, info
 
 

@@ -1,5 +1,4 @@
-"""How does gold bend under pressure? Every method, on raters that saw more and more labels, in a gridworld that is
-exact.
+"""How does gold bend under pressure? Every method, on reward models of more and more labels, in an exact gridworld.
 
 With d = sqrt(KL) the distance from the prior and R the gain in gold, in standard deviations under the prior, two forms
 are fitted to every curve (Gao, Schulman & Hilton 2022, arXiv 2210.10760):
@@ -37,8 +36,9 @@ from diffplan.methods.grids import log_grid, whole_grid
 from diffplan.methods.guidance import regression
 from diffplan.methods.particles import Particles
 from diffplan.methods.policy_gradient import PolicyGradient
-from diffplan.methods.shooting import Shooting, Softmax
+from diffplan.methods.shooting import Shooting
 from diffplan.methods.tree import Tree
+from diffplan.methods.weighting import Softmax
 from diffplan.metrics.kl import best_of_n_kl, best_of_n_mean
 from diffplan.metrics.table import Table, matching
 from diffplan.oracle.tabular import Chain
@@ -50,7 +50,7 @@ from envs.gridworld import Gridworld
 
 LABELS = (30, 100, 300, 1000, 3000, 30_000)
 SLOW = (300, 30_000)
-"""Labels of the raters that methods which take long are run on."""
+"""Labels of the reward models that methods which take long are run on."""
 NOISE = 1.0
 """Standard deviation of a label's error, in those of the returns."""
 HORIZON, SIDE = 20, 9
@@ -71,7 +71,10 @@ FIELD = Gridworld.from_text("\n".join(ROWS))
 
 
 class Case(NamedTuple):
-    """One seed's gold and one rater of it, in standard deviations under the prior and centred there. Arrays: traced."""
+    """One seed's gold and one reward model of it, in standard deviations under the prior and centred there.
+
+    All are arrays, so that they are traced.
+    """
 
     gold: Float[Array, "k"]
     gold_mean: Float[Array, ""]
@@ -86,11 +89,10 @@ def chain() -> Chain:
 
 
 def case(key: PRNGKey, walk: Chain, labels: int) -> Case:
-    """A random gold reward of cells, and a rater of it with so many labels; the gold depends on the key alone."""
+    """A random gold reward of cells, and a reward model of so many labels; the gold depends on the key alone."""
     key_gold, key_labels = jax.random.split(key)
     gold = jax.random.normal(key_gold, (SIDE * SIDE,))
-    rated = grids.ridge(key_labels, walk, gold, labels, NOISE)
-    proxy = grids.per_step(rated, HORIZON)
+    proxy = grids.per_step(grids.ridge(key_labels, walk, gold, labels, NOISE), HORIZON)
     mean, std = grids.moments(walk, proxy)
     return Case(gold, *grids.moments(walk, grids.per_step(gold, HORIZON)), proxy / std, mean / std)
 
@@ -130,13 +132,13 @@ class ExactlyGuided(NamedTuple):
         return draw_plans(key, problem, starts, strengths, denoiser, problem.denoise)
 
 
-def unread(problem: Problem) -> Proxy:
+def undenoised(problem: Problem) -> Proxy:
     """The proxy read from the plan as it is, which ascent can raise: read from the denoised plan it is level there."""
     return replace(problem.regression, denoise=flat)  # pyright: ignore[reportArgumentType]
 
 
 def quick(walk: Chain, config: StudySettings) -> tuple[tuple[Method, str], ...]:
-    """Methods for every rater, each with what its KL is: exact, a bound from above, or none."""
+    """Methods for every reward model, each with what its KL is: exact, a bound from above, or none."""
     weights, steps = log_grid(0.3, 10.0, 4), whole_grid(100, 4)
     shooting = partial(Shooting, strengths=whole_grid(8, 4), population=config.scaled(64, 8))
     return (
@@ -144,8 +146,8 @@ def quick(walk: Chain, config: StudySettings) -> tuple[tuple[Method, str], ...]:
         (ExactlyGuided(weights, walk), "bound"),
         (Guided("guided, regression", weights), "bound"),
         (ClassifierFree(weights, best_goal, "classifier-free, goal"), "bound"),
-        (Ascent(steps, "ascent", unread, rate=0.3, anneal=0), "none"),
-        (AscentRenoised(steps, "ascent, renoised", proxy=unread, rate=0.3, tau=0.4), "none"),
+        (Ascent(steps, "ascent", undenoised, rate=0.3, anneal=0), "none"),
+        (AscentRenoised(steps, "ascent, renoised", proxy=undenoised, rate=0.3, tau=0.4), "none"),
         (shooting("cross-entropy method"), "none"),
         (shooting("MPPI", weigh=Softmax()), "none"),
         (Tree(whole_grid(config.scaled(16, 2), 3), "tree search"), "none"),
@@ -153,7 +155,7 @@ def quick(walk: Chain, config: StudySettings) -> tuple[tuple[Method, str], ...]:
 
 
 def slow(walk: Chain, config: StudySettings) -> tuple[tuple[Method, str], ...]:
-    """Methods that learn, or that draw many plans for one: for the raters of `SLOW` labels alone."""
+    """Methods that learn, or that draw many plans for one: for the reward models of `SLOW` labels alone."""
     weights, pool = log_grid(0.3, 10.0, 4), config.scaled(64, 8)
     policy = partial(PolicyGradient, strengths=weights, updates=config.scaled(100, 4), rate=0.1)
     rounds, steps = whole_grid(config.scaled(8, 1), 3), config.scaled(50, 2)
@@ -162,7 +164,7 @@ def slow(walk: Chain, config: StudySettings) -> tuple[tuple[Method, str], ...]:
         (Quantiliser(whole_grid(pool, 5, 1), "quantiliser", pool), "bound"),
         (Particles("TDS", weights, count=config.scaled(8, 2)), "none"),
         (policy("REINFORCE with KL"), "bound"),
-        (policy("PPO with KL", epochs=4, trace=0.95, critic_steps=4), "bound"),
+        (policy("PPO with KL", epochs=4, gae_lambda=0.95, critic_steps=4), "bound"),
         (ExpertIteration(rounds, steps=steps, learning_rate=0.1, name="expert iteration"), "bound"),
     )
 
@@ -204,37 +206,37 @@ def best_of(given: Case, features: Float[Array, "m k"], n: Float[Array, "s"]) ->
     }
 
 
-def foretold(given: Case, features: Float[Array, "m k"]) -> tuple[Array, Array]:
+def slope_and_bend(given: Case, features: Float[Array, "m k"]) -> tuple[Array, Array]:
     """a and b of (118), from draws of the prior."""
     z = features @ given.proxy[0] - given.proxy_mean
     gold = (features @ given.gold - given.gold_mean) / given.gold_std
     return jnp.sqrt(2.0) * jnp.mean(gold * z), -jnp.mean(gold * (z**2 - 1))
 
 
-def draws(
-    method: Method, walk: Chain, key: PRNGKey, given: Case, data: Float[Array, "m h k"], plans: int
+def performance(
+    method: Method, walk: Chain, key: PRNGKey, given: Case, data: Float[Array, "m h k"], count: int
 ) -> dict[str, Float[Array, "s"]]:
-    """What a method's plans are worth, strength by strength."""
+    """Pressure, proxy and gold of a method's plans, strength by strength."""
     problem = problem_of(walk, given, data)
     cells = problem.codec
     start = cells.places[SIDE * SIDE // 2]  # pyright: ignore[reportAttributeAccessIssue]
-    starts = jnp.broadcast_to(start[None], (plans, 2))
-    result = method(key, problem, starts, jnp.asarray(method.strengths, jnp.float32))
-    measure = lambda x: grids.measured(key, problem.regression, cells, given.gold, x)  # pyright: ignore
-    observed = jax.vmap(measure)(result.x)
-    gold = {name: (observed[name] - given.gold_mean) / given.gold_std for name in ("promised", "open_loop")}
-    exact = jnp.isfinite(result.exact_kl)
+    starts = jnp.broadcast_to(start[None], (count, 2))
+    plans = method(key, problem, starts, jnp.asarray(method.strengths, jnp.float32))
+    measure = lambda x: grids.measures(key, problem.regression, cells, given.gold, x)  # pyright: ignore
+    means = jax.vmap(measure)(plans.x)
+    gold = {name: (means[name] - given.gold_mean) / given.gold_std for name in ("promised", "open_loop")}
+    exact = jnp.isfinite(plans.exact_kl)
     return {
-        "kl": jnp.where(exact, result.exact_kl, result.path_kl.mean(axis=1)),
-        "proxy_gain": observed["proxy"],
+        "kl": jnp.where(exact, plans.exact_kl, plans.path_kl.mean(axis=1)),
+        "proxy_gain": means["proxy"],
         "gold_gain": gold["promised"],
         "gold_delivered": gold["open_loop"],
-        "illegal": observed["violations.walls"],
+        "illegal": means["violations.walls"],
     }
 
 
 def run(config: StudySettings) -> Iterator[dict[str, Any]]:
-    """Rows of every seed: the exact curves of every rater, and of every method on every rater.
+    """Rows of every seed: the exact curves of every reward model, and of every method on every reward model.
 
     Raises:
         ModuleNotFoundError: if mctx, which searches trees, is not installed.
@@ -242,14 +244,18 @@ def run(config: StudySettings) -> Iterator[dict[str, Any]]:
     if find_spec("mctx") is None:
         raise ModuleNotFoundError("study pressure: tree search needs mctx: pip install -e '.[search]'")
     walk = chain()
-    pool, plans = config.scaled(20_000, 500), config.scaled(32, 4)
+    pool, count = config.scaled(20_000, 500), config.scaled(32, 4)
     n = jnp.asarray([value for value in np.geomspace(1, 8192, 14).round() if value <= pool], jnp.float32)
     nats = jnp.linspace(0.2, 3.3, 14) ** 2
     paths = jax.vmap(walk.draw)(jax.random.split(jax.random.key(config.seed), pool))
     features, data = grids.visits(paths, SIDE * SIDE), jax.nn.one_hot(paths[:256], SIDE * SIDE)
-    known_curves = lambda given: (tilted(walk, given, nats), best_of(given, features, n), foretold(given, features))
+    known_curves = lambda given: (
+        tilted(walk, given, nats),
+        best_of(given, features, n),
+        slope_and_bend(given, features),
+    )
     exact = jax.jit(known_curves)
-    call_of = lambda method: jax.jit(partial(draws, method, walk), static_argnames="plans")
+    call_of = lambda method: jax.jit(partial(performance, method, walk), static_argnames="count")
     always, sometimes = (
         [(method, what, call_of(method)) for method, what in methods(walk, config)] for methods in (quick, slow)
     )
@@ -263,7 +269,7 @@ def run(config: StudySettings) -> Iterator[dict[str, Any]]:
             yield from rows_of(tilt, {**about, "method": "exact tilt", "kl_is": "exact"}, nats)
             yield from rows_of(best, {**about, "method": "best of n", "kl_is": "bound"}, n)
             for method, what, call in always + (sometimes if labels in SLOW else []):
-                result = call(jax.random.fold_in(key, labels), given, data, plans=plans)
+                result = call(jax.random.fold_in(key, labels), given, data, count=count)
                 yield from rows_of(result, {**about, "method": method.name, "kl_is": what}, method.strengths)
 
 
@@ -275,7 +281,7 @@ def rows_of(result: dict[str, Array], about: dict[str, Any], strengths: Any) -> 
 
 
 def curve(table: Table, seed: float, labels: int, method: str) -> dict[str, np.ndarray]:
-    """One method's rows on one rater, by rising strength."""
+    """One method's rows on one reward model, by rising strength."""
     mine = matching(table, seed=seed, labels=labels, method=method)
     order = np.argsort(table["strength"][mine])
     return {name: table[name][mine][order] for name in COLUMNS[3:] if name != "kl_is"}
@@ -301,7 +307,7 @@ def turn(result: dict[str, np.ndarray]) -> float:
 
 
 def at_equal(result: dict[str, np.ndarray], axis: str, value: float) -> float:
-    """Gold of a curve where its axis reaches a value, interpolated; NaN beyond its ends."""
+    """Delivered gold of a curve where its axis reaches a value, interpolated; NaN beyond its ends."""
     order = np.argsort(result[axis])
     return float(np.interp(value, result[axis][order], result["gold_delivered"][order], left=np.nan, right=np.nan))
 
@@ -319,14 +325,14 @@ def verdict(table: Table) -> list[Finding]:
         both = fits(result["kl"], result["gold_gain"])
         return both["best of n"][2] - both["RL"][2]
 
-    def miss(seed: float, labels: int, which: int) -> float:
-        """How far (118) is from the fit of (116) to the tilt, as a share of the fit."""
+    def prediction_error(seed: float, labels: int, which: int) -> float:
+        """How far (118) is from the fit of (116) to the tilt, as a fraction of the fit."""
         result = tilt(seed, labels)
-        fitted, told = fits(result["kl"], result["gold_gain"])["best of n"][which], result["ab"[which]][0]
-        return abs(told - fitted) / abs(fitted)
+        fitted, predicted = fits(result["kl"], result["gold_gain"])["best of n"][which], result["ab"[which]][0]
+        return abs(predicted - fitted) / abs(fitted)
 
     def ahead(seed: float, labels: int, method: str) -> float:
-        """Gold of the tilt beyond a method's when carried out, at the method's largest proxy gain that the tilt has."""
+        """Gold of the tilt less a method's delivered gold, at the method's largest proxy gain that the tilt has."""
         mine, distribution = curve(table, seed, labels, method), tilt(seed, labels)
         within = mine["proxy_gain"] <= distribution["proxy_gain"].max()
         k = int(np.argmax(np.where(within, mine["proxy_gain"], -np.inf)))
@@ -336,24 +342,26 @@ def verdict(table: Table) -> list[Finding]:
         """Gold of best of n over that of the tilt at 5 nats."""
         return at_equal(best(seed, labels), "kl", 5.0) / at_equal(tilt(seed, labels), "kl", 5.0)
 
+    forms = "error of (116) less that of (117)"
     return [
         above("100 labels: the tilt's gold falls by 0.1 sd before 10 nats", each(lambda s: turn(tilt(s, 100))), 0.1),
         below("30k labels: the tilt's gold has not turned by 10 nats", each(lambda s: turn(tilt(s, 30_000))), 0.05),
-        below("300 labels, tilt: error of (116) less that of (117)", each(lambda s: form_gap(s, 300, tilt)), 0.0),
-        below("1k labels, tilt: error of (116) less that of (117)", each(lambda s: form_gap(s, 1000, tilt)), 0.0),
-        below("300 labels, best of n: error of (116) less that of (117)", each(lambda s: form_gap(s, 300, best)), 0.0),
-        below("1k labels: miss of the foretold a, as a share of it", each(lambda s: miss(s, 1000, 0)), 0.15),
-        below("1k labels: miss of the foretold b, as a share of it", each(lambda s: miss(s, 1000, 1)), 0.25),
+        below(f"300 labels, tilt: {forms}", each(lambda s: form_gap(s, 300, tilt)), 0.0),
+        below(f"1k labels, tilt: {forms}", each(lambda s: form_gap(s, 1000, tilt)), 0.0),
+        below(f"300 labels, best of n: {forms}", each(lambda s: form_gap(s, 300, best)), 0.0),
+        below("1k labels: relative error of the predicted a", each(lambda s: prediction_error(s, 1000, 0)), 0.15),
+        below("1k labels: relative error of the predicted b", each(lambda s: prediction_error(s, 1000, 1)), 0.25),
         above("300 labels: best of n over the tilt, gold at 5 nats", each(lambda s: frontier(s, 300)), 0.9),
-        above("300 labels: gold of the tilt beyond ascent's", each(lambda s: ahead(s, 300, "ascent")), 0.0),
-        above("300 labels: of the tilt beyond CEM's", each(lambda s: ahead(s, 300, "cross-entropy method")), 0.0),
+        above("300 labels: gold of the tilt less ascent's", each(lambda s: ahead(s, 300, "ascent")), 0.0),
+        above("300 labels: gold of the tilt less CEM's", each(lambda s: ahead(s, 300, "cross-entropy method")), 0.0),
     ]
 
 
 STUDY = Study(
     name="pressure",
-    claim="A rater of few labels turns gold over within 10 nats, one of many does not; a curve's first nats foretell "
-    "the rest by d (a - b d), and draws of the prior foretell a; at equal proxy, plans near the prior are worth more.",
+    claim="A reward model of few labels turns gold over within 10 nats, one of many does not; a curve's first nats "
+    "predict the rest by d (a - b d), and draws of the prior predict a; at equal proxy, plans near the prior deliver "
+    "more.",
     expected="Gold rises as sqrt(KL) and bends the earlier the fewer the labels, worst near as many labels as cells; "
     "best of n and REINFORCE follow the exact tilt; ascent leaves it at once.",
     falsified_by="No turn at 100 labels, or one at 30k; a smaller held-out error of d (a - b log d); ascent's gold at "
