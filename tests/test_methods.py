@@ -12,12 +12,13 @@ from flax import nnx
 from scipy import integrate
 
 from diffplan.codec import Codec
-from diffplan.config import DEMO_METHODS, StrengthSettings
 from diffplan.denoise import CLEAN, Edm
 from diffplan.experiment.harness import costs
+from diffplan.experiment.settings import DEMO_METHODS
 from diffplan.guide import Learned
 from diffplan.methods import Ascent, Guided, Method, Plans, Problem, chosen
 from diffplan.methods.guidance import clean
+from diffplan.methods.strengths import StrengthSettings
 from diffplan.metrics.kl import best_of_n_kl
 from diffplan.models import Mixer, Size, Value, to_pure
 from diffplan.noise import karras
