@@ -28,7 +28,7 @@ from diffplan import noise
 from diffplan.guide import Proxy, guided
 from diffplan.methods import Ascent, Guided, Method, Plans, Prior, Problem
 from diffplan.methods.ascent import AscentRenoised, flat
-from diffplan.methods.base import draw_plans
+from diffplan.methods.base import Grid, Starts, draw_plans
 from diffplan.methods.best_of_n import Quantiliser, SoftBestOfN
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
 from diffplan.methods.finetuning import ExpertIteration
@@ -119,9 +119,7 @@ class ExactlyGuided(NamedTuple):
     shared: bool = False
     proxy: Any = staticmethod(regression)
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """As `Guided`, with an energy for each weight."""
         prior, rewards = known.TabularPrior(self.walk), problem.regression.weights  # pyright: ignore
 
