@@ -279,7 +279,7 @@ def test_a_process_killed_while_it_saves_is_resumed_to_the_same_bits(whole, tmp_
     script = KILLED.format(root=str(Path(__file__).parents[1]), folder=str(folder))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert saved_steps(folder) == {"20", ".part-40"}
+    assert {name.split("-")[0] for name in saved_steps(folder)} == {"20", ".part"}
     assert steps_of(folder) == [10, 20, 30, 40]
     assert fit(folder) == whole[1] and state_of(folder) == state_of(whole[0])
     assert saved_steps(folder) == {"20", "40"}  # what the dead process left is gone
