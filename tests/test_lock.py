@@ -159,15 +159,14 @@ def test_two_names_of_one_directory_share_a_lock(tmp_path):
     refused(tmp_path / "link", "in use by process")
 
 
-def test_without_links_the_lock_is_still_made_once(tmp_path, monkeypatch):
-    def link(*args):
-        raise OSError("not supported")
-
-    monkeypatch.setattr(os, "link", link)
-    with locked(tmp_path) as own:
-        assert own.mine() and [path.name for path in tmp_path.iterdir()] == [FILE]
-    left(tmp_path)
-    refused(tmp_path, "in use by process")
+def test_an_empty_lock_is_what_a_kill_may_leave(tmp_path):
+    """Between the making of the file and the writing of its content; nothing of a user's is lost with it."""
+    path = left(tmp_path / "run")
+    path.write_text("")
+    os.utime(path, (0, 0))
+    with locked(tmp_path / "run") as own:
+        assert own.mine()
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_a_fresh_lock_that_replaced_a_stale_one_is_put_back(tmp_path):

@@ -270,7 +270,7 @@ def test_a_damaged_checkpoint_stays_and_an_older_one_is_used(copy, capsys):
     damaged = tree(newest)
     assert fit(Run(run)).identity == model
     out = capsys.readouterr().out
-    assert re.search(rf"{newest}: damaged, left there and passed over \(\S+ is altered\)\n", out)
+    assert re.search(rf"{newest}: damaged, left there and passed over \(\S+ has changed since it was made\)\n", out)
     assert f"{newest}: damaged, kept as 40.damaged-1\n" in out
     assert tree(newest.with_name("40.damaged-1")) == damaged
     assert steps_of(run / "prior") == [10, 20, 30, 40]
@@ -364,7 +364,7 @@ def rbg():
 
 
 @pytest.mark.parametrize(
-    ("other", "words"), [(x64, "float32.* there and float64"), (rbg, r"\.key is key<fry>.* key<rbg>")]
+    ("other", "words"), [(x64, "float32.* and is now .float64"), (rbg, r"\.key was .key<fry>.* and is now .key<rbg>")]
 )
 def test_another_dtype_or_key_type_is_refused_and_the_checkpoint_kept(copy, other, words):
     run, model = copy
