@@ -50,10 +50,7 @@ def _curve(axes: Axes, x: Float[np.ndarray, "s"], band: Band, colour: str, marke
 
 def _executed(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve) -> None:
     """The return when plans are executed, as thin lines."""
-    looks = (
-        ("tracked", (0, (4, 1.5)), "tracked by a controller"),
-        ("open_loop", (0, (1, 1.2)), "open loop"),
-    )
+    looks = (("tracked", (0, (4, 1.5)), "tracked by a controller"), ("open_loop", (0, (1, 1.2)), "open loop"))
     axes.lines[-1].set_label("promised")
     for name, dash, label in looks:
         axes.plot(x, curve.bands[name].value, color=style.GOLD, linewidth=1.1, linestyle=dash, zorder=3, label=label)
