@@ -21,6 +21,7 @@ from diffplan.validation import known
 from envs import maze2d
 from envs.gridworld import Gridworld
 from envs.linear import POINT
+from tests import problems
 
 MATRIX, CONTROL = np.array(POINT.transition), np.array(POINT.control)
 
@@ -112,7 +113,7 @@ def every_step(env: Gridworld, repeats: int) -> dynamics.Transitions:
 
 
 def test_a_table_of_all_moves_is_the_gridworld():
-    env = known.ROOM
+    env = problems.ROOM
     model = dynamics.tabulate(every_step(env, 1), known.cells_of(env).places)
     start, actions = jnp.asarray(env.cells[3], jnp.float32), jax.random.normal(jax.random.key(2), (30, 5))
     imagined, disagreements = imagine(model, jax.random.key(3), start, actions)
@@ -136,7 +137,7 @@ def test_a_table_draws_what_was_seen_as_often_as_it_was_seen():
 
 
 def test_what_a_table_has_not_seen_stays_and_is_doubted():
-    env = known.ROOM
+    env = problems.ROOM
     observed = every_step(env, 1)
     kept = jnp.argmax(observed.action, axis=1) != 4  # all but the moves to the right
     model = dynamics.tabulate(jax.tree.map(lambda rows: rows[kept], observed), known.cells_of(env).places)
@@ -167,7 +168,7 @@ def test_stages_are_done_once_and_again_when_what_they_depend_on_changes(tmp_pat
     assert (tmp_path / "world.old-1").exists()  # kept aside
 
     identity = jax.tree_util.Partial(lambda x, sigma: x)
-    proxy = known.Clean(identity, jnp.zeros(()), jnp.ones(()), jnp.mean)
+    proxy = problems.Clean(identity, jnp.zeros(()), jnp.ones(()), jnp.mean)
     config = ValueSettings(train_config, width=8, depth=1)
     value, first = worlds.fit_value(compare, config, data, proxy, "the mean")
     assert value(data.train.rows[0, :16], jnp.asarray(3)).shape == ()

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -65,6 +65,7 @@ class Run:
     track: str = "none"
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """What a training loop tells of itself; `diffplan.learn.train` takes one, by default one that does nothing."""
 

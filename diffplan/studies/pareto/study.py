@@ -10,7 +10,6 @@ messages; guidance by the weighted energies (`methods.pareto.Compromise`) is hel
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -89,9 +88,7 @@ def guided(walk: Chain, key: PRNGKey, pair: Pair, plans: int) -> dict[str, Float
         reward = (1 - fraction) * pair.proxy[0] + fraction * pair.proxy[1]
         weight = weight_for(walk, reward, jnp.asarray(NATS))
         first, other = (known.Additive(weight * table, prior, zero, one) for table in pair.proxy)
-        problem = known.grid_problem(FIELD, walk, first)
-        sampler = replace(problem.sampler, sigmas=noise.log_linear(24, *LEVELS))
-        problem = replace(problem, sampler=sampler)
+        problem = known.grid_problem(FIELD, walk, first, noise.log_linear(24, *LEVELS))
         compromise = Compromise(lambda problem: other, (0.0,), scale=1.0)
         result = compromise(key, problem, starts, fraction[None])
         plan = jax.nn.one_hot(jnp.argmax(result.x[0], axis=-1), SIDE * SIDE).mean(axis=0)

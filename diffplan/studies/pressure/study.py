@@ -94,16 +94,12 @@ def make_case(key: PRNGKey, walk: Chain, labels: int) -> Case:
     return Case(gold, *grids.moments(walk, grids.per_step(gold, HORIZON)), proxy / std, mean / std)
 
 
-def problem_of(walk: Chain, case: Case, data: Float[Array, "m h k"], levels: int = 24) -> Problem:
+def problem_of(walk: Chain, case: Case, data: Float[Array, "m h k"]) -> Problem:
     """The case as a problem: its proxy's unit is a standard deviation under the prior."""
     proxy = known.Additive(case.proxy, known.TabularPrior(walk), case.proxy_mean, jnp.ones(()))
-    problem = known.grid_problem(FIELD, walk, proxy, data)
-    return replace(
-        problem,
-        sampler=replace(problem.sampler, sigmas=noise.log_linear(levels, *LEVELS)),
-        value=known.TabularValue(walk, proxy),
-        conditional=known.TabularConditional(walk, case.proxy),
-    )
+    problem = known.grid_problem(FIELD, walk, proxy, noise.log_linear(24, *LEVELS), data)
+    value, conditional = known.TabularValue(walk, proxy), known.TabularConditional(walk, case.proxy)
+    return replace(problem, value=value, conditional=conditional)
 
 
 class ExactlyGuided(NamedTuple):
