@@ -100,9 +100,8 @@ def solve(
     def outcomes(force: Float[Array, "2"]) -> tuple[Array, Array, Array]:
         """For every point: the corners of where the force leads, their weights, and the costs on the way."""
         observations = jax.lax.map(lambda point: rollout(maze, point, force), points, batch_size=4096)
-        costs = jax.vmap(lambda way: jax.vmap(lambda goal: cost(goal, way))(jnp.asarray(goals, jnp.float32)))(
-            observations
-        )
+        each_goal = lambda way: jax.vmap(lambda goal: cost(goal, way))(jnp.asarray(goals, jnp.float32))
+        costs = jax.vmap(each_goal)(observations)
         return *jax.vmap(grid.corners)(observations[:, -1]), costs.astype(jnp.uint8)
 
     @jax.jit
