@@ -93,13 +93,13 @@ def test_parts_are_what_methods_take(made):
 @pytest.mark.parametrize(("name", "part"), [("value", "value"), ("conditional", "conditional")])
 def test_what_the_proxies_score_is_learned_anew_for_other_proxies(made, name, part):
     run, problem, _ = made
-    with pytest.raises(RunError, match=rf"{name}: proxies was 'means' and is now 'others'; --new-settings"):
+    with pytest.raises(RunError, match=rf"{name}: inputs\.proxies was 'means' and is now 'others'; --new-settings"):
         build.equip(run, problem, "others", {part})
 
 
 def test_a_part_of_other_data_or_settings_is_refused_or_kept_aside(made):
     run, problem, identities = made
-    with pytest.raises(RunError, match="behaviour: data was 'random numbers' and is now 'others'"):
+    with pytest.raises(RunError, match=r"behaviour: inputs\.data was 'random numbers' and is now 'others'"):
         build.equip(run._replace(data=run.data._replace(identity="others")), problem, "means", {"behaviour"})
     more = replace(CONFIG, dynamics=replace(CONFIG.dynamics, transitions=60))
     with pytest.raises(RunError, match="dynamics: transitions was 50 and is now 60"):

@@ -1,10 +1,6 @@
-"""Training: it finds what closed forms say it must, resumes bit by bit, and survives being killed and tampered with."""
+"""Training: it finds what closed forms say it must, and resumes bit by bit (what else a run survives: test_runs)."""
 
 import json
-import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +15,9 @@ from diffplan.learn import reward, reward_models, train
 from diffplan.learn.reward_models import RewardModelSettings
 from diffplan.learn.train import TrainSettings
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.runs import Run, RunError, signals, stage
+from diffplan.runs import Run, signals, stage
 from diffplan.runs.checkpoints import Checkpoints
-from diffplan.runs.files import digest, read_json, write_json
+from diffplan.runs.files import digest, read_json
 
 SHAPE = (3, 2)
 SIGMA = 0.7
@@ -173,12 +169,6 @@ def whole(tmp_path_factory):
     return folder, fit(folder)
 
 
-def copy_of(whole, folder: Path) -> Path:
-    """A copy of the whole run; returns its checkpoints."""
-    shutil.copytree(whole[0], folder, dirs_exist_ok=True)
-    return folder / "toy" / "checkpoints"
-
-
 def steps_of(folder: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (folder / "toy" / "metrics.jsonl").read_text().splitlines()]
 
@@ -251,107 +241,6 @@ def test_a_run_that_is_asked_to_stop_saves_first(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(signals._State, "code", None)
     assert fit(tmp_path) == whole[1] and state_of(tmp_path) == state_of(whole[0])
     assert steps_of(tmp_path) == [10, 20, 30, 40]
-
-
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, {root!r})
-import jax
-jax.config.update("jax_num_cpu_devices", 2)
-from pathlib import Path
-from diffplan.runs import checkpoints
-from tests import test_train
-
-class Killed(checkpoints.Checkpoints):
-    def save(self, step, state, seconds=0.0):
-        if step == 40:  # the state is written, its record is not
-            checkpoints.write_json = lambda path, content: os.kill(os.getpid(), signal.SIGKILL)
-        super().save(step, state, seconds)
-
-import diffplan.runs
-diffplan.runs.Checkpoints = Killed
-test_train.fit(Path({folder!r}))
-"""
-
-
-def test_a_process_killed_while_it_saves_is_resumed_to_the_same_bits(whole, tmp_path):
-    folder = tmp_path / "run"
-    script = KILLED.format(root=str(Path(__file__).parents[1]), folder=str(folder))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert saved_steps(folder) == {"20", ".part-40"}
-    assert steps_of(folder) == [10, 20, 30, 40]
-    assert fit(folder) == whole[1] and state_of(folder) == state_of(whole[0])
-    assert saved_steps(folder) == {"20", "40"}  # what the dead process left is gone
-    assert steps_of(folder) == [10, 20, 30, 40]
-
-
-def test_a_half_written_folder_is_no_checkpoint(whole, tmp_path):
-    checkpoints = copy_of(whole, tmp_path)
-    (checkpoints / "40").rename(checkpoints / ".part-40")
-    (checkpoints / ".part-40" / "record.json").unlink()
-    assert fit(tmp_path) == whole[1]
-    assert saved_steps(tmp_path) == {"20", "40"}
-
-
-def test_a_damaged_checkpoint_is_named_and_kept_and_the_older_one_used(whole, tmp_path, capsys):
-    checkpoints = copy_of(whole, tmp_path)
-    biggest = max((checkpoints / "40" / "state").rglob("*"), key=lambda path: path.is_file() * path.stat().st_size)
-    content = bytearray(biggest.read_bytes())
-    content[len(content) // 2] ^= 1
-    biggest.write_bytes(content)
-    assert fit(tmp_path) == whole[1]
-    out = capsys.readouterr().out
-    assert (
-        f"{checkpoints / '40'}: damaged, left there and passed over ({biggest.relative_to(checkpoints / '40')}" in out
-    )
-    assert f"{checkpoints / '40'}: damaged, kept as 40.damaged-1" in out
-    assert saved_steps(tmp_path) == {"20", "40", "40.damaged-1"}
-    assert steps_of(tmp_path) == [10, 20, 30, 40]
-
-
-def test_an_altered_number_is_found_by_its_digest(whole, tmp_path, capsys):
-    """A checkpoint that orbax reads without complaint, but whose numbers are not those that were saved."""
-    checkpoints = copy_of(whole, tmp_path / "run")
-    state = restored(checkpoints)
-    assert digest(state) == state_of(whole[0])
-    altered = state._replace(params=jax.tree.map(lambda leaf: leaf + 1e-6, state.params))
-    Checkpoints(tmp_path / "other", "another").save(40, altered)
-    shutil.rmtree(checkpoints / "40" / "state")
-    shutil.copytree(tmp_path / "other" / "40" / "state", checkpoints / "40" / "state")
-    ours, theirs = (read_json(path / "40" / "record.json") for path in (checkpoints, tmp_path / "other"))
-    write_json(checkpoints / "40" / "record.json", ours | {"files": theirs["files"]})  # a hand that knows of these
-    assert fit(tmp_path / "run") == whole[1]
-    assert "40: damaged, left there and passed over (its digest does not match)" in capsys.readouterr().out
-
-
-def test_whichever_file_is_cut_or_lost_nothing_wrong_is_restored(whole, tmp_path, capsys):
-    """Either the newest checkpoint still reads right, or it is named and step 20 is used."""
-    newest = whole[0] / "toy" / "checkpoints" / "40"
-    files = sorted(path.relative_to(newest) for path in newest.rglob("*") if path.is_file())
-    assert len(files) > 3
-    for number, file in enumerate(files):
-        checkpoints = copy_of(whole, tmp_path / str(number))
-        path = checkpoints / "40" / file
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]) if number % 2 else path.unlink()
-        state = restored(checkpoints)
-        named = "40: damaged" in capsys.readouterr().out
-        assert (int(state.step), named) == (20, True) or digest(state) == state_of(whole[0]), file
-
-
-def test_without_any_sound_checkpoint_nothing_is_trained_over_them(whole, tmp_path, capsys):
-    checkpoints = copy_of(whole, tmp_path)
-    for step in ("20", "40"):
-        for path in (checkpoints / step).rglob("*"):
-            if path.is_file():
-                path.write_bytes(b"")
-    with pytest.raises(RunError, match="none of its checkpoints can be read"):
-        fit(tmp_path)
-    out = capsys.readouterr().out
-    assert f"{checkpoints / '20'}: damaged" in out and f"{checkpoints / '40'}: damaged" in out
-    assert saved_steps(tmp_path) == {"20", "40"}
-    (tmp_path / "toy").rename(tmp_path / "aside")
-    assert fit(tmp_path) == whole[1]
 
 
 def falling(edge: float) -> train.Task:
