@@ -14,17 +14,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
 
 from diffplan import runs
+from diffplan.codec import Cells
+from diffplan.denoise import Edm
 from diffplan.experiment.harness import Bench, Plan, method_stage
+from diffplan.guide import Learned
 from diffplan.learn import train
 from diffplan.learn.train import TrainSettings
-from diffplan.methods import Plans
+from diffplan.methods import Plans, Problem
 from diffplan.runs import Progress, Run, RunError, keep, stage
 from diffplan.runs.checkpoints import Checkpoints
 from diffplan.runs.files import difference, digest, file_digest, plain, read_json, write_json
 from diffplan.runs.program import program
+from diffplan.samplers import Sampler
 
 CONFIG = TrainSettings(steps=40, batch=4, learning_rate=0.01, warmup=5, chunk=10, save_every=20)
 CONSTANT = replace(CONFIG, decay="constant")
@@ -579,11 +582,16 @@ def test_a_program_is_what_is_computed():
     assert offsets[0] == offsets[1] and len({program(double, x), offsets[0], *others}) == 6
 
 
-@struct.dataclass
-class Problem:
-    """As much of a problem as the harness asks for."""
+def output(params, x, c_noise):
+    """A network that says 0."""
+    return jnp.zeros(())
 
-    shape: tuple[int, int] = struct.field(pytree_node=False, default=(4, 2))
+
+def little() -> Problem:
+    """As much of a problem as the harness asks for: 4 steps in 2 numbers."""
+    proxy = Learned({}, jnp.zeros(()), jnp.ones(()), output, "regression")
+    cells = Cells(jnp.zeros((2, 2)), jnp.zeros((2, 1), int))
+    return Problem(Edm({}, output), proxy, proxy, proxy, cells, Sampler(jnp.ones(1), (4, 2)))
 
 
 @dataclass(frozen=True)
@@ -597,7 +605,7 @@ class Toy:
     needs: frozenset[str] = frozenset()
 
     def proxy(self, problem):
-        return jnp.zeros(())
+        return problem.regression
 
     def __call__(self, key, problem, starts, strengths):
         return Plans.of(jnp.ones((2, len(starts), *problem.shape)) * self.formula(strengths)[:, None, None, None])
@@ -609,7 +617,7 @@ class Toy:
 def test_an_edited_method_is_run_again_and_its_old_rows_are_named(tmp_path, monkeypatch, capsys):
     """Its settings are the same; its formula is not."""
     bench = Bench(
-        Problem(),
+        little(),
         lambda key, count: jnp.zeros((count, 2)),
         lambda key, proxy, x: {"promised": x.mean()},
         lambda x: x[..., :2],
