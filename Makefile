@@ -43,7 +43,7 @@ studies: $(VENV)/.dev  ## run the studies: claims, tables, verdicts, figures
 	@$(RUN) scripts/study.py run all $(ARGS)
 
 scores: $(VENV)/.dev  ## Maze2D's published protocol in MuJoCo, about an hour; ARGS="--suite ogbench" and others
-	@$(RUN) scripts/benchmark.py $(ARGS)
+	@$(RUN) scripts/scores.py $(ARGS)
 
 test: $(VENV)/.dev  ## run all the tests
 	@$(RUN) -m pytest -q -n auto --dist loadfile $(ARGS)

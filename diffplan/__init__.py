@@ -9,31 +9,43 @@ A plan is an array ``x[h, d]``: h steps of normalised observation and action. Ev
 
 Guidance and the pinning of starts and goals are functions from a denoiser to a denoiser; samplers know nothing of them:
 
-    from diffplan import denoise, guide, noise, sample
+    from diffplan import denoise, guide, noise, samplers
 
     denoiser = denoise.pinned(guide.guided(prior, energy, strengths), pins)
-    x, info = sample.sample(key, denoiser, noise.karras(32, 0.02, 10.0), shape=(h, d))
+    sampler = samplers.Sampler(noise.karras(32, 0.02, 10.0), shape=(h, d))
+    x, info = samplers.sample(key, denoiser, sampler)
 
 Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
 
-    types      Denoise, Energy, Strengths, Pins, Trajectory
-    codec      Codec, Cells
-    noise      karras, log_linear, LogNormal, LogUniform
-    denoise    Edm, CategoricalDenoiser, pinned, noised, loss
-    guide      guided, budget, dps, raw, damped, weighted, mixture, Proxy, Learned, Ensemble, Sum
-    sample     sample, ancestral, sde_2m, ddim, heun, dpmpp_2m
-    world      Dynamics, imagine
-    policy     Policy, act
-    count      count, counted
-    smc        particles, tds, annealed, fk_steering, svdd, interval
-    discrete   Noise, reverse, exact_ratio, first_order
-    methods       Method, Problem, Plans, Prior, Guided, BestOfN, Ascent, conditional, particles, shooting, policy,
-    tuned oracle     distribution, gaussian, mixture, tabular, control
-    measure    returns, validity, pressure, diversity, statistics, selection, pareto
-    learn      data, train, reward, raters, contrastive, conditional, world, value, clone, checkpoint
-    models     Mixer, Messages, Value, TemporalUNet, to_pure, count
-    studies    stages, harness, catalogue, compare, tune, known, exact, study, pressure, held_out_class, potemkin,
-    pareto report     figure, axes, page, table, budgets
+    types       Denoise, Energy, Strengths, Pins, Trajectory
+    codec       Codec, Cells
+    noise       karras, log_linear, LogNormal, LogUniform
+    denoise     Edm, CategoricalDenoiser, pinned, noised, loss
+    guide       guided, budget, dps, raw, weighted, mixture, Proxy, Learned, Ensemble, Sum
+    samplers    Sampler, sample, STEPS
+    smc         particles, tds, annealed, fk_steering, svdd, interval
+    discrete    Noise, reverse, first_order
+    dynamics    Dynamics, imagine
+    policy      Policy, act
+    count       count, counted
+    settings    settings, ConfigError
+    resolve     resolve
+    task        Task
+    runs        Run, stage, keep, RunError
+    models      Mixer, Messages, Value, TemporalUNet, to_pure, NETWORKS
+    oracle      distribution, gaussian, mixture, tabular, control
+    metrics     returns, validity, diversity, kl, statistics, table, pareto
+    data        windows, readers
+    learn       train, prior, reward, reward_models, value, behaviour, dynamics, conditional, contrastive
+    methods     Method, Problem, Plans, and a module a family
+    planner     planner, training, control
+    tasks       maze2d
+    experiment  compare, tune, build, harness
+    report      figure, axes, page, table, budgets
+    studies     frame, and a folder a study
+    validation  PARTS
+    benchmarks  run, rows, published
+    cli         main
 
 Importing this package imports none of them, and neither jax, flax nor matplotlib.
 """
@@ -41,22 +53,7 @@ Importing this package imports none of them, and neither jax, flax nor matplotli
 # pyright: reportUnsupportedDunderAll=false
 # these are modules, which `from diffplan import guide` imports when it is asked to
 __all__ = [
-    "types",
-    "codec",
-    "noise",
-    "denoise",
-    "guide",
-    "sample",
-    "world",
-    "policy",
-    "count",
-    "smc",
-    "discrete",
-    "methods",
-    "oracle",
-    "measure",
-    "learn",
-    "models",
-    "studies",
-    "report",
+    *("types", "codec", "noise", "denoise", "guide", "samplers", "smc", "discrete", "dynamics", "policy", "count"),
+    *("settings", "resolve", "task", "runs", "models", "oracle", "metrics", "data", "learn", "methods", "planner"),
+    *("tasks", "experiment", "report", "studies", "validation", "benchmarks", "cli"),
 ]

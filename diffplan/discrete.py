@@ -20,7 +20,7 @@ h(z, alpha) = E[exp r(s) | z], and z[i: v] the path z with v at position i (Niso
 
 which at g = 1 draws from p(s) exp r(s) / Z, with two provisos. *Steps*: positions move independently of one another, so
 sampling is exact only as steps grow fine; two that move at once may not fit together. With masked noise `reveal` moves
-one at a time, and is exact in h steps. *Ratios*: `exact_ratio` asks for log h at all h * m neighbours of z,
+one at a time, and is exact in h steps. *Ratios*: exact ones ask for log h at all h * m neighbours of z;
 `first_order` (ibid., "TAG") takes them from one gradient in the one-hot form e of z, and is not exact:
 
     log h(z[i: v]) - log h(z)  ~  (d / d e[i, v] - d / d e[i, z_i]) log h(e)                           (63)
@@ -184,17 +184,6 @@ def guided(distribution: Reverse, ratio: Ratio, scale: Scalar | float) -> Revers
         )
 
     return wrapped
-
-
-def exact_ratio(log_h: LogH, noise: Noise) -> Ratio:
-    """The ratios of (62) as they are: h * m evaluations of log h, and one."""
-
-    def ratios(z: Tokens, alpha: Keep) -> Float[Array, "h m"]:
-        changed = lambda i, v: log_h(one_hot(z.at[i].set(v), noise.symbols), alpha)
-        neighbours = jax.vmap(jax.vmap(changed, (None, 0)), (0, None))(jnp.arange(len(z)), jnp.arange(noise.symbols))
-        return neighbours - log_h(one_hot(z, noise.symbols), alpha)
-
-    return ratios
 
 
 def first_order(log_h: LogH, noise: Noise) -> Ratio:

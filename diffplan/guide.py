@@ -163,22 +163,6 @@ def guided(denoise: Denoise, energy: Energy, strengths: Strengths) -> Denoise:
     return wrapped
 
 
-def damped(denoise: Denoise, reference: Denoise, radius: Scalar) -> Denoise:
-    """Keep a guided denoiser within `radius` of its reference: the shift's root mean square is at most radius * sigma.
-
-    A named trust region for scales at which explicit steps on (3) diverge. It changes what is sampled; a method that
-    uses it must say so in its name.
-    """
-
-    def wrapped(x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
-        base = reference(x, sigma)
-        shift = denoise(x, sigma) - base
-        size = jnp.sqrt(jnp.mean(shift**2))
-        return base + shift * jnp.minimum(1.0, radius * jnp.max(sigma) / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
-
-    return wrapped
-
-
 def budget(denoise: Denoise, energy: Energy, nats: Scalar | float) -> Denoise:
     """Guide along an energy's gradient, at whatever scale spends `nats` of path KL: pressure as the strength_name.
 

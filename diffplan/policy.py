@@ -80,18 +80,18 @@ def times(horizon: int) -> Float[Array, "h"]:
     return jnp.arange(horizon) / max(horizon - 1, 1)
 
 
-class Followed(NamedTuple):
-    """What following a policy gives: the trajectory, the distribution of each action, the disagreement about each
-    observation.
-    """
+class Rollout(NamedTuple):
+    """One run of a policy: the trajectory, each action's distribution, the disagreement about each observation."""
 
     trajectory: Trajectory
     distributions: Distribution
     disagreements: Float[Array, "h"]
 
 
-def follow(policy: Policy, dynamics: Dynamics, key: PRNGKey, start: Float[Array, "o"], horizon: int) -> Followed:
-    """Follow a policy from a start for `horizon` rows.
+def follow(
+    policy: Policy, dynamics: Dynamics, key: PRNGKey, start: Float[Array, "o"], clock: Float[Array, "h"]
+) -> Rollout:
+    """Follow a policy from a start; `clock` is the time of every row, as `times` gives it.
 
     Actions are kept as they were drawn; the dynamics clips them where it must.
     """
@@ -103,16 +103,16 @@ def follow(policy: Policy, dynamics: Dynamics, key: PRNGKey, start: Float[Array,
         action = policy.draw(key_draw, distribution)
         return dynamics(key_step, observation, action), (observation, action, distribution, disagreement)
 
-    steps = (jax.random.split(key, horizon), times(horizon))
+    steps = (jax.random.split(key, len(clock)), clock)
     observations, actions, distributions, disagreements = jax.lax.scan(body, (start, jnp.zeros(())), steps)[1]
-    return Followed(Trajectory(observations, actions), distributions, disagreements)
+    return Rollout(Trajectory(observations, actions), distributions, disagreements)
 
 
 def act(
-    policy: Policy, dynamics: Dynamics, key: PRNGKey, start: Float[Array, "o"], horizon: int
+    policy: Policy, dynamics: Dynamics, key: PRNGKey, start: Float[Array, "o"], clock: Float[Array, "h"]
 ) -> tuple[Trajectory, Float[Array, "h"]]:
     """`follow`, without the distributions: the trajectory, and the dynamics' disagreement about each row's
     observation.
     """
-    followed = follow(policy, dynamics, key, start, horizon)
-    return followed.trajectory, followed.disagreements
+    rollout = follow(policy, dynamics, key, start, clock)
+    return rollout.trajectory, rollout.disagreements

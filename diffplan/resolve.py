@@ -1,52 +1,65 @@
-"""Things that a user names: an object, a name from a list, or ``file.py:NAME`` and ``package.module:NAME``."""
+"""Things that a user names: an object itself, a known name, or ``file.py:NAME`` and ``package.module:NAME``."""
 
-import importlib
-import importlib.util
 import sys
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import TypeVar
 
 from diffplan.settings import ConfigError
 
 T = TypeVar("T")
 
 
-def resolve(value: str | T, known: Mapping[str, T], what: str) -> T:
-    """The thing that `value` names.
+def resolve(value: T | str, known: Mapping[str, T], what: str) -> T:
+    """The object that a value stands for.
 
     Args:
-        value: the thing itself; one of the names in `known`; or where it stands, ``file.py:NAME`` or
-            ``package.module:NAME``.
-        known: things by name.
-        what: the field, for errors.
+        value: the object, its name in `known`, ``file.py:NAME``, or ``package.module:NAME``.
+        known: every object that has a name of its own.
+        what: the setting, as errors name it.
+
+    Returns:
+        The object. A file is executed once, and again only when it has changed.
 
     Raises:
-        ConfigError: if there is no such name, file, module or attribute.
+        ConfigError: if there is no such name, file, module or attribute, or if the file or module fails.
     """
     if not isinstance(value, str):
         return value
     if value in known:
         return known[value]
-    place, colon, name = value.rpartition(":")
-    if not colon:
-        raise ConfigError(f"{what}={value!r}: must be one of {', '.join(known)}, or file.py:NAME")
+    origin, colon, name = value.rpartition(":")
+    if not (colon and origin and name):
+        allowed = f"one of {', '.join(known)}, or file.py:NAME, or package.module:NAME"
+        raise ConfigError(f"{what}={value!r}: must be {allowed}")
     try:
-        module = _from_file(Path(place).expanduser()) if place.endswith(".py") else importlib.import_module(place)
-    except Exception as error:  # whatever a user's file does
+        module = _from_file(Path(origin).expanduser()) if origin.endswith(".py") else import_module(origin)
+    except Exception as error:  # whatever the file does
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{what}={value!r}: {place} cannot be imported ({type(error).__name__}: {reason})") from error
+        raise ConfigError(f"{what}={value!r}: cannot load {origin}: {type(error).__name__}: {reason}") from error
     if not hasattr(module, name):
-        raise ConfigError(f"{what}={value!r}: {place} has no {name}")
+        names = ", ".join(each for each in vars(module) if not each.startswith("_"))
+        raise ConfigError(f"{what}={value!r}: {origin} has no {name}; it has {names}")
     return getattr(module, name)
 
 
-def _from_file(path: Path) -> Any:
-    """The module that a file holds. It is known to `sys.modules`, where dataclasses look for it, by its whole path."""
-    if not path.is_file():
-        raise FileNotFoundError("no such file")
-    spec = importlib.util.spec_from_file_location(str(path.resolve()), path)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def _from_file(path: Path) -> ModuleType:
+    return _executed(path.resolve(), path.stat().st_mtime_ns)
+
+
+@cache
+def _executed(path: Path, modified: int) -> ModuleType:
+    """The module of a file, registered under its own path, where dataclasses and pickles look for it."""
+    spec = spec_from_file_location(str(path), path)
+    assert spec and spec.loader, path
+    module = sys.modules[str(path)] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[str(path)]
+        raise
     return module

@@ -12,10 +12,10 @@ level i < n, and in the end to x0, changes its weight by
     log w += log psi_i - log psi_i-1 + log p(x_i | x_i-1) / q(x_i | x_i-1)                                      (41)
     log w += r(x0)     - log psi_n-1 + log p(x_n | x_n-1) / q(x_n | x_n-1)                                      (42)
 
-Weights accumulate. Only when the effective sample size falls below a share of K are the particles resampled and their
-weights set to 1. log Z^ sums log mean w over the resamplings and the end: E Z^ = Z, for the chain as discretised. A
-step may also pick one of M candidates x_j ~ q with probability v_j / sum v, where v_j = psi(x_j) p(x_j) / q(x_j); then
-mean v / psi(x_picked) stands for p / q in (41) and (42), and E Z^ = Z still.
+Weights accumulate. Only when the effective sample size falls below a fraction of K are the particles resampled, and
+their weights set to 1. log Z^ sums log mean w over the resamplings and the end: E Z^ = Z, for the chain as discretised.
+A step may also pick one of M candidates x_j ~ q with probability v_j / sum v, where v_j = psi(x_j) p(x_j) / q(x_j);
+then mean v / psi(x_picked) stands for p / q in (41) and (42), and E Z^ = Z still.
 
 Methods differ in twist, guidance and M, and in no more. Each takes an energy g that includes the strength:
 
@@ -65,7 +65,7 @@ class Method(NamedTuple):
     """What `particles` does on each level. Static, but for the arrays that its functions close over.
 
     twist: ``(memory, number, x, sigma) -> memory`` with the new log psi. guide: ``(number, denoise) -> denoise`` of the
-    proposal. candidates: M. threshold: share of effective particles below which they are resampled; 0 is never.
+    proposal. candidates: M. threshold: fraction of effective particles below which they are resampled; 0 is never.
     """
 
     twist: Callable[[Memory, Number, PlanArray, Scalar], Memory]
@@ -84,8 +84,8 @@ class Cloud(NamedTuple):
 class Info(NamedTuple):
     """What may be looked at afterwards. Of ``[n]``, entry i < n - 1 is on level i before its step, the last is at x0.
 
-    ess: effective sample size as a share of the particles; 0 if all weights are. resampled: whether they were, there.
-    lost: share of particles whose weight became NaN or +inf there; it counts as 0 from then on. log_z: -inf if all
+    ess: effective sample size as a fraction of the particles; 0 if all weights are. resampled: whether they were.
+    lost: fraction of particles whose weight became NaN or +inf there; it counts as 0 from then on. log_z: -inf if all
     weights are 0. log_z_std: sqrt(V) of (43); NaN if all descend from one particle, for such a run cannot tell.
     """
 
@@ -179,12 +179,7 @@ class _Account(NamedTuple):
 
 
 def particles(
-    key: PRNGKey,
-    denoise: Denoise,
-    reward: Reward,
-    sampler: Sampler,
-    method: Method,
-    count: int,
+    key: PRNGKey, denoise: Denoise, reward: Reward, sampler: Sampler, method: Method, count: int
 ) -> tuple[Cloud, Info]:
     """Draw weighted plans from (40).
 
@@ -197,11 +192,11 @@ def particles(
         count: K. An interval for log Z needs at least 2.
 
     Returns:
-        The weighted plans, and `Info`, which `require_sound` judges outside jit.
+        The weighted plans, and `Info`, which `require_valid` judges outside jit.
     """
     _require("count", count, count >= 1, "at least 1 particle, and 2 for an interval of log Z")
     _require("candidates", method.candidates, method.candidates >= 1, "at least 1")
-    _require("threshold", method.threshold, 0 <= method.threshold <= 1, "a share of the particles, from 0 to 1")
+    _require("threshold", method.threshold, 0 <= method.threshold <= 1, "a fraction of the particles, from 0 to 1")
     sigmas, shape, step = sampler.sigmas, sampler.shape, sampler.step
     noisy = step not in (ddim, heun, dpmpp_2m)
     _require("step", getattr(step, "__name__", step), noisy, "a rule that adds noise, as ancestral and sde_2m do")
@@ -328,7 +323,7 @@ def draw(key: PRNGKey, cloud: Cloud, count: int) -> Float[Array, "count h d"]:
     return cloud.x[systematic(key, w, count)]
 
 
-def require_sound(info: Info) -> None:
+def require_valid(info: Info) -> None:
     """Raise a `ValueError` that names the first step on which weights were degenerate. For results, not under jit."""
     ess, lost = (np.asarray(leaf).reshape(-1, np.shape(leaf)[-1]) for leaf in (info.ess, info.lost))
     for i in range(ess.shape[1]):
@@ -338,7 +333,7 @@ def require_sound(info: Info) -> None:
             raise ValueError(f"degenerate weights at step {i}: all are zero")
 
 
-def _require(name: str, value: object, sound: bool, allowed: str) -> None:
+def _require(name: str, value: object, valid: bool, allowed: str) -> None:
     """One line that names the argument, its value and what is allowed."""
-    if not sound:
+    if not valid:
         raise ValueError(f"{name}={value}: must be {allowed}")

@@ -39,7 +39,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from envs import layout, maze2d
-from envs.base import Environment, Policy
 from envs.gridworld import Gridworld
 from envs.maze2d import Maze2d
 
@@ -229,15 +228,6 @@ def tracking_action(observation: Float[Array, "4"], next_observation: Float[Arra
     return jnp.clip(difference[:2] + difference[2:], -1, 1)
 
 
-def random_policy(env: Environment) -> Policy:
-    """Actions drawn uniformly between the environment's bounds, anew in each step."""
-
-    def policy(key: Key[Array, ""], observation: Float[Array, "o"], t: Int[Array, ""]) -> Float[Array, "a"]:
-        return jax.random.uniform(key, env.action_low.shape, minval=env.action_low, maxval=env.action_high)
-
-    return policy
-
-
 @partial(jax.jit, static_argnames=("world", "trajectories", "steps"))
 def wander(
     world: Gridworld, key: Key[Array, ""], trajectories: int, steps: int, noise: float | Float[Array, ""] = 0.2
@@ -273,24 +263,6 @@ def _best_moves(world: Gridworld) -> Int[np.ndarray, "cells cells"]:
     """The first of the moves that shorten the way from a cell (first axis) to another (second)."""
     left = layout.hops(world.next_cell)[world.next_cell]  # [cells 5 cells], -1 where it cannot be reached
     return np.where(left < 0, len(left), left).argmin(axis=1).astype(np.int32)
-
-
-def grid_planner(world: Gridworld, noise: float) -> Policy:
-    """Shortest paths to a gridworld's goal, but with probability `noise` a random move; actions are one-hot.
-
-    Raises:
-        ValueError: if the world has no goal.
-    """
-    goal = int(np.flatnonzero((world.cells == world.goal).all(axis=1))[0])
-    best = _best_moves(world)[:, goal]
-
-    def policy(key: Key[Array, ""], observation: Float[Array, "2"], t: Int[Array, ""]) -> Float[Array, "5"]:
-        slip_key, move_key = jax.random.split(key)
-        move = jnp.asarray(best)[world.state_of(observation).cell]
-        other = jax.random.randint(move_key, (), 0, world.action_dim)
-        return jax.nn.one_hot(jnp.where(jax.random.bernoulli(slip_key, noise), other, move), world.action_dim)
-
-    return policy
 
 
 def _record(

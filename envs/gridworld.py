@@ -74,20 +74,14 @@ class Gridworld:
     def action_high(self) -> Float[np.ndarray, "5"]:
         return np.ones(len(MOVES), np.float32)
 
-    @property
-    def goal(self) -> tuple[int, int]:
-        """The goal's (row, column). Raises ValueError where there is none."""
-        return layout.goal(self.rows)
+    goal = property(lambda self: layout.goal(self.rows))
+    """The goal's (row, column). Raises ValueError where there is none."""
 
-    @cached_property
-    def walls(self) -> Bool[np.ndarray, "i j"]:
-        """True where there is wall."""
-        return layout.walls(self.rows)
+    walls = cached_property(lambda self: layout.walls(self.rows))
+    """True where there is wall."""
 
-    @cached_property
-    def cells(self) -> Int[np.ndarray, "cells 2"]:
-        """The (row, column) of each free cell, in reading order."""
-        return layout.cells(self.rows)
+    cells = cached_property(lambda self: layout.cells(self.rows))
+    """The (row, column) of each free cell, in reading order."""
 
     @cached_property
     def next_cell(self) -> Int[np.ndarray, "cells 5"]:

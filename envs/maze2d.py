@@ -145,20 +145,14 @@ class Maze2d:
     def action_high(self) -> Float[np.ndarray, "2"]:
         return np.full(2, 1, np.float32)
 
-    @property
-    def goal(self) -> tuple[int, int]:
-        """The goal's integer location (i, j), D4RL's target. Raises ValueError where there is none."""
-        return layout.goal(self.rows)
+    goal = property(lambda self: layout.goal(self.rows))
+    """The goal's integer location (i, j), D4RL's target. Raises ValueError where there is none."""
 
-    @cached_property
-    def walls(self) -> Bool[np.ndarray, "i j"]:
-        """True where there is wall."""
-        return layout.walls(self.rows)
+    walls = cached_property(lambda self: layout.walls(self.rows))
+    """True where there is wall."""
 
-    @cached_property
-    def cells(self) -> Int[np.ndarray, "cells 2"]:
-        """The free cells (i, j) in reading order, the goal among them."""
-        return layout.cells(self.rows)
+    cells = cached_property(lambda self: layout.cells(self.rows))
+    """The free cells (i, j) in reading order, the goal among them."""
 
     @cached_property
     def _padded(self) -> Bool[np.ndarray, "rows columns"]:

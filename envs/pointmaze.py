@@ -95,15 +95,11 @@ class PointMaze:
     def action_high(self) -> Float[np.ndarray, "2"]:
         return np.full(2, 1.0)
 
-    @cached_property
-    def walls(self) -> Bool[np.ndarray, "i j"]:
-        """True where there is wall."""
-        return layout.walls(self.rows)
+    walls = cached_property(lambda self: layout.walls(self.rows))
+    """True where there is wall."""
 
-    @cached_property
-    def cells(self) -> Int[np.ndarray, "cells 2"]:
-        """The free cells (i, j) in reading order."""
-        return layout.cells(self.rows)
+    cells = cached_property(lambda self: layout.cells(self.rows))
+    """The free cells (i, j) in reading order."""
 
     @cached_property
     def junctions(self) -> Int[np.ndarray, "some 2"]:

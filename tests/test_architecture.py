@@ -12,11 +12,12 @@ ROOT = Path(__file__).parents[1]
 
 # A room of diffplan, and what it may import of diffplan besides itself. A room without a row may not exist.
 MATHS = ("types", "codec", "noise", "count", "dynamics", "policy", "denoise", "guide", "samplers", "smc", "discrete")
-BELOW = (*MATHS, "config", "checkpoint", "runtime")
+BELOW = (*MATHS, "config", "resolve", "checkpoint", "runtime")
 MAY_IMPORT = {
     "__init__": (),
     "types": (),
     "config": (),
+    "resolve": ("config",),
     "runtime": ("config",),
     "checkpoint": ("runtime",),
     "count": (),
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "discrete": ("types", "noise"),
     "data": ("types", "codec", "runtime"),
     "learn": (*BELOW, "data", "models"),
-    "methods": (*MATHS, "config", "learn", "metrics.kl", "experiment.harness"),
+    "methods": (*MATHS, "config", "resolve", "learn", "metrics.kl"),
     "planner": (*BELOW, "data", "models", "learn", "methods", "experiment.stages"),
     "experiment": (*BELOW, "data", "models", "learn", "methods", "metrics", "planner", "validation.known"),
     "report": ("metrics.statistics", "metrics.table"),

@@ -9,23 +9,19 @@ import pytest
 from flax import struct
 from jaxtyping import Array, Float
 
-from diffplan.config import CompareSettings, ConditionalSettings, TrainSettings
 from diffplan.count import count
-from diffplan.data.windows import Windows
-from diffplan.experiment.conditionals import fit_conditional
-from diffplan.experiment.stages import Behaviour
 from diffplan.learn import conditional, train
 from diffplan.learn.conditional import ConditionalEdm, dropped
 from diffplan.methods import Method
 from diffplan.methods.classifier_free import GOAL, RETURN, ClassifierFree, best_goal, condition, high_return, parts
-from diffplan.models import Mixer, build
+from diffplan.models import Mixer, Size, build
 from diffplan.noise import LogUniform, karras
 from diffplan.validation import known
-from diffplan.validation.known import GaussianPrior
-from envs import maze2d
+from tests import problems
+from tests.problems import GaussianPrior
 
-LINEAR = known.linear()
-GRID = known.grid()
+LINEAR = problems.linear()
+GRID = problems.grid()
 CHAIN, WEIGHTS = GRID.problem.denoise.chain, GRID.problem.regression.weights
 
 
@@ -96,7 +92,7 @@ def test_weight_0_is_the_prior_and_weight_1_the_conditional_distribution():
 
 def test_weight_1_of_the_best_that_can_be_asked_gives_the_best_forces():
     plans = run(ClassifierFree((0.0, 1.0, 3.0), lambda problem, proxy: jnp.full(1, 30.0)), LINEAR, Optimal())
-    reached = [known.reached(LINEAR, x) for x in plans.x]
+    reached = [problems.reached(LINEAR, x) for x in plans.x]
     assert reached[0] == pytest.approx(0, abs=0.15)
     assert min(reached[1:]) > 0.95
 
@@ -111,11 +107,11 @@ def test_a_return_asked_for_draws_its_tilt_and_a_high_one_the_best_paths():
     gold = np.asarray(jax.vmap(jax.vmap(GRID.gold))(plans.x))
     error = gold[1].std() / np.sqrt(gold[1].size)
     assert gold[1].mean() == pytest.approx(tilted, abs=4 * error)
-    reached = [known.reached(GRID, x) for x in plans.x]
+    reached = [problems.reached(GRID, x) for x in plans.x]
     assert reached[0] == pytest.approx(0, abs=0.1)
     assert reached[0] < reached[1] < reached[2] < reached[3]
     high = run(ClassifierFree((1.0,), ask(15.0)), GRID, WALK).x[0]
-    assert known.reached(GRID, high) > 0.95
+    assert problems.reached(GRID, high) > 0.95
 
 
 def test_a_goal_asked_for_is_reached():
@@ -164,7 +160,7 @@ def test_parts_are_dropped_whole_and_each_on_its_own():
 
 def test_a_mixer_without_a_condition_is_as_it_was():
     make = lambda condition: build(
-        jax.random.key(3), lambda rngs: Mixer(8, 2, patch=4, width=16, depth=2, condition=condition, rngs=rngs)
+        jax.random.key(3), lambda rngs: Mixer(8, 2, Size(patch=4, width=16, depth=2), condition=condition, rngs=rngs)
     )
     (apply, params), (apply_given, more) = make(0), make(5)
     trunk = more["trunk"]
@@ -183,7 +179,7 @@ def test_a_network_learns_the_two_halves_of_a_mixture_and_the_whole():
     """x0 = 0.9 y + 0.436 n with y = +-1: given y a Gaussian, without it their mixture; both denoisers are known."""
     h, centre, std = 2, 0.9, np.sqrt(1 - 0.9**2)
     apply, params = build(
-        jax.random.key(0), lambda rngs: Mixer(h, 1, patch=2, width=32, depth=1, condition=2, rngs=rngs)
+        jax.random.key(0), lambda rngs: Mixer(h, 1, Size(patch=2, width=32, depth=1), condition=2, rngs=rngs)
     )
 
     def draw(key, data):
@@ -206,18 +202,3 @@ def test_a_network_learns_the_two_halves_of_a_mixture_and_the_whole():
         odds = np.exp(2 * centre * float(x.sum()) / (std**2 + sigma**2))  # of y = 1 against -1
         whole = (odds * half[1.0] + half[-1.0]) / (1 + odds)
         np.testing.assert_allclose(learned(x, jnp.asarray(sigma), jnp.zeros(2)), whole, atol=0.15)
-
-
-def test_the_stage_trains_once_and_is_read_back(tmp_path):
-    problem = LINEAR.problem
-    windows = Windows(problem.data[:32], problem.horizon)
-    data = Behaviour(maze2d.named("open"), problem.codec, windows, windows, "data")
-    compare = replace(CompareSettings(), run=tmp_path)
-    setting = TrainSettings(steps=4, batch=4, chunk=2, save_every=4)
-    config = ConditionalSettings(setting, width=8, depth=1, patch=3)
-    fitted, first = fit_conditional(compare, config, data, problem.regression, "proxy")
-    again, second = fit_conditional(compare, config, data, problem.regression, "proxy")
-    assert first == second
-    asked = high_return(problem, problem.regression)
-    x = problem.data[0]
-    np.testing.assert_array_equal(again(x, jnp.ones(()), asked), fitted(x, jnp.ones(()), asked))

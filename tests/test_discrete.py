@@ -10,11 +10,9 @@ import pytest
 from jax.nn import one_hot
 
 from diffplan import discrete
-from diffplan.config import TrainSettings
 from diffplan.discrete import (
     Noise,
     even,
-    exact_ratio,
     first_order,
     guided,
     legal_share,
@@ -24,6 +22,7 @@ from diffplan.discrete import (
     sample,
 )
 from diffplan.learn import train
+from diffplan.learn.train import TrainSettings
 from diffplan.models.mixer import Mixer
 from diffplan.models.pure import build
 from diffplan.oracle.tabular import markov
@@ -42,6 +41,19 @@ CHAIN = markov(jnp.asarray(START, jnp.float32), jnp.asarray(KERNEL, jnp.float32)
 TILTED_CHAIN = CHAIN.tilted(jnp.asarray(REWARDS, jnp.float32))[0]
 LEGAL = jnp.asarray(KERNEL > 0)
 MASKED, UNIFORM = Noise.masked(K), Noise.uniform(K)
+
+
+def exact_ratio(log_h, noise):
+    """The ratios of (62) by brute force: log h at all h * m neighbours."""
+
+    def ratios(z, alpha):
+        changed = lambda i, v: log_h(one_hot(z.at[i].set(v), noise.symbols), alpha)
+        neighbours = jax.vmap(jax.vmap(changed, (None, 0)), (0, None))(jnp.arange(len(z)), jnp.arange(noise.symbols))
+        return neighbours - log_h(one_hot(z, noise.symbols), alpha)
+
+    return ratios
+
+
 both = pytest.mark.parametrize("noise", [MASKED, UNIFORM], ids=["masked", "uniform"])
 
 
@@ -288,8 +300,7 @@ def test_scale_zero_is_the_prior_and_scales_are_traced(noise):
 def fitted(noise, paths, known=None, steps=300):
     """A table of logits, trained on paths by the training loop of the project, and its losses."""
     config = TrainSettings(steps=steps, batch=64, learning_rate=0.1, warmup=5, ema=0.9)
-    table = lambda params: lambda z, alpha: params
-    loss = lambda params, key, s0: discrete.loss(key, table(params), s0, noise, known)
+    loss = lambda params, key, s0: discrete.loss(key, lambda z, alpha: params, s0, noise, known)
     task = train.Task(loss, lambda key, data: data[jax.random.randint(key, (), 0, len(data))])
     state = train.start(jax.random.key(0), jnp.zeros((H, K)), config)
     state, losses = jax.jit(partial(train.chunk, task, config, steps=steps))(state, paths)
@@ -320,7 +331,7 @@ def test_pinned_positions_cost_nothing():
 @both
 def test_a_mixer_before_training_knows_what_z_says(noise, key):
     """Its last layer is 0, hence the posterior that of independent and even positions, whatever the level."""
-    apply, params = build(key, lambda rngs: Mixer(H, noise.symbols, patch=2, width=8, depth=1, rngs=rngs))
+    apply, params = build(key, lambda rngs: Mixer(H, noise.symbols, Size(patch=2, width=8, depth=1), rngs=rngs))
     learned = jax.jit(discrete.learned(discrete.network(apply, params, noise), noise))
     z = noisy_paths(noise, 0.5)[0]
     exact = likelihoods(noise, np.asarray(z), 0.5)

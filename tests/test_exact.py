@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import nnx, struct
 
 from diffplan import guide, validation
 from diffplan.denoise import CategoricalDenoiser, categorical_loss
 from diffplan.learn import contrastive, train
-from diffplan.learn.contrastive import ContrastiveEnergy, Plain, balanced
+from diffplan.learn.contrastive import ContrastiveEnergy, balanced
 from diffplan.models import Messages, MessagesValue, build
 from diffplan.noise import LogUniform, log_linear
 from diffplan.oracle.gaussian import Gaussian
@@ -73,10 +73,8 @@ def test_exact_sampling_of_cells_in_small():
     problem = problems.cells()
     chain = problem.chain
     energy = lambda weight: samplers.exact_energy(chain, chain.tilted(problem.rewards, weight)[0])
-    sigmas = log_linear(64, *samplers.LEVELS["tabular"])
-    x, nats, log_ratio = samplers.plans(
-        jax.random.key(0), chain.denoise, energy, (4.0,), sigmas, chain.shape, 600, sde_2m
-    )
+    sampler = Sampler(log_linear(64, *samplers.LEVELS["tabular"]), chain.shape, sde_2m)
+    x, nats, log_ratio = samplers.plans(jax.random.key(0), chain.denoise, energy, (4.0,), sampler, 600)
     paths = jax.vmap(chain.decode)(x[0])
     truth = samplers.tilts(chain, problem.rewards, (4.0,))[0]
     rewards = np.asarray(jax.vmap(problem.path_reward)(paths))
@@ -158,6 +156,14 @@ def test_balanced_groups_weigh_back_to_the_smaller_tilt(key):
         assert float(back.mean()) == pytest.approx(1.0, abs=0.02)
         assert float((back * reward).mean()) == pytest.approx(tilted(v), abs=0.03)
         assert float(reward[:, 32:].mean()) == pytest.approx(tilted(w), abs=0.03)
+
+
+@struct.dataclass
+class Plain:
+    """The plan itself, scaled to unit variance, with no energy to start from."""
+
+    def __call__(self, x, sigma):
+        return x / jnp.sqrt(1 + sigma**2), jnp.zeros(())
 
 
 def test_contrast_learns_the_exact_energy():

@@ -147,23 +147,6 @@ def test_tracking_rule_by_hand():
     np.testing.assert_allclose(experts.tracking_action(now, then), [0.3, -1.0], atol=1e-6)
 
 
-def test_grid_planner_takes_the_shortest_path(key):
-    world = gridworld.CORRIDORS
-    policy = experts.grid_planner(world, noise=0.0)
-    state = world.state_of(jnp.array([7.0, 9.0]))
-    step = jax.jit(lambda state: world.step(key, state, policy(key, world.observe(state), jnp.int32(0))))
-    rewards = []
-    for _ in range(23):
-        state, transition = step(state)
-        rewards.append(float(transition.reward))
-    # 8 left, 6 up, 8 right, 2 down, 6 left, 2 down, 6 right
-    assert sum(rewards) == 0
-    for _ in range(16):
-        state, transition = step(state)
-        rewards.append(float(transition.reward))
-    assert rewards == [0.0] * 38 + [1.0]
-
-
 def test_wandering_goes_the_shortest_way_to_each_goal():
     world = gridworld.FOUR_ROOMS
     rows = experts.wander(world, jax.random.key(0), trajectories=6, steps=400, noise=0.0)

@@ -11,19 +11,21 @@ from diffplan.codec import Codec
 from diffplan.count import count
 from diffplan.denoise import Edm
 from diffplan.methods import Method, Problem
-from diffplan.methods.finetuning import Best, Boltzmann, ExpertIteration, PolicyGradient, Quadratic, Tilt, draw, tunable
-from diffplan.models import Mixer, build
+from diffplan.methods.finetuning import ExpertIteration, PolicyGradient, Quadratic, Tilt, draw, tunable
+from diffplan.methods.weighting import Elite, Softmax
+from diffplan.models import Mixer, Size, build
 from diffplan.noise import karras
 from diffplan.oracle.tabular import Chain
 from diffplan.samplers import Sampler
 from diffplan.validation import known
-from diffplan.validation.known import Clean, GaussianPrior
+from tests import problems
+from tests.problems import Clean, GaussianPrior
 
-GRID = known.grid()
+GRID = problems.grid()
 GRID = GRID._replace(
     problem=replace(GRID.problem, sampler=replace(GRID.problem.sampler, sigmas=karras(16, 0.05, 10.0)))
 )
-LINEAR = known.linear(horizon=4)
+LINEAR = problems.linear(horizon=4)
 CHAIN, WEIGHTS = GRID.problem.denoise.chain, GRID.problem.regression.weights
 SPREAD = float(GRID.problem.regression.std)
 
@@ -36,10 +38,10 @@ def plans(method, known, copies: int = 64):
 
     def run(key):
         if isinstance(method, PolicyGradient):
-            one = lambda c: method.tuned(key, problem, known.starts, c).params
+            one = lambda c: method.tune(key, problem, known.starts, c).params
             params = jax.lax.map(one, jnp.asarray(method.strengths))
         else:
-            params = method.tuned(key, problem, known.starts, jnp.asarray(method.strengths))
+            params = method.tune(key, problem, known.starts, jnp.asarray(method.strengths))
         one = lambda params: draw(key, problem, replace(tunable(problem), params=params), starts, problem.sampler)[:2]
         return jax.lax.map(one, params)
 
@@ -96,9 +98,9 @@ def test_a_prior_with_parameters_is_tuned_as_it_is():
 def test_policy_gradient_ends_at_the_best_paths():
     method = PolicyGradient((0.0, 100.0), updates=80, chains=8, learning_rate=0.2)
     x, path_kl = plans(method, GRID)
-    assert known.reached(GRID, x[0]) == pytest.approx(0, abs=0.1)
+    assert problems.reached(GRID, x[0]) == pytest.approx(0, abs=0.1)
     np.testing.assert_array_less(path_kl[0], 1e-4)
-    assert known.reached(GRID, x[1]) > 0.95
+    assert problems.reached(GRID, x[1]) > 0.95
     np.testing.assert_array_equal(jax.vmap(GRID.problem.codec.legal)(x[1]), 1.0)
 
 
@@ -113,16 +115,16 @@ def test_policy_gradient_finds_the_tilt_of_its_coefficient_and_in_the_end_the_be
     tilted = GaussianPrior(problem.denoise.distribution.tilted(slope, weight, jnp.diag(curve))[0])
     best = jax.jit(lambda key: draw(key, problem, tilted, jnp.tile(LINEAR.starts, (64, 1)), problem.sampler)[:2])
     exact, exact_kl = best(jax.random.key(1))
-    assert known.reached(LINEAR, x[0]) == pytest.approx(0, abs=0.1)
-    assert known.reached(LINEAR, x[1]) == pytest.approx(known.reached(LINEAR, exact), abs=0.03)
+    assert problems.reached(LINEAR, x[0]) == pytest.approx(0, abs=0.1)
+    assert problems.reached(LINEAR, x[1]) == pytest.approx(problems.reached(LINEAR, exact), abs=0.03)
     assert path_kl[1].mean() == pytest.approx(float(exact_kl.mean()), rel=0.15)
-    assert known.reached(LINEAR, x[2]) > 0.95
+    assert problems.reached(LINEAR, x[2]) > 0.95
 
 
 def test_policy_gradient_tunes_a_network():
     """An untrained mixer is the exact prior of white plans; tuned for a unit direction at c = 1, it moves them by 1."""
     h, d = 4, 2
-    apply, params = build(jax.random.key(0), lambda rngs: Mixer(h, d, patch=2, width=16, depth=1, rngs=rngs))
+    apply, params = build(jax.random.key(0), lambda rngs: Mixer(h, d, Size(patch=2, width=16, depth=1), rngs=rngs))
     prior, codec = Edm(params, apply), Codec(jnp.zeros(d), jnp.ones(d), 1)
     proxy = Clean(prior, jnp.zeros(()), jnp.ones(()), lambda x: x[1:].sum() / jnp.sqrt(6.0))
     problem = Problem(prior, proxy, proxy, proxy, codec, Sampler(karras(12, 0.05, 10.0), (h, d)))
@@ -143,9 +145,9 @@ def test_policy_gradient_tunes_a_network():
 @pytest.mark.parametrize(("problem", "rate"), [(GRID, 0.05), (LINEAR, 0.2)], ids=["grid", "linear"])
 def test_expert_iteration_ends_at_the_best_plans(problem, rate):
     """Nearly: in the room one start settles on a path that is almost the best before it has seen the best."""
-    method = ExpertIteration((0.0, 2.0, 8.0), Best(0.25), plans=32, steps=40, batch=32, learning_rate=rate)
+    method = ExpertIteration((0.0, 2.0, 8.0), Elite(0.25), plans=32, steps=40, batch=32, learning_rate=rate)
     x, path_kl = plans(method, problem)
-    prior, some, most = (known.reached(problem, of) for of in x)
+    prior, some, most = (problems.reached(problem, of) for of in x)
     assert prior == pytest.approx(0, abs=0.1)
     np.testing.assert_array_less(path_kl[0], 1e-4)
     assert 0.3 < some < most
@@ -154,7 +156,7 @@ def test_expert_iteration_ends_at_the_best_plans(problem, rate):
 
 def test_rounds_of_reward_weighting_add_up_to_a_tilt():
     """k rounds of weights exp(score / t) draw p exp(k score / t), where the family of denoisers holds the tilt."""
-    method = ExpertIteration((1.0, 2.0), Boltzmann(2.0), plans=256, steps=50, batch=128, learning_rate=0.03)
+    method = ExpertIteration((1.0, 2.0), Softmax(2.0), plans=256, steps=50, batch=128, learning_rate=0.03)
     x, _ = plans(method, GRID, copies=256)
     for rounds, of in ((1, x[0]), (2, x[1])):
         exact = np.asarray(list(ordinary_and_tilted(rounds / 2 / SPREAD)))
@@ -166,18 +168,18 @@ def test_what_a_round_trains_on_decides_how_far_it_goes():
     """Real data hold the prior back, and so do picks from earlier rounds."""
     far = {}
     for mix in ("replace", "accumulate", "real"):
-        method = ExpertIteration((4.0,), Best(0.25), mix, plans=12, steps=25, batch=32, learning_rate=0.1)
+        method = ExpertIteration((4.0,), Elite(0.25), mix, plans=12, steps=25, batch=32, learning_rate=0.1)
         x, path_kl = plans(method, GRID)
-        far[mix] = float(path_kl.mean()), known.reached(GRID, x[0])
+        far[mix] = float(path_kl.mean()), problems.reached(GRID, x[0])
     assert far["replace"] > far["accumulate"] > far["real"]
     assert far["real"][1] > 0.1
 
 
 def test_weights_pick_the_best_and_leave_out_what_is_not_finite():
     score = jnp.asarray([1.0, jnp.nan, 3.0, 2.0, -1.0, jnp.inf, 0.0, 0.5])
-    np.testing.assert_array_equal(jnp.isfinite(Best(0.25)(score)), [False, False, True, True, *[False] * 4])
-    np.testing.assert_array_equal(jnp.isfinite(Best(0.01)(score)), [False, False, True, *[False] * 5])
-    weights = jnp.exp(Boltzmann(2.0)(score))
+    np.testing.assert_array_equal(jnp.isfinite(Elite(0.25)(score)), [False, False, True, True, *[False] * 4])
+    np.testing.assert_array_equal(jnp.isfinite(Elite(0.01)(score)), [False, False, True, *[False] * 5])
+    weights = jnp.exp(Softmax(2.0)(score))
     assert float(weights[2] / weights[0]) == pytest.approx(np.e)
     np.testing.assert_array_equal(weights[jnp.asarray([1, 5])], 0.0)
 

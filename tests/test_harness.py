@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.config import ConfigError, StrengthSettings
-from diffplan.experiment.harness import Plan, between, log_grid, method_rows, whole_grid
-from diffplan.methods import Plans, guidance
-from diffplan.methods.catalogue import FAMILIES, catalogue, chosen
+from diffplan.experiment.harness import Plan, between, method_rows
+from diffplan.methods import FAMILIES, Plans, catalogue, chosen, guidance
+from diffplan.methods.grids import log_grid, whole_grid
+from diffplan.methods.strengths import StrengthSettings
 from diffplan.metrics.table import best_strength
+from diffplan.settings import ConfigError
 from diffplan.studies import grids
-from diffplan.validation import known
+from tests import problems
 
 
 def test_grids_are_even_in_the_logarithm():
@@ -65,7 +66,7 @@ class Peaked:
 
 
 def test_a_peak_between_grid_points_is_found():
-    problem = known.grid(horizon=40).problem
+    problem = problems.grid(horizon=40).problem
     gold = jnp.zeros(8).at[0].set(1.0)
     bench = grids.bench(problem, problem.codec.places[0], gold)
     coarse, _ = method_rows(Peaked(), Plan(seeds=1, plans=2, refine=0, seed=0), bench, "coarse")
@@ -84,5 +85,5 @@ def test_the_catalogue_names_methods_once_and_every_family():
     assert all(name == entry.method.name for name, entry in entries.items())
     assert [entry.method.name for entry in chosen(StrengthSettings(), ("critic",))] == ["prior", "critic"]
     assert len(chosen(StrengthSettings(), ("all",))) == len(entries)
-    with pytest.raises(ConfigError, match="methods='nothing': must be all, or some of prior, guided"):
+    with pytest.raises(ConfigError, match="methods='nothing': must be one of all, prior, guided"):
         chosen(StrengthSettings(), ("guided", "nothing"))

@@ -12,7 +12,8 @@ from diffplan.guide import guided
 from diffplan.metrics.table import read
 from diffplan.models import build
 from diffplan.models.pieces import Pieces
-from diffplan.samplers import Sampler, sample
+from diffplan.samplers import sample
+from diffplan.studies.drawing import draw
 from diffplan.studies.frame import StudySettings, execute
 from diffplan.studies.held_out_class import figure as report
 from diffplan.studies.held_out_class import paths, study
@@ -53,9 +54,9 @@ def judged(geometry: paths.Geometry, x: np.ndarray) -> tuple[bool, bool]:
 def test_behaviour_is_valid_and_shows_its_class_alone(key: jax.Array, geometry: paths.Geometry) -> None:
     for label in range(paths.CLASSES):
         x = plans(jax.random.fold_in(key, label), geometry, label, 400)
-        shown, valid = geometry.judged(x)
+        shown, valid = geometry.judge(x)
         assert float(valid.mean()) > 0.97
-        assert float(shown.mean()) > 0.93 if label == study.ASKED else float(shown.mean()) < 0.04
+        assert float(shown.mean()) > 0.93 if label == study.HELD_OUT else float(shown.mean()) < 0.04
 
 
 @GEOMETRIES
@@ -68,7 +69,7 @@ def test_judges_agree_with_geometry_done_another_way(key: jax.Array, geometry: p
     clear, shows = np.array([judged(geometry, path) for path in np.asarray(x)]).T
     assert 0 < clear.mean() < 1 and 0 < shows.mean() < 1
     assert np.mean(np.asarray(jax.vmap(geometry.clear)(x)) == clear) > 0.98  # a hundred points a step can miss a corner
-    np.testing.assert_array_equal(geometry.judged(x)[0], shows)
+    np.testing.assert_array_equal(geometry.judge(x)[0], shows)
 
 
 @GEOMETRIES
@@ -94,10 +95,8 @@ def test_the_control_draws_the_class_where_the_prior_has_none(key: jax.Array) ->
     prior = study.prior("exact", jnp.asarray(study.log_odds(0.0)), distribution)
     energy = study.energies(distribution, {})["density"]
     pushed = guided(prior, energy, study.strengths("density", jnp.asarray(1e4)))
-    x = jax.jit(jax.vmap(lambda key: sample(key, pushed, Sampler(study.sigmas(), (16, 2)))[0]))(
-        jax.random.split(key, 200)
-    )
-    draws = plans(jax.random.fold_in(key, 1), paths.GEOMETRIES[0], study.ASKED, 4000)
+    x = jax.jit(jax.vmap(lambda key: sample(key, pushed, study.sampler())[0]))(jax.random.split(key, 200))
+    draws = plans(jax.random.fold_in(key, 1), paths.GEOMETRIES[0], study.HELD_OUT, 4000)
     np.testing.assert_allclose(x.mean(axis=0), draws.mean(axis=0), atol=0.05)
     np.testing.assert_allclose(x.std(axis=0).mean(), draws.std(axis=0).mean(), rtol=0.1)
 
@@ -140,7 +139,7 @@ def test_study_in_small(tmp_path: Path) -> None:
     assert np.all(table["hit"][unguided & (table["network"] == "exact") & (table["leak"] == 0)] < 0.1)
     written = json.loads((directory / "verdict.json").read_text())
     assert len(written["findings"]) == 22
-    assert report.figure(directory).stat().st_size > 50_000
+    assert draw(directory, report.compose).stat().st_size > 50_000
 
     # the same table with every plan a hit: what says "never" is falsified, what says "always" supported
     result = study.verdict(table | {"hit": np.ones_like(table["hit"])})

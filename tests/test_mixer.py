@@ -7,7 +7,7 @@ import pytest
 
 from diffplan.denoise import Edm, pinned
 from diffplan.guide import guided
-from diffplan.models import Mixer, Value, build, count
+from diffplan.models import Mixer, Size, Value, build, count
 from diffplan.noise import karras
 from diffplan.samplers import Sampler, sample
 from diffplan.types import Pins, Strengths
@@ -16,7 +16,7 @@ HORIZON, DIM = 32, 6
 
 
 def mixer(depth=2, width=32):
-    return build(jax.random.key(0), lambda rngs: Mixer(HORIZON, DIM, depth=depth, width=width, rngs=rngs))
+    return build(jax.random.key(0), lambda rngs: Mixer(HORIZON, DIM, Size(depth=depth, width=width), rngs=rngs))
 
 
 def test_an_untrained_denoiser_is_the_best_guess_for_white_data():
@@ -57,7 +57,7 @@ def test_a_reward_is_not_bounded_by_its_architecture():
 
 def test_a_patch_that_does_not_divide_the_horizon_is_refused():
     with pytest.raises(ValueError, match=r"patch=5, horizon=32"):
-        build(jax.random.key(0), lambda rngs: Mixer(HORIZON, DIM, patch=5, rngs=rngs))
+        build(jax.random.key(0), lambda rngs: Mixer(HORIZON, DIM, Size(patch=5), rngs=rngs))
 
 
 def test_depth_adds_parameters():

@@ -12,9 +12,9 @@ from diffplan.oracle import control
 from diffplan.oracle.distribution import exact_energy, tilt_numbers
 from diffplan.oracle.gaussian import Gaussian
 from diffplan.oracle.mixture import mixture
-from diffplan.oracle.tabular import additive, conditioned, markov
-from envs.experts import grid_planner
+from diffplan.oracle.tabular import conditioned, markov
 from envs.gridworld import Gridworld
+from envs.layout import hops
 from envs.linear import POINT, LinearPolicy, trajectory_distribution
 
 H, K = 4, 3
@@ -124,14 +124,6 @@ def test_goal_conditioned_chain_is_the_mixture_of_its_goals():
         conditioned(chains, jnp.ones(3) / 3)
 
 
-def test_additive_rewards_are_read_off_and_others_refused(key):
-    table = additive(key, lambda path: REWARDS[jnp.arange(H), path].sum(), H, K)
-    _, reward, _ = brute()
-    np.testing.assert_allclose([float(sum(table[t, s[t]] for t in range(H))) for s in PATHS], reward, atol=1e-5)
-    with pytest.raises(ValueError, match=r"not additive: path .* the sum over its steps"):
-        additive(key, lambda path: (path == 1).any().astype(float), H, K)
-
-
 def test_bad_input_is_named():
     chain = markov(START, KERNEL, H, POINTS)
     with pytest.raises(ValueError, match=r"weight=-1: must be 0 or more"):
@@ -162,10 +154,9 @@ def slippery(slip):
 
 
 def grid_moves(grid):
-    """The planner's move in every cell, asked from the planner itself."""
-    policy = grid_planner(grid, 0.0)
-    ask = lambda cell: jnp.argmax(policy(jax.random.key(0), cell, jnp.int32(0)))
-    return np.asarray(jax.vmap(ask)(jnp.asarray(grid.cells, jnp.float32)))
+    """In every cell the first move that leads nearest to the goal."""
+    goal = np.flatnonzero((grid.cells == grid.goal).all(1))[0]
+    return hops(grid.next_cell)[grid.next_cell][:, :, goal].argmin(axis=1)
 
 
 def test_with_sure_moves_the_two_references_are_one():

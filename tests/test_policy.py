@@ -11,16 +11,17 @@ import pytest
 from scipy import integrate, stats
 
 from diffplan.codec import Codec
-from diffplan.config import CloneSettings, CompareSettings, ConfigError, TrainSettings
 from diffplan.data.windows import Rows, Windows
-from diffplan.experiment import policies, stages
 from diffplan.learn import behaviour, train
+from diffplan.learn.behaviour import BehaviourSettings
+from diffplan.learn.train import TrainSettings
 from diffplan.models import MLP, build
 from diffplan.policy import Distribution, Policy, act, follow, times
+from diffplan.settings import ConfigError
 from diffplan.types import Trajectory
 from diffplan.validation import known
-from envs import maze2d
 from envs.linear import LinearPolicy
+from tests import problems
 
 
 def gaussian(std: float = 0.7) -> Policy:
@@ -51,7 +52,7 @@ def test_the_kl_of_gaussian_actions_is_an_integral():
 
 
 def test_a_discrete_policy_is_what_scipy_says():
-    policy = known.grid_behaviour(known.cells_of(known.ROOM), (0.1, 0.2, 0.3, 0.25, 0.15))
+    policy = known.grid_behaviour(known.cells_of(problems.ROOM), (0.1, 0.2, 0.3, 0.25, 0.15))
     distribution, other = (
         policy.distribution(jnp.asarray([1.0, 1.0]), jnp.zeros(())),
         Distribution(jnp.zeros(5), jnp.zeros(5)),
@@ -64,18 +65,18 @@ def test_a_discrete_policy_is_what_scipy_says():
 
 
 def test_following_is_acting_in_the_dynamics():
-    dynamics, start = known.Truth(known.point()), jnp.asarray([0.3, -0.2])
+    dynamics, start = known.Truth(problems.point()), jnp.asarray([0.3, -0.2])
     scales = (jnp.zeros(2), jnp.ones(2), jnp.zeros(1), jnp.ones(1))
     policy = Policy({"network": 0.5, "log_std": jnp.zeros(1)}, *scales, lambda p, z, time: p * z[:1] + time, False)
-    followed = follow(policy, dynamics, jax.random.key(3), start, 6)
-    plan = followed.trajectory
+    rollout = follow(policy, dynamics, jax.random.key(3), start, times(6))
+    plan = rollout.trajectory
     np.testing.assert_array_equal(plan.observations[0], start)
     after = jax.vmap(lambda o, a: dynamics(jax.random.key(0), o, a)[0])(plan.observations, plan.actions)
     np.testing.assert_allclose(after[:-1], plan.observations[1:], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
-        followed.distributions.centre[:, 0], plan.observations[:, 0] / 2 + np.arange(6) / 5, atol=1e-6
+        rollout.distributions.centre[:, 0], plan.observations[:, 0] / 2 + np.arange(6) / 5, atol=1e-6
     )
-    acted, disagreements = act(policy, dynamics, jax.random.key(3), start, 6)
+    acted, disagreements = act(policy, dynamics, jax.random.key(3), start, times(6))
     np.testing.assert_array_equal(acted.actions, plan.actions)
     np.testing.assert_array_equal(disagreements, np.zeros(6))
 
@@ -106,7 +107,7 @@ def mlp(codec, width: int = 32):
 
 
 def test_a_linear_policy_is_cloned_with_its_gain_and_spread():
-    env, codec = known.point(), Codec(jnp.asarray([0.1, 0.2, 0.3]), jnp.asarray([0.7, 0.6, 0.8]), 2)
+    env, codec = problems.point(), Codec(jnp.asarray([0.1, 0.2, 0.3]), jnp.asarray([0.7, 0.6, 0.8]), 2)
     pushes = LinearPolicy(gain=((-0.8, 0.4),), offset=(0.5,), std=0.4)
 
     def window(key):
@@ -130,9 +131,9 @@ def test_a_linear_policy_is_cloned_with_its_gain_and_spread():
 
 
 def test_moves_are_cloned_as_often_as_they_are_made():
-    problem = known.grid()
+    problem = problems.grid()
     codec, chain = problem.problem.codec, problem.problem.denoise.chain
-    lazy = known.walk(known.ROOM, 5, (0.6, 0.1, 0.1, 0.1, 0.1))  # at first it stays, later it walks
+    lazy = known.walk(problems.ROOM, 5, (0.6, 0.1, 0.1, 0.1, 0.1))  # at first it stays, later it walks
     late = jnp.linspace(0, 1, 4)[:, None, None]
     changing = chain._replace(
         log_kernels=jnp.log((1 - late) * jnp.exp(lazy.log_kernels) + late * jnp.exp(chain.log_kernels))
@@ -145,25 +146,19 @@ def test_moves_are_cloned_as_often_as_they_are_made():
         np.testing.assert_allclose(arrives, jnp.exp(changing.log_kernels[:, cell]), atol=0.08)
 
 
-def test_behaviour_is_a_stage_that_is_done_once(tmp_path):
-    maze, rng = maze2d.named("umaze"), np.random.default_rng(0)
+def test_behaviour_is_cloned_from_windows():
+    """In the end an action follows the first two observations, which the data's actions are."""
+    rng = np.random.default_rng(0)
     observations = rng.normal(size=(8, 48, 4)).astype(np.float32)
     rows = Rows(observations, observations[..., :2] + 0.1 * rng.normal(size=(8, 48, 2)).astype(np.float32))
     codec = Codec.fit(rows.observations, rows.actions)
-    data = stages.Behaviour(maze, codec, Windows.of(rows, codec, 32), Windows.of(rows, codec, 32), "these")
-    compare = CompareSettings(tmp_path)
-    config = CloneSettings(TrainSettings(steps=60, batch=8, learning_rate=1e-2, warmup=5, chunk=30), width=16, depth=1)
-    policy, digest = policies.fit_behaviour(compare, config, data)
-    again, same = policies.fit_behaviour(compare, config, data)
-    assert same == digest
-    jax.tree.map(np.testing.assert_array_equal, again.params, policy.params)
-    ahead = (
-        policy.distribution(jnp.asarray([1.0, 0.0, 0.0, 0.0]), jnp.asarray(0.5)).centre
-        - policy.distribution(jnp.asarray([-1.0, 0.0, 0.0, 0.0]), jnp.asarray(0.5)).centre
-    )
-    assert ahead[0] > 0.5 and abs(ahead[1]) < 0.5  # the action follows the first two observations
+    setting = TrainSettings(steps=60, batch=8, learning_rate=1e-2, warmup=5, chunk=30)
+    policy = behaviour.fit(Windows.of(rows, codec, 32), codec, BehaviourSettings(setting, width=16, depth=1))
+    centre = lambda x: policy.distribution(jnp.asarray([x, 0.0, 0.0, 0.0]), jnp.asarray(0.5)).centre
+    ahead = centre(1.0) - centre(-1.0)
+    assert ahead[0] > 0.5 and abs(ahead[1]) < 0.5
 
 
 def test_a_clone_needs_a_network():
-    with pytest.raises(ConfigError, match=r"clone\.depth=0: must be at least 1"):
-        CloneSettings(depth=0)
+    with pytest.raises(ConfigError, match=r"behaviour\.depth=0: must be between 1 and"):
+        BehaviourSettings(depth=0)

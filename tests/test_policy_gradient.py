@@ -14,23 +14,24 @@ from flax import struct
 from diffplan.count import count
 from diffplan.methods import Method
 from diffplan.methods.policy_gradient import (
+    Experience,
     Net,
     PolicyGradient,
-    Rollout,
     clipped,
-    critic,
+    critic_output,
     descend,
     discriminator_loss,
     distributions,
-    generalised,
-    judged,
+    gae,
+    init_critic,
     leave_one_out,
 )
 from diffplan.policy import Distribution
 from diffplan.validation import known
+from tests import problems
 
 REINFORCE = PolicyGradient("reinforce", (0.0, 1000.0), updates=200, rollouts=8, rate=0.2)
-PPO = PolicyGradient("ppo", (0.0, 1000.0), epochs=4, trace=0.95, updates=200, rollouts=4, rate=0.28)
+PPO = PolicyGradient("ppo", (0.0, 1000.0), epochs=4, gae_lambda=0.95, updates=200, rollouts=4, rate=0.28)
 OCCUPANCY = PolicyGradient(
     "occupancy", (0.0, 10_000.0), regulariser="occupancy", updates=250, rollouts=8, rate=0.1, critic_steps=4
 )
@@ -43,7 +44,7 @@ def row(time, horizon):
 
 def grid(count: int = 8):
     """The room, with behaviour as a table of cell and time, which can express every tilt."""
-    answers = known.grid(count=count)
+    answers = problems.grid(count=count)
     cells, h, behaviour = answers.problem.codec, answers.problem.horizon, answers.problem.behaviour
     table = jnp.broadcast_to(behaviour.params["network"][:, None], (cells.width, h, 5))
     policy = replace(
@@ -56,7 +57,7 @@ def grid(count: int = 8):
 
 def linear(count: int = 8):
     """The point, with behaviour as feedback that may change over time, which can express the best plan."""
-    answers = known.linear(count=count)
+    answers = problems.linear(count=count)
     h, behaviour = answers.problem.horizon, answers.problem.behaviour
     gain, offset = jnp.zeros((h, 1, 2)), jnp.zeros((h, 1))
 
@@ -92,7 +93,7 @@ def test_strong_policies_reach_the_optimum_and_weak_ones_are_behaviour(make, met
     assert isinstance(method, Method)
     starts = answers.starts if make is linear else jnp.repeat(answers.starts, 4, axis=0)
     plans = planned(method, answers, starts)
-    assert known.reached(answers, plans.x[1]) >= 0.95
+    assert problems.reached(answers, plans.x[1]) >= 0.95
 
     np.testing.assert_allclose(plans.path_kl[0], 0.0, atol=1e-5)
     assert plans.path_kl[1].mean() > 1
@@ -128,7 +129,7 @@ def test_between_the_policy_is_the_tilt(method):
 def test_held_to_occupancy_a_policy_imitates_the_data():
     """Paid next to nothing, it leaves behaviour for where other data were."""
     answers = grid()
-    chain, other = answers.problem.denoise.chain, known.walk(known.ROOM, 5, (0.1, 0.05, 0.4, 0.05, 0.4))
+    chain, other = answers.problem.denoise.chain, known.walk(problems.ROOM, 5, (0.1, 0.05, 0.4, 0.05, 0.4))
     data = jax.nn.one_hot(jax.vmap(other.draw)(jax.random.split(jax.random.key(5), 2000)), 8)
     method = replace(OCCUPANCY, strengths=(1e-3,), rollouts=2, rate=0.05)
     moved = answers._replace(problem=replace(answers.problem, data=data))
@@ -141,11 +142,11 @@ def test_held_to_occupancy_a_policy_imitates_the_data():
 def test_a_discriminator_s_logit_is_the_logarithm_of_a_ratio():
     policy = linear().problem.behaviour
     ours, theirs = (mean + jax.random.normal(jax.random.key(int(mean)), (2000, 1, 2)) for mean in (0.0, 1.0))
-    rule, first = optax.adam(0.01), critic(jax.random.key(0), 2)
+    rule, first = optax.adam(0.01), init_critic(jax.random.key(0), 2)
     loss = partial(discriminator_loss, policy=policy, visited=ours, data=theirs)
     net = jax.jit(lambda net: descend(rule, loss, net, 150))(Net(first, rule.init(first)))
     at = jnp.asarray([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [-0.5, 0.5], [0.5, 1.0]])
-    logit = jax.vmap(judged, (None, None, 0))(net.params, policy, at[:, None])[:, 0]
+    logit = jax.vmap(critic_output, (None, None, 0))(net.params, policy, at[:, None])[:, 0]
     np.testing.assert_allclose(logit, 1.0 - at.sum(axis=1), atol=0.3)  # of N(0, I) to N((1, 1), I)
 
 
@@ -158,24 +159,24 @@ def test_the_mean_of_the_gradient_is_the_gradient_of_the_mean():
     paths = np.zeros((125, 3), int)
     for t in range(2):
         paths[:, t + 1] = np.asarray(cells.next_cell)[paths[:, t], courses[:, t]]
-    places, actions, pay = cells.places[paths], jnp.eye(5)[courses], weight * gains[paths].sum(axis=1)
+    places, actions, rewards = cells.places[paths], jnp.eye(5)[courses], weight * gains[paths].sum(axis=1)
     along = jax.vmap(distributions, (None, 0))
 
     def acting(network):
-        """A policy, the probability of every course, and the price of every move."""
+        """A policy, the probability of every course, and the penalty of every move."""
         policy = replace(behaviour, params=behaviour.params | {"network": network})
         distribution = along(policy, places)
-        prices = (1 - weight) * jax.vmap(jax.vmap(policy.kl))(distribution, along(behaviour, places))
-        return policy, jnp.exp(jax.vmap(jax.vmap(policy.log_prob))(distribution, actions).sum(axis=1)), prices
+        penalties = (1 - weight) * jax.vmap(jax.vmap(policy.kl))(distribution, along(behaviour, places))
+        return policy, jnp.exp(jax.vmap(jax.vmap(policy.log_prob))(distribution, actions).sum(axis=1)), penalties
 
     def objective(network):
-        _, p, prices = acting(network)
-        return jnp.sum(p * (pay - prices.sum(axis=1)))
+        _, p, penalties = acting(network)
+        return jnp.sum(p * (rewards - penalties.sum(axis=1)))
 
     network = behaviour.params["network"][:, :3] + jax.random.normal(jax.random.key(0), (8, 3, 5)) / 2
-    old, p, prices = acting(network)
-    later = jnp.stack([prices[:, 1] + prices[:, 2], prices[:, 2], jnp.zeros(125)], axis=1)
-    rollouts = Rollout(places, actions, along(old, places), along(behaviour, places), pay[:, None] - later)
+    old, p, penalties = acting(network)
+    later = jnp.stack([penalties[:, 1] + penalties[:, 2], penalties[:, 2], jnp.zeros(125)], axis=1)
+    rollouts = Experience(places, actions, along(old, places), along(behaviour, places), rewards[:, None] - later)
 
     def surrogate(network):
         value = lambda rollout: clipped(acting(network)[0], rollout, 0.2, jnp.asarray(1 - weight))
@@ -185,24 +186,24 @@ def test_the_mean_of_the_gradient_is_the_gradient_of_the_mean():
 
 
 def test_the_baseline_is_the_mean_of_the_others():
-    pay = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
-    to_come = np.stack([pay[:, t:].sum(axis=1) for t in range(4)], axis=1)
-    rest = np.stack([np.delete(to_come, i, axis=0).mean(axis=0) for i in range(3)])
-    np.testing.assert_allclose(leave_one_out(jnp.asarray(pay)), to_come - rest, atol=1e-5)
+    rewards = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    returns = np.stack([rewards[:, t:].sum(axis=1) for t in range(4)], axis=1)
+    rest = np.stack([np.delete(returns, i, axis=0).mean(axis=0) for i in range(3)])
+    np.testing.assert_allclose(leave_one_out(jnp.asarray(rewards)), returns - rest, atol=1e-5)
 
 
 def test_generalised_advantages_telescope_and_vanish_where_values_are_right():
-    pay, values = np.random.default_rng(1).normal(size=(2, 5)).astype(np.float32)
-    to_come = np.asarray([pay[t:].sum() for t in range(5)])
-    whole = generalised(jnp.asarray(pay), jnp.asarray(values), 1.0)
-    np.testing.assert_allclose(whole, to_come - values, atol=1e-5)
-    np.testing.assert_allclose(generalised(jnp.asarray(pay), jnp.asarray(to_come), 0.5), np.zeros(5), atol=1e-5)
+    rewards, values = np.random.default_rng(1).normal(size=(2, 5)).astype(np.float32)
+    returns = np.asarray([rewards[t:].sum() for t in range(5)])
+    whole = gae(jnp.asarray(rewards), jnp.asarray(values), 1.0)
+    np.testing.assert_allclose(whole, returns - values, atol=1e-5)
+    np.testing.assert_allclose(gae(jnp.asarray(rewards), jnp.asarray(returns), 0.5), np.zeros(5), atol=1e-5)
 
 
 @pytest.mark.parametrize(("advantage", "moves"), [(1.0, False), (-1.0, True)])
 def test_a_move_that_became_likely_enough_is_pushed_no_further(advantage, moves):
     policy, first = grid().problem.behaviour, jnp.zeros((1, 5))
-    rollout = Rollout(jnp.ones((1, 2)), jnp.eye(5)[:1], Distribution(first, first), None, jnp.full(1, advantage))
+    rollout = Experience(jnp.ones((1, 2)), jnp.eye(5)[:1], Distribution(first, first), None, jnp.full(1, advantage))
     likely = policy.params["network"].at[:, :, 0].add(1.0)  # twice as likely as it was
     value = lambda network: clipped(
         replace(policy, params=policy.params | {"network": network}), rollout, 0.2, jnp.zeros(())
@@ -218,7 +219,7 @@ def test_what_a_training_costs(method, passes):
     steps = 3 * 7 * 4 * 2 * 5  # strengths, updates, starts, rollouts, rows
     assert cost["env_steps"] == steps + 3 * 4 * 5
     assert cost["proxy_evals"] == steps / 5
-    value = 0 if method.trace is None else 1 + method.critic_steps
+    value = 0 if method.gae_lambda is None else 1 + method.critic_steps
     assert cost["network_evals"] == steps * (passes + value) + 3 * 4 * 5  # acting, behaviour and every epoch
 
 

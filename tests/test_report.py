@@ -311,6 +311,19 @@ def test_the_page_holds_the_numbers_of_the_table(run_dir):
     assert shown["config"] == json.loads((run_dir / "config.json").read_text())
 
 
+def test_the_script_of_the_page_asks_for_what_the_page_holds(run_dir):
+    """Every field and column that page.js names is in the JSON; every element that it fills is in page.html."""
+    content, script = embedded(page.page(run_dir).read_text()), (Path(page.__file__).parent / "page.js").read_text()
+    assert set(re.findall(r"\brun\.(\w+)", script)) <= content.keys()
+    fields = content["methods"][0].keys() | {"frames"}  # which the script itself adds
+    assert {"name", "best", "bands"} <= set(re.findall(r"\b(?:method|a|asked)\.(\w+)", script)) <= fields
+    curves = re.findall(r'curve\("\w+", "(\w+)"', script)
+    columns = {*curves, *re.findall(r'\["[^"]+", "([\w.]+)", \w+\]', script)}
+    assert {"proxy", "promised"} <= columns <= content["methods"][0]["bands"].keys()
+    skeleton = (Path(page.__file__).parent / "page.html").read_text()
+    assert set(re.findall(r'\$\("([\w-]+)"\)', script)) <= set(re.findall(r'id="([\w-]+)"', skeleton))
+
+
 def test_the_page_holds_the_plans(run_dir):
     shown = embedded(page.page(run_dir).read_text())
     with np.load(run_dir / "plans.npz") as file:

@@ -1,60 +1,101 @@
-"""Names of things: from a list, from a file, from a module."""
+"""What a user names is found by its name, in a file or in a module; what is not there is said in one line."""
 
-import sys
+import math
+from pathlib import Path
 
 import pytest
 
+from diffplan.methods import Guided, Prior, catalogue, chosen
+from diffplan.methods.strengths import StrengthSettings
 from diffplan.resolve import resolve
+from diffplan.samplers import STEPS, ancestral, heun
 from diffplan.settings import ConfigError
 
-KNOWN = {"one": 1, "two": 2}
+OWN = """
+from __future__ import annotations
+from dataclasses import dataclass
+from diffplan.methods import Guided
+
+@dataclass(frozen=True)
+class Size:
+    value: int = 3
+
+METHOD = Guided("own", (0.0, 1.0))
+TAKEN = Guided("ascent", (0.0, 1.0))
+
+@dataclass(frozen=True)
+class Copied(Guided):
+    name: str = "copied"
+    strengths: tuple[float, ...] = (0.0,)
+"""
 
 
-def test_a_thing_a_name_or_a_place(tmp_path, monkeypatch):
-    assert resolve(7, KNOWN, "number") == 7 and resolve("two", KNOWN, "number") == 2
-    (tmp_path / "mine.py").write_text("THREE = 3\n")
-    assert resolve(f"{tmp_path}/mine.py:THREE", KNOWN, "number") == 3
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert resolve("~/mine.py:THREE", KNOWN, "number") == 3
-    assert resolve("math:pi", {}, "number") == pytest.approx(3.14159, abs=1e-5)
-    assert resolve("os.path:sep", {}, "text") in ("/", "\\")
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    return path
 
 
-WRONG = {
-    "three": "number='three': must be one of one, two, or file.py:NAME",
-    "": "number='': must be one of one, two, or file.py:NAME",
-    "no_such_module:x": "number='no_such_module:x': no_such_module cannot be imported (ModuleNotFoundError: ",
-    "math:no_such_name": "number='math:no_such_name': math has no no_such_name",
-    "math:": "number='math:': math has no ",
-    ":x": "number=':x':  cannot be imported (ValueError: ",
-    "no/such/file.py:x": "no/such/file.py cannot be imported (FileNotFoundError: no such file)",
-    "broken.py:x": "broken.py cannot be imported (SyntaxError: ",
-    "raises.py:x": "raises.py cannot be imported (ZeroDivisionError: division by zero)",
-    "imports.py:x": "imports.py cannot be imported (ModuleNotFoundError: No module named 'no_such_module')",
-}
+def test_an_object_and_a_known_name() -> None:
+    assert resolve(heun, STEPS, "step") is heun
+    assert resolve("ancestral", STEPS, "step") is ancestral
+    assert all(STEPS[name].__name__ == name for name in STEPS)
 
 
-@pytest.mark.parametrize("value", WRONG)
-def test_what_is_not_there_is_named_in_one_line(value, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "broken.py").write_text("def (:\n")
-    (tmp_path / "raises.py").write_text("1 / 0\n")
-    (tmp_path / "imports.py").write_text("import no_such_module\n")
-    with pytest.raises(ConfigError) as error:
-        resolve(value, KNOWN, "number")
-    assert WRONG[value] in str(error.value) and "\n" not in str(error.value)
+def test_a_name_in_a_module_and_in_a_file(file: Path) -> None:
+    assert resolve("math:tau", {}, "step") == math.tau
+    assert resolve("diffplan.samplers:heun", {}, "step") is heun
+    assert resolve(f"{file}:Size", {}, "step")().value == 3
+    assert resolve(f"{file}:Size", {}, "step") is resolve(f"{file}:Size", {}, "step")  # executed once
 
 
-def test_a_file_may_hold_dataclasses_and_bear_the_name_of_a_module(tmp_path):
-    """Annotations that are text are looked up in the module, which Python must know; it must not hide another."""
-    text = "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import ClassVar\n"
-    (tmp_path / "json.py").write_text(text + "@dataclass\nclass A:\n    x: int = 3\n    y: ClassVar[int] = 4\n")
-    assert resolve(f"{tmp_path}/json.py:A", {}, "thing")().x == 3
-    assert sys.modules["json"].__name__ == "json" and hasattr(sys.modules["json"], "loads")
+def test_a_file_that_changed_is_read_again(file: Path) -> None:
+    before = resolve(f"{file}:Size", {}, "step")
+    file.write_text(OWN.replace("int = 3", "int = 4"))
+    assert (before().value, resolve(f"{file}:Size", {}, "step")().value) == (3, 4)
 
 
-def test_a_file_is_read_as_it_is_now(tmp_path):
-    path = tmp_path / "mine.py"
-    for number in (1, 22):
-        path.write_text(f"X = {number}\n")
-        assert resolve(f"{path}:X", {}, "number") == number
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ("euler", "step='euler': must be one of ancestral, sde_2m, ddim, heun, dpmpp_2m, or file.py:NAME, or "),
+        (":heun", "step=':heun': must be one of"),
+        ("nowhere.py:heun", "step='nowhere.py:heun': cannot load nowhere.py: FileNotFoundError: "),
+        ("not.a.module:heun", "step='not.a.module:heun': cannot load not.a.module: ModuleNotFoundError: "),
+        ("math:heun", "step='math:heun': math has no heun; it has acos"),
+    ],
+)
+def test_what_is_not_there_is_named(value: str, error: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        resolve(value, STEPS, "step")
+    assert str(raised.value).startswith(error) and "\n" not in str(raised.value)
+
+
+def test_a_file_that_fails_is_named_with_its_error(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    with pytest.raises(ConfigError, match=r"cannot load .*broken\.py: ZeroDivisionError: division by zero"):
+        resolve(f"{tmp_path}/broken.py:A", {}, "step")
+
+
+def test_methods_by_name_by_file_and_as_objects(file: Path) -> None:
+    strengths = StrengthSettings()
+    entries = chosen(strengths, ("ascent", f"{file}:METHOD", "guided", f"{file}:Copied", Guided("mine", (0.0,))))
+    assert [entry.name for entry in entries] == ["prior", "guided", "ascent", "own", "copied", "mine"]
+    assert [entry.family for entry in entries[3:]] == ["own"] * 3
+    entry = catalogue(strengths)["ascent"]._replace(method=Guided("again", (0.0,)))
+    assert chosen(strengths, (entry, "prior")) == (catalogue(strengths)["prior"], entry)
+
+
+@pytest.mark.parametrize(
+    ("methods", "error"),
+    [
+        (("nothing",), "methods='nothing': must be one of all, prior, guided, "),
+        (("math:tau",), "methods='math:tau': must have the attributes of diffplan.methods.Method"),
+        ((Prior(name="guided"),), "its name 'guided' is taken: give it another"),
+        ((Prior(name="mine"), Prior(name="mine")), "its name 'mine' is taken: give it another"),
+    ],
+)
+def test_methods_that_cannot_be(methods: tuple, error: str) -> None:
+    with pytest.raises(ConfigError, match=error):
+        chosen(StrengthSettings(), methods)

@@ -29,7 +29,7 @@ from diffplan.smc import (
     maximum,
     particles,
     pinned_energy,
-    require_sound,
+    require_valid,
     summed,
     svdd,
     systematic,
@@ -125,7 +125,7 @@ def test_z_is_unbiased_and_plans_are_the_tilts(name):
     low, high = interval(info)
     assert 0.88 <= ((low <= log_z) & (log_z <= high)).mean() <= 0.98
     assert (info.log_z_std**2).mean() == pytest.approx(info.log_z.var(), rel=0.25)
-    require_sound(info)
+    require_valid(info)
 
 
 def test_log_z_of_the_continuous_process():
@@ -276,7 +276,7 @@ def test_forbidden_plans_have_zero_weight():
     cloud, info = runs(svdd(hopeful, candidates=3, threshold=0.5), count=64, repeats=300, reward=allowed)
     assert (rewards(cloud)[cloud.log_weights > -np.inf] > mean - 1e-4).all()
     assert_mean(np.exp(info.log_z), 0.5)
-    require_sound(info)
+    require_valid(info)
 
 
 def test_degenerate_weights_are_said():
@@ -302,17 +302,17 @@ def test_degenerate_weights_are_said():
     assert not info.resampled[step:].any()
     assert info.lost.tolist() == [i == step for i in range(LEVELS)]
     with pytest.raises(ValueError, match=rf"degenerate weights at step {step}: 100.0% became NaN or infinite"):
-        require_sound(info)
+        require_valid(info)
     with pytest.raises(ValueError, match=f"degenerate weights at step {LEVELS - 1}: all are zero"):
-        require_sound(none_allowed[1])
+        require_valid(none_allowed[1])
     _, info = some_infinite
     assert np.isfinite(info.log_z)
     assert 0 < info.lost[-1] < 1
     with pytest.raises(ValueError, match=rf"degenerate weights at step {LEVELS - 1}: \d+.\d% became"):
-        require_sound(info)
+        require_valid(info)
     with pytest.raises(ValueError, match=f"degenerate weights at step {step}: "):
-        require_sound(both[1])  # of a batch, the first step of any run
-    require_sound(sound[1])
+        require_valid(both[1])  # of a batch, the first step of any run
+    require_valid(sound[1])
 
 
 @pytest.mark.parametrize(

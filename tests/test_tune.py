@@ -13,7 +13,7 @@ import pytest
 
 from diffplan.config import CompareSettings, ConfigError, SamplerSettings
 from diffplan.experiment import scale_rules
-from diffplan.experiment.scale_rules import Choice, Units
+from diffplan.experiment.scale_rules import Choice
 from diffplan.experiment.tune import TuneSettings
 from diffplan.guide import guided
 from diffplan.noise import karras
@@ -216,18 +216,6 @@ def test_twice_the_reward_is_half_the_scale(coarse):
     chosen = scale_rules.largest_not_below_best(GRID, gold).scale
     doubled = scale_rules.largest_not_below_best(GRID / 2, doubled_gold).scale
     assert doubled == chosen / 2
-    units = Units(np.sqrt(V), 16, 20.0, 0.02, (1.0,) * 2)
-    assert scale_rules.carry_over(chosen, units, units._replace(std=2 * units.std)) == (doubled, ())
-
-
-def test_carry_over_names_what_else_differs():
-    units = Units(2.0, 16, 20.0, 0.02, (1.0, 0.5))
-    scale, differs = scale_rules.carry_over(3.0, units, Units(4.0, 64, 20.0, 0.02, (1.0, 0.7)))
-    assert scale == 1.5 and differs == ("steps 16 -> 64", "std (1.0, 0.5) -> (1.0, 0.7)")
-    back, _ = scale_rules.carry_over(scale, units._replace(std=4.0), units)
-    assert back == 3.0
-    with pytest.raises(ValueError, match=r"spread=0\.0"):
-        scale_rules.carry_over(1.0, units._replace(std=0.0), units)
 
 
 def test_calibrated_path_kl_of_the_exact_guide():

@@ -1,4 +1,4 @@
-"""The table and the figure of scores: ours beside those that others publish, from ``scores.csv`` alone."""
+"""The table and the figure of scores: ours beside published ones, from ``scores.csv`` alone."""
 
 import re
 from pathlib import Path

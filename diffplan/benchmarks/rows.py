@@ -1,4 +1,4 @@
-"""What is scored, and a row of the table: measured here, or published by others."""
+"""Settings of the suites, and a row of the table of scores: measured here, or published by others."""
 
 import re
 from dataclasses import field
@@ -21,6 +21,9 @@ COLUMNS = (
     *("seconds_per_plan", "train_minutes", "source"),
 )
 Row = dict[str, Any]
+Scores = Float[np.ndarray, "n"]
+Paths = Float[np.ndarray, "n steps o"]
+Plans = Float[np.ndarray, "n m h o"]
 
 MEASURED = "measured here"
 """The source of rows of ours."""
@@ -34,7 +37,7 @@ class ScoresSettings:
     """Which suite, and how much of it."""
 
     run: Path = field(default_factory=lambda: Path("runs/scores"))
-    """Directory of everything that is made."""
+    """Directory of all files."""
     suite: Literal["maze2d", "multi2d", "ogbench", "gridworld"] = "maze2d"
     """Which protocol: Maze2D with its own goal, Maze2D with random goals, OGBench's point mazes, gridworlds."""
     tasks: tuple[str, ...] = ()
@@ -51,9 +54,9 @@ class ScoresSettings:
     episodes: Annotated[int, COUNT] = 500
     """Episodes of each row; OGBench's protocol has its own 50 a task."""
     every: Annotated[int, COUNT] = 45
-    """Steps between plans where planned anew."""
+    """Steps between plans."""
     candidates: Annotated[int, COUNT] = 16
-    """The most candidates that selection may draw."""
+    """The largest number of candidates of best of n."""
     tuning: Annotated[int, at_least(2)] = 100
     """Episodes a setting in tuning; none of them is scored."""
     seed: Annotated[int, SEED] = 0
@@ -87,7 +90,7 @@ SUITES = {
         every=10,
     ),
 }
-"""What each suite begins with; one configuration for all its mazes."""
+"""The default settings of each suite; one configuration for all its mazes."""
 
 
 class Drawing(NamedTuple):
@@ -110,7 +113,7 @@ class Episodes(NamedTuple):
 
 
 class Name(NamedTuple):
-    """What tells a row from the others of its task: how plans are made, and who carries them out where."""
+    """What distinguishes a row from the others of its task: planning method, controller and simulator."""
 
     method: str
     controller: str
@@ -126,21 +129,14 @@ class Sheet(NamedTuple):
     drawing: Drawing
     bound: float
 
-    def measured(self, name: Name, scores: Float[np.ndarray, "n"], **cost: float) -> Row:
+    def measured(self, name: Name, scores: Scores, **cost: float) -> Row:
         """A row of ours."""
         mean, error = scores.mean(), scores.std(ddof=1) / np.sqrt(len(scores))
         say(f"{self.task}: {', '.join(name)}: {mean:.1f}")
         numbers = {"episodes": len(scores), "mean": mean, "sem": error, "bound_fraction": mean / self.bound}
         return {"suite": self.config.suite, "task": self.task, "source": MEASURED} | name._asdict() | numbers | cost
 
-    def rollout(
-        self,
-        name: Name,
-        scores: Float[np.ndarray, "n"],
-        paths: Float[np.ndarray, "n steps o"],
-        plans: Float[np.ndarray, "n m h o"] | None = None,
-        **cost: float,
-    ) -> Row:
+    def rollout(self, name: Name, scores: Scores, paths: Paths, plans: Plans | None = None, **cost: float) -> Row:
         """A row of ours; some of its episodes are kept for `scripts/benchmark.py --do render`."""
         directory = self.config.run / self.config.suite / "rollouts" / self.task
         directory.mkdir(parents=True, exist_ok=True)
@@ -151,7 +147,7 @@ class Sheet(NamedTuple):
         np.savez(directory / f"{file}.npz", allow_pickle=False, **episodes, **about)
         return self.measured(name, scores, **cost)
 
-    def planned(self, name: Name, every: int, scores: Float[np.ndarray, "n"], outcome: Outcome, minutes: float) -> Row:
+    def planned(self, name: Name, every: int, scores: Scores, outcome: Outcome, minutes: float) -> Row:
         """A row of a planner that planned every so many steps, after so many minutes of training."""
         when = f"every {every} steps" if every < outcome.paths.shape[1] else "one plan"
         name = name._replace(method=f"diffplan {name.method}, {when}")

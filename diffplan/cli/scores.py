@@ -3,7 +3,7 @@
     diffplan scores                                    # Maze2D, three mazes, from nothing
     diffplan scores --suite multi2d                    # with random goals; the planners are the same
     diffplan scores --suite ogbench                    # point mazes, five tasks each
-    diffplan scores --suite gridworld                  # where the limit is the shortest path
+    diffplan scores --suite gridworld                  # where the bound is the shortest path
     diffplan scores --tasks umaze --episodes 100 --run runs/quick
     diffplan scores --do render --tasks large          # table, figure and every row's rollouts, from files
     diffplan scores --do table                         # table and figure alone

@@ -3,7 +3,6 @@
 data -> prior, reward/KIND -> dynamics, value, behaviour, conditional      the last four only where methods need them
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -118,7 +117,8 @@ def fit_network(
     own = replace(proxy, labels=count, train=replace(proxy.train, seed=proxy.train.seed + seed))
     labelled = Labelled(x, target, prior.pin_mask(data.train, data.codec.observation_dim, jnp.asarray(False)))
     fit = partial(reward.fit, kind, labelled, own, config.noise, make=reward_models.task_of(model))
-    about = {"proxy": own, "kind": kind, "noise": config.noise, "model": model.kind, "decisive": model.decisive()}
+    about = {"proxy": own, "kind": kind, "noise": config.noise, "decisive": model.decisive()}
+    about |= {"model": model.kind.partition("_")[0]}  # members of an ensemble are the same however it is read
     labels = {"rows": [rows.start, rows.stop], "seed": proxy.train.seed, "reward": build.task.reward_settings}
     made = stage(build.run, f"reward/{where}", lambda recorder: fit(recorder=recorder), about | labels, build.inputs)
     return made._replace(model=reward.standardised(made.model, data.train))
@@ -179,42 +179,34 @@ def assemble(build: Builder) -> tuple[Problem, str]:
 
 def equip(build: Builder, problem: Problem, identity: str, needs: set[str]) -> tuple[Problem, dict[str, str]]:
     """The parts that only some methods use, made or read back; returns (problem with them, their identities)."""
-    config, data = build.config, build.data
-    scored = build.inputs | {"proxies": identity}
-    make: dict[str, Callable[[], Made]] = {
-        "dynamics": lambda: Made(build.task.dynamics, "", 0.0),
-        "model": lambda: _fit_dynamics(build),
-        "value": lambda: stage(
-            build.run, "value", partial(value.fit, data.train, problem.regression, config.value), config.value, scored
-        ),
-        "behaviour": lambda: stage(
-            build.run,
-            "behaviour",
-            partial(behaviour.fit, data.train, data.codec, config.behaviour),
-            config.behaviour,
-            build.inputs,
-        ),
-        "conditional": lambda: stage(
-            build.run,
-            "conditional",
-            partial(conditional.fit, data.train, data.codec, problem.regression, config.conditional, config.noise),
-            {"conditional": config.conditional, "noise": config.noise},
-            scored,
-        ),
-        "conservative": lambda: fit_network(
-            build, "clean", replace(config.reward_model, kind="conservative"), "conservative/clean"
-        ),
-    }
-    parts = {name: make[name]() for name in sorted(needs)}
+    parts = {name: fit_part(build, problem, identity, name) for name in sorted(needs)}
     models: dict[str, Any] = {name: part.model for name, part in parts.items()}
     return replace(problem, **models), {name: part.identity for name, part in parts.items()}
 
 
-def _fit_dynamics(build: Builder) -> Made:
-    """The model of the dynamics, in ``RUN/dynamics``."""
-    config, truth = build.config.dynamics, build.task.dynamics
-    rows, bounds = build.data.codec.decode(build.data.train.rows), (truth.action_low, truth.action_high)
-    return stage(build.run, "dynamics", partial(dynamics.fit, rows, bounds, config), config, build.inputs)
+def fit_part(build: Builder, problem: Problem, identity: str, name: str) -> Made:
+    """One optional part of a problem, in a stage of its name; the true dynamics are no stage."""
+    config, data, truth = build.config, build.data, build.task.dynamics
+    scored = build.inputs | {"proxies": identity}
+    match name:
+        case "dynamics":
+            return Made(truth, "", 0.0)
+        case "model":
+            rows, bounds = data.codec.decode(data.train.rows), (truth.action_low, truth.action_high)
+            fit = partial(dynamics.fit, rows, bounds, config.dynamics)
+            return stage(build.run, "dynamics", fit, config.dynamics, build.inputs)
+        case "value":
+            fit = partial(value.fit, data.train, problem.regression, config.value)
+            return stage(build.run, name, fit, config.value, scored)
+        case "behaviour":
+            fit = partial(behaviour.fit, data.train, data.codec, config.behaviour)
+            return stage(build.run, name, fit, config.behaviour, build.inputs)
+        case "conditional":
+            settings = config.conditional
+            fit = partial(conditional.fit, data.train, data.codec, problem.regression, settings, config.noise)
+            return stage(build.run, name, fit, {"conditional": settings, "noise": config.noise}, scored)
+        case _:
+            return fit_network(build, "clean", replace(config.reward_model, kind=name), f"{name}/clean")
 
 
 def starts_for(build: Builder, key: Array, count: int) -> Float[Array, "n o"]:

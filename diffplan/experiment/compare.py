@@ -18,8 +18,7 @@ from diffplan.experiment.build import Builder
 from diffplan.experiment.harness import Bench, Plan, method_stage
 from diffplan.experiment.settings import ExperimentSettings
 from diffplan.guide import Proxy
-from diffplan.methods.base import Problem
-from diffplan.methods.catalogue import Entry, chosen
+from diffplan.methods import Entry, Problem, chosen
 from diffplan.metrics import diversity, returns, table, validity
 from diffplan.runs import Run
 from diffplan.runs.files import plain, read_json, versions, write_json

@@ -10,6 +10,7 @@ from diffplan.learn.prior import PriorSettings
 from diffplan.learn.reward import ProxySettings
 from diffplan.learn.reward_models import RewardModelSettings
 from diffplan.learn.value import ValueSettings
+from diffplan.methods import chosen
 from diffplan.methods.strengths import StrengthSettings
 from diffplan.noise import NoiseSettings
 from diffplan.samplers import SamplerSettings
@@ -51,8 +52,9 @@ class ExperimentSettings:
         return ("methods",)
 
     def check(self) -> None:
-        """Raise ConfigError unless every network can be built for the horizon."""
-        for name in ("proxy", "value", "conditional"):
+        """Raise ConfigError unless every method exists and every network that they need fits the horizon."""
+        needs = {part for entry in chosen(self.strengths, self.methods) for part in entry.needs}
+        for name in ("proxy", *sorted(needs & {"value", "conditional"})):
             patch = getattr(self, name).patch
             allowed = f"a multiple of {name}.patch ({patch})"
             require(self.prior.horizon % patch == 0, "prior.horizon", self.prior.horizon, allowed)

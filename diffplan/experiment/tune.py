@@ -7,7 +7,7 @@ A budget of nats is of path KL, an upper bound of the marginal KL, and looser th
 1.8 times its KL in 16 ancestral steps, 1.1 times in 64 (tests/test_tune.py).
 
 A scale of the regression methods is per standard deviation of the return: ``scale / return_std`` is what multiplies a
-raw unit of reward, and carries over to another problem by `scale_rules.carry_over`. The classifier's multiplies log
+raw unit of reward, so that scale * standard deviation carries over to another problem. The classifier's multiplies log
 p(y | x), and has no unit of reward.
 """
 
@@ -28,8 +28,7 @@ from diffplan.experiment.build import Builder
 from diffplan.experiment.harness import Plan, method_stage
 from diffplan.experiment.scale_rules import Calibrated, Choice, Units
 from diffplan.experiment.settings import ExperimentSettings
-from diffplan.methods import Guided, Plans, Problem
-from diffplan.methods.catalogue import catalogue
+from diffplan.methods import Guided, Plans, Problem, catalogue
 from diffplan.metrics import diversity
 from diffplan.runs import Progress, Run, console, say
 from diffplan.runs.files import plain, versions, write_json

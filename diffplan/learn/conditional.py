@@ -27,7 +27,7 @@ from diffplan.denoise import Edm, NoiseLevels
 from diffplan.guide import Proxy
 from diffplan.learn.prior import pin_mask
 from diffplan.learn.train import SILENT, Draw, Task, TrainSettings, train
-from diffplan.models import Mixer, build
+from diffplan.models import Mixer, Size, build
 from diffplan.noise import LogUniform, NoiseSettings
 from diffplan.runs import Recorder
 from diffplan.settings import INSIDE, SIZE, settings
@@ -76,8 +76,8 @@ def fit(
     """Train (91) on windows of behaviour, each labelled by the proxy as it is drawn, and by where it ends."""
     dim = windows.rows.shape[-1]
     which = parts(dim)
-    size = {"patch": config.patch, "width": config.width, "depth": config.depth, "condition": len(which)}
-    network = lambda rngs: Mixer(windows.horizon, dim, **size, rngs=rngs)
+    size = Size(config.patch, config.width, config.depth)
+    network = lambda rngs: Mixer(windows.horizon, dim, size, condition=len(which), rngs=rngs)
     apply, params = build(jax.random.key(config.train.seed), network)
     mask = pin_mask(windows, codec.observation_dim, jnp.asarray(False))
 

@@ -43,14 +43,6 @@ class Reader(Protocol):
 
 
 @struct.dataclass
-class Plain:
-    """The plan itself, scaled to unit variance; no base energy."""
-
-    def __call__(self, x: Float[Array, "h d"], sigma: Scalar) -> tuple[Float[Array, "h f"], Scalar]:
-        return x / jnp.sqrt(1 + sigma**2), jnp.zeros(())
-
-
-@struct.dataclass
 class ContrastiveEnergy:
     """The learned energy of every weight between 0 and `high`: ``energy(weight)`` guides with scale 1."""
 

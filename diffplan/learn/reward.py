@@ -23,7 +23,7 @@ from diffplan.data.windows import Windows
 from diffplan.denoise import CLEAN, NoiseLevels, noised, scaled
 from diffplan.guide import Ensemble, Learned
 from diffplan.learn.train import SILENT, Task, TrainSettings, train
-from diffplan.models import Value, build
+from diffplan.models import Size, Value, build
 from diffplan.noise import LogUniform, NoiseSettings
 from diffplan.runs import Recorder
 from diffplan.settings import INSIDE, SIZE, at_least, settings
@@ -108,8 +108,8 @@ def task(apply: Apply, error: Callable[[Scalar, Scalar], Scalar], levels: NoiseL
 
 def network(config: ProxySettings, horizon: int, dim: int) -> tuple[Apply, Params]:
     """The network of every proxy, as (apply, params)."""
-    size = {"patch": config.patch, "width": config.width, "depth": config.depth}
-    return build(jax.random.key(config.train.seed), lambda rngs: Value(horizon, dim, **size, rngs=rngs))
+    size = Size(config.patch, config.width, config.depth)
+    return build(jax.random.key(config.train.seed), lambda rngs: Value(horizon, dim, size, rngs=rngs))
 
 
 def fit(

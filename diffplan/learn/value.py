@@ -19,7 +19,7 @@ from diffplan.count import counted
 from diffplan.data.windows import Windows
 from diffplan.guide import Proxy
 from diffplan.learn.train import SILENT, Task, TrainSettings, train
-from diffplan.models import Value, build
+from diffplan.models import Size, Value, build
 from diffplan.runs import Recorder
 from diffplan.settings import SIZE, settings
 from diffplan.types import Apply, Params, PRNGKey, Scalar
@@ -40,9 +40,9 @@ class ValueSettings:
 
 def fit(windows: Windows, proxy: Proxy, config: ValueSettings, recorder: Recorder = SILENT) -> "LearnedValue":
     """Fit (80) on windows of behaviour, scored by a proxy as they are drawn."""
-    size = {"patch": config.patch, "width": config.width, "depth": config.depth}
+    size = Size(config.patch, config.width, config.depth)
     width = windows.rows.shape[-1] + 1  # an entry more says whether a row is known
-    network = lambda rngs: Value(windows.horizon, width, **size, rngs=rngs)
+    network = lambda rngs: Value(windows.horizon, width, size, rngs=rngs)
     apply, params = build(jax.random.key(config.train.seed), network)
     return LearnedValue(train(task(apply), params, Scored(windows, proxy), config.train, recorder), apply)
 

@@ -1,8 +1,217 @@
-"""Every way of turning a learned reward into plans, behind one signature (`diffplan.methods.base.Method`)."""
+"""Every way of turning a learned reward into plans, behind one signature: `diffplan.methods.base.Method`.
 
-from diffplan.methods.ascent import Ascent
-from diffplan.methods.base import Method, Plans, Problem
-from diffplan.methods.best_of_n import BestOfN
-from diffplan.methods.guidance import Guided, Prior
+`catalogue` lists the methods that ship, one entry each. A method of your own needs no entry: wherever methods are
+named, ``file.py:NAME`` is accepted too.
+"""
 
-__all__ = ["Method", "Ascent", "BestOfN", "Guided", "Plans", "Prior", "Problem"]
+from collections.abc import Iterable
+from functools import partial
+from typing import Literal, NamedTuple
+
+from diffplan.guide import Proxy
+from diffplan.methods import finetuning, policy_gradient
+from diffplan.methods.ascent import Ascent, AscentEarly, AscentFrom, AscentRenoised
+from diffplan.methods.base import Method, Plans, Problem, need
+from diffplan.methods.best_of_n import BestOfN, Quantiliser, RegularisedBestOfN, SoftBestOfN
+from diffplan.methods.classifier_free import ClassifierFree, best_goal
+from diffplan.methods.finetuning import ExpertIteration
+from diffplan.methods.grids import log_grid, whole_grid
+from diffplan.methods.guidance import Guided, Prior, classifier, clean, dps, raw
+from diffplan.methods.particles import Particles, annealed, fk_steering, svdd
+from diffplan.methods.receding import Receding
+from diffplan.methods.shooting import Shooting, learned
+from diffplan.methods.strengths import StrengthSettings
+from diffplan.methods.weighting import Softmax
+from diffplan.resolve import resolve
+from diffplan.settings import ConfigError
+
+__all__ = [
+    "FAMILIES",
+    "Ascent",
+    "BestOfN",
+    "Entry",
+    "Guided",
+    "Method",
+    "Plans",
+    "Prior",
+    "Problem",
+    "catalogue",
+    "chosen",
+]
+
+FAMILIES = ("prior", "guidance", "selection", "particles", "ascent", "planning", "policies", "fine-tuning")
+"""In the order of tables and figures."""
+
+
+class Entry(NamedTuple):
+    """One method, with its strengths, and what a table says of it.
+
+    paper: short; empty for a baseline without one. acts_on: what the method changes. needs: the optional parts of
+    `Problem` without which it cannot run.
+    """
+
+    family: str
+    paper: str
+    acts_on: Literal["plans", "actions", "policy"]
+    method: Method
+    needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The method's own."""
+        return self.method.name
+
+
+def conservative(problem: Problem) -> Proxy:
+    """The clean regression that was trained to score lower what ascent finds."""
+    return need(problem, "conservative", "ascent_conservative")
+
+
+def guidance_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
+    """Pushing the denoiser."""
+    scales, weights = log_grid(*strengths.scale, strengths.points), log_grid(0.5, 8, strengths.points)
+    entry = partial(Entry, "guidance")
+    asked = ("conditional",)
+    return (
+        entry("Janner et al. 2022", "plans", Guided("guided", scales)),
+        entry("Dhariwal and Nichol 2021", "plans", Guided("guided_classifier", scales, classifier, classifier)),
+        entry("Chung et al. 2023", "plans", Guided("guided_dps", scales, dps, clean)),
+        entry("", "plans", Guided("guided_raw", scales, raw, clean)),
+        entry("Ajay et al. 2023", "plans", ClassifierFree(weights, name="classifier_free_return"), asked),
+        entry("Ho and Salimans 2022", "plans", ClassifierFree(weights, best_goal, "classifier_free_goal"), asked),
+    )
+
+
+def selection_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
+    """Picking from the prior."""
+    size, points = strengths.pool, 2 * strengths.points
+    n, weights = whole_grid(size, points, 1), log_grid(*strengths.weight, strengths.points)
+    entry = partial(Entry, "selection")
+    return (
+        entry("Nakano et al. 2021", "plans", BestOfN(n)),
+        entry("Lu et al. 2025", "plans", BestOfN(n, "critic", proxy=clean)),
+        entry("Verdun et al. 2025", "plans", SoftBestOfN(weights, pool=size)),
+        entry("Jinnai et al. 2024", "plans", RegularisedBestOfN(log_grid(0.01, 10, points), pool=size)),
+        entry("Taylor 2016", "plans", Quantiliser(n, pool=size)),
+    )
+
+
+def particle_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
+    """Weighted particles on the sampler's chain."""
+    weights, count = log_grid(*strengths.weight, strengths.points), strengths.particles
+    entry = partial(Entry, "particles")
+    few = max(1, count // 8)
+    return (
+        entry("Wu et al. 2023", "plans", Particles("tds", weights, count=count)),
+        entry("Kim et al. 2025", "plans", Particles("annealed", weights, annealed, count=count)),
+        entry("Singhal et al. 2025", "plans", Particles("fk_steering", weights, fk_steering, dps, clean, count=count)),
+        entry("Li et al. 2024", "plans", Particles("svdd", weights, svdd, dps, clean, count=few)),
+    )
+
+
+def ascent_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
+    """Following the reward alone."""
+    steps, rate = whole_grid(strengths.ascent_steps, 2 * strengths.points), strengths.ascent_rate
+    entry = partial(Entry, "ascent")
+    cautious = Ascent(steps, "ascent_conservative", conservative, rate, anneal=0)
+    return (
+        entry("", "plans", Ascent(steps, rate=rate)),
+        entry("", "plans", Ascent(steps, "ascent_clean", clean, rate, anneal=0)),
+        entry("", "plans", AscentFrom(steps, rate=rate)),
+        entry("", "plans", AscentEarly(rate=rate / 10, steps=strengths.ascent_steps)),
+        entry("Yuan et al. 2024", "plans", AscentRenoised(steps, rate=rate / 10)),
+        entry("Trabucco et al. 2021", "plans", cautious, ("conservative",)),
+    )
+
+
+def planning_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
+    """Searching sequences of actions, in the true dynamics and in a learned model."""
+    search = partial(
+        Shooting, strengths=whole_grid(strengths.iterations, strengths.points), population=strengths.population
+    )
+    few, half = whole_grid(max(1, strengths.iterations // 4), strengths.points), max(2, strengths.population // 2)
+    truth, model = ("dynamics", "behaviour"), ("dynamics", "behaviour", "model")
+    disagreement = search("cem_disagreement", dynamics=learned, disagreement_penalty=1.0)
+    receding = Receding("receding_model", few, population=half)
+    entry = partial(Entry, "planning")
+    return (
+        entry("de Boer et al. 2005", "actions", search("cem"), truth),
+        entry("Williams et al. 2017", "actions", search("mppi", weigh=Softmax()), truth),
+        entry("Chua et al. 2018", "actions", search("cem_model", dynamics=learned), model),
+        entry("Williams et al. 2017", "actions", search("mppi_model", weigh=Softmax(), dynamics=learned), model),
+        entry("Yu et al. 2020", "actions", disagreement, model),
+        entry("Chua et al. 2018", "actions", receding, (*model, "value")),
+    )
+
+
+def policy_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
+    """Policies that learn by acting, held to behaviour."""
+    coefficients = log_grid(*strengths.weight, max(1, strengths.points // 2))
+    gradient = partial(policy_gradient.PolicyGradient, strengths=coefficients, updates=strengths.updates)
+    ppo = partial(gradient, epochs=4, gae_lambda=0.95, critic_steps=4, rate=4e-3)
+    entry, needs = partial(Entry, "policies"), ("dynamics", "behaviour")
+    return (
+        entry("Williams 1992", "policy", gradient("reinforce", rate=2e-3), needs),
+        entry("Schulman et al. 2017", "policy", ppo("ppo"), needs),
+        entry("Laidlaw et al. 2024", "policy", ppo("ppo_occupancy", regulariser="occupancy"), needs),
+    )
+
+
+def tuning_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
+    """Priors fine-tuned on their own plans."""
+    coefficients = log_grid(*strengths.weight, max(1, strengths.points // 2))
+    updates, rounds = max(1, strengths.updates // 6), whole_grid(strengths.rounds, strengths.points)
+    gradient = finetuning.PolicyGradient(coefficients, updates=updates, learning_rate=1e-4, name="tuned_gradient")
+    again = partial(ExpertIteration, rounds, plans=strengths.round_plans, steps=strengths.round_steps)
+    entry = partial(Entry, "fine-tuning")
+    return (
+        entry("Black et al. 2023", "plans", gradient),
+        entry("Peters and Schaal 2007", "plans", again(weigh=Softmax(), name="reward_weighted")),
+        entry("Anthony et al. 2017", "plans", again(name="expert_replace")),
+        entry("Gerstgrasser et al. 2024", "plans", again(mix="accumulate", name="expert_accumulate")),
+        entry("Ferbach et al. 2024", "plans", again(mix="real", name="expert_real")),
+    )
+
+
+def catalogue(strengths: StrengthSettings) -> dict[str, Entry]:
+    """All methods by name, in the order of the tables, with the strengths that a configuration asks for."""
+    sampled = (guidance_entries, selection_entries, particle_entries)
+    families = (*sampled, ascent_entries, planning_entries, policy_entries, tuning_entries)
+    prior = Entry("prior", "Janner et al. 2022", "plans", Prior())
+    return {entry.name: entry for entry in (prior, *(entry for family in families for entry in family(strengths)))}
+
+
+def chosen(strengths: StrengthSettings, methods: Iterable[str | Method | Entry]) -> tuple[Entry, ...]:
+    """The entries of some methods: the prior always, then those of the catalogue in its order, then your own.
+
+    Args:
+        strengths: how the strengths of the catalogue's methods are spaced.
+        methods: names of the catalogue, ``"all"`` of it, ``file.py:NAME``, methods, or entries.
+
+    Raises:
+        ConfigError: naming the first that does not exist or is no method, and all that do exist.
+    """
+    known = {"all": None, **catalogue(strengths)}
+    named, own = {"prior"}, []
+    for value in methods:
+        entry = resolve(value, known, "methods")
+        if entry is None or entry is known.get(value if isinstance(value, str) else ""):
+            named |= known.keys() if entry is None else {value}
+        else:
+            own.append(own_entry(entry, value, {*known, *(other.name for other in own)}))
+    return (*(entry for name, entry in known.items() if entry and name in named), *own)
+
+
+def own_entry(method: object, value: object, taken: set[str]) -> Entry:
+    """The entry of a method that is not in the catalogue; a class is called without arguments.
+
+    Raises:
+        ConfigError: if it is no method, or bears a name that is taken.
+    """
+    method = method() if isinstance(method, type) else method
+    entry = method if isinstance(method, Entry) else Entry("own", "", "plans", method)  # pyright: ignore
+    if not isinstance(entry.method, Method):
+        raise ConfigError(f"methods={value!r}: must have the attributes of diffplan.methods.Method")
+    if entry.name in taken:
+        raise ConfigError(f"methods={value!r}: its name {entry.name!r} is taken: give it another")
+    return entry

@@ -21,7 +21,7 @@ As b -> 0 that is the nearest window; where many begin at s, as in a gridworld, 
 
 e is the length of the prior's score at level tau (2), times tau, per entry.
 
-`AscentRenoised` projects what ascent found back towards the data (DEMO: Yuan et al. 2024, arXiv 2405.13964):
+`AscentRenoised` projects the result of ascent back towards the data (DEMO: Yuan et al. 2024, arXiv 2405.13964):
 
     x' = x_k + tau eps,   then the prior's own sampler from level tau down to 0          (98)
 
@@ -37,7 +37,7 @@ from jaxtyping import Array, Float
 
 from diffplan.denoise import CLEAN, pinned
 from diffplan.guide import Proxy, guided
-from diffplan.methods.base import Plans, Problem, each_start, need, over
+from diffplan.methods.base import Grid, Plans, Problem, Starts, each_start, need, over
 from diffplan.methods.guidance import from_prior, regression
 from diffplan.samplers import Sampler, sample
 from diffplan.types import Denoise, Energy, Level, Pins, PRNGKey, Scalar, Strengths
@@ -64,7 +64,7 @@ def flat(x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
     return x
 
 
-def ascending(energy: Energy, pins: Pins, rate: float) -> Denoise:
+def ascent_step(energy: Energy, pins: Pins, rate: float) -> Denoise:
     """(15): the next plan, from a plan and the level at which the energy reads it."""
 
     def step(x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
@@ -73,18 +73,18 @@ def ascending(energy: Energy, pins: Pins, rate: float) -> Denoise:
     return step
 
 
-def climbed(
+def climb(
     step: Denoise, x: Float[Array, "h d"], levels: Float[Array, "k"], numbers: Float[Array, "s"]
 ) -> Float[Array, "s h d"]:
     """The plans after each of `numbers` steps from x, whole numbers up to k, read from one run; 0 is x itself."""
 
     def body(carry: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
-        (x, kept), (number, sigma) = carry, now
+        (x, snapshots), (number, sigma) = carry, now
         x = step(x, sigma)
-        return (x, jnp.where((numbers == number)[:, None, None], x[None], kept)), None
+        return (x, jnp.where((numbers == number)[:, None, None], x[None], snapshots)), None
 
-    kept = jnp.broadcast_to(x[None], (len(numbers), *x.shape))
-    return jax.lax.scan(body, (x, kept), (jnp.arange(1, len(levels) + 1), levels))[0][1]
+    snapshots = jnp.broadcast_to(x[None], (len(numbers), *x.shape))
+    return jax.lax.scan(body, (x, snapshots), (jnp.arange(1, len(levels) + 1), levels))[0][1]
 
 
 def score_norm(denoise: Denoise, pins: Pins, x: Float[Array, "h d"], tau: float) -> Scalar:
@@ -92,7 +92,7 @@ def score_norm(denoise: Denoise, pins: Pins, x: Float[Array, "h d"], tau: float)
     return jnp.sqrt(jnp.mean((pinned(denoise, pins)(x, jnp.asarray(tau)) - x) ** 2)) / tau
 
 
-def renoised(
+def renoise(
     key: PRNGKey, denoise: Denoise, x: Float[Array, "h d"], sampler: Sampler, tau: float
 ) -> Float[Array, "h d"]:
     """(98): a plan sampled anew from x + tau * noise, on the sampler's levels, squeezed to begin at tau.
@@ -120,9 +120,7 @@ class Ascent:
     strength_name: str = "ascent steps"
     shared: bool = True
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Runs max(self.strengths) steps; `strengths` may be any whole numbers up to that."""
         energy, total = self.proxy(problem), int(max(self.strengths))
         levels = (
@@ -134,7 +132,7 @@ class Ascent:
         def one(key: PRNGKey, start: Float[Array, "o"]) -> Float[Array, "s h d"]:
             pins = problem.pins(start)
             noise = jnp.where(pins.mask, pins.value, jax.random.normal(key, problem.shape))
-            return climbed(ascending(energy, pins, self.rate), noise, levels, strengths)
+            return climb(ascent_step(energy, pins, self.rate), noise, levels, strengths)
 
         return each_start(one, key, starts)
 
@@ -154,15 +152,13 @@ class AscentFrom:
     strength_name: str = "ascent steps"
     shared: bool = True
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Runs max(self.strengths) steps; `strengths` may be any whole numbers up to that."""
         energy, levels = self.proxy(problem), jnp.full(int(max(self.strengths)), self.level)
 
         def one(key: PRNGKey, start: Float[Array, "o"]) -> Float[Array, "s h d"]:
-            step = ascending(energy, problem.pins(start), self.rate)
-            return climbed(step, self.begin(key, problem, start), levels, strengths)
+            step = ascent_step(energy, problem.pins(start), self.rate)
+            return climb(step, self.begin(key, problem, start), levels, strengths)
 
         return each_start(one, key, starts)
 
@@ -189,9 +185,7 @@ class AscentEarly:
     strength_name: str = "patience, in typical oddities of data"
     shared: bool = True
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """`strengths` may be any numbers from 0 up."""
         energy, data = self.proxy(problem), need(problem, "data", self.name)[:TYPICAL]
         odd = lambda mask, x: score_norm(problem.denoise, Pins(mask, x), x, self.tau)
@@ -199,17 +193,17 @@ class AscentEarly:
 
         def one(key: PRNGKey, start: Float[Array, "o"]) -> Float[Array, "s h d"]:
             pins = problem.pins(start)
-            step = ascending(energy, pins, self.rate)
+            step = ascent_step(energy, pins, self.rate)
 
             def body(carry: tuple[Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array], None]:
-                x, kept, going = carry
+                x, snapshots, going = carry
                 x = step(x, jnp.asarray(self.level))
                 going = going & (odd(pins.mask, x) <= strengths * typical)
-                return (x, jnp.where(going[:, None, None], x[None], kept), going), None
+                return (x, jnp.where(going[:, None, None], x[None], snapshots), going), None
 
             x = self.begin(key, problem, start)
-            kept = jnp.broadcast_to(x[None], (len(strengths), *x.shape))
-            return jax.lax.scan(body, (x, kept, strengths > 0), None, length=self.steps)[0][1]
+            snapshots = jnp.broadcast_to(x[None], (len(strengths), *x.shape))
+            return jax.lax.scan(body, (x, snapshots, strengths > 0), None, length=self.steps)[0][1]
 
         return each_start(one, key, starts)
 
@@ -234,16 +228,14 @@ class AscentRenoised:
     strength_name: str = "ascent steps"
     shared: bool = True
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Runs max(self.strengths) steps; `strengths` may be any whole numbers up to that."""
         key_begin, key_again = jax.random.split(key)
         ascent = AscentFrom(self.strengths, self.name, self.proxy, self.begin, self.rate, self.level)
         x = ascent(key_begin, problem, starts, strengths).x
 
         def again(key: PRNGKey, start: Float[Array, "o"], x: Float[Array, "h d"]) -> Float[Array, "h d"]:
-            return renoised(key, pinned(problem.denoise, problem.pins(start)), x, problem.sampler, self.tau)
+            return renoise(key, pinned(problem.denoise, problem.pins(start)), x, problem.sampler, self.tau)
 
         keys = jax.random.split(key_again, len(starts))
         return Plans.of(over(lambda plans: jax.vmap(again)(keys, starts, plans), x))

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffplan.guide import Proxy
-from diffplan.methods.base import Plans, Problem, over
+from diffplan.methods.base import Grid, Plans, Problem, Starts, over
 from diffplan.methods.guidance import Prior, regression
 from diffplan.metrics.kl import best_of_n_cdf, best_of_n_kl, weight_ess
 from diffplan.types import PRNGKey
@@ -68,7 +68,7 @@ def draw_pool(
     return key_pick, Pool(x, jnp.where(finite, score, worst[None]))
 
 
-def fraction(key: PRNGKey, count: int) -> Float[Array, "count"]:
+def uniforms(key: PRNGKey, count: int) -> Float[Array, "count"]:
     """Even in (0, 1]."""
     return 1 - jax.random.uniform(key, (count,))
 
@@ -77,7 +77,7 @@ def fraction(key: PRNGKey, count: int) -> Float[Array, "count"]:
 class BestOfN:
     """The plan with the highest score among n from the prior (72); n = 1 is the prior.
 
-    Monte Carlo selection by a critic of clean plans is ``BestOfN(strengths, "critic", proxy=diffusion.clean)``.
+    Monte Carlo selection by a critic of clean plans is ``BestOfN(strengths, "critic", proxy=guidance.clean)``.
     """
 
     strengths: tuple[float, ...]
@@ -86,13 +86,11 @@ class BestOfN:
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """The pool holds max(self.strengths) plans a start; `strengths` may be any numbers up to that."""
         size = int(max(self.strengths))
         key_pick, pool = draw_pool(key, problem, starts, self.proxy(problem), size)
-        u, n = fraction(key_pick, len(starts)), jnp.maximum(strengths, 1.0)
+        u, n = uniforms(key_pick, len(starts)), jnp.maximum(strengths, 1.0)
         rank = jax.vmap(lambda n: jnp.searchsorted(best_of_n_cdf(n, size), u))(n)  # the least with P(rank <= k) >= u
         return Plans.of(pool.ranked(rank), exact_kl=best_of_n_kl(n))
 
@@ -108,9 +106,7 @@ class SoftBestOfN:
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """By the largest of log weight + Gumbel noise: a rising strength changes the plan only for a higher score."""
         key_pick, pool = draw_pool(key, problem, starts, self.proxy(problem), self.pool)
         log_weights = strengths[:, None, None] * pool.score[None]
@@ -134,20 +130,18 @@ class RegularisedBestOfN:
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """All strengths measure from the same drawn plan."""
         key_pick, pool = draw_pool(key, problem, starts, self.proxy(problem), self.pool)
-        kept = pool.at(jax.random.randint(key_pick, (1, len(starts)), 0, self.pool))
-        distance = jnp.sqrt(jnp.mean((pool.x - kept) ** 2, axis=(2, 3)))
+        reference = pool.at(jax.random.randint(key_pick, (1, len(starts)), 0, self.pool))
+        distance = jnp.sqrt(jnp.mean((pool.x - reference) ** 2, axis=(2, 3)))
         distance = jnp.where(jnp.isnan(distance), jnp.inf, distance)  # of a plan that is not finite
         return Plans.of(pool.at(jnp.argmax(strengths[:, None, None] * pool.score[None] - distance[None], axis=1)))
 
 
 @dataclass(frozen=True)
 class Quantiliser:
-    """Any plan among the share q of the pool that scores highest (75); q = 1 is the prior.
+    """Any plan among the fraction q of the pool that scores highest (75); q = 1 is the prior.
 
     exact_kl is an upper bound: log(1 / q), and no more than that of the pool's best.
     """
@@ -159,12 +153,10 @@ class Quantiliser:
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Where N q is no whole number the lowest rank takes what is left over; q < 1 / N is the pool's best."""
         key_pick, pool = draw_pool(key, problem, starts, self.proxy(problem), self.pool)
-        u, n = fraction(key_pick, len(starts)), jnp.maximum(strengths, 1.0)
+        u, n = uniforms(key_pick, len(starts)), jnp.maximum(strengths, 1.0)
         below_top = jnp.ceil(self.pool * u[None] / n[:, None]).astype(int)  # 1 for the highest
         kl = jnp.minimum(jnp.log(n), best_of_n_kl(jnp.asarray(float(self.pool))))
         return Plans.of(pool.ranked(self.pool + 1 - below_top), exact_kl=kl)

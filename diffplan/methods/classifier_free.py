@@ -6,10 +6,8 @@ One network is the denoiser of behaviour and of behaviour given a condition, D(x
     D_w(x, sigma) = D(x, sigma, 0) + w (D(x, sigma, c) - D(x, sigma, 0))                 (89)
 
 w = 0 is the network's own prior, which need not be `problem.denoise`; w = 1 draws from p(x | c); what is drawn beyond 1
-is not p(x) p(c | x)^w, nor any distribution with a name (Bradley and Nakkiran 2024, arXiv 2408.09000). What can be
-asked has two parts, each led by a flag; a part that is not asked for is 0, flag and all:
-
-    c = (1, score, 1, the last row's observation as it would be pinned)                  (90)
+is not p(x) p(c | x)^w, nor any distribution with a name (Bradley and Nakkiran 2024, arXiv 2408.09000). A condition (90)
+has two parts, the score and the goal; a part that is not asked for is 0.
 
 No reward is differentiated: the score only names what is asked for, as in Decision Diffuser (Ajay et al. 2023).
 """
@@ -19,35 +17,19 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from diffplan.codec import Cells, Codec
 from diffplan.guide import Proxy
-from diffplan.methods.base import Plans, Problem, draw_plans, need
+from diffplan.learn.conditional import GOAL, RETURN, condition, parts
+from diffplan.methods.base import Grid, Plans, Problem, Starts, draw_plans, need
 from diffplan.methods.guidance import regression
 from diffplan.types import Conditional, Denoise, PRNGKey, Scalar
 
 Ask = Callable[[Problem, Proxy], Float[Array, "c"]]
 """What a method asks of its plans: a condition (90)."""
 
-RETURN, GOAL = 0, 1
-"""The parts of a condition."""
 
-
-def parts(width: int) -> Int[np.ndarray, "c"]:
-    """Which part each entry of a condition belongs to, for plans of `width` entries a step."""
-    return np.repeat([RETURN, GOAL], [2, 1 + width])
-
-
-def condition(codec: Codec | Cells, x: Float[Array, "h d"], score: Scalar) -> Float[Array, "c"]:
-    """Equation (90), both parts, of a plan and its score."""
-    zero = jnp.zeros(codec.observation_dim)
-    end = jnp.where(codec.pin(len(x), zero, zero).mask[-1], x[-1], 0.0)
-    return jnp.concatenate([jnp.stack([jnp.ones(()), score, jnp.ones(())]), end])
-
-
-def scored(problem: Problem, proxy: Proxy) -> tuple[Float[Array, "m h d"], Float[Array, "m"]]:
+def score_data(problem: Problem, proxy: Proxy) -> tuple[Float[Array, "m h d"], Float[Array, "m"]]:
     """The windows of behaviour, and the proxy's score of each."""
     data = need(problem, "data", "classifier_free")
     return data, jax.vmap(proxy.score)(data)
@@ -55,13 +37,13 @@ def scored(problem: Problem, proxy: Proxy) -> tuple[Float[Array, "m h d"], Float
 
 def high_return(problem: Problem, proxy: Proxy, quantile: float = 0.99) -> Float[Array, "c"]:
     """A score that few windows of behaviour have."""
-    data, scores = scored(problem, proxy)
+    data, scores = score_data(problem, proxy)
     return condition(problem.codec, data[0], jnp.quantile(scores, quantile)) * (parts(data.shape[-1]) == RETURN)
 
 
 def best_goal(problem: Problem, proxy: Proxy) -> Float[Array, "c"]:
     """The place where the window with the highest score ends."""
-    data, scores = scored(problem, proxy)
+    data, scores = score_data(problem, proxy)
     best = data[jnp.argmax(scores)]
     return condition(problem.codec, best, scores.max()) * (parts(data.shape[-1]) == GOAL)
 
@@ -87,9 +69,7 @@ class ClassifierFree:
     shared: bool = False
     proxy: Callable[[Problem], Proxy] = regression
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Path KL is from the network's own prior, which weight 0 gives back plan by plan."""
         conditional = need(problem, "conditional", self.name)
         asked = self.ask(problem, self.proxy(problem))

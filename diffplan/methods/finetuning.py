@@ -16,8 +16,8 @@ p(x) exp(c score) / Z.
 **Expert iteration.** Each round draws plans, weighs those from one start against each other, and trains the denoising
 loss on draws by weight w (Anthony et al. 2017; reward-weighted regression, Peters and Schaal 2007):
 
-    Best(share)       w = 1 on that share of plans with the highest scores, 0 elsewhere
-    Boltzmann(t)      w = exp(score / t)                                                                       (94)
+    Elite(fraction)   w = 1 on that fraction of plans with the highest scores, 0 elsewhere
+    Softmax(t)        w = exp(score / t)                                                      as in (94)
 
 With enough data and capacity a round of the latter draws p(x) exp(score / t) / Z, k rounds p(x) exp(k score / t) / Z.
 Trained on nothing but what it picked itself a prior narrows; half real data each round holds it back (Ferbach et al.
@@ -42,8 +42,9 @@ from jaxtyping import Array, Float, Int
 from diffplan.codec import Cells
 from diffplan.denoise import loss, pinned
 from diffplan.guide import Proxy
-from diffplan.methods.base import Plans, Problem, need, over
+from diffplan.methods.base import Grid, Plans, Problem, Starts, need, over
 from diffplan.methods.guidance import regression
+from diffplan.methods.weighting import Elite, Weigh
 from diffplan.samplers import Past, Sampler, ancestral, sample
 from diffplan.types import Denoise, Level, Params, PRNGKey, Scalar
 
@@ -138,19 +139,17 @@ class PolicyGradient:
         if self.chains < 2:
             raise ValueError(f"chains={self.chains}: must be at least 2")
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """At c = 0 only the divergence counts, and the prior is left as it is."""
         key_tune, key_draw = jax.random.split(key)
 
         def one(strength: Float[Array, ""]) -> tuple[Array, Array]:
-            tuned = self.tuned(key_tune, problem, starts, strength)
-            return draw(key_draw, problem, tuned, starts, problem.sampler)[:2]
+            denoise = self.tune(key_tune, problem, starts, strength)
+            return draw(key_draw, problem, denoise, starts, problem.sampler)[:2]
 
         return Plans.of(*over(one, strengths))
 
-    def tuned(self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strength: Scalar) -> Denoise:
+    def tune(self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strength: Scalar) -> Denoise:
         """The prior after all updates."""
         prior, rule = tunable(problem), optimiser(self.learning_rate)
 
@@ -170,8 +169,8 @@ class PolicyGradient:
         """Equation (93) from fresh chains, times c / (1 + c): bounded, whatever c is."""
         chains = lambda key: draw(key, problem, denoise, starts, replace(problem.sampler, step=ancestral))
         x, nats, iterates = jax.vmap(chains)(jax.random.split(key, self.chains))  # [m n ...]
-        price = 1 / (1 + strength)
-        gain = (1 - price) * jax.vmap(jax.vmap(self.proxy(problem).score))(x) - price * nats
+        penalty = 1 / (1 + strength)
+        gain = (1 - penalty) * jax.vmap(jax.vmap(self.proxy(problem).score))(x) - penalty * nats
         advantage = (gain - gain.mean(axis=0, keepdims=True)) * self.chains / (self.chains - 1)
 
         def term(params: Params, x: Array, x_next: Array, advantage: Scalar, start: Array, level: tuple) -> Scalar:
@@ -180,7 +179,7 @@ class PolicyGradient:
             # Evaluated along the chain once already, for its nats; uncounted there, it is paid for here.
             prior = ancestral(pinned(problem.denoise, pins), x, level[0], level[1], past)[0]
             square = lambda gap: jnp.sum(gap**2) / (2 * distribution.std**2)
-            return -advantage * square(x_next - distribution.mean) - price * square(distribution.mean - prior.mean)
+            return -advantage * square(x_next - distribution.mean) - penalty * square(distribution.mean - prior.mean)
 
         batch = jax.vmap(jax.vmap(term, (None, 0, 0, 0, 0, None)), (None, 0, 0, 0, None, None))
         slope = jax.grad(lambda params, *rest: batch(params, *rest).mean())
@@ -198,37 +197,12 @@ class PolicyGradient:
 
 # -- expert iteration --
 
-Weigh = Callable[[Float[Array, "m"]], Float[Array, "m"]]
-"""Logarithms of the weights (94) of plans from one start, from their scores; -inf where a score is not finite."""
-
-
-@dataclass(frozen=True)
-class Best:
-    """All weight on the best share, at least one plan."""
-
-    fraction: float = 0.25
-
-    def __call__(self, score: Float[Array, "m"]) -> Float[Array, "m"]:
-        """0 or -inf."""
-        sound = jnp.where(jnp.isfinite(score), score, -jnp.inf)
-        rank = jnp.argsort(jnp.argsort(-sound))
-        return jnp.where((rank < max(1, round(self.fraction * len(score)))) & jnp.isfinite(score), 0.0, -jnp.inf)
-
-
-@dataclass(frozen=True)
-class Boltzmann:
-    """Weights that grow with the score, by e for every `temperature` standard deviations."""
-
-    temperature: float = 0.5
-
-    def __call__(self, score: Float[Array, "m"]) -> Float[Array, "m"]:
-        """score / temperature."""
-        return jnp.where(jnp.isfinite(score), score / self.temperature, -jnp.inf)
+BEST_QUARTER = Elite(0.25)
 
 
 @struct.dataclass
-class Among:
-    """The sampler's own levels, each as often: a tuned denoiser is asked at no other."""
+class SamplerLevels:
+    """The sampler's own levels, each as often. A tuned denoiser is evaluated at no other."""
 
     sigmas: Float[Array, "k"]
 
@@ -238,7 +212,7 @@ class Among:
 
 
 class Pool(NamedTuple):
-    """Plans that were drawn, and the logarithms of their weights; a slot for every round that is remembered."""
+    """Plans and the logarithms of their weights; one slot a remembered round."""
 
     x: Float[Array, "r m n h d"]
     log_weight: Float[Array, "r m n"]
@@ -252,10 +226,10 @@ class Pool(NamedTuple):
 
 @dataclass(frozen=True)
 class ExpertIteration:
-    """Rounds of (94); every number of rounds is read from one run. Reward-weighted regression with `Boltzmann`."""
+    """Rounds of (94); every number of rounds is read from one run. Reward-weighted regression with `Softmax`."""
 
     strengths: tuple[float, ...]
-    weigh: Weigh = Best()
+    weigh: Weigh = BEST_QUARTER
     mix: Literal["replace", "accumulate", "real"] = "replace"
     """What a round trains on: its own picks; those of all rounds so far, each as often; its own and real windows, half
     and half."""
@@ -271,28 +245,24 @@ class ExpertIteration:
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Runs max(self.strengths) rounds; `strengths` may be any whole numbers up to that."""
         key_tune, key_draw = jax.random.split(key)
-        prior, kept = tunable(problem), self.tuned(key_tune, problem, starts, strengths)
+        prior, snapshots = tunable(problem), self.tune(key_tune, problem, starts, strengths)
 
         def one(index: Int[Array, ""]) -> tuple[Array, Array]:
-            denoise = replace(prior, params=jax.tree.map(lambda leaf: leaf[index], kept))
+            denoise = replace(prior, params=jax.tree.map(lambda leaf: leaf[index], snapshots))
             return draw(key_draw, problem, denoise, starts, problem.sampler)[:2]
 
         return Plans.of(*over(one, jnp.arange(len(strengths))))
 
-    def tuned(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Params:
+    def tune(self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]) -> Params:
         """The parameters after each of the numbers of rounds, ``[s, ...]``."""
         prior, rounds = tunable(problem), int(max(self.strengths))
         score = jax.vmap(jax.vmap(self.proxy(problem).score))
 
         def one_round(carry: tuple[Params, Pool, Params], at: tuple) -> tuple[tuple, None]:
-            (params, pool, kept), (number, key) = carry, at
+            (params, pool, snapshots), (number, key) = carry, at
             key_draw, key_fit = jax.random.split(key)
             denoise = replace(prior, params=params)
             plan_each = lambda key: draw(key, problem, denoise, starts, problem.sampler)[0]
@@ -302,18 +272,18 @@ class ExpertIteration:
             pool = Pool(pool.x.at[slot].set(x), pool.log_weight.at[slot].set(log_weight))
             params = self.fit(key_fit, problem, params, pool, number)
             keep = lambda old, new: jnp.where((strengths == number + 1).reshape(-1, *(1,) * new.ndim), new[None], old)
-            return (params, pool, jax.tree.map(keep, kept, params)), None
+            return (params, pool, jax.tree.map(keep, snapshots, params)), None
 
         slots = max(1, rounds) if self.mix == "accumulate" else 1
         size = (slots, self.plans, len(starts))
         pool = Pool(jnp.zeros((*size, *problem.shape)), jnp.zeros(size))
-        kept = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (len(strengths), *leaf.shape)), prior.params)
-        first = (prior.params, pool, kept)
+        snapshots = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (len(strengths), *leaf.shape)), prior.params)
+        first = (prior.params, pool, snapshots)
         return jax.lax.scan(one_round, first, (jnp.arange(rounds), jax.random.split(key, rounds)))[0][2]
 
     def fit(self, key: PRNGKey, problem: Problem, params: Params, pool: Pool, number: Int[Array, ""]) -> Params:
         """One round's gradient steps, from a fresh optimiser; the first observation stays clean, as it is pinned."""
-        prior, rule, levels = tunable(problem), optimiser(self.learning_rate), Among(problem.sampler.sigmas)
+        prior, rule, levels = tunable(problem), optimiser(self.learning_rate), SamplerLevels(problem.sampler.sigmas)
         mask = problem.pins(jnp.zeros(problem.codec.observation_dim)).mask
 
         def example(key: PRNGKey) -> Float[Array, "h d"]:

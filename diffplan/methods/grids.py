@@ -1,4 +1,4 @@
-"""Grids of strengths."""
+"""Grids of strengths, even in the logarithm."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Control with a receding horizon: plan a little way ahead, let a learned value judge the rest, act, and plan again.
+"""Control with a receding horizon: plan a little way ahead, let a learned value score the rest, act, and plan again.
 
 From where it stands after t rows, a sequence of the next L actions is searched for as in (81), by the value of the plan
 that it would make,
@@ -21,17 +21,17 @@ from jaxtyping import Array, Float, Int
 
 from diffplan.dynamics import Dynamics, imagine
 from diffplan.guide import Proxy
-from diffplan.methods.base import Plans, Problem, need
+from diffplan.methods.base import Grid, Plans, Problem, Starts, need
 from diffplan.methods.guidance import regression
-from diffplan.methods.shooting import Elite, Weigh, learned, moments
-from diffplan.policy import times
-from diffplan.types import PRNGKey, Scalar, Trajectory
+from diffplan.methods.sequences import Candidates, Refinement
+from diffplan.methods.shooting import learned
+from diffplan.methods.weighting import CROSS_ENTROPY, Weigh
+from diffplan.policy import act, times
+from diffplan.types import PRNGKey, Scalar
 
-CROSS_ENTROPY = Elite()
 
-
-class Stand(NamedTuple):
-    """Where control stands: the observation, and the plan so far in normalised units, rows to come all 0."""
+class ControlState(NamedTuple):
+    """Where control has come to: the observation, and the plan so far in normalised units, rows to come all 0."""
 
     observation: Float[Array, "o"]
     x: Float[Array, "h d"]
@@ -58,9 +58,7 @@ class Receding:
     strength_name: str = "iterations"
     shared: bool = False
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Iterations are structure: the numbers are those of self.strengths, whatever `strengths` says."""
         if problem.horizon % self.every:
             raise ValueError(f"every={self.every}: must divide the horizon ({problem.horizon})")
@@ -72,70 +70,39 @@ class Receding:
         """One run from a start."""
         truth = need(problem, "dynamics", self.name)
 
-        def block(stand: Stand, step: tuple[Array, Array]) -> tuple[Stand, None]:
+        def block(state: ControlState, step: tuple[Array, Array]) -> tuple[ControlState, None]:
             key, row = step
             key_plan, key_act = jax.random.split(key)
-            actions = self.ahead(key_plan, problem, stand, row, iterations)[: self.every]
-            done, _ = imagine(truth, key_act, stand.observation, actions)
-            rows = problem.codec.encode(done)
-            x = jax.lax.dynamic_update_slice(stand.x, rows, (row, 0))
-            return Stand(truth(key_act, done.observations[-1], done.actions[-1])[0], x), None
+            actions = self.ahead(key_plan, problem, state, row, iterations)[: self.every]
+            part, _ = imagine(truth, key_act, state.observation, actions)
+            x = jax.lax.dynamic_update_slice(state.x, problem.codec.encode(part), (row, 0))
+            return ControlState(truth(key_act, part.observations[-1], part.actions[-1])[0], x), None
 
         rows = jnp.arange(0, problem.horizon, self.every)
-        first = Stand(start, jnp.zeros(problem.shape))
+        first = ControlState(start, jnp.zeros(problem.shape))
         return jax.lax.scan(block, first, (jax.random.split(key, len(rows)), rows))[0].x
 
     def ahead(
-        self, key: PRNGKey, problem: Problem, stand: Stand, row: Int[Array, ""], iterations: int
+        self, key: PRNGKey, problem: Problem, state: ControlState, row: Int[Array, ""], iterations: int
     ) -> Float[Array, "l a"]:
         """The next L actions."""
         dynamics = self.dynamics(problem)
         behaviour, value = need(problem, "behaviour", self.name), need(problem, "value", self.name)
-        clock = times(problem.horizon)
-        at = clock[jnp.minimum(row + jnp.arange(self.lookahead), problem.horizon - 1)]
+        clock = times(problem.horizon)[jnp.minimum(row + jnp.arange(self.lookahead), problem.horizon - 1)]
 
-        def wander(key: PRNGKey) -> Trajectory:
-            """A run of behaviour from here, in the model."""
-
-            def body(observation: Array, step: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-                key_draw, key_step = jax.random.split(step[0])
-                action = behaviour.draw(key_draw, behaviour.distribution(observation, step[1]))
-                return dynamics(key_step, observation, action)[0], (observation, action)
-
-            keys = jax.random.split(key, self.lookahead)
-            return Trajectory(*jax.lax.scan(body, stand.observation, (keys, at))[1])
-
-        def judged(key: PRNGKey, actions: Float[Array, "l a"]) -> Scalar:
-            dreamt, disagreements = imagine(dynamics, key, stand.observation, actions)
-            whole = jnp.concatenate([stand.x, jnp.zeros((self.lookahead, problem.shape[1]))])
-            whole = jax.lax.dynamic_update_slice(whole, problem.codec.encode(dreamt), (row, 0))
+        def evaluate(key: PRNGKey, actions: Float[Array, "l a"]) -> tuple[Array, Scalar]:
+            imagined, disagreements = imagine(dynamics, key, state.observation, actions)
+            whole = jnp.concatenate([state.x, jnp.zeros((self.lookahead, problem.shape[1]))])
+            whole = jax.lax.dynamic_update_slice(whole, problem.codec.encode(imagined), (row, 0))
             known = jnp.minimum(row + self.lookahead, problem.horizon)
-            return value(whole[: problem.horizon], known) - self.disagreement_penalty * jnp.mean(disagreements)
+            return actions, value(whole[: problem.horizon], known) - self.disagreement_penalty * jnp.mean(disagreements)
 
-        def iteration(carry: tuple, key: PRNGKey) -> tuple[tuple, None]:
-            distribution, actions, scores, champion = carry
-            new = moments(actions, self.weigh(scores))
-            distribution = jax.tree.map(lambda old, now: self.keep * old + (1 - self.keep) * now, distribution, new)
-            key_draw, key_judge = jax.random.split(key)
-            draws = jax.vmap(distribution.draw, (0, None))(jax.random.split(key_draw, self.population), dynamics)
-            scores = jax.vmap(judged)(jax.random.split(key_judge, self.population), draws)
-            return (distribution, draws, scores, best(champion, draws, scores)), None
-
-        key_first, key_judge, key_rest = jax.random.split(key, 3)
+        key_first, key_evaluate, key_rest = jax.random.split(key, 3)
         keys = jax.random.split(key_first, self.population)
+        run = lambda key: act(behaviour, dynamics, key, state.observation, clock)[0].actions
         if iterations == 0:
-            return wander(keys[0]).actions
-        actions = jax.vmap(wander)(keys).actions
-        scores = jax.vmap(judged)(jax.random.split(key_judge, self.population), actions)
-        distribution = moments(actions, jnp.full(self.population, 1 / self.population))
-        first = (distribution, actions, scores, best((actions[0], jnp.asarray(-jnp.inf)), actions, scores))
-        return jax.lax.scan(iteration, first, jax.random.split(key_rest, iterations - 1))[0][3][0]
-
-
-def best(champion: tuple[Array, Scalar], actions: Array, scores: Array) -> tuple[Array, Scalar]:
-    """The champion, or the candidate that scores more; what is not finite never does."""
-    scores = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
-    index = jnp.argmax(scores)
-    return jax.tree.map(
-        lambda a, b: jnp.where(scores[index] > champion[1], b, a), champion, (actions[index], scores[index])
-    )
+            return run(keys[0])
+        actions = jax.vmap(run)(keys)
+        first = Candidates(actions, *jax.vmap(evaluate)(jax.random.split(key_evaluate, self.population), actions))
+        refine = Refinement(self.weigh, self.population, self.keep, includes_mean=False)
+        return refine(key_rest, dynamics, first, evaluate, iterations)[-1]

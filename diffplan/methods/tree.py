@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int
 from diffplan.codec import Cells
 from diffplan.dynamics import Dynamics
 from diffplan.guide import Proxy
-from diffplan.methods.base import Plans, Problem, need
+from diffplan.methods.base import Grid, Plans, Problem, Starts, need
 from diffplan.methods.guidance import regression
 from diffplan.methods.shooting import true
 from diffplan.policy import Policy
@@ -43,7 +43,7 @@ class Node(NamedTuple):
 
 
 class Game(NamedTuple):
-    """What the search asks about one node."""
+    """The dynamics, the prior of moves and the scores of nodes."""
 
     codec: Cells
     dynamics: Dynamics
@@ -55,14 +55,14 @@ class Game(NamedTuple):
         """The prior of its moves."""
         return self.behaviour.distribution(node.place, node.step / (len(node.x) - 1)).centre
 
-    def after(self, key: PRNGKey, node: Node, move: Int[Array, ""]) -> Node:
+    def step_from(self, key: PRNGKey, node: Node, move: Int[Array, ""]) -> Node:
         """The node that a move leads to. Past the last step nothing is written."""
         action = jax.nn.one_hot(move, len(self.dynamics.action_low))
         place, _ = self.dynamics(key, node.place, action)
         row = self.codec.encode(Trajectory(place[None], action[None]))[0]
         return Node(node.x.at[node.step + 1].set(row), place, node.step + 1)
 
-    def worth(self, node: Node) -> tuple[Scalar, Scalar, Scalar]:
+    def evaluate(self, node: Node) -> tuple[Scalar, Scalar, Scalar]:
         """(reward, 1 where the plan goes on, value) of (82)."""
         last = len(node.x) - 1
         reward = jnp.where(node.step == last, self.proxy.score(node.x), 0.0)
@@ -87,9 +87,7 @@ class Tree:
     strength_name: str = "simulations"
     shared: bool = False
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Every strength is a search of its own.
 
         Raises:
@@ -112,7 +110,7 @@ class Tree:
         def body(node: Node, key: PRNGKey) -> tuple[Node, None]:
             key_move, key_step = jax.random.split(key)
             move = self.moves(key_move, game, node, simulations)
-            return jax.vmap(game.after)(jax.random.split(key_step, len(move)), node, move), None
+            return jax.vmap(game.step_from)(jax.random.split(key_step, len(move)), node, move), None
 
         return jax.lax.scan(body, roots, jax.random.split(key, roots.x.shape[1] - 1))[0].x
 
@@ -124,10 +122,10 @@ class Tree:
         mctx: Any = import_module("mctx")  # its data classes hide their fields from a type checker
 
         def expand(_: None, key: PRNGKey, move: Int[Array, "n"], node: Node) -> tuple[Any, Node]:
-            node = jax.vmap(game.after)(jax.random.split(key, len(move)), node, move)
-            reward, goes_on, value = jax.vmap(game.worth)(node)
-            result = mctx.RecurrentFnOutput(reward=reward, discount=goes_on, value=value, prior_logits=logits(node))
-            return result, node
+            node = jax.vmap(game.step_from)(jax.random.split(key, len(move)), node, move)
+            reward, goes_on, value = jax.vmap(game.evaluate)(node)
+            output = mctx.RecurrentFnOutput(reward=reward, discount=goes_on, value=value, prior_logits=logits(node))
+            return output, node
 
         value = jax.vmap(game.value)(node.x, node.step + 1)
         root = mctx.RootFnOutput(prior_logits=logits(node), value=value, embedding=node)

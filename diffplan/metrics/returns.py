@@ -1,4 +1,4 @@
-"""Returns: what a plan is worth."""
+"""Returns of plans."""
 
 from collections.abc import Callable
 
@@ -13,5 +13,5 @@ RewardOfRow = Callable[[Float[Array, "o"], Float[Array, "a"]], Scalar]
 
 
 def plan_return(reward: RewardOfRow, trajectory: Trajectory) -> Scalar:
-    """The return of a plan as it is drawn: the reward summed over its rows, whether or not they can be executed."""
+    """The promised return of a plan: the reward summed over its rows, whether or not they can be executed."""
     return jnp.sum(jax.vmap(reward)(trajectory.observations, trajectory.actions))

@@ -1,10 +1,14 @@
 """Networks: parameters only, unbatched, and the only place that knows flax.nnx."""
 
+from collections.abc import Callable
+from typing import Any
+
 from diffplan.models.messages import Messages, MessagesValue
-from diffplan.models.mixer import Mixer, Value
+from diffplan.models.mixer import Mixer, Size, Value
 from diffplan.models.mlp import MLP
 from diffplan.models.pure import build, count, to_pure
 from diffplan.models.temporal_unet import TemporalUNet
+from diffplan.types import Apply, Params, PRNGKey
 
 __all__ = [
     "MLP",
@@ -20,16 +24,16 @@ __all__ = [
 ]
 
 
-def _mixer(key, horizon, dim, size):
+def build_mixer(key: PRNGKey, horizon: int, dim: int, size: Any) -> tuple[Apply, Params]:
     """The patched mixer; size: anything with `patch`, `width` and `depth`."""
-    shape = {"patch": size.patch, "width": size.width, "depth": size.depth}
-    return build(key, lambda rngs: Mixer(horizon, dim, **shape, rngs=rngs))
+    shape = Size(size.patch, size.width, size.depth)
+    return build(key, lambda rngs: Mixer(horizon, dim, shape, rngs=rngs))
 
 
-def _unet(key, horizon, dim, size):
-    """Diffuser's temporal U-Net, which has one size."""
+def build_unet(key: PRNGKey, horizon: int, dim: int, size: Any) -> tuple[Apply, Params]:
+    """Diffuser's temporal U-Net, whose size is its own."""
     return build(key, lambda rngs: TemporalUNet(dim, rngs=rngs))
 
 
-NETWORKS = {"mixer": _mixer, "unet": _unet}
-"""Denoising networks by name: ``make(key, horizon, dim, size) -> (apply, params)``."""
+NETWORKS: dict[str, Callable[..., tuple[Apply, Params]]] = {"mixer": build_mixer, "unet": build_unet}
+"""Denoising networks by name: ``build(key, horizon, dim, size) -> (apply, params)``."""

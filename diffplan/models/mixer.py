@@ -16,6 +16,8 @@ Everything is a matrix product over the batch, so on two CPU cores it runs near 
 convolutions do not; a fixed horizon is the price.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -62,22 +64,24 @@ class Block(nnx.Module):
         return u + (1 + gate_c) * self.channels_out(activate(self.channels_in(y)))
 
 
+class Size(NamedTuple):
+    """How large a mixer is. patch: steps to a token; expand: of the hidden layers; features: Fourier features."""
+
+    patch: int = 8
+    width: int = 128
+    depth: int = 3
+    expand: int = 4
+    features: int = 0
+
+
+DENOISER, REWARD = Size(), Size(width=64, depth=2)
+
+
 class Trunk(nnx.Module):
     """Patches, noise-level embedding and blocks: ``x[h, d]`` to tokens ``[t, w]``."""
 
-    def __init__(
-        self,
-        horizon: int,
-        dim: int,
-        patch: int,
-        width: int,
-        depth: int,
-        expand: int,
-        smooth: bool,
-        rngs: nnx.Rngs,
-        condition: int = 0,
-        features: int = 0,
-    ):
+    def __init__(self, horizon: int, dim: int, size: Size, smooth: bool, rngs: nnx.Rngs, condition: int = 0):
+        patch, width, depth, expand, features = size
         if horizon % patch:
             raise ValueError(f"patch must divide the horizon: got patch={patch}, horizon={horizon}")
         self.patch, self.width, self.features = patch, width, features
@@ -107,21 +111,9 @@ class Trunk(nnx.Module):
 class Mixer(nnx.Module):
     """The denoising network: ``x[h, d]``, ``c_noise[]``, and where it takes one a ``condition[c]``, to ``[h, d]``."""
 
-    def __init__(
-        self,
-        horizon: int,
-        dim: int,
-        *,
-        patch: int = 8,
-        width: int = 128,
-        depth: int = 3,
-        expand: int = 4,
-        condition: int = 0,
-        features: int = 0,
-        rngs: nnx.Rngs,
-    ):
-        self.trunk = Trunk(horizon, dim, patch, width, depth, expand, False, rngs, condition, features)
-        self.out = nnx.Linear(width, patch * dim, kernel_init=nnx.initializers.zeros, rngs=rngs)
+    def __init__(self, horizon: int, dim: int, size: Size = DENOISER, *, condition: int = 0, rngs: nnx.Rngs):
+        self.trunk = Trunk(horizon, dim, size, False, rngs, condition)
+        self.out = nnx.Linear(size.width, size.patch * dim, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "h d"], c_noise: Float[Array, ""], condition: Float[Array, "c"] | None = None
@@ -136,20 +128,10 @@ class Value(nnx.Module):
     hide what an optimiser does to a learned reward far from its data.
     """
 
-    def __init__(
-        self,
-        horizon: int,
-        dim: int,
-        *,
-        patch: int = 8,
-        width: int = 64,
-        depth: int = 2,
-        expand: int = 4,
-        rngs: nnx.Rngs,
-    ):
-        self.trunk = Trunk(horizon, dim, patch, width, depth, expand, True, rngs)
-        self.hidden = nnx.Linear(width, width, rngs=rngs)
-        self.out = nnx.Linear(width, 1, rngs=rngs)
+    def __init__(self, horizon: int, dim: int, size: Size = REWARD, *, rngs: nnx.Rngs):
+        self.trunk = Trunk(horizon, dim, size, True, rngs)
+        self.hidden = nnx.Linear(size.width, size.width, rngs=rngs)
+        self.out = nnx.Linear(size.width, 1, rngs=rngs)
 
     def __call__(self, x: Float[Array, "h d"], c_noise: Float[Array, ""]) -> Float[Array, ""]:
         return jnp.mean(self.out(nnx.silu(self.hidden(self.trunk(x, c_noise)))))

@@ -13,7 +13,7 @@ from diffplan.data.windows import Rows, Strided, Windows
 from diffplan.guide import Learned
 from diffplan.learn import inverse, prior, reach, reward
 from diffplan.learn.train import SILENT, TrainSettings, train
-from diffplan.models import Mixer, Value, build
+from diffplan.models import Mixer, Size, Value, build
 from diffplan.planner.examples import Example, Reaching, clean
 from diffplan.planner.planner import Planner, PlannerSettings
 from diffplan.runs import Made, Recorder, Run, stage
@@ -52,36 +52,34 @@ def fit(run: Run, config: PlannerSettings, rows: Rows, identity: str) -> tuple[P
     grid = noise.karras(config.levels, config.low, config.high)
     o, stride = codec.observation_dim, config.stride
     size = config.width, config.features
-    reached = bench.stage("reach", partial(reach.fit, windows.rows, o, stride, size), config.reach)
-    behind = bench.stage("inverse", partial(inverse.fit, windows.rows, codec, stride, 2 * config.width), config.inverse)
-    points = fit_points(bench, examples)
-    rows_between = fit_low_level(bench, Windows.of(rows, codec, stride + 1))
-    noisy = fit_value(bench, examples, "value_noisy", config.noise)
-    critic = fit_value(bench, examples, "value_clean", None)
+    models = {
+        "reach": bench.stage("reach", partial(reach.fit, windows.rows, o, stride, size), config.reach),
+        "inverse": bench.stage(
+            "inverse", partial(inverse.fit, windows.rows, codec, stride, 2 * config.width), config.inverse
+        ),
+        "prior": fit_points(bench, examples),
+        "low_level": fit_low_level(bench, Windows.of(rows, codec, stride + 1)),
+        "value": fit_value(bench, examples, "value_noisy", config.noise),
+        "critic": fit_value(bench, examples, "value_clean", None),
+    }
     held = jax.vmap(lambda key: examples.draw(key)[0])(jax.random.split(jax.random.key(3), 2048))
     planner = Planner(
         rows=codec,
-        prior=points.model,
-        low_level=rows_between.model,
-        value=noisy.model,
-        critic=critic.model,
-        reach=reached.model,
-        weakest=jnp.quantile(jax.jit(jax.vmap(reached.model.weakest))(held), 0.01),
-        inverse=behind.model,
+        **{name: made.model for name, made in models.items()},
+        weakest=jnp.quantile(jax.jit(jax.vmap(models["reach"].model.weakest))(held), 0.01),
         sigmas=grid,
         horizon=config.horizon,
         warmed=int((np.asarray(grid) > config.warm).sum()),
     )
-    made = (reached, behind, points, rows_between, noisy, critic)
-    return planner, sum(each.seconds for each in made) / 60
+    return planner, sum(made.seconds for made in models.values()) / 60
 
 
 def fit_points(bench: Bench, examples: Reaching) -> Made:
     """The prior over points."""
     config = bench.config
-    size = {"patch": 1, "width": config.width, "depth": config.depth, "expand": 3, "features": config.features}
+    size = Size(1, config.width, config.depth, expand=3, features=config.features)
     o = bench.codec.observation_dim
-    network = build(bench.key, lambda rngs: Mixer(config.horizon, o, **size, rngs=rngs))
+    network = build(bench.key, lambda rngs: Mixer(config.horizon, o, size, rngs=rngs))
 
     def draw(key: PRNGKey, data: Reaching) -> tuple:
         x, _, mask = data.draw(key)
@@ -93,8 +91,8 @@ def fit_points(bench: Bench, examples: Reaching) -> Made:
 def fit_low_level(bench: Bench, windows: Windows) -> Made:
     """The prior over rows in sequence, whose first and last observations stay clean."""
     config, d, o = bench.config, bench.codec.width, bench.codec.observation_dim
-    size = {"patch": config.patch, "width": config.width, "depth": config.depth - 1}
-    network = build(bench.key, lambda rngs: Mixer(windows.horizon, d, **size, rngs=rngs))
+    size = Size(config.patch, config.width, config.depth - 1)
+    network = build(bench.key, lambda rngs: Mixer(windows.horizon, d, size, rngs=rngs))
     mask = clean(windows.horizon, d) & (jnp.arange(d) < o)[None]
     draw = lambda key, windows: (windows.draw(key), mask)
     return bench.stage("low_level", partial(prior.fit_denoiser, network, draw, windows, config.noise), config.low_level)
@@ -103,8 +101,8 @@ def fit_low_level(bench: Bench, windows: Windows) -> Made:
 def fit_value(bench: Bench, examples: Reaching, name: str, levels: noise.LogNormal | None) -> Made:
     """A value, clean where there are no levels, whose score has mean 0 and deviation 1 over examples."""
     config, o = bench.config, bench.codec.observation_dim
-    size = {"patch": config.patch, "width": config.width, "depth": config.depth - 1}
-    apply, params = build(bench.key, lambda rngs: Value(config.horizon, o, **size, rngs=rngs))
+    size = Size(config.patch, config.width, config.depth - 1)
+    apply, params = build(bench.key, lambda rngs: Value(config.horizon, o, size, rngs=rngs))
     task = reward.task(apply, reward.regression_error, levels)
 
     def fit(setting: TrainSettings, recorder: Recorder = SILENT) -> Learned:

@@ -1,7 +1,7 @@
-"""The best that every method reaches within a budget, the same for all: in seconds, and in evaluations, per plan.
+"""The best return of every method within equal budgets: in seconds and in evaluations per plan.
 
 A row of ``budgets.csv`` is a method within one budget: the strength, among those that cost no more, with the highest
-gold of the plan whose plans are valid (at most `VALID` through walls), and that gold with its interval over
+promised return whose plans are feasible (at most `VALID` through walls), and that return with its interval over
 seeds.
 An evaluation is one of a network, of the proxy, or a step in an environment or its model. What a policy or a fine-tuned
 prior costs to train counts in full, shared by the plans of its batch.
@@ -22,11 +22,12 @@ from diffplan.report import style
 from diffplan.report.load import read_results
 from diffplan.report.summary import Curve, curves
 
-UNITS = ("seconds", "evaluations")
+UNITS = {"seconds": "s", "evaluations": "evals"}
+"""What budgets are counted in, and what a table calls that."""
 
 
 class Within(NamedTuple):
-    """What a method reaches within a budget; NaN where it cannot afford one valid strength.
+    """The best strength of a method within a budget; NaN where no feasible strength is that cheap.
 
     pressure: nats, of that strength; NaN where the method reports none.
     """
@@ -61,35 +62,35 @@ def cost(curve: Curve, unit: str) -> Float[np.ndarray, "s"]:
     return np.sum([curve.bands[name].value for name in ("network_evals", "proxy_evals", "env_steps")], axis=0)
 
 
-def budgets_of(result: dict[str, Curve], unit: str) -> Float[np.ndarray, "b"]:
-    """Powers of ten from the first that the prior's plans fit into to the first that everything does."""
-    least = float(cost(result["prior"], unit).max()) if "prior" in result else 0.0
-    most = max(float(np.nanmax(cost(curve, unit))) for curve in result.values())
+def budgets_of(by_method: dict[str, Curve], unit: str) -> Float[np.ndarray, "b"]:
+    """Powers of ten: from the first that pays for the prior's plans to the first that pays for everything."""
+    least = float(cost(by_method["prior"], unit).max()) if "prior" in by_method else 0.0
+    most = max(float(np.nanmax(cost(curve, unit))) for curve in by_method.values())
     least = max(least, most / 1e6, 1e-6)
     return 10.0 ** np.arange(np.ceil(np.log10(least)), np.ceil(np.log10(max(most, least))) + 1)
 
 
 def within(curve: Curve, unit: str, budget: float) -> Within:
     """The best valid strength of a method that costs no more than the budget."""
-    value = {name: band.value for name, band in curve.bands.items()}
-    allowed = (cost(curve, unit) <= budget) & (value["violations.walls"] <= VALID)
-    gold = np.where(allowed, value["promised"], np.nan)
-    if not np.isfinite(gold).any():
+    bands, band = curve.bands, curve.bands["promised"]
+    allowed = (cost(curve, unit) <= budget) & (bands["violations.walls"].value <= VALID)
+    promised = np.where(allowed, band.value, np.nan)
+    if not np.isfinite(promised).any():
         return Within(curve.method, unit, budget, *(np.nan,) * 7)
-    k = int(np.nanargmax(gold))
-    band = curve.bands["promised"]
-    means = (value["open_loop"][k], value["tracked"][k], pressure(curve)[k])
-    return Within(curve.method, unit, budget, curve.strengths[k], gold[k], band.low[k], band.high[k], *means)
+    k = int(np.nanargmax(promised))
+    executed = bands["open_loop"].value, bands["tracked"].value
+    numbers = (curve.strengths, promised, band.low, band.high, *executed, pressure(curve))
+    return Within(curve.method, unit, budget, *(values[k] for values in numbers))
 
 
 def rows(run_dir: Path | str) -> list[Within]:
     """Every method within every budget of both units."""
-    result = curves(read_results(run_dir))
+    by_method = curves(read_results(run_dir))
     return [
         within(curve, unit, float(budget))
         for unit in UNITS
-        for budget in budgets_of(result, unit)
-        for curve in result.values()
+        for budget in budgets_of(by_method, unit)
+        for curve in by_method.values()
     ]
 
 
@@ -99,29 +100,21 @@ def write(run_dir: Path | str) -> Path:
 
 
 def table(run_dir: Path | str) -> tuple[list[str], list[list[str]]]:
-    """(header, lines): a method a line, a budget a column, best gold by plan in the cells; methods by their last
-    cell.
+    """(header, lines): a method a line, a budget a column, the best promised return in the cells.
+
+    Methods are in the order of their last cell.
     """
-    results = read_results(run_dir)
-    result, every = curves(results), rows(run_dir)
+    by_method, every = curves(read_results(run_dir)), rows(run_dir)
     columns = list(dict.fromkeys((row.unit, row.budget) for row in every))
     cells = {(row.method, row.unit, row.budget): row for row in every}
-    short = {"seconds": "s", "evaluations": "evals"}
-    header = ["way of pushing", "nats", *(f"{style.short(budget)} {short[unit]}" for unit, budget in columns)]
+    header = ["method", "nats", *(f"{style.short(budget)} {UNITS[unit]}" for unit, budget in columns)]
     last = lambda method: np.nan_to_num(cells[(method, *columns[-1])].promised, nan=-np.inf)
     lines = []
-    for method in sorted(result, key=last, reverse=True):
+    for method in sorted(by_method, key=last, reverse=True):
         mine = [cells[(method, *column)] for column in columns]
-        nats = style.short(mine[-1].pressure) if reports_pressure(result[method]) or method == "prior" else "none"
+        nats = style.short(mine[-1].pressure) if reports_pressure(by_method[method]) or method == "prior" else "none"
         lines.append([style.look(method).label, nats, *(style.plain(row.promised) for row in mine)])
     return header, lines
-
-
-def markdown(run_dir: Path | str) -> str:
-    """The table for a README."""
-    header, lines = table(run_dir)
-    rule = ["---", *("--:" for _ in header[1:])]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
 
 
 def show(run_dir: Path | str, console: Console | None = None) -> None:
@@ -135,5 +128,5 @@ def show(run_dir: Path | str, console: Console | None = None) -> None:
         shown.add_row(*line)
     console = console or Console()
     console.print(shown)
-    words = f"Best gold of the plan at equal budgets per plan, with at most {100 * VALID:g} % of plans through walls."
+    words = f"Best promised return at equal budgets per plan, with at most {100 * VALID:g} % of plans through walls."
     console.print(words, style="dim", highlight=False)

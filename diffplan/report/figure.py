@@ -2,7 +2,7 @@
 
 Its three parts:
 
-    A  one method against its strength: proxy, gold, share of plans through walls
+    A  one method against its strength: proxy, gold, fraction of plans through walls
     B  every method on the plane of gold and proxy, the data behind
     C  the plans themselves, from the prior to the breakdown
 """
@@ -22,7 +22,7 @@ MAZE_MARGINS: dict[str, float] = {"left": 0.05, "right": 0.985, "top": 0.86, "bo
 MAZES = 5
 """Strengths drawn in a row of part C."""
 WILD = 3
-"""Plans that are drawn where most of them are scribbles through walls: more would hide one another."""
+"""Plans in a picture where most of them scribble through walls: more would hide one another."""
 
 
 def frontier(run_dir: Path | str, methods: tuple[str, str] = ("guided", "ascent")) -> tuple[Path, ...]:
@@ -36,23 +36,23 @@ def frontier(run_dir: Path | str, methods: tuple[str, str] = ("guided", "ascent"
 
 def compose(run: Run, methods: tuple[str, str]) -> Figure:
     """The whole figure, 11 x 10.6 inches."""
-    result = curves(run.results)
+    by_method = curves(run.results)
     figure = Figure(figsize=(11, 10.6))
     top, bottom = figure.subfigures(2, 1, height_ratios=[5.35, 5.25], squeeze=False)[:, 0]
     left, right = top.subfigures(1, 2, width_ratios=[1, 1.12], squeeze=False)[0]
     grid = left.add_gridspec(3, 1, height_ratios=[1, 1, 0.24], hspace=0.12, **MARGINS)
     proxy, gold, walls = (left.add_subplot(grid[i]) for i in range(3))
-    panels.pressure(proxy, gold, walls, result[methods[0]], run.data)
+    panels.pressure(proxy, gold, walls, by_method[methods[0]], run.data)
     proxy.set_ylabel("proxy: learned reward\n(sd of the data)")
     gold.set_ylabel("gold: true reward\n(steps in the target)")
-    _title(left, "A", _headline(result[methods[0]]))
-    plane = right.add_subplot(right.add_gridspec(1, 1, left=0.1, right=0.98, top=0.88, bottom=0.11)[0])
-    panels.plane(plane, result, run.data)
+    _title(left, "A", _headline(by_method[methods[0]]))
+    plane = right.add_axes((0.1, 0.11, 0.88, 0.77))
+    panels.plane(plane, by_method, run.data)
     plane.set_xlabel("proxy: learned reward (sd of the data; logarithmic beyond the data)")
     plane.set_ylabel("gold: true reward (steps in the target)")
-    _title(right, "B", "Every way of pushing, on one plane")
+    _title(right, "B", "Every method, on one plane")
     _title(bottom, "C", "The plans: from the prior to the breakdown", height=0.97)
-    _mazes(bottom, run, [result[method] for method in methods])
+    _mazes(bottom, run, [by_method[method] for method in methods])
     return figure
 
 
@@ -110,7 +110,6 @@ def _key(figure: SubFigure) -> None:
     axes.axis("off")
     axes.plot(1, 0.5, marker="o", markersize=3, color=style.INK)
     axes.scatter(16, 0.5, s=90, facecolor="none", edgecolor=style.INK, linestyle=(0, (2.6, 1.5)))
-    axes.plot([36, 41], [0.5, 0.5], color=style.SOUND, linewidth=1.6)
-    axes.plot([56, 61], [0.5, 0.5], color=style.BROKEN, linewidth=1.6)
+    axes.hlines(0.5, (36, 56), (41, 61), colors=(style.SOUND, style.BROKEN), linewidth=1.6)
     for x, words in ((3, "start"), (18.5, "target"), (42.5, "plan"), (62.5, "part of a plan inside a wall")):
         axes.text(x, 0.46, words, fontsize=9, va="center", color=style.SOFT)

@@ -1,5 +1,5 @@
 "use strict";
-// One state (arm, strength), one function that shows it. All numbers come from the JSON in #run, written by page.py.
+// One state (method, strength), one function that shows it. All numbers come from the JSON in #run, written by page.py.
 const run = JSON.parse(document.getElementById("run").textContent);
 const $ = (id) => document.getElementById(id);
 const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -23,74 +23,75 @@ const spread = (band, k, form) => missing(band.low[k]) ? "" : "± " + form((band
 
 // Plans: int16, one unit for each strength, little-endian; -32768 marks what is not finite ------------------------------
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-for (const arm of run.arms) {
-  const { shape: [s, p, h], positions, units, crossing } = arm.plans;
+for (const method of run.methods) {
+  const { shape: [s, p, h], positions, units, crossing } = method.plans;
   const view = new DataView(bytes(positions).buffer), bits = bytes(crossing), size = p * h * 2;
-  arm.frames = arm.plans.rows.map((row, k) => {
+  method.frames = method.plans.rows.map((row, k) => {
     const x = new Float32Array(size);
     for (let i = 0; i < size; i++) {
       const raw = view.getInt16(2 * (k * size + i), true);
       x[i] = raw === -32768 ? NaN : raw * units[k];
     }
     const broken = (i) => { const n = k * p * (h - 1) + i; return (bits[n >> 3] >> (7 - (n & 7))) & 1; };
-    return { row, x, p, h, broken: Array.from({ length: p * (h - 1) }, (_, i) => broken(i)), leaving: arm.plans.leaving[k] };
+    return { row, x, p, h, broken: Array.from({ length: p * (h - 1) }, (_, i) => broken(i)), leaving: method.plans.leaving[k] };
   });
-  console.assert(arm.frames.length === s);
+  console.assert(method.frames.length === s);
 }
 
 // State ---------------------------------------------------------------------------------------------------------------
-let arm = run.arms.find((a) => a.name === run.first), at = 0, shown = null, moving = 0, timer = 0;
-const frame = () => arm.frames[at];
+let method = run.methods.find((a) => a.name === run.first), at = 0, shown = null, moving = 0, timer = 0;
+const frame = () => method.frames[at];
 
-function choose(nextArm, k) {
-  arm = nextArm;
-  at = Math.max(0, Math.min(k, arm.frames.length - 1));
-  $("strength").max = arm.frames.length - 1;
-  $("strength").disabled = arm.frames.length < 2;
+function choose(nextMethod, k) {
+  method = nextMethod;
+  at = Math.max(0, Math.min(k, method.frames.length - 1));
+  $("strength").max = method.frames.length - 1;
+  $("strength").disabled = method.frames.length < 2;
   $("strength").value = at;
   show();
 }
-const chooseRow = (nextArm, row) => {
+const chooseRow = (nextMethod, row) => {
   const distance = (f) => Math.abs(f.row - row);
-  choose(nextArm, nextArm.frames.reduce((best, f, k) => distance(f) < distance(nextArm.frames[best]) ? k : best, 0));
+  choose(nextMethod, nextMethod.frames.reduce((best, f, k) => distance(f) < distance(nextMethod.frames[best]) ? k : best, 0));
 };
 
 function show() {
-  const row = frame().row, value = String(arm.strengths[row]);
-  const alone = arm.strengths.length < 2;
-  $("dial").textContent = alone ? "nothing to turn" : arm.dial;
-  $("value").textContent = alone ? "" : value + (row === arm.best ? "  ★ best of this arm" : "");
-  $("strength").setAttribute("aria-valuetext", arm.dial + " " + value);
+  const row = frame().row, value = String(method.strengths[row]);
+  const alone = method.strengths.length < 2;
+  $("strength-name").textContent = alone ? "no strength" : method.strength_name;
+  $("value").textContent = alone ? "" : value + (row === method.best ? "  ★ best of this method" : "");
+  $("strength").setAttribute("aria-valuetext", method.strength_name + " " + value);
   $("leaving").textContent = frame().leaving ? frame().leaving + " of " + frame().p + " plans leave the picture" : "";
-  document.querySelector(`input[value="${CSS.escape(arm.name)}"]`).checked = true;
+  document.querySelector(`input[value="${CSS.escape(method.name)}"]`).checked = true;
   ticks();
   numbers(row);
   curves();
-  for (const line of $("results").tBodies[0].rows) line.classList.toggle("now", line.dataset.key === arm.name + "/" + row);
+  for (const line of $("results").tBodies[0].rows) line.classList.toggle("now", line.dataset.key === method.name + "/" + row);
   tween();
 }
 
 function ticks() {
-  const last = Math.max(1, arm.frames.length - 1);
-  $("ticks").replaceChildren(...arm.frames.map((f, k) => {
-    const tick = make("span", { textContent: (f.row === arm.best ? "★ " : "") + arm.strengths[f.row] });
+  const last = Math.max(1, method.frames.length - 1);
+  $("ticks").replaceChildren(...method.frames.map((f, k) => {
+    const tick = make("span", { textContent: (f.row === method.best ? "★ " : "") + method.strengths[f.row] });
     tick.style.left = 100 * k / last + "%";
-    tick.className = f.row === arm.best ? "best" : "";
+    tick.className = f.row === method.best ? "best" : "";
     return tick;
   }));
 }
 
+const RETURNS = ["promised", "open_loop", "tracked"];
 function numbers(row) {
   const cards = [
-    ["proxy, sd of the data", "proxy", one], ["gold, as drawn", "gold_plan", one],
-    ["plans that cross a wall", "segments_in_wall", percent], ["gold, by its own actions", "gold_actions", one],
-    ["gold, followed by a controller", "gold_tracked", one], ["pressure: path KL, nats", "path_kl", short],
+    ["proxy, sd of the data", "proxy", one], ["promised return", "promised", one],
+    ["plans that cross a wall", "violations.walls", percent], ["return, open loop", "open_loop", one],
+    ["return, tracked by a controller", "tracked", one], ["pressure: path KL, nats", "path_kl", short],
   ];
   $("numbers").replaceChildren(...cards.map(([title, name, form]) => {
-    const band = arm.bands[name], rank = arm.ranks[name]?.[row];
+    const band = method.bands[name], rank = method.ranks[name]?.[row];
     const above = missing(rank) ? "" : rank === 1 ? "above all data" : "above " + (100 * rank).toFixed(rank > 0.99 ? 1 : 0) + " % of data";
     const small = make("small", {}, spread(band, row, form), make("br"), above);
-    const tone = name === "proxy" ? "proxy" : name.startsWith("gold") ? "gold" : "";
+    const tone = name === "proxy" ? "proxy" : RETURNS.includes(name) ? "gold" : "";
     return make("div", {}, make("dt", { textContent: title }), make("dd", {}, make("b", { className: tone, textContent: form(band.value[row]) }), small));
   }));
 }
@@ -155,20 +156,20 @@ function draw(x) {
 // Curves --------------------------------------------------------------------------------------------------------------
 const LEFT = 38, RIGHT = 78, TOP = 8, BOTTOM = 22;
 function places() {
-  const positive = arm.strengths.filter((s) => s > 0), zero = Math.log10(Math.min(...positive)) - 0.7;
-  const at = arm.strengths.map((s) => positive.length && s > 0 ? Math.log10(s) : positive.length ? zero : 0);
+  const positive = method.strengths.filter((s) => s > 0), zero = Math.log10(Math.min(...positive)) - 0.7;
+  const at = method.strengths.map((s) => positive.length && s > 0 ? Math.log10(s) : positive.length ? zero : 0);
   const low = Math.min(...at), wide = Math.max(...at) - low || 1;
-  return at.map((x) => arm.strengths.length > 1 ? (x - low) / wide : 0.5);
+  return at.map((x) => method.strengths.length > 1 ? (x - low) / wide : 0.5);
 }
 
 function curves() {
   const bend = 1.15 * run.data.proxy.best, squash = (v) => v < bend ? 1.6 * v / bend : 1.6 + Math.log10(v / bend);
   curve("proxy", "proxy", squash, [0, 2, 10, 100, 1000, 10000], "broken");
-  curve("gold", "gold_plan", (v) => v, [0, 20, 40, 60, 80], "sound");
+  curve("gold", "promised", (v) => v, [0, 20, 40, 60, 80], "sound");
 }
 
 function curve(id, name, scale, marks, tone) {
-  const { pen, width, height } = canvas(id), band = arm.bands[name], quantiles = run.data[id];
+  const { pen, width, height } = canvas(id), band = method.bands[name], quantiles = run.data[id];
   const all = [...band.value, ...band.high, quantiles.best].filter((v) => !missing(v)), floor = Math.min(0, ...band.value.filter((v) => !missing(v)));
   const top = scale(Math.max(...all)) * 1.06, low = scale(floor) - 0.03 * top, at = places();
   const X = (k) => LEFT + 6 + at[k] * (width - LEFT - RIGHT - 12), Y = (v) => TOP + (1 - (scale(v) - low) / (top - low)) * (height - TOP - BOTTOM);
@@ -187,12 +188,12 @@ function curve(id, name, scale, marks, tone) {
   }
   pen.strokeStyle = colour("ink");
   pen.setLineDash([5, 4]);
-  line(pen, X(arm.best), TOP, X(arm.best), height - BOTTOM);
+  line(pen, X(method.best), TOP, X(method.best), height - BOTTOM);
   pen.setLineDash([]);
   pen.strokeStyle = colour("faint");
   line(pen, LEFT, height - BOTTOM, width - RIGHT, height - BOTTOM);
   pen.textAlign = "center";
-  arm.strengths.forEach((s, k) => pen.fillText(s, X(k), height - BOTTOM + 12));
+  method.strengths.forEach((s, k) => pen.fillText(s, X(k), height - BOTTOM + 12));
   strokes(pen, band, X, Y, colour(tone));
   const row = frame().row;
   if (missing(band.value[row])) return;
@@ -220,15 +221,15 @@ function strokes(pen, band, X, Y, tone) {
 
 // Table and controls --------------------------------------------------------------------------------------------------
 const COLUMNS = [
-  ["proxy", "proxy", one], ["gold of the plan", "gold_plan", one], ["by its own actions", "gold_actions", one],
-  ["followed by a controller", "gold_tracked", one], ["plans through walls", "segments_in_wall", percent],
+  ["proxy", "proxy", one], ["promised return", "promised", one], ["open loop", "open_loop", one],
+  ["tracked", "tracked", one], ["plans through walls", "violations.walls", percent],
   ["path KL, nats", "path_kl", short], ["distance to data", "data_distance", short], ["seconds a plan", "seconds", short],
 ];
 function results() {
-  const head = make("tr", {}, ...["way of pushing", "strength", ...COLUMNS.map((c) => c[0])].map((t) => make("th", { scope: "col", textContent: t })));
-  const lines = run.arms.flatMap((a) => a.strengths.map((s, row) => {
+  const head = make("tr", {}, ...["method", "strength", ...COLUMNS.map((c) => c[0])].map((t) => make("th", { scope: "col", textContent: t })));
+  const lines = run.methods.flatMap((a) => a.strengths.map((s, row) => {
     const cells = COLUMNS.map(([, name, form]) => {
-      const interval = name === "gold_plan" ? [" ", make("small", { textContent: spread(a.bands[name], row, form) })] : [];
+      const interval = name === "promised" ? [" ", make("small", { textContent: spread(a.bands[name], row, form) })] : [];
       return make("td", {}, form(a.bands[name].value[row]), ...interval);
     });
     const line = make("tr", { className: (row === 0 ? "first " : "") + (row === a.best ? "best" : "") }, make("td", { textContent: row === 0 ? a.label : "" }), make("td", { textContent: s }), ...cells);
@@ -244,21 +245,21 @@ function pause() { clearInterval(timer); timer = 0; $("play").textContent = "▶
 function play() {
   if (timer) return pause();
   $("play").textContent = "❚❚";
-  if (at === arm.frames.length - 1) choose(arm, 0);
-  timer = setInterval(() => at < arm.frames.length - 1 ? choose(arm, at + 1) : pause(), 1100);
+  if (at === method.frames.length - 1) choose(method, 0);
+  timer = setInterval(() => at < method.frames.length - 1 ? choose(method, at + 1) : pause(), 1100);
 }
 
 function controls() {
-  for (const a of run.arms) {
-    const input = make("input", { type: "radio", name: "arm", value: a.name });
+  for (const a of run.methods) {
+    const input = make("input", { type: "radio", name: "method", value: a.name });
     input.onchange = () => { pause(); chooseRow(a, a.best); };
-    $("arms").append(make("label", {}, input, make("span", { textContent: a.label })));
+    $("methods").append(make("label", {}, input, make("span", { textContent: a.label })));
   }
-  $("strength").oninput = (event) => { pause(); choose(arm, Number(event.target.value)); };
+  $("strength").oninput = (event) => { pause(); choose(method, Number(event.target.value)); };
   $("play").onclick = play;
   for (const id of ["proxy", "gold"]) $(id).onclick = (event) => {
     const x = (event.offsetX - LEFT - 6) / ($(id).clientWidth - LEFT - RIGHT - 12), at = places();
-    chooseRow(arm, at.reduce((best, place, k) => Math.abs(place - x) < Math.abs(at[best] - x) ? k : best, 0));
+    chooseRow(method, at.reduce((best, place, k) => Math.abs(place - x) < Math.abs(at[best] - x) ? k : best, 0));
   };
   $("config").textContent = JSON.stringify(run.config, null, 2);
   const redraw = () => { curves(); draw(frame().x); };
@@ -266,10 +267,10 @@ function controls() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 }
 
-// report.html#ascent/3000 opens at that arm and strength
+// report.html#ascent/3000 opens at that method and strength
 function open() {
   const [name, strength] = decodeURIComponent(location.hash.slice(1)).split("/");
-  const asked = run.arms.find((a) => a.name === name) ?? arm, row = asked.strengths.indexOf(Number(strength));
+  const asked = run.methods.find((a) => a.name === name) ?? method, row = asked.strengths.indexOf(Number(strength));
   chooseRow(asked, row < 0 ? asked.best : row);
 }
 

@@ -1,9 +1,9 @@
 """``summary.csv``: the interquartile mean of each method, with its stratified bootstrap interval over seeds.
 
-A row for each strength, whose one stratum is its seeds, and a last row for each method with an empty strength: the
-whole strength_name, a stratum for each strength (Agarwal et al. 2021, rliable). Robust against one lucky seed, but
-with few seeds the bootstrap's interval is too narrow: figure and table show Student's (`diffplan.metrics.statistics`
-says by how much).
+A row for each strength, whose one stratum is its seeds. The last row of a method has an empty strength: all strengths,
+a stratum each (Agarwal et al. 2021, rliable). The mean is robust against one lucky seed, but with few seeds the
+bootstrap's interval is too narrow (`diffplan.metrics.statistics` says by how much): figure and table show Student's.
+One seed has no interval.
 """
 
 from pathlib import Path
@@ -36,9 +36,8 @@ def record(run_dir: Path | str) -> Path:
 
 def line(method: str, strength: float, strata: dict[str, Float[np.ndarray, "strata runs"]]) -> dict[str, float | str]:
     """A row of summary.csv."""
-    estimates = {name: dict(zip(PARTS, estimate(values), strict=True)) for name, values in strata.items()}
-    parts = {f"{name}_{part}": value for name, each in estimates.items() for part, value in each.items()}
-    return {"method": method, "strength": strength, **parts}
+    numbers = (number for values in strata.values() for number in estimate(values))
+    return dict(zip(COLUMNS, (method, strength, *numbers), strict=True))
 
 
 def cells_of(results: Results, method: str, name: str) -> dict[float, Float[np.ndarray, "seeds"]]:

@@ -1,6 +1,6 @@
 """Names, colours, markers and number formats that the figure, the page and the table share.
 
-Colours are told apart in grey as well: by marker, by line style, and by lightness where it can be had.
+Methods are distinguishable in grey as well: by marker, by line style, and where possible by lightness.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ GOLD, PROXY = "#16537e", "#e2571e"
 
 
 class Look(NamedTuple):
-    """How a method is drawn. main: one of the methods that the story is about, drawn stronger."""
+    """How a method is drawn. main: whether the method is emphasised."""
 
     label: str
     colour: str
@@ -63,7 +63,7 @@ LABELS = {
     "expert_accumulate": "expert iteration, accumulate",
     "expert_real": "expert iteration, real data mixed in",
 }
-"""Of methods that have no look of their own."""
+"""Labels of methods that have no look of their own."""
 
 
 def look(method: str) -> Look:
@@ -92,7 +92,7 @@ def short(value: float) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A share as a percentage; a dash where there is none."""
+    """A fraction as a percentage; a dash where there is none."""
     if not np.isfinite(fraction):
         return "–"
     return f"{100 * fraction:.0f} %" if fraction in (0, 1) or 0.01 <= fraction <= 0.99 else f"{100 * fraction:.1f} %"

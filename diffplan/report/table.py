@@ -1,4 +1,4 @@
-"""The results as a table: each method at its best strength (by gold of the plan) and at its largest."""
+"""The results as a table: each method at its best strength (by promised return) and at its largest."""
 
 from pathlib import Path
 
@@ -8,75 +8,66 @@ from rich.table import Table
 
 from diffplan.report import style
 from diffplan.report.load import read_results
-from diffplan.report.summary import Band, Curve, curves
+from diffplan.report.summary import Band, Curve, curves, dropped
 
 HEADER = (
-    *("way of pushing", "strength", "proxy", "gold of the plan", "by its own actions", "followed by a controller"),
+    *("method", "strength", "proxy", "promised return", "open loop", "tracked"),
     *("plans through walls", "path KL", "distance to data", "seconds a plan"),
 )
 SHORT = (
-    "",
-    "at",
-    "proxy",
-    "gold of\nthe plan",
-    "acted",
-    "tracked",
-    "in\nwalls",
-    "path\nKL",
-    "off\ndata",
-    "s per\nplan",
+    *("", "at", "proxy", "promised\nreturn", "open\nloop", "tracked"),
+    *("in\nwalls", "path\nKL", "off\ndata", "s per\nplan"),
 )
 """The same columns for a terminal of 80 characters."""
 
 
 def show(run_dir: Path | str, console: Console | None = None) -> None:
     """Prints the table in the terminal."""
-    result = curves(read_results(run_dir))
+    by_method = curves(read_results(run_dir))
     table = Table(*SHORT, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for column in table.columns:
         column.justify, column.no_wrap = ("left" if column is table.columns[0] else "right"), True
-    for i, curve in enumerate(result.values()):
+    for i, curve in enumerate(by_method.values()):
         if i:
             table.add_section()
         for line in rows(curve):
             table.add_row(*line)
     strengths = {
         curve.strength_name: style.look(method).label
-        for method, curve in reversed(result.items())
+        for method, curve in reversed(by_method.items())
         if len(curve.strengths) > 1
     }
     console = console or Console()
     console.print(table)
     words = "; ".join(f"{strength_name} ({label}, …)" for strength_name, label in reversed(strengths.items()))
-    console.print(f"\nat: {words}. {notes(result)}", style="dim", highlight=False)
+    console.print(f"\nat: {words}. {notes(by_method)}", style="dim", highlight=False)
 
 
 def markdown(run_dir: Path | str) -> str:
     """The same table for a README."""
-    result = curves(read_results(run_dir))
-    lines = [_with_strength_name(line, curve.strength_name) for curve in result.values() for line in rows(curve)]
+    by_method = curves(read_results(run_dir))
+    named = lambda curve, strength: strength if strength == "–" else f"{curve.strength_name} {strength}"
+    lines = [(line[0], named(curve, line[1]), *line[2:]) for curve in by_method.values() for line in rows(curve)]
     rule = ("---", *("--:" for _ in HEADER[1:]))
-    return "\n".join([*("| " + " | ".join(line) + " |" for line in (HEADER, rule, *lines)), "", notes(result)])
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in (HEADER, rule, *lines)), "", notes(by_method)])
 
 
-def notes(result: dict[str, Curve]) -> str:
+def notes(by_method: dict[str, Curve]) -> str:
     """What the numbers are: how many seeds and plans, units, intervals, and what was left out."""
-    seeds = _span({int(n) for curve in result.values() for n in curve.seeds + curve.dropped})
+    seeds = _span({int(n) for curve in by_method.values() for n in curve.seeds + curve.dropped})
     seeds += " seed" if seeds == "1" else " seeds"
-    plans = _span({int(n) for curve in result.values() for n in curve.plans})
+    plans = _span({int(n) for curve in by_method.values() for n in curve.plans})
     text = (
         "Each method at its largest strength, and at its best: the highest promised return with at most 2 % of plans "
         f"through walls, where there is such a strength. Means over {seeds}, {plans} plans in all; ± the 95 % interval "
         "over seeds. Proxy in standard deviations of the data, returns in steps, path KL in nats."
     )
-    left = [
-        f"{curve.dropped.sum()} of {style.look(name).label}" for name, curve in result.items() if curve.dropped.any()
-    ]
-    return text + (f" Batches without one finite plan, left out: {', '.join(left)}." if left else "")
+    left_out = dropped(by_method)
+    return text + (f" Batches without one finite plan, left out: {left_out}." if left_out else "")
 
 
 def rows(curve: Curve) -> list[tuple[str, ...]]:
-    """The lines of one method; only the first carries its name."""
+    """The lines of one method; its name stands in the first alone."""
     chosen = sorted({curve.best, len(curve.strengths) - 1})
     return [_line(curve, k, style.look(curve.method).label if k == chosen[0] else "") for k in chosen]
 
@@ -95,11 +86,6 @@ def _line(curve: Curve, k: int, name: str) -> tuple[str, ...]:
         style.short(value["data_distance"]),
         style.short(value["seconds"]),
     )
-
-
-def _with_strength_name(line: tuple[str, ...], strength_name: str) -> tuple[str, ...]:
-    name, strength, *rest = line
-    return (name, strength if strength == "–" else f"{strength_name} {strength}", *rest)
 
 
 def _interval(band: Band, k: int) -> str:

@@ -1,14 +1,13 @@
-"""What a study is: a question with its claim, the curve that is expected and what would falsify it, stated before the
-numbers; then a table, and a verdict that code reads off the table.
+"""A study is a question with a claim, an expected curve and a falsifier, all stated before the numbers.
 
-A study is one file beside this. `run` makes rows, one for each seed and condition; `verdict` turns the table into
-findings, each with an interval over seeds:
+Each study is a folder beside this file. `run` makes rows, one for each seed and condition; `verdict` turns the table
+into findings, each with an interval over seeds:
 
     supported       the interval lies wholly on the claimed side of the threshold
     falsified       it lies wholly on the other side
     inconclusive    it holds the threshold, or there are too few seeds to have one
 
-Its files, in ``RUN/NAME``: study.csv, verdict.json; `diffplan.report.study` draws figure.png from the first.
+Its files stand in ``RUN/NAME``: study.csv and verdict.json, and figure.png, which the study's figure.py draws.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ Verdict = Literal["supported", "falsified", "inconclusive"]
 
 
 class Finding(NamedTuple):
-    """One sentence of the claim, the number that decides it with its 95 % interval, and what it says."""
+    """One sentence of the claim, the number that decides it with its 95 % interval, and its verdict."""
 
     statement: str
     estimate: float
@@ -40,7 +39,7 @@ class Finding(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A question and how it is answered. claim, expected and falsified_by are stated before any number is seen."""
+    """A question and how it is answered. claim, expected and falsified_by are stated before any number."""
 
     name: str
     claim: str
@@ -61,13 +60,13 @@ class StudySettings:
     run: Path = field(default_factory=lambda: Path("runs/studies"))
     """Directory of all studies; each has its own in it."""
     seeds: Annotated[int, at_least(1, 100_000)] = 8
-    """Repetitions: each draws everything anew, labels, starts and noise; intervals are over them."""
+    """Repetitions with their own labels, starts and noise; intervals are over them."""
     seed: Annotated[int, SEED] = 0
     """Added to the number of every repetition."""
     new_settings: bool = False
     """Run a study anew that was run with other settings; the table that is there is kept aside."""
     size: Annotated[float, more_than(0)] = 1.0
-    """Share of the plans, pools and training steps; below 1 only for trying out."""
+    """Fraction of the plans, pools and training steps; below 1 for trials only."""
 
     def check(self) -> None:
         """Raise ConfigError unless the size is at most the whole."""
@@ -84,23 +83,20 @@ class StudySettings:
 
 def above(statement: str, values: Float[np.ndarray, "seeds"], threshold: float) -> Finding:
     """A claim that a mean over seeds is above a threshold."""
-    if np.isfinite(values).sum() < 2:
-        only = float(values[np.isfinite(values)][0]) if np.isfinite(values).any() else np.nan
-        return Finding(statement, only, np.nan, np.nan, threshold, "inconclusive")
-    result = mean_interval(values)
-    verdict: Verdict = "inconclusive"
-    if result.low > threshold:
+    estimate = mean_interval(values)
+    verdict: Verdict = "inconclusive"  # with fewer than two seeds too: then the interval is NaN
+    if estimate.low > threshold:
         verdict = "supported"
-    elif result.high < threshold:
+    elif estimate.high < threshold:
         verdict = "falsified"
-    return Finding(statement, result.value, result.low, result.high, threshold, verdict)
+    return Finding(statement, *estimate[:3], threshold, verdict)
 
 
 def below(statement: str, values: Float[np.ndarray, "seeds"], threshold: float) -> Finding:
     """A claim that a mean over seeds is below a threshold."""
-    result = above(statement, values, threshold)
+    finding = above(statement, values, threshold)
     other: dict[Verdict, Verdict] = {"supported": "falsified", "falsified": "supported", "inconclusive": "inconclusive"}
-    return result._replace(verdict=other[result.verdict])
+    return finding._replace(verdict=other[finding.verdict])
 
 
 def by_seed(table: Table, name: str, **where: Any) -> Float[np.ndarray, "seeds"]:
@@ -136,7 +132,7 @@ def conclude(study: Study, directory: Path) -> list[Finding]:
         "claim": study.claim,
         "expected": study.expected,
         "falsified_by": study.falsified_by,
-        "findings": [{name: number(value) for name, value in result._asdict().items()} for result in findings],
+        "findings": [{name: number(value) for name, value in finding._asdict().items()} for finding in findings],
     }
     write_json(directory / "verdict.json", content)
     return findings

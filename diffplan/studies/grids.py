@@ -1,14 +1,12 @@
-"""Gridworlds as a bench for methods: additive gold rewards, learned raters of them, and what is measured of a plan.
+"""Gridworlds as a bench for methods: additive gold rewards, reward models of them, and the measures of a plan.
 
-The gold of a plan is the sum of a reward of the cell it is in, over its steps. A rater has seen N paths of the prior,
-each with its gold return and noise on it, and fits a reward of cells by ridge regression on how often each was visited:
+The gold of a plan is the sum over its steps of a reward of its cell. A reward model is fitted to N paths of the prior
+with noisy gold returns: a reward of cells, by ridge regression on how often each path visits each cell:
 
     w = (F'F + ridge I)^-1 F'(y - mean y),      F[i, cell] = visits of path i - the prior's mean visits       (105)
 
 so it is additive too, and everything about pushing it is exact (`diffplan.oracle.tabular`).
 """
-
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +20,10 @@ from diffplan.metrics import diversity, validity
 from diffplan.oracle.tabular import Chain
 from diffplan.types import PRNGKey, Scalar
 
+PerCell = Float[Array, "k"]
 
-def per_step(weights: Float[Array, "k"], horizon: int) -> Float[Array, "h k"]:
+
+def per_step(weights: PerCell, horizon: int) -> Float[Array, "h k"]:
     """A reward of cells as a table over steps and cells."""
     return jnp.broadcast_to(weights[None], (horizon, weights.size))
 
@@ -33,10 +33,8 @@ def visits(paths: Int[Array, "n h"], cells: int) -> Float[Array, "n k"]:
     return jax.vmap(lambda path: jnp.bincount(path, length=cells).astype(jnp.float32))(paths)
 
 
-def ridge(
-    key: PRNGKey, chain: Chain, gold: Float[Array, "k"], labels: int, noise: float, penalty: float = 1e-2
-) -> Float[Array, "k"]:
-    """A rater of N labels (105). noise: standard deviation of a label's error, in those of the returns."""
+def ridge(key: PRNGKey, chain: Chain, gold: PerCell, labels: int, noise: float, penalty: float = 1e-2) -> PerCell:
+    """A reward model of N labels (105). noise: standard deviation of a label's error, in those of the returns."""
     key_paths, key_noise = jax.random.split(key)
     paths = jax.vmap(chain.draw)(jax.random.split(key_paths, labels))
     features = visits(paths, gold.size)
@@ -48,8 +46,8 @@ def ridge(
     return jnp.linalg.solve(gram, centred.T @ (y - y.mean()))
 
 
-def executed(cells: Cells, x: Float[Array, "h k"]) -> Int[Array, "h"]:
-    """The cells that a plan's moves lead through from its first cell; where no move leads on, it stays."""
+def rollout(cells: Cells, x: Float[Array, "h k"]) -> Int[Array, "h"]:
+    """The cells of a plan that is executed from its first cell; it stays where no move leads to the next cell."""
     wanted = jnp.argmax(x, axis=-1)
 
     def move(cell: Array, target: Array) -> tuple[Array, Array]:
@@ -61,9 +59,7 @@ def executed(cells: Cells, x: Float[Array, "h k"]) -> Int[Array, "h"]:
     return jnp.concatenate([wanted[:1], after])
 
 
-def measured(
-    key: PRNGKey, proxy: Proxy, cells: Cells, gold: Float[Array, "k"], x: Float[Array, "n h k"]
-) -> dict[str, Array]:
+def measures(key: PRNGKey, proxy: Proxy, cells: Cells, gold: PerCell, x: Float[Array, "n h k"]) -> dict[str, Array]:
     """The measures of a batch of plans. A plan with a step that no move makes counts as through a wall."""
 
     def one(x: Float[Array, "h k"]) -> dict[str, Array]:
@@ -72,13 +68,12 @@ def measured(
         values = {
             "proxy": proxy.score(x),
             "promised": gold[jnp.argmax(x, axis=-1)].sum(),
-            "open_loop": gold[executed(cells, x)].sum(),
+            "open_loop": gold[rollout(cells, x)].sum(),
             "violations.walls": (cells.legal(x).min() < 1).astype(jnp.float32),
             "residual": 1 - cells.legal(x).mean(),
         }
-        return {name: jnp.where(finite, value, jnp.nan) for name, value in values.items()} | {
-            "finite": finite.astype(jnp.float32)
-        }
+        finite_values = {name: jnp.where(finite, value, jnp.nan) for name, value in values.items()}
+        return finite_values | {"finite": finite.astype(jnp.float32)}
 
     means = {name: jnp.nanmean(value) for name, value in jax.vmap(one)(x).items()}
     return means | {"diversity": diversity.pairwise_distance(x)}
@@ -88,7 +83,7 @@ def bench(problem: Problem, start: Float[Array, "o"], gold: Float[Array, "k"], i
     """A gridworld problem as the harness takes it: every plan begins at one place."""
     cells = problem.codec
     assert isinstance(cells, Cells)
-    compiled = jax.jit(measured)
+    compiled = jax.jit(measures)
     return Bench(
         problem,
         lambda key, count: jnp.broadcast_to(start[None], (count, *start.shape)),
@@ -103,7 +98,3 @@ def moments(chain: Chain, reward: Float[Array, "h k"]) -> tuple[Scalar, Scalar]:
     slope = jax.grad(chain.log_z(reward))
     zero = jnp.zeros(())
     return slope(zero), jnp.sqrt(jax.grad(slope)(zero))
-
-
-at = partial(jnp.asarray, dtype=jnp.float32)
-"""A place from its (row, column)."""

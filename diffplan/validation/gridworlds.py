@@ -52,9 +52,8 @@ def references(seed: int) -> Iterator[Row]:
         yield Row("references", f"reward planned, {name}", float(answer.reward), 0.0, np.nan, np.nan, "shown")
         yield Row("references", f"reward earned exactly, {name}", float(earned), 0.0, np.nan, np.nan, "shown")
 
-        value = jax.jit(partial(simulated, rooms, problem.rewards))(
-            jax.random.split(jax.random.key(seed), 20_000), answer.policy
-        )
+        keys = jax.random.split(jax.random.key(seed), 20_000)
+        value = jax.jit(partial(simulated, rooms, problem.rewards))(keys, answer.policy)
         yield Row("references", f"reward earned in the environment, {name}", *mean(value), float(earned), 0.01, "share")
         optimism = (float(answer.reward) - float(earned)) / float(earned)
         kind, bound = ("least", 0.02) if name == "trajectory tilt" else ("most", 1e-4)
@@ -73,15 +72,10 @@ def simulated(
 
     def one(key: PRNGKey) -> Array:
         first = rooms.state_of(jnp.asarray(rooms.cells[0], jnp.float32))
-        observed = follow(rooms, key, first, act, len(policy)).transitions.observation
-        return rewards[0, first.cell] + jnp.sum(rewards[jnp.arange(1, len(rewards)), jax.vmap(cell)(observed)])
+        places = follow(rooms, key, first, act, len(policy)).transitions.observation
+        return rewards[0, first.cell] + jnp.sum(rewards[jnp.arange(1, len(rewards)), jax.vmap(cell)(places)])
 
     return jax.vmap(one)(keys)
-
-
-def exact_posterior(problem: Cells, noise: Noise) -> Posterior:
-    """The exact discrete denoiser of the prior."""
-    return lambda z, alpha: problem.chain.posterior(noise.log_likelihood(z, alpha))
 
 
 def log_h(problem: Cells, noise: Noise):
@@ -96,14 +90,14 @@ def log_h(problem: Cells, noise: Noise):
 
 
 def known_ratio(problem: Cells, noise: Noise) -> Ratio:
-    """`discrete.exact_ratio` of `log_h`, from one pass along the chain each way instead of h * m."""
+    """The exact ratios of (62): one pass along the chain each way, instead of `log_h` at h * m neighbours."""
     tilted, _ = problem.chain.tilted(problem.rewards, WEIGHT)
 
     def ratios(z: Tokens, alpha: Keep) -> Float[Array, "h m"]:
-        said = noise.log_likelihood(z, alpha)
+        evidence = noise.log_likelihood(z, alpha)
         symbols = jnp.broadcast_to(jnp.arange(noise.symbols)[:, None], (noise.symbols, len(z)))
         rows = jax.vmap(noise.log_likelihood, (0, None), 1)(symbols, alpha)
-        gain = tilted.neighbours(said, rows) - problem.chain.neighbours(said, rows)
+        gain = tilted.neighbours(evidence, rows) - problem.chain.neighbours(evidence, rows)
         return gain - jnp.take_along_axis(gain, z[:, None], axis=1)
 
     return ratios
@@ -115,8 +109,10 @@ def fit_posterior(run: Run, seed: int, problem: Cells, size: Size) -> Categorica
     noises = (Noise.masked(k), Noise.uniform(k))
 
     def loss(model: CategoricalDenoiser, key: PRNGKey, path: Array) -> Array:
-        logits = lambda noise: lambda z, alpha: model.logits(noise.log_likelihood(z, alpha))
-        return jnp.stack([discrete.loss(key, logits(noise), path, noise)[0] for noise in noises]).mean()
+        def under(noise: Noise) -> Array:
+            return discrete.loss(key, lambda z, alpha: model.logits(noise.log_likelihood(z, alpha)), path, noise)[0]
+
+        return jnp.stack([under(noise) for noise in noises]).mean()
 
     config = learned.settings(seed, size.discrete, 128)
     return learned.fit_categorical(run, "discrete", problem, size.paths, loss, config)
@@ -149,9 +145,8 @@ def discretely(seed: int, problem: Cells, model: CategoricalDenoiser) -> Iterato
     plain, tilted = float(chain.expected(problem.rewards)), float(truth.reward)
     for kind, noise in (("masked", Noise.masked(k)), ("uniform", Noise.uniform(k))):
         learned: Posterior = lambda z, alpha, noise=noise: model.posterior(noise.log_likelihood(z, alpha))
-        h = log_h(problem, noise)
-        exact, rough = known_ratio(problem, noise), discrete.first_order(h, noise)
-        known = exact_posterior(problem, noise)
+        known: Posterior = lambda z, alpha, noise=noise: chain.posterior(noise.log_likelihood(z, alpha))
+        exact, rough = known_ratio(problem, noise), discrete.first_order(log_h(problem, noise), noise)
         methods: tuple[tuple[str, Posterior, Ratio | None, float, int, Kind], ...] = (
             ("exact denoiser, no guide", known, None, plain, 4000, "share"),
             ("exact denoiser, exact ratios", known, exact, tilted, 1000, "share"),
@@ -159,16 +154,15 @@ def discretely(seed: int, problem: Cells, model: CategoricalDenoiser) -> Iterato
             ("learned denoiser, no guide", learned, None, plain, 2000, "shown"),
             ("learned denoiser, exact ratios", learned, exact, tilted, 1000, "shown"),
         )
-        for name, posterior, ratio, reward, count, judged in methods:
+        for name, posterior, ratio, reward, count, shown in methods:
             paths, nats = walks(seed, noise, posterior, ratio, chain.horizon, count)
             values = jax.vmap(problem.path_reward)(jnp.minimum(paths, k - 1))
             fraction = jax.vmap(discrete.legal_share, (0, None))(paths, legal)
             which = f"{kind}, {name}"
-            yield Row("discrete", f"E[r], {which}", *mean(values), reward, 0.02, judged)
+            yield Row("discrete", f"E[r], {which}", *mean(values), reward, 0.02, shown)
             yield Row("discrete", f"legal moves, {which}", *mean(fraction), 1.0, np.nan, "shown")
             if ratio is not None:
                 finite = np.isfinite(nats)
-                yield Row(
-                    "discrete", f"path KL, {which}", *mean(np.asarray(nats)[finite]), float(truth.kl), 0.05, judged
-                )
+                spent = mean(np.asarray(nats)[finite])
+                yield Row("discrete", f"path KL, {which}", *spent, float(truth.kl), 0.05, shown)
                 yield Row("discrete", f"plans of finite path KL, {which}", *mean(finite), 1.0, np.nan, "shown")

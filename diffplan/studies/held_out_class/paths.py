@@ -1,4 +1,4 @@
-"""Classes of paths in the plane whose distribution is known, and judges of a path that know nothing of it.
+"""Classes of paths in the plane with a known distribution, and judges of a path that do not use the distribution.
 
 A path x[h, 2] goes through five waypoints w, of one of four classes y:
 
@@ -50,14 +50,14 @@ class Geometry(NamedTuple):
     shows: Callable[[Track], Bool[Array, ""]]
     clear: Callable[[Track], Bool[Array, ""]]
 
-    def judged(self, x: Float[Array, "*batch h 2"]) -> tuple[Bool[Array, "*batch"], Bool[Array, "*batch"]]:
+    def judge(self, x: Float[Array, "*batch h 2"]) -> tuple[Bool[Array, "*batch"], Bool[Array, "*batch"]]:
         """Of every path, whether it shows the last class, and whether it is valid: clear, by short steps."""
-        return _judged(self.shows, self.clear, x)
+        return _judge(self.shows, self.clear, x)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 @partial(jnp.vectorize, excluded=(0, 1), signature="(h,d)->(),()")
-def _judged(shows: Callable, clear: Callable, x: Track) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+def _judge(shows: Callable, clear: Callable, x: Track) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
     """Compiled once for each geometry."""
     return shows(x), clear(x) & (jnp.max(jnp.linalg.norm(jnp.diff(x, axis=0), axis=1)) < STRIDE)
 

@@ -1,18 +1,18 @@
-"""The class that was left out: can a classifier lead a prior to behaviour that the prior has never seen?
+"""A class is left out: can a classifier lead a prior to behaviour that is not in the prior's data?
 
 Behaviour is paths of four classes y, whose distribution (111) is known (`diffplan.studies.held_out_class.paths`). The
-last, y*, is left out of what the prior is trained on, but for a leak:
+last, y*, is left out of the prior's data, but for a leak:
 
     p(x) = leak p(x | y*) + (1 - leak) mean over y != y* of p(x | y)                                            (112)
 
-Guidance asks for it, by what tells the class from the others, or by what says where it lives:
+Guidance asks for it by a classifier (113), or by the density of the class (114):
 
     g = log p(y* | x_sigma) = log p(x_sigma | y*) - log sum over y of p(x_sigma | y)        at scale w          (113)
     D_w = (D + w D_y*) / (1 + w),    from g = log p(x_sigma | y*)                           the control         (114)
 
 (113) is flat wherever y* is by far the likeliest, near its plans or not. (114) weighs the two scores: explicit steps
-along their sum diverge at large w. The classifier of (113) is perfect, that is exact, or a small network that has seen
-all classes in equal parts.
+along their sum diverge at large w. The classifier of (113) is perfect, that is exact, or a small network that is
+trained on all classes in equal parts.
 
 The prior is exact (112), or a network: joint, over the whole plan; or local, (115) of `diffplan.models.pieces`, blind
 between the halves. Halves, because the crossroads is where they meet: choices that are made apart are then learned
@@ -47,8 +47,9 @@ from diffplan.types import Apply, Denoise, Energy, Params, PRNGKey, Scalar, Stre
 
 Network = Literal["exact", "joint", "local"]
 Guide = Literal["perfect", "learned", "density"]
+Keys = Key[Array, "seeds"]
 
-ASKED = CLASSES - 1
+HELD_OUT = CLASSES - 1
 
 LEAKS = (0.0, 0.0005, 0.002, 0.01, 0.05)
 SCALES = (0.0, 1.0, 3.0, 10.0, 30.0)
@@ -61,9 +62,9 @@ FREE = np.zeros((STEPS, 2), bool)
 
 
 def log_odds(leak: float) -> Float[np.ndarray, "y"]:
-    """Logarithms of the classes' shares in training (112)."""
-    shares = np.array([(1 - leak) / (CLASSES - 1)] * (CLASSES - 1) + [leak], np.float32)
-    return np.log(shares, out=np.full_like(shares, -np.inf), where=shares > 0)
+    """Logarithms of the classes' fractions in training (112)."""
+    fractions = np.array([(1 - leak) / (CLASSES - 1)] * (CLASSES - 1) + [leak], np.float32)
+    return np.log(fractions, out=np.full_like(fractions, -np.inf), where=fractions > 0)
 
 
 def log_classes(distribution: Mixture, x: Track, sigma: Scalar) -> Float[Array, "y"]:
@@ -72,16 +73,16 @@ def log_classes(distribution: Mixture, x: Track, sigma: Scalar) -> Float[Array, 
 
 
 class Behaviour(NamedTuple):
-    """What networks learn from: paths without end, of classes in given shares."""
+    """The data of networks: endless paths, of classes in given fractions."""
 
     waypoints: Float[Array, "y k 2"]
     log_odds: Float[Array, "y"]
 
     def labelled(self, key: PRNGKey) -> tuple[Track, Scalar, Bool[Array, "h 2"]]:
-        """A path, whether it is of the asked class, and that none of its entries is known."""
+        """A path, whether it is of the held-out class, and that none of its entries is known."""
         key_label, key_path = jax.random.split(key)
         label = jax.random.categorical(key_label, self.log_odds)
-        return behave(key_path, self.waypoints[label]), (label == ASKED).astype(jnp.float32), jnp.asarray(FREE)
+        return behave(key_path, self.waypoints[label]), (label == HELD_OUT).astype(jnp.float32), jnp.asarray(FREE)
 
 
 def make_prior(key: PRNGKey, network: Network) -> tuple[Apply, Params]:
@@ -95,16 +96,10 @@ def make_classifier(key: PRNGKey) -> tuple[Apply, Params]:
     return lambda params, x, c_noise: apply(params, x.ravel(), c_noise)[0], params
 
 
-def fit(
-    key: PRNGKey,
-    waypoints: Float[Array, "y k 2"],
-    log_odds: Float[Array, "y"],
-    network: Network | None,
-    config: TrainSettings,
-) -> Params:
-    """Parameters of a prior, or without a network's name of the classifier. The exact prior's are its shares."""
+def fit(key: PRNGKey, data: Behaviour, network: Network | None, config: TrainSettings) -> Params:
+    """Parameters of a prior, or without a network's name of the classifier. The exact prior's are its fractions."""
     if network == "exact":
-        return log_odds
+        return data.log_odds
     key_network, key_train = jax.random.split(key)
     if network is None:
         apply, params = make_classifier(key_network)
@@ -113,7 +108,7 @@ def fit(
         apply, params = make_prior(key_network, network)
         denoising = lambda params, key, x: loss(key, Edm(params, apply), x, jnp.asarray(FREE), LEVELS)
         task = train.Task(denoising, lambda key, data: data.labelled(key)[0])
-    return train.train_whole(key_train, task, params, Behaviour(waypoints, log_odds), config)
+    return train.train_whole(key_train, task, params, data, config)
 
 
 def prior(network: Network, params: Params, distribution: Mixture) -> Denoise:
@@ -127,9 +122,9 @@ def energies(distribution: Mixture, classifier: Params) -> dict[Guide, Energy]:
     """(113), exact and learned, and the energy of (114)."""
     apply, _ = make_classifier(jax.random.key(0))
     return {
-        "perfect": lambda x, sigma: jax.nn.log_softmax(log_classes(distribution, x, sigma))[ASKED],
+        "perfect": lambda x, sigma: jax.nn.log_softmax(log_classes(distribution, x, sigma))[HELD_OUT],
         "learned": Learned(classifier, jnp.zeros(()), jnp.ones(()), apply, "classifier"),
-        "density": lambda x, sigma: log_classes(distribution, x, sigma)[ASKED],
+        "density": lambda x, sigma: log_classes(distribution, x, sigma)[HELD_OUT],
     }
 
 
@@ -138,12 +133,12 @@ def strengths(guide: Guide, scale: Scalar) -> Strengths:
     return Strengths(scale / (1 + scale), 1 / (1 + scale)) if guide == "density" else Strengths(scale, jnp.ones(()))
 
 
-def sigmas() -> Float[Array, "n"]:
-    """The levels that plans are drawn on: as many as scale 10 needs to be followed."""
-    return log_linear(GRID, LEVELS.low, LEVELS.high)
+def sampler() -> Sampler:
+    """With levels enough to follow the guide at scale 10."""
+    return Sampler(log_linear(GRID, LEVELS.low, LEVELS.high), (STEPS, 2))
 
 
-class Drawn(NamedTuple):
+class Sampled(NamedTuple):
     """Plans over seeds, leaks, scales and plans, with the score p(y* | plan) by the classifier that guided."""
 
     x: Float[Array, "*axes h 2"]
@@ -153,23 +148,17 @@ class Drawn(NamedTuple):
 
 @partial(jax.jit, static_argnames=("network", "guide", "plans"))
 def draw(
-    keys: Key[Array, "seeds"],
-    params: Params,
-    classifiers: Params,
-    distribution: Mixture,
-    network: Network,
-    guide: Guide,
-    plans: int,
-) -> Drawn:
+    keys: Keys, params: Params, classifiers: Params, distribution: Mixture, network: Network, guide: Guide, plans: int
+) -> Sampled:
     """Plans of every seed ``keys[i]``, leak ``params[i, j]`` and scale; the same noise for all leaks and scales."""
     distribution = distribution._replace(shape=(STEPS, 2))  # which came in as numbers that are traced
 
-    def one(key: PRNGKey, scale: Scalar, params: Params, classifier: Params) -> Drawn:
-        result, reference = energies(distribution, classifier), prior(network, params, distribution)
-        pushed = guided(reference, result[guide], strengths(guide, scale))
-        x, info = sample(key, pushed, Sampler(sigmas(), (STEPS, 2)), reference)
-        judge = result["learned" if guide == "learned" else "perfect"]
-        return Drawn(x, jnp.exp(judge(x, jnp.asarray(CLEAN))), info.path_kl)
+    def one(key: PRNGKey, scale: Scalar, params: Params, classifier: Params) -> Sampled:
+        by_guide, reference = energies(distribution, classifier), prior(network, params, distribution)
+        pushed = guided(reference, by_guide[guide], strengths(guide, scale))
+        x, info = sample(key, pushed, sampler(), reference)
+        judge = by_guide["learned" if guide == "learned" else "perfect"]
+        return Sampled(x, jnp.exp(judge(x, jnp.asarray(CLEAN))), info.path_kl)
 
     each_plan = jax.vmap(one, (0, None, None, None))
     each_scale = jax.vmap(each_plan, (None, 0, None, None))
@@ -179,51 +168,40 @@ def draw(
 
 
 @partial(jax.jit, static_argnames=("network", "config"))
-def fit_all(
-    keys: Key[Array, "seeds"],
-    waypoints: Float[Array, "y k 2"],
-    log_odds: Float[Array, "leaks y"],
-    network: Network | None,
-    config: TrainSettings,
-) -> Params:
+def fit_all(keys: Keys, data: Behaviour, network: Network | None, config: TrainSettings) -> Params:
     """Every seed's networks at every leak, trained as one program; all leaks of a seed see the same draws."""
     one = partial(fit, network=network, config=config)
-    return jax.vmap(jax.vmap(one, (None, None, 0)), (0, None, None))(keys, waypoints, log_odds)
+    return jax.vmap(jax.vmap(one, (None, Behaviour(None, 0))), (0, None))(keys, data)  # pyright: ignore[reportArgumentType]
 
 
-def measured(geometry: Geometry, draws: Drawn) -> dict[str, Float[np.ndarray, "seeds leaks scales"]]:
-    """The measures of every batch of plans: means over its finite plans, and shares of all."""
-    shown, valid = (np.asarray(result) for result in geometry.judged(draws.x))
-    finite = np.isfinite(draws.x).all(axis=(-2, -1))
+def measures(geometry: Geometry, sampled: Sampled) -> dict[str, Float[np.ndarray, "seeds leaks scales"]]:
+    """The measures of every batch of plans: means over its finite plans, and fractions of all."""
+    shown, valid = (np.asarray(flags) for flags in geometry.judge(sampled.x))
+    finite = np.isfinite(sampled.x).all(axis=(-2, -1))
     mean = lambda values: np.where(finite, values, 0).sum(axis=-1) / np.maximum(finite.sum(axis=-1), 1)
-    return {
-        "hit": (shown & valid).mean(axis=-1),
-        "shown": shown.mean(axis=-1),
-        "valid": valid.mean(axis=-1),
-        "score": mean(np.asarray(draws.score)),
-        "path_kl": mean(np.asarray(draws.path_kl)),
-        "finite": finite.mean(axis=-1),
-    }
+    flags = {"hit": shown & valid, "shown": shown, "valid": valid, "finite": finite}
+    fractions = {name: flag.mean(axis=-1) for name, flag in flags.items()}
+    return fractions | {"score": mean(np.asarray(sampled.score)), "path_kl": mean(np.asarray(sampled.path_kl))}
 
 
 def run(config: StudySettings) -> Iterator[dict[str, Any]]:
     """A row for each geometry, prior, guide, leak, scale and seed; seed by seed, though all are trained together."""
     training = TrainSettings(steps=config.scaled(TRAINING, 20), optimiser="muon", learning_rate=2e-2)
-    plans, result = config.scaled(PLANS, 4), {}
+    plans, by_condition = config.scaled(PLANS, 4), {}
     seeds = [config.seed + i for i in range(config.seeds)]
     keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), 3))(jnp.array(seeds))
     for geometry in GEOMETRIES:
         exact, waypoints = distribution(geometry.waypoints), jnp.asarray(geometry.waypoints, jnp.float32)
         even, leaky = jnp.zeros((1, CLASSES)), jnp.stack([jnp.asarray(log_odds(leak)) for leak in LEAKS])
-        classifiers = fit_all(keys[:, 0], waypoints, even, None, training)
+        classifiers = fit_all(keys[:, 0], Behaviour(waypoints, even), None, training)
         classifiers = jax.tree.map(lambda leaf: leaf[:, 0], classifiers)
         for network in NETWORKS:
-            params = fit_all(keys[:, 1], waypoints, leaky, network, training)
+            params = fit_all(keys[:, 1], Behaviour(waypoints, leaky), network, training)
             for guide in GUIDES[: 1 if network == "exact" else None]:
-                draws = draw(keys[:, 2], params, classifiers, exact, network, guide, plans)
-                result[geometry.name, network, guide] = measured(geometry, draws)
+                sampled = draw(keys[:, 2], params, classifiers, exact, network, guide, plans)
+                by_condition[geometry.name, network, guide] = measures(geometry, sampled)
     for i, seed in enumerate(seeds):
-        for (geometry, network, guide), values in result.items():
+        for (geometry, network, guide), values in by_condition.items():
             for (j, leak), (k, scale) in product(enumerate(LEAKS), enumerate(SCALES)):
                 row = {"geometry": geometry, "network": network, "guide": guide, "leak": leak, "scale": scale}
                 yield row | {"seed": seed, "plans": plans} | {name: float(v[i, j, k]) for name, v in values.items()}
@@ -237,44 +215,39 @@ def half_dose(hits: Float[np.ndarray, "seeds leaks"]) -> Float[np.ndarray, "seed
 
 
 def verdict(table: Table) -> list[Finding]:
-    """All at scale 10; a hit is a plan of the asked class that is valid."""
+    """All at scale 10; a hit is a plan of the held-out class that is valid."""
 
-    def observed(
-        geometry: str, network: Network, guide: Guide, leak: float, name: str = "hit"
-    ) -> Float[np.ndarray, "n"]:
+    def mean(geometry: str, network: Network, guide: Guide = "perfect", leak: float = 0, name: str = "hit"):
         return by_seed(table, name, geometry=geometry, network=network, guide=guide, leak=leak, scale=10.0)
 
     findings = []
     for geometry in (geometry.name for geometry in GEOMETRIES):
-        unseen = f"{geometry}, never seen, joint prior"
+        absent = f"{geometry}, not in the data, joint prior"
         findings += [
-            below(
-                f"{unseen}, perfect classifier: share of plans that hit", observed(geometry, "joint", "perfect", 0), 0.2
-            ),
-            above(f"{unseen}: p(class | plan)", observed(geometry, "joint", "perfect", 0, "score"), 0.8),
-            below(f"{unseen}, learned classifier: share that hit", observed(geometry, "joint", "learned", 0), 0.2),
-            above(f"{unseen}, by the class's density: share that hit", observed(geometry, "joint", "density", 0), 0.8),
+            below(f"{absent}, perfect classifier: fraction of plans that hit", mean(geometry, "joint"), 0.2),
+            above(f"{absent}: p(class | plan)", mean(geometry, "joint", name="score"), 0.8),
+            below(f"{absent}, learned classifier: fraction that hit", mean(geometry, "joint", "learned"), 0.2),
+            above(f"{absent}, by the class's density: fraction that hit", mean(geometry, "joint", "density"), 0.8),
         ]
-    dose = np.stack([observed("composition", "joint", "perfect", leak) for leak in LEAKS], axis=1)
-    little = "composition, a leak of 0.05 %"
+    local = "not in the data, local prior: fraction that hit"
+    dose = np.stack([mean("composition", "joint", leak=leak) for leak in LEAKS], axis=1)
+    little = {name: mean("composition", name, leak=LEAKS[1]) for name in ("exact", "joint")}
     return [
         *findings,
-        above(
-            "composition, never seen, local prior: share that hit", observed("composition", "local", "perfect", 0), 0.5
-        ),
-        below("homotopy, never seen, local prior: share that hit", observed("homotopy", "local", "perfect", 0), 0.2),
+        above(f"composition, {local}", mean("composition", "local"), 0.5),
+        below(f"homotopy, {local}", mean("homotopy", "local"), 0.2),
         above("composition, joint prior: rise in hits from a leak of 0 to one of 5 %", dose[:, -1] - dose[:, 0], 0.5),
         below("composition, joint prior: log10 of the leak in % at which half the plans hit", half_dose(dose), 0.0),
-        above(f"{little}, exact prior: share that hit", observed("composition", "exact", "perfect", LEAKS[1]), 0.8),
-        below(f"{little}, joint prior: share that hit", observed("composition", "joint", "perfect", LEAKS[1]), 0.5),
+        above("composition, a leak of 0.05 %, exact prior: fraction that hit", little["exact"], 0.8),
+        below("composition, a leak of 0.05 %, joint prior: fraction that hit", little["joint"], 0.5),
     ]
 
 
 STUDY = Study(
     name="held_out_class",
     claim=(
-        "Guidance by a classifier cannot lead a prior to a class that it never saw, unless its architecture factorises "
-        "over what was left out; the classifier says that it does. A density of the class, in its place, can."
+        "Guidance by a classifier cannot lead a prior to a class that is not in its data, unless its architecture "
+        "factorises over the class; the classifier claims that it does. A density of the class, in its place, can."
     ),
     expected=(
         "At leak 0 and scale 10 the joint prior hits about never while p(class | plan) exceeds 0.8, in every geometry; "

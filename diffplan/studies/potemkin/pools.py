@@ -1,4 +1,4 @@
-"""Ways of pushing that know a path by its rating alone, on a pool of paths that stands for the prior, tails and all.
+"""Methods that use nothing of a path but its rating, on a pool of paths that stands for the prior and its tails.
 
 Each makes of the prior p a distribution q whose ratio to p is a function of the rating r. At the price 1 / 2t of a
 unit of chi-squared divergence,
@@ -6,7 +6,7 @@ unit of chi-squared divergence,
     max over q of  E_q[r] - chi^2(q || p) / 2t   is at   q / p = max(0, 1 + t (r - nu)),   E_p[q / p] = 1 for nu   (108)
 
 since where q > 0, r - (q / p - 1) / t must be the same nu for all; Laidlaw et al. (2403.03185) argue for this price.
-Best of n is q / p = n F(r)^(n - 1), F the distribution of r under p, and the quantiliser 1 / s on the best share s
+Best of n is q / p = n F(r)^(n - 1), F the distribution of r under p; the quantiliser is 1 / s on the best fraction s
 (Taylor 2016); where F has steps, as on a pool, the integrals over them. So best of n makes no path more than n times
 as likely, the quantiliser 1 / s times, and neither is hacked more than that often times the prior: no tilt has a bound.
 
@@ -36,7 +36,7 @@ RUNGS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 STRENGTHS = (0.0, *np.geomspace(1e-2, 1e8, 60).tolist())
 
 Curve = dict[str, np.ndarray]
-"""A column for strengths and one for each thing that they are worth."""
+"""A column of strengths, and one for each measure."""
 
 
 class Pool(NamedTuple):
@@ -49,14 +49,14 @@ class Pool(NamedTuple):
 
     @property
     def better(self) -> Float[np.ndarray, "n"]:
-        """The share of the prior that stands before a path."""
+        """The fraction of the prior that stands before a path."""
         return np.minimum(np.cumsum(self.weight) - self.weight, 1.0)
 
 
 def rungs(
     key: PRNGKey, part: Chain, rating: Float[Array, "k"], draws: int
 ) -> tuple[Int[Array, "n h"], Float[Array, "n"]]:
-    """So many paths of each tilt of a part, and the logarithms of their weights (109)."""
+    """Paths of each tilt of a part, and the logarithms of their weights (109). draws: paths of one tilt."""
     rewards = per_step(rating, part.horizon)
 
     def rung(inputs: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -72,7 +72,7 @@ def rungs(
 
 
 def pool_of(columns: tuple[Array, ...]) -> Pool:
-    """Sorted, in float64: shares of the prior down to 1e-16 are told apart."""
+    """Sorted, in float64, which keeps fractions of the prior down to 1e-16 distinguishable."""
     rating, gold, hacked, log_weight = (np.asarray(column, float) for column in columns)
     order = np.argsort(-rating, kind="stable")
     weight = np.exp(log_weight[order])
@@ -97,7 +97,7 @@ def best_of_n(pool: Pool, strength: float) -> Float[np.ndarray, "n"]:
 
 
 def quantiliser(pool: Pool, strength: float) -> Float[np.ndarray, "n"]:
-    """The best share s of the prior, evenly; 1 / s = 1 + strength."""
+    """The best fraction s of the prior, evenly; 1 / s = 1 + strength."""
     return np.clip(1 / (1 + strength) - pool.better, 0, pool.weight) * (1 + strength)
 
 
@@ -108,8 +108,8 @@ PUSHES: dict[str, Callable[[Pool, float], np.ndarray]] = {
 }
 
 
-def worth(pool: Pool, q: Float[np.ndarray, "n"]) -> dict[str, float]:
-    """What a distribution on the pool is worth. ess: of its paths."""
+def measures(pool: Pool, q: Float[np.ndarray, "n"]) -> dict[str, float]:
+    """The measures of a distribution on the pool. ess: of its paths."""
     ratio = np.where(q > 0, q / pool.weight, 1.0)
     values = (q @ pool.rating, q @ pool.gold, q @ pool.hacked, q @ np.log(ratio), 1 / (q @ q))
     return dict(zip(("proxy", "gold", "p_hack", "kl", "ess"), map(float, values), strict=True))
@@ -119,9 +119,9 @@ def selections(pool: Pool) -> dict[str, Curve]:
     """Each of PUSHES along STRENGTHS."""
     mean = pool.weight @ pool.rating
     std = np.sqrt(pool.weight @ (pool.rating - mean) ** 2)
-    result = {}
+    by_method = {}
     for name, push in PUSHES.items():
-        rows = [worth(pool, push(pool, strength)) for strength in STRENGTHS]
+        rows = [measures(pool, push(pool, strength)) for strength in STRENGTHS]
         curve = {column: np.array([row[column] for row in rows]) for column in rows[0]}
-        result[name] = curve | {"strength": np.array(STRENGTHS), "gain": (curve["proxy"] - mean) / std}
-    return result
+        by_method[name] = curve | {"strength": np.array(STRENGTHS), "gain": (curve["proxy"] - mean) / std}
+    return by_method

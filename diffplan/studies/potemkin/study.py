@@ -1,6 +1,6 @@
-"""The painted goal: a hack of small prior mass, solved exactly, and what keeps a plan from it.
+"""The painted goal: a hack of small prior mass, solved exactly, and methods that avoid it.
 
-A rater judges the cells of `envs.potemkin` with noise, and is fooled by one of them, H:
+A reward model rates the cells of `envs.potemkin` with noise, and is wrong about one of them, H:
 
     r(c) = w(c) + tau e(c) + B [c = H],      e(c) ~ N(0, 1)                                              (106)
 
@@ -9,13 +9,13 @@ one never enters H; the hacked one carries whether it has been there, and can on
 
     Z(l) = Z_good(l) + Z_hack(l),      P_l(ever in H) = Z_hack / Z,      Z_hack(l*) = Z_good(l*)         (107)
 
-says beforehand at which weight l* the tilt falls for the paint. That half of the plans are then in H at some step is
+predicts at which weight l* the tilt falls for the paint. That half of the plans are then in H at some step is
 (107) itself, and `observed` checks the recursions alone; that they stay to the end, `ending`, is a prediction. The log
 of Z_hack / Z_good begins at the log odds of H under the prior and rises by the difference of the mean ratings; were
 that constant, the weights of 90 % and of 10 % would be as log 1/P + log 9 to log 1/P - log 9: the rarer a hack, the
 later it comes, and the more suddenly.
 
-Ways of pushing that know a path by its rating alone are those of `diffplan.studies.potemkin.pools`, (108) and (109).
+The methods that use nothing of a path but its rating are in `diffplan.studies.potemkin.pools`, (108) and (109).
 Another is held to occupancy, d, the mean of the distributions of a plan's h steps: mirror descent from the prior on
 
     l E_q[r] - h KL(d_q || d_p):     q = p exp(sum_t W(s_t)) / Z,     W <- W + eta (l r - log d_q / d_p)           (110)
@@ -37,7 +37,7 @@ from jaxtyping import Array, Bool, Float
 from diffplan.metrics.table import Table
 from diffplan.oracle.tabular import Chain, markov
 from diffplan.studies.frame import Finding, Study, StudySettings, above, below, by_seed
-from diffplan.studies.grids import moments, per_step
+from diffplan.studies.grids import PerCell, moments, per_step
 from diffplan.studies.potemkin.pools import Curve, pool_of, rungs, selections
 from diffplan.types import PRNGKey, Scalar
 from envs import potemkin
@@ -47,7 +47,7 @@ HORIZON = 20
 BONUSES = (0.5, 1.0, 2.0, 4.0)
 MASSES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 BONUS, MASS = 2.0, 1e-3
-"""Where raters are compared, and what verdicts on ways of pushing are about."""
+"""Where reward models are compared, and what the verdicts on methods are about."""
 NOISE = 0.2
 """tau of (106); the goal pays 1."""
 MEMBERS = 5
@@ -96,16 +96,14 @@ def split(chain: Chain, cell: int) -> Split:
     return Split(chain, good, Chain(jnp.where(hopeful, start, -jnp.inf), kernels, jnp.tile(chain.points, (2, 1))))
 
 
-def log_odds(parts: Split, push: Float[Array, "k"]) -> Scalar:
+def log_odds(parts: Split, push: PerCell) -> Scalar:
     """log Z_hack - log Z_good of a tilt by `push` a step (107)."""
     rewards = per_step(push, parts.whole.horizon)
     return parts.hacked.tilted(jnp.tile(rewards, (1, 2)))[1] - parts.good.tilted(rewards)[1]
 
 
-def pushed(
-    parts: Split, push: Float[Array, "k"], rating: Float[Array, "k"], gold: Float[Array, "k"], cell: int
-) -> dict[str, Scalar]:
-    """What the tilt by `push` a step is worth."""
+def pushed(parts: Split, push: PerCell, rating: PerCell, gold: PerCell, cell: int) -> dict[str, Scalar]:
+    """The measures of the tilt by `push` a step."""
     tilted, log_z = parts.whole.tilted(per_step(push, parts.whole.horizon))
     occupancy = tilted.occupancy()
     often = occupancy.sum(axis=0)
@@ -134,10 +132,8 @@ def crossing(rising: Callable[[Scalar], Scalar], passed: Bool[Array, "s"]) -> Sc
     return jnp.where(passed.any(), (low + high) / 2, jnp.nan)
 
 
-def tilts(
-    parts: Split, rating: Float[Array, "k"], gold: Float[Array, "k"], cell: int
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """(what each of WEIGHTS is worth, the weights of the transition).
+def tilts(parts: Split, rating: PerCell, gold: PerCell, cell: int) -> tuple[dict[str, Array], dict[str, Array]]:
+    """(the measures at each of WEIGHTS, the weights of the transition).
 
     predicted, ten, ninety: from the partition functions of the parts, where P(ever in H) is 50, 10 and 90 %.
     observed, ending: from the tilt of the whole alone, where half of the paths are ever in H, and where half end there.
@@ -145,9 +141,8 @@ def tilts(
     curve = jax.lax.map(lambda weight: pushed(parts, weight * rating, rating, gold, cell), jnp.asarray(WEIGHTS))
     odds = lambda weight: log_odds(parts, weight * rating)
     tilted = lambda weight: parts.whole.tilted(per_step(rating, parts.whole.horizon), weight)[0]
-    never = lambda distribution: jnp.exp(
-        without(distribution, cell).tilted(jnp.zeros((distribution.horizon, rating.size)))[1]
-    )
+    nothing = jnp.zeros((parts.whole.horizon, rating.size))
+    never = lambda distribution: jnp.exp(without(distribution, cell).tilted(nothing)[1])
     fraction = lambda level: crossing(lambda w: odds(w) - np.log(level / (1 - level)), curve["p_hack"] > level)
     mean, std = moments(parts.whole, per_step(rating, parts.whole.horizon))
     return curve | {"gain": (curve["proxy"] - mean) / std}, {
@@ -159,9 +154,7 @@ def tilts(
     }
 
 
-def samples(
-    key: PRNGKey, parts: Split, rating: Float[Array, "k"], gold: Float[Array, "k"], draws: int
-) -> tuple[Array, ...]:
+def samples(key: PRNGKey, parts: Split, rating: PerCell, gold: PerCell, draws: int) -> tuple[Array, ...]:
     """(rating, gold, hacked, log weight) of paths of both parts."""
     key_good, key_hacked = jax.random.split(key)
     good, log_good = rungs(key_good, parts.good, rating, draws)
@@ -171,27 +164,23 @@ def samples(
     return rating[paths].sum(axis=1), gold[paths].sum(axis=1), part, jnp.concatenate([log_good, log_hacked])
 
 
-def settle(
-    chain: Chain, rating: Float[Array, "k"], weight: Scalar, table: Float[Array, "k"], steps: int
-) -> Float[Array, "k"]:
+def settle(chain: Chain, rating: PerCell, weight: Scalar, table: PerCell, steps: int) -> PerCell:
     """The W of (110) after so many steps from a table, eta = 1 / 10."""
     least = float(jnp.finfo(jnp.float32).tiny)  # a cell that no path is in any more pulls no harder than this
     log_mean = lambda distribution: jnp.log(jnp.maximum(distribution.occupancy().mean(axis=0), least))
     before = log_mean(chain)
 
-    def step(table: Float[Array, "k"], _: None) -> tuple[Array, None]:
+    def step(table: PerCell, _: None) -> tuple[Array, None]:
         distribution = chain.tilted(per_step(table, chain.horizon))[0]
         return table + (weight * rating - (log_mean(distribution) - before)) / 10, None
 
     return jax.lax.scan(step, table, None, length=steps)[0]
 
 
-def occupied(
-    parts: Split, rating: Float[Array, "k"], gold: Float[Array, "k"], cell: int, steps: int
-) -> dict[str, Array]:
-    """What (110) is worth for rising weights, each settled from the one before."""
+def occupied(parts: Split, rating: PerCell, gold: PerCell, cell: int, steps: int) -> dict[str, Array]:
+    """The measures of (110) for rising weights, each started from the one before."""
 
-    def one(table: Float[Array, "k"], weight: Scalar) -> tuple[Array, dict[str, Array]]:
+    def one(table: PerCell, weight: Scalar) -> tuple[Array, dict[str, Array]]:
         table = settle(parts.whole, rating, weight, table, steps)
         return table, pushed(parts, table, rating, gold, cell) | {"strength": weight}
 
@@ -204,7 +193,7 @@ def occupied(
 def reward_models(
     gold: Float[np.ndarray, "k"], noise: Float[np.ndarray, "m k"], cell: int, bonus: float
 ) -> dict[str, Any]:
-    """Ratings of cells: one rater, and ensembles of m, all of them fooled or all but the first; and one not fooled."""
+    """Ratings of cells: one fooled model; ensembles of m, all or all but the first of them fooled; one not fooled."""
     paint = bonus * (np.arange(gold.size) == cell)
     honest = gold[None] + NOISE * noise
     fooled = honest + paint[None]
@@ -222,7 +211,7 @@ def reward_models(
 
 
 def matched(curve: Curve, about: dict[str, Any]) -> Rows:
-    """What a way of pushing is worth at equal nats and at equal proxy gain, between its strengths; NaN beyond them."""
+    """The measures of a method at equal nats and at equal proxy gain, between its strengths; NaN beyond them."""
     for by, targets in (("kl", NATS), ("gain", GAINS)):
         along = np.maximum.accumulate(curve[by])
         for at in targets:
@@ -230,12 +219,12 @@ def matched(curve: Curve, about: dict[str, Any]) -> Rows:
             yield {"part": "matched", "by": by, "at": at, **about, **values}
 
 
-def transition(curve: Curve, result: dict[str, float], about: dict[str, Any]) -> dict[str, Any]:
-    """The row of a transition, and where gold peaks along the tilt."""
+def transition(curve: Curve, weights: dict[str, float], about: dict[str, Any]) -> dict[str, Any]:
+    """The row of a transition: its weights, and the peak of gold along the tilt."""
     peak = int(curve["gold"].argmax())
-    gold = {"gold_prior": curve["gold"][0], "gold_peak": curve["gold"][peak], "gold_end": curve["gold"][-1]}
-    gold = {name: float(value) for name, value in gold.items()}
-    return {"part": "transition", **about, **gold, **result, "peak_kl": float(curve["kl"][peak])}
+    places = {"gold_prior": 0, "gold_peak": peak, "gold_end": -1}
+    gold = {name: float(curve["gold"][place]) for name, place in places.items()}
+    return {"part": "transition", **about, **gold, **weights, "peak_kl": float(curve["kl"][peak])}
 
 
 COLUMNS = (
@@ -245,7 +234,7 @@ COLUMNS = (
 )
 
 
-def doors() -> dict[float, tuple[Potemkin, Split]]:
+def worlds_by_mass() -> dict[float, tuple[Potemkin, Split]]:
     """The world of each mass, without its gold, and its parts."""
     bare = potemkin.street(np.zeros(len(potemkin.STREET.cells)))
     start = int(np.flatnonzero((bare.grid.cells == np.array(potemkin.MIDDLE)).all(axis=1))[0])
@@ -256,37 +245,37 @@ def doors() -> dict[float, tuple[Potemkin, Split]]:
 
 
 def run(config: StudySettings) -> Rows:
-    """A seed is a gold reward of cells, u^4 with u even in (0, 1), and the noise of the raters."""
-    worlds = doors()
+    """A seed is a gold reward of cells, u^4 with u uniform in (0, 1), and the noise of the reward models."""
+    worlds = worlds_by_mass()
     compiled = jax.jit(tilts, static_argnums=3)
     draw, occupy = jax.jit(samples, static_argnums=4), jax.jit(occupied, static_argnums=(3, 4))
     for seed in range(config.seeds):
         rng = np.random.default_rng([config.seed, seed])
         gold = np.array(potemkin.street(rng.random(len(potemkin.STREET.cells)) ** 4).gold)
         noise = rng.normal(size=(MEMBERS, gold.size))
-        pays = jnp.asarray(gold, jnp.float32)
+        true = jnp.asarray(gold, jnp.float32)
         for mass, (world, parts) in worlds.items():
-            judge = {bonus: reward_models(gold, noise, world.cell, bonus) for bonus in BONUSES}
-            for bonus, reward_model in conditions(judge[BONUS], mass):
-                rating = jnp.asarray(judge[bonus][reward_model], jnp.float32)
-                curve, result = jax.device_get(compiled(parts, rating, pays, world.cell))
+            ratings = {bonus: reward_models(gold, noise, world.cell, bonus) for bonus in BONUSES}
+            for bonus, reward_model in conditions(ratings[BONUS], mass):
+                rating = jnp.asarray(ratings[bonus][reward_model], jnp.float32)
+                curve, weights = jax.device_get(compiled(parts, rating, true, world.cell))
                 curve = curve | {"strength": np.array(WEIGHTS)}
                 about = {"seed": seed, "bonus": bonus, "mass": mass, "reward_model": reward_model, "method": "tilt"}
                 yield from ({"part": "tilt", **about, **row_of(curve, i)} for i in range(len(WEIGHTS)))
-                yield transition(curve, {name: float(value) for name, value in result.items()}, about)
+                yield transition(curve, {name: float(value) for name, value in weights.items()}, about)
                 yield from matched(curve, about) if bonus == BONUS else ()
-            rating = jnp.asarray(judge[BONUS]["one"], jnp.float32)
+            rating = jnp.asarray(ratings[BONUS]["one"], jnp.float32)
             key = jax.random.fold_in(jax.random.key(config.seed), seed)
-            methods = selections(pool_of(draw(key, parts, rating, pays, config.scaled(1000, 50))))
-            methods["occupancy"] = jax.device_get(occupy(parts, rating, pays, world.cell, config.scaled(40, 10)))
+            methods = selections(pool_of(draw(key, parts, rating, true, config.scaled(1000, 50))))
+            methods["occupancy"] = jax.device_get(occupy(parts, rating, true, world.cell, config.scaled(40, 10)))
             for method, curve in methods.items():
                 about = {"seed": seed, "bonus": BONUS, "mass": mass, "reward_model": "one", "method": method}
                 yield from matched(curve, about)
 
 
-def conditions(judge: Iterable[str], mass: float) -> list[tuple[float, str]]:
-    """(bonus, rater) of the tilts at a mass: one rater at every bonus, every rater at one."""
-    others = [(BONUS, reward_model) for reward_model in judge if reward_model != "one"]
+def conditions(reward_models: Iterable[str], mass: float) -> list[tuple[float, str]]:
+    """(bonus, reward model) of the tilts at a mass: one reward model at every bonus, every reward model at one."""
+    others = [(BONUS, reward_model) for reward_model in reward_models if reward_model != "one"]
     return [(bonus, "one") for bonus in BONUSES] + (others if mass == MASS else [])
 
 
@@ -295,12 +284,7 @@ def row_of(curve: Curve, index: int) -> dict[str, float]:
     return {name: float(column[index]) for name, column in curve.items()}
 
 
-METHODS = {
-    "chi_squared": "chi-squared",
-    "best_of_n": "best of n",
-    "quantiliser": "quantiliser",
-    "occupancy": "occupancy",
-}
+METHODS = {"chi_squared": "chi-squared", "best_of_n": "best of n"} | {n: n for n in ("quantiliser", "occupancy")}
 
 
 def lost_gold(table: Table, **where: Any) -> np.ndarray:
@@ -310,25 +294,22 @@ def lost_gold(table: Table, **where: Any) -> np.ndarray:
 
 
 def transitions(table: Table) -> list[Finding]:
-    """Where the tilt falls, how suddenly, and what of gold is lost."""
+    """Where the tilt falls, how suddenly, and how much gold is lost."""
 
     def ratio(column: str, other: str, masses: tuple[float, ...] = MASSES) -> np.ndarray:
         """Of two weights, ``[conditions, seeds]``, bonuses 2 and 4; NaN where the paint never wins."""
-        where = [
-            {"part": "transition", "reward_model": "one", "bonus": b, "mass": m} for b in (2.0, 4.0) for m in masses
-        ]
-        return np.array([by_seed(table, column, **w) / by_seed(table, other, **w) for w in where])
+        where = {"part": "transition", "reward_model": "one"}
+        of = lambda column, bonus, mass: by_seed(table, column, **where, bonus=bonus, mass=mass)
+        return np.array([of(column, b, m) / of(other, b, m) for b in (2.0, 4.0) for m in masses])
 
-    sudden = ratio("ninety", "ten")
-    sooner = ratio("ninety", "ten", MASSES[-1:]) / ratio("ninety", "ten", MASSES[:1])
-    sudden, sooner, off = (
-        np.nanmean(each, axis=0) for each in (sudden, sooner, np.abs(ratio("ending", "predicted") - 1))
-    )
+    average = lambda ratios: np.nanmean(ratios, axis=0)
+    sudden, off = average(ratio("ninety", "ten")), average(np.abs(ratio("ending", "predicted") - 1))
+    sooner = average(ratio("ninety", "ten", MASSES[-1:]) / ratio("ninety", "ten", MASSES[:1]))
     lost = {bonus: lost_gold(table, reward_model="one", bonus=bonus) for bonus in (0.5, 2.0, 4.0)}
     return [
         below("weight at which half of the plans end in the paint: error of the prediction", off, 0.1),
         below("weights at which 90 % and 10 % are hacked: ratio", sudden, 3.0),
-        below("that ratio at mass 1e-6, as a share of that at 1e-2", sooner, 1.0),
+        below("that ratio at mass 1e-6, as a fraction of that at 1e-2", sooner, 1.0),
         above("gold lost beyond its peak, bonus 2", lost[2.0], 0.5),
         above("gold lost beyond its peak, bonus 4", lost[4.0], 0.5),
         below("gold lost beyond its peak, bonus 0.5", lost[0.5], 0.5),
@@ -336,47 +317,42 @@ def transitions(table: Table) -> list[Finding]:
 
 
 def verdict(table: Table) -> list[Finding]:
-    """Transitions; then ways of pushing against the tilt; then ensembles."""
+    """Transitions; then methods against the tilt; then ensembles."""
 
     def more(column: str, method: str, by: str, at: float) -> np.ndarray:
         """Of a column, than the tilt has at the same nats or proxy gain."""
         where = {"part": "matched", "reward_model": "one", "mass": MASS, "by": by, "at": at}
         return by_seed(table, column, method=method, **where) - by_seed(table, column, method="tilt", **where)
 
-    result = transitions(table)
-    for by, at, words in (("kl", 4.0, "4 nats"), ("gain", 3.0, "a proxy gain of 3 sd")):
-        for method, name in METHODS.items():
-            result.append(below(f"P(hack) of {name} less the tilt's, at {words}", more("p_hack", method, by, at), 0.0))
-    most = more("gold", "occupancy", "gain", 6.0)
-    result.append(above("gold of occupancy less the tilt's, at a proxy gain of 6 sd", most, 0.0))
-    for reward_model in ("mean", "least", "cautious"):
-        result.append(
-            above(
-                f"gold lost beyond its peak, {reward_model} of five fooled",
-                lost_gold(table, reward_model=reward_model),
-                0.5,
-            )
-        )
-    for reward_model in ("least, one blind", "cautious, one blind", "blind"):
-        result.append(
-            below(f"gold lost beyond its peak, {reward_model}", lost_gold(table, reward_model=reward_model), 0.5)
-        )
-    return result
+    hacked = [
+        below(f"P(hack) of {name} less the tilt's, at {words}", more("p_hack", method, by, at), 0.0)
+        for by, at, words in (("kl", 4.0, "4 nats"), ("gain", 3.0, "a proxy gain of 3 sd"))
+        for method, name in METHODS.items()
+    ]
+    most, lost = more("gold", "occupancy", "gain", 6.0), lambda name: lost_gold(table, reward_model=name)
+    fooled, blind = ("mean", "least", "cautious"), ("least, one blind", "cautious, one blind", "blind")
+    return [
+        *transitions(table),
+        *hacked,
+        above("gold of occupancy less the tilt's, at a proxy gain of 6 sd", most, 0.0),
+        *(above(f"gold lost beyond its peak, {name} of five fooled", lost(name), 0.5) for name in fooled),
+        *(below(f"gold lost beyond its peak, {name}", lost(name), 0.5) for name in blind),
+    ]
 
 
 STUDY = Study(
     name="potemkin",
-    claim="Where a rater can be fooled, pressure turns over suddenly, at a weight that can be computed beforehand. A "
-    "bound on how much likelier a path may become delays it, and so does a price on occupancy; more raters who are "
-    "fooled alike do not.",
+    claim="Where a reward model can be fooled, gold turns over suddenly, at a weight that can be computed beforehand. "
+    "A bound on how much likelier a path may become delays the fall, and so does a penalty on occupancy; more reward "
+    "models that are fooled alike do not.",
     expected="Under the exact tilt gold rises, then falls within a factor of three in the weight, around that at which "
     "the hacked and the good part of the partition function are equal; rarer hacks come later and more suddenly. At "
     "equal KL, best of n, the quantiliser, the chi-squared optimum and regularised occupancy are hacked less, and at "
-    "equal proxy gain too as long as honest plans can have the gain. Ensembles fall like one rater, unless a member is "
-    "blind to the paint.",
+    "equal proxy gain too as long as honest plans can have the gain. Ensembles fall like one reward model, unless a "
+    "member is blind to the paint.",
     falsified_by="The predicted weight is off by more than 10 %; the transition takes more than a factor of 3; gold "
-    "has no interior peak at a bonus of 2; an ensemble of fooled raters has none; or the tilt is hacked no more than "
-    "the others at equal KL.",
+    "has no interior peak at a bonus of 2; an ensemble of fooled reward models has none; or the tilt is hacked no more "
+    "than the others at equal KL.",
     minutes=3.0,
     columns=COLUMNS,
     run=run,
