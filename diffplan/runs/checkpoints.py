@@ -59,7 +59,7 @@ class Checkpoints:
             aside = free_name(final, "damaged")
             final.rename(aside)
             say(f"{final}: damaged, kept as {aside.name}")
-            self.damaged.discard(step)
+        self.damaged.discard(step)
         part.rename(final)
         for old in [step for step in self.steps() if step not in self.damaged][self.keep :]:
             shutil.rmtree(self.directory / str(old))

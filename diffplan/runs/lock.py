@@ -59,17 +59,18 @@ class Lock:
 
     def _wait_or_remove(self) -> None:
         """Remove the lock that is there if it is stale; wait a little if it is being written."""
-        holder, stat = read(self.path), self.path.stat() if self.path.exists() else None
-        if holder and not _stale(self.path, holder):
-            raise RunError(
-                f"{self.directory}: in use by process {holder['pid']} on {holder['host']}; wait until it ends, or name "
-                f"another directory with --run (if that process is gone, remove {FILE})"
-            )
-        if holder or (stat and stat.st_size == 0 and _age(self.path) > GRACE):
-            _remove_stale(self.path, holder)
-        elif stat and (self.path.is_dir() or _age(self.path) > GRACE):
-            raise RunError(f"{self.path}: is no lock of a run; move it away, or name another directory with --run")
-        else:
+        with contextlib.suppress(FileNotFoundError):  # it has been given up meanwhile
+            holder = read(self.path)
+            if _stale(self.path, holder):
+                return _remove_stale(self.path)
+            if holder:
+                raise RunError(
+                    f"{self.directory}: in use by process {holder['pid']} on {holder['host']}; wait until it ends, or "
+                    f"name another directory with --run (if that process is gone, remove {FILE})"
+                )
+            if self.path.is_dir() or _age(self.path) > GRACE:
+                another = "move it away, or name another directory with --run"
+                raise RunError(f"{self.path}: is no lock of a run; {another}")
             time.sleep(0.1)
 
     def release(self) -> None:
@@ -157,8 +158,10 @@ def _started(pid: int) -> str | None:
         return None
 
 
-def _stale(path: Path, holder: dict[str, Any]) -> bool:
+def _stale(path: Path, holder: dict[str, Any] | None) -> bool:
     """Whether the process that made a lock is gone."""
+    if holder is None:
+        return path.stat().st_size == 0 and _age(path) > GRACE
     where = _where()
     if {name: holder.get(name) for name in where} != where:
         return _age(path) > STALE
@@ -185,11 +188,16 @@ def _age(path: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
-def _remove_stale(path: Path, holder: dict[str, Any] | None) -> None:
-    """Remove a stale lock, and no other: it is renamed first, which one process alone can do."""
-    aside = path.with_name(f"{FILE}.{uuid.uuid4().hex}")
-    with contextlib.suppress(FileNotFoundError):
-        path.rename(aside)
-        if read(aside) != holder:  # a new one, made in between: put back
-            _create(path, aside.read_text())
-        aside.unlink()
+def _remove_stale(path: Path) -> None:
+    """Remove a lock if it still is stale. A guard lets one process at a time look and remove."""
+    guard = path.with_name(f"{FILE}.stale")
+    if _create(guard, ""):
+        try:
+            if _stale(path, read(path)):
+                path.unlink()
+        finally:
+            guard.unlink(missing_ok=True)
+    elif _age(guard) > GRACE:  # its maker was killed
+        guard.unlink(missing_ok=True)
+    else:
+        time.sleep(0.01)
