@@ -179,12 +179,7 @@ class _Account(NamedTuple):
 
 
 def particles(
-    key: PRNGKey,
-    denoise: Denoise,
-    reward: Reward,
-    sampler: Sampler,
-    method: Method,
-    count: int,
+    key: PRNGKey, denoise: Denoise, reward: Reward, sampler: Sampler, method: Method, count: int
 ) -> tuple[Cloud, Info]:
     """Draw weighted plans from (40).
 

@@ -12,15 +12,15 @@ from diffplan.methods import Ascent, Method, Plans, Prior
 from diffplan.methods.ascent import AscentEarly, AscentFrom, AscentRenoised, from_data, from_prior
 from diffplan.methods.guidance import clean
 from diffplan.types import Trajectory
-from diffplan.validation import known
+from tests import problems
 
 STEPS = (0, 1, 2, 5, 20, 300)
 PATIENCE = (0.0, 0.5, 1.0, 2.0, 1e6)
 
 
 @cache
-def problem(name: str) -> known.Known:
-    return known.grid(horizon=4) if name == "grid" else known.linear()
+def problem(name: str) -> problems.Known:
+    return problems.grid(horizon=4) if name == "grid" else problems.linear()
 
 
 FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
@@ -51,8 +51,8 @@ def test_plans_begin_at_their_starts_and_reach_the_optimum(method, name):
     pins = jax.vmap(whole.problem.pins)(whole.starts)
     first = np.broadcast_to(pins.value, plans.x.shape)[:, pins.mask]
     np.testing.assert_array_equal(np.asarray(plans.x)[:, pins.mask], first)
-    assert known.reached(whole, plans.x[-1]) >= 0.95
-    assert abs(known.reached(whole, plans.x[0])) < 0.95
+    assert problems.reached(whole, plans.x[-1]) >= 0.95
+    assert abs(problems.reached(whole, plans.x[0])) < 0.95
 
 
 def test_ascent_from_noise_finds_the_best_actions_of_a_proxy_that_carries_them_out():
@@ -68,7 +68,7 @@ def test_ascent_from_noise_finds_the_best_actions_of_a_proxy_that_carries_them_o
         )
 
     one = jnp.ones(())
-    proxy = known.Clean(lambda x, sigma: x, one, one, earned)
+    proxy = problems.Clean(lambda x, sigma: x, one, one, earned)
     method = Ascent((0, 300), proxy=lambda problem: proxy, rate=0.3, anneal=0)
     run = jax.jit(lambda key: method(key, whole.problem, whole.starts, jnp.asarray(method.strengths, jnp.float32)).x)
     gold = np.asarray(jax.vmap(jax.vmap(earned))(run(jax.random.key(0)))).mean(axis=1)

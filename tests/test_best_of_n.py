@@ -20,6 +20,7 @@ from diffplan.methods.best_of_n import Pool, Quantiliser, RegularisedBestOfN, So
 from diffplan.metrics.kl import best_of_n_cdf, best_of_n_mean
 from diffplan.samplers import Sampler
 from diffplan.validation import known
+from tests import problems
 
 FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
 
@@ -172,7 +173,7 @@ SIZES = {"grid": 400, "linear": 1000}
 
 
 @cache
-def problem_of(name: str) -> known.Known:
+def problem_of(name: str) -> problems.Known:
     return getattr(known, name)()
 
 
@@ -200,7 +201,7 @@ def test_a_large_pool_holds_the_optimum(name, method, monkeypatch):
     monkeypatch.setattr("diffplan.methods.best_of_n.draw_pool", lambda key, *_: (key, pool_of(name)))
     strong = large(SIZES[name])[method]
     x = strong(jax.random.key(1), problem.problem, problem.starts, jnp.asarray(strong.strengths)).x
-    assert known.reached(problem, x[-1]) >= 0.95
+    assert problems.reached(problem, x[-1]) >= 0.95
 
 
 @pytest.mark.parametrize("method", SMALL)

@@ -17,10 +17,11 @@ from diffplan.methods.classifier_free import GOAL, RETURN, ClassifierFree, best_
 from diffplan.models import Mixer, Size, build
 from diffplan.noise import LogUniform, karras
 from diffplan.validation import known
-from diffplan.validation.known import GaussianPrior
+from tests import problems
+from tests.problems import GaussianPrior
 
-LINEAR = known.linear()
-GRID = known.grid()
+LINEAR = problems.linear()
+GRID = problems.grid()
 CHAIN, WEIGHTS = GRID.problem.denoise.chain, GRID.problem.regression.weights
 
 
@@ -91,7 +92,7 @@ def test_weight_0_is_the_prior_and_weight_1_the_conditional_distribution():
 
 def test_weight_1_of_the_best_that_can_be_asked_gives_the_best_forces():
     plans = run(ClassifierFree((0.0, 1.0, 3.0), lambda problem, proxy: jnp.full(1, 30.0)), LINEAR, Optimal())
-    reached = [known.reached(LINEAR, x) for x in plans.x]
+    reached = [problems.reached(LINEAR, x) for x in plans.x]
     assert reached[0] == pytest.approx(0, abs=0.15)
     assert min(reached[1:]) > 0.95
 
@@ -106,11 +107,11 @@ def test_a_return_asked_for_draws_its_tilt_and_a_high_one_the_best_paths():
     gold = np.asarray(jax.vmap(jax.vmap(GRID.gold))(plans.x))
     error = gold[1].std() / np.sqrt(gold[1].size)
     assert gold[1].mean() == pytest.approx(tilted, abs=4 * error)
-    reached = [known.reached(GRID, x) for x in plans.x]
+    reached = [problems.reached(GRID, x) for x in plans.x]
     assert reached[0] == pytest.approx(0, abs=0.1)
     assert reached[0] < reached[1] < reached[2] < reached[3]
     high = run(ClassifierFree((1.0,), ask(15.0)), GRID, WALK).x[0]
-    assert known.reached(GRID, high) > 0.95
+    assert problems.reached(GRID, high) > 0.95
 
 
 def test_a_goal_asked_for_is_reached():

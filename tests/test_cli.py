@@ -1,19 +1,24 @@
 """The command line: every word is checked before anything is made, and every error is one line that says what to do."""
 
+import ast
 import importlib
+import inspect
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
-from dataclasses import field, replace
+from collections.abc import Iterator
+from dataclasses import field, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from diffplan.cli import command, experiment
+from diffplan.cli import command, exact, experiment, make_data, tune
 from diffplan.cli.experiment import PRESETS, Experiment
 from diffplan.cli.main import COMMANDS, main
 from diffplan.runs import Run, RunError, lock
@@ -60,6 +65,40 @@ def test_every_command_explains_itself(capsys, name):
     text = " ".join(re.sub("[│╭╮╰╯─]", " ", run(capsys, name, "--help")).split())
     module = importlib.import_module(f"diffplan.cli.{name.replace('-', '_')}")
     assert f"diffplan {name}" in text and " ".join((module.__doc__ or "").split(".")[0].split()) in text
+
+
+def flags(cls: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every flag of a class of settings and its docstring, read from the source."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # pyright: ignore[reportAttributeAccessIssue]
+    texts = {
+        node.target.id: after.value.value
+        for node, after in itertools.pairwise(body)
+        if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+    }
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        bare, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        nameless = any(getattr(extra, "name", None) == "" for extra in extras)
+        own = prefix if nameless else f"{prefix}{name}."
+        if is_dataclass(bare):
+            yield from flags(bare, own)
+        else:
+            yield f"--{own.removesuffix('.')}".replace("_", "-"), texts.get(name, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "cls"),
+    [
+        ("compare", "smoke", Experiment),
+        ("tune", "smoke", tune.Tuning),
+        ("make-data", "ogbench", make_data.PointMazeSettings),
+        ("exact", "--help", exact.ExactSettings),
+    ],
+)
+def test_every_flag_is_explained(capsys, name, first, cls):
+    page = " ".join(re.sub("[│╭╮╰╯─]", " ", run(capsys, name, first, "--help")).split())
+    for flag, text in flags(cls):
+        assert text, f"{flag} has no docstring"
+        assert re.search(rf"{flag}(,| )", page) and " ".join(text.split()) in page, flag
 
 
 def test_it_is_installed_as_a_command():

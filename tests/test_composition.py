@@ -19,12 +19,13 @@ from diffplan.oracle.gaussian import Gaussian
 from diffplan.samplers import Sampler, sample
 from diffplan.types import Strengths
 from diffplan.validation import known
+from tests import problems
 
 COPIES, SCALE = 150, 8.0
 SHARES = (0.0, 0.3, 1.0)
 
 
-def slopes(whole: known.Known) -> jax.Array:
+def slopes(whole: problems.Known) -> jax.Array:
     """Two linear rewards with no say in the first row."""
     c = np.random.default_rng(3).normal(size=(2, *whole.problem.shape)).astype(np.float32) / 4
     c[:, 0] = 0
@@ -39,7 +40,7 @@ def conditional(distribution: Gaussian, mask: np.ndarray, value: np.ndarray) -> 
 
 
 def test_every_share_of_two_linear_rewards_draws_its_exact_tilt():
-    whole = known.linear()
+    whole = problems.linear()
     c = slopes(whole)
     first, second = (known.Additive(w, whole.problem.denoise, jnp.zeros(()), jnp.ones(())) for w in c)
     method = Compromise(lambda problem: second, SHARES, proxy=lambda problem: first, scale=SCALE)
@@ -66,7 +67,7 @@ def test_every_share_of_two_linear_rewards_draws_its_exact_tilt():
 
 
 def test_a_compromise_of_scale_zero_is_the_prior():
-    whole = known.linear()
+    whole = problems.linear()
     method = Compromise(lambda problem: problem.clean, (0.5,), scale=0.0)
     x, prior = (
         jax.jit(one.__call__)(jax.random.key(0), whole.problem, whole.starts, jnp.asarray([0.5])).x

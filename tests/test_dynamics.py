@@ -17,6 +17,7 @@ from diffplan.types import Trajectory
 from diffplan.validation import known
 from envs.gridworld import Gridworld
 from envs.linear import POINT
+from tests import problems
 
 MATRIX, CONTROL = np.array(POINT.transition), np.array(POINT.control)
 
@@ -108,7 +109,7 @@ def every_step(env: Gridworld, repeats: int) -> dynamics.Transitions:
 
 
 def test_a_table_of_all_moves_is_the_gridworld():
-    env = known.ROOM
+    env = problems.ROOM
     model = dynamics.tabulate(every_step(env, 1), known.cells_of(env).places)
     start, actions = jnp.asarray(env.cells[3], jnp.float32), jax.random.normal(jax.random.key(2), (30, 5))
     imagined, disagreements = imagine(model, jax.random.key(3), start, actions)
@@ -132,7 +133,7 @@ def test_a_table_draws_what_was_seen_as_often_as_it_was_seen():
 
 
 def test_what_a_table_has_not_seen_stays_and_is_doubted():
-    env = known.ROOM
+    env = problems.ROOM
     observed = every_step(env, 1)
     kept = jnp.argmax(observed.action, axis=1) != 4  # all but the moves to the right
     model = dynamics.tabulate(jax.tree.map(lambda rows: rows[kept], observed), known.cells_of(env).places)

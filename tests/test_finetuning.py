@@ -18,13 +18,14 @@ from diffplan.noise import karras
 from diffplan.oracle.tabular import Chain
 from diffplan.samplers import Sampler
 from diffplan.validation import known
-from diffplan.validation.known import Clean, GaussianPrior
+from tests import problems
+from tests.problems import Clean, GaussianPrior
 
-GRID = known.grid()
+GRID = problems.grid()
 GRID = GRID._replace(
     problem=replace(GRID.problem, sampler=replace(GRID.problem.sampler, sigmas=karras(16, 0.05, 10.0)))
 )
-LINEAR = known.linear(horizon=4)
+LINEAR = problems.linear(horizon=4)
 CHAIN, WEIGHTS = GRID.problem.denoise.chain, GRID.problem.regression.weights
 SPREAD = float(GRID.problem.regression.std)
 
@@ -97,9 +98,9 @@ def test_a_prior_with_parameters_is_tuned_as_it_is():
 def test_policy_gradient_ends_at_the_best_paths():
     method = PolicyGradient((0.0, 100.0), updates=80, chains=8, learning_rate=0.2)
     x, path_kl = plans(method, GRID)
-    assert known.reached(GRID, x[0]) == pytest.approx(0, abs=0.1)
+    assert problems.reached(GRID, x[0]) == pytest.approx(0, abs=0.1)
     np.testing.assert_array_less(path_kl[0], 1e-4)
-    assert known.reached(GRID, x[1]) > 0.95
+    assert problems.reached(GRID, x[1]) > 0.95
     np.testing.assert_array_equal(jax.vmap(GRID.problem.codec.legal)(x[1]), 1.0)
 
 
@@ -114,10 +115,10 @@ def test_policy_gradient_finds_the_tilt_of_its_coefficient_and_in_the_end_the_be
     tilted = GaussianPrior(problem.denoise.distribution.tilted(slope, weight, jnp.diag(curve))[0])
     best = jax.jit(lambda key: draw(key, problem, tilted, jnp.tile(LINEAR.starts, (64, 1)), problem.sampler)[:2])
     exact, exact_kl = best(jax.random.key(1))
-    assert known.reached(LINEAR, x[0]) == pytest.approx(0, abs=0.1)
-    assert known.reached(LINEAR, x[1]) == pytest.approx(known.reached(LINEAR, exact), abs=0.03)
+    assert problems.reached(LINEAR, x[0]) == pytest.approx(0, abs=0.1)
+    assert problems.reached(LINEAR, x[1]) == pytest.approx(problems.reached(LINEAR, exact), abs=0.03)
     assert path_kl[1].mean() == pytest.approx(float(exact_kl.mean()), rel=0.15)
-    assert known.reached(LINEAR, x[2]) > 0.95
+    assert problems.reached(LINEAR, x[2]) > 0.95
 
 
 def test_policy_gradient_tunes_a_network():
@@ -146,7 +147,7 @@ def test_expert_iteration_ends_at_the_best_plans(problem, rate):
     """Nearly: in the room one start settles on a path that is almost the best before it has seen the best."""
     method = ExpertIteration((0.0, 2.0, 8.0), Elite(0.25), plans=32, steps=40, batch=32, learning_rate=rate)
     x, path_kl = plans(method, problem)
-    prior, some, most = (known.reached(problem, of) for of in x)
+    prior, some, most = (problems.reached(problem, of) for of in x)
     assert prior == pytest.approx(0, abs=0.1)
     np.testing.assert_array_less(path_kl[0], 1e-4)
     assert 0.3 < some < most
@@ -169,7 +170,7 @@ def test_what_a_round_trains_on_decides_how_far_it_goes():
     for mix in ("replace", "accumulate", "real"):
         method = ExpertIteration((4.0,), Elite(0.25), mix, plans=12, steps=25, batch=32, learning_rate=0.1)
         x, path_kl = plans(method, GRID)
-        far[mix] = float(path_kl.mean()), known.reached(GRID, x[0])
+        far[mix] = float(path_kl.mean()), problems.reached(GRID, x[0])
     assert far["replace"] > far["accumulate"] > far["real"]
     assert far["real"][1] > 0.1
 

@@ -15,7 +15,7 @@ from diffplan.methods.strengths import StrengthSettings
 from diffplan.metrics.table import best_strength
 from diffplan.settings import ConfigError
 from diffplan.studies import grids
-from diffplan.validation import known
+from tests import problems
 
 
 def test_grids_are_even_in_the_logarithm():
@@ -66,7 +66,7 @@ class Peaked:
 
 
 def test_a_peak_between_grid_points_is_found():
-    problem = known.grid(horizon=40).problem
+    problem = problems.grid(horizon=40).problem
     gold = jnp.zeros(8).at[0].set(1.0)
     bench = grids.bench(problem, problem.codec.places[0], gold)
     coarse, _ = method_rows(Peaked(), Plan(seeds=1, plans=2, refine=0, seed=0), bench, "coarse")

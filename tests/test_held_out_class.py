@@ -12,7 +12,8 @@ from diffplan.guide import guided
 from diffplan.metrics.table import read
 from diffplan.models import build
 from diffplan.models.pieces import Pieces
-from diffplan.samplers import Sampler, sample
+from diffplan.samplers import sample
+from diffplan.studies.drawing import draw
 from diffplan.studies.frame import StudySettings, execute
 from diffplan.studies.held_out_class import figure as report
 from diffplan.studies.held_out_class import paths, study
@@ -94,9 +95,7 @@ def test_the_control_draws_the_class_where_the_prior_has_none(key: jax.Array) ->
     prior = study.prior("exact", jnp.asarray(study.log_odds(0.0)), distribution)
     energy = study.energies(distribution, {})["density"]
     pushed = guided(prior, energy, study.strengths("density", jnp.asarray(1e4)))
-    x = jax.jit(jax.vmap(lambda key: sample(key, pushed, Sampler(study.sigmas(), (16, 2)))[0]))(
-        jax.random.split(key, 200)
-    )
+    x = jax.jit(jax.vmap(lambda key: sample(key, pushed, study.sampler())[0]))(jax.random.split(key, 200))
     draws = plans(jax.random.fold_in(key, 1), paths.GEOMETRIES[0], study.HELD_OUT, 4000)
     np.testing.assert_allclose(x.mean(axis=0), draws.mean(axis=0), atol=0.05)
     np.testing.assert_allclose(x.std(axis=0).mean(), draws.std(axis=0).mean(), rtol=0.1)
@@ -140,7 +139,7 @@ def test_study_in_small(tmp_path: Path) -> None:
     assert np.all(table["hit"][unguided & (table["network"] == "exact") & (table["leak"] == 0)] < 0.1)
     written = json.loads((directory / "verdict.json").read_text())
     assert len(written["findings"]) == 22
-    assert report.figure(directory).stat().st_size > 50_000
+    assert draw(directory, report.compose).stat().st_size > 50_000
 
     # the same table with every plan a hit: what says "never" is falsified, what says "always" supported
     result = study.verdict(table | {"hit": np.ones_like(table["hit"])})

@@ -16,10 +16,11 @@ from diffplan.methods.strengths import StrengthSettings
 from diffplan.noise import karras
 from diffplan.types import Trajectory
 from diffplan.validation import known
+from tests import problems
 
 
 def test_the_grid_s_answers_are_those_of_all_paths():
-    problem = known.grid(horizon=4)
+    problem = problems.grid(horizon=4)
     cells = problem.problem.codec
     assert isinstance(cells, Cells)
     for start, ordinary, best in zip(problem.starts, problem.ordinary, problem.best, strict=True):
@@ -33,7 +34,7 @@ def test_the_grid_s_answers_are_those_of_all_paths():
         assert np.mean(gold) == pytest.approx(float(ordinary), abs=1e-5)  # all moves are equally likely
 
 
-@pytest.mark.parametrize("make", [known.grid, known.linear])
+@pytest.mark.parametrize("make", [problems.grid, problems.linear])
 def test_draws_are_no_better_than_the_best_and_ordinary_on_average(make):
     problem = make()
     for start, ordinary, best in zip(problem.starts, problem.ordinary, problem.best, strict=True):
@@ -43,7 +44,7 @@ def test_draws_are_no_better_than_the_best_and_ordinary_on_average(make):
         assert gold.mean() == pytest.approx(float(ordinary), abs=4 * gold.std() / np.sqrt(len(gold)))
 
 
-@pytest.mark.parametrize("make", [known.grid, known.linear])
+@pytest.mark.parametrize("make", [problems.grid, problems.linear])
 def test_plans_of_the_prior_can_be_carried_out(make):
     problem = make()
     plan = problem.draw(jax.random.key(1), problem.starts[1])
@@ -56,7 +57,7 @@ def test_plans_of_the_prior_can_be_carried_out(make):
 
 
 def test_cells_name_illegal_steps_and_pin_both_ends():
-    cells = known.cells_of(known.ROOM)
+    cells = known.cells_of(problems.ROOM)
     path = jnp.asarray([[1.0, 1.0], [1.0, 2.0], [3.0, 1.0]])  # the last step is a jump
     x = cells.encode(Trajectory(path, jnp.zeros((3, 5))))
     np.testing.assert_array_equal(cells.legal(x), [1.0, 0.0])
@@ -69,13 +70,13 @@ def test_cells_name_illegal_steps_and_pin_both_ends():
 COPIES = 32
 
 
-def reached(problem: known.Known, method) -> list[float]:
+def reached(problem: problems.Known, method) -> list[float]:
     """The share of the way to the best at every strength, many plans from every start."""
     many = lambda values: jnp.repeat(values, COPIES, axis=0)
     problem = problem._replace(starts=many(problem.starts), ordinary=many(problem.ordinary), best=many(problem.best))
     strengths = jnp.asarray(method.strengths, jnp.float32)
     x = jax.jit(lambda key: method(key, problem.problem, problem.starts, strengths).x)(jax.random.key(0))
-    return [known.reached(problem, one) for one in x]
+    return [problems.reached(problem, one) for one in x]
 
 
 GUIDED = ("guided", "guided_classifier", "guided_dps", "guided_raw")
@@ -87,7 +88,7 @@ SCALES = {"grid": (400.0, GUIDED), "linear": (25.0, GUIDED[:3])}
     ("name", "method"), [(name, method) for name, (_, methods) in SCALES.items() for method in methods]
 )
 def test_guidance_with_gold_as_proxy_comes_near_the_best_and_is_the_prior_at_zero(name, method):
-    problem = known.grid() if name == "grid" else known.linear()
+    problem = problems.grid() if name == "grid" else problems.linear()
     if name == "linear":
         problem = problem._replace(
             problem=replace(problem.problem, sampler=replace(problem.problem.sampler, sigmas=karras(96, 0.02, 10.0)))

@@ -12,7 +12,7 @@ from diffplan.oracle import control
 from diffplan.oracle.distribution import exact_energy, tilt_numbers
 from diffplan.oracle.gaussian import Gaussian
 from diffplan.oracle.mixture import mixture
-from diffplan.oracle.tabular import additive, conditioned, markov
+from diffplan.oracle.tabular import conditioned, markov
 from envs.gridworld import Gridworld
 from envs.layout import hops
 from envs.linear import POINT, LinearPolicy, trajectory_distribution
@@ -122,14 +122,6 @@ def test_goal_conditioned_chain_is_the_mixture_of_its_goals():
     assert float(whole.log_density(x, jnp.asarray(0.7))) == pytest.approx(float(jnp.logaddexp(*log_p)), rel=1e-5)
     with pytest.raises(ValueError, match="2 chains need as many"):
         conditioned(chains, jnp.ones(3) / 3)
-
-
-def test_additive_rewards_are_read_off_and_others_refused(key):
-    table = additive(key, lambda path: REWARDS[jnp.arange(H), path].sum(), H, K)
-    _, reward, _ = brute()
-    np.testing.assert_allclose([float(sum(table[t, s[t]] for t in range(H))) for s in PATHS], reward, atol=1e-5)
-    with pytest.raises(ValueError, match=r"not additive: path .* the sum over its steps"):
-        additive(key, lambda path: (path == 1).any().astype(float), H, K)
 
 
 def test_bad_input_is_named():

@@ -15,6 +15,7 @@ from diffplan.methods import Method, Plans, particles
 from diffplan.methods.guidance import clean, dps
 from diffplan.methods.particles import Particles
 from diffplan.validation import known
+from tests import problems
 
 WEIGHTS, COPIES = (0.0, 1.0, 20.0), 16
 METHODS: dict[str, Method] = {
@@ -30,7 +31,7 @@ FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than runn
 
 
 @cache
-def problem_of(name: str) -> known.Known:
+def problem_of(name: str) -> problems.Known:
     return getattr(known, name)()
 
 

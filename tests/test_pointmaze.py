@@ -219,7 +219,7 @@ def test_ogbench_pays_its_own_rewards_on_them(saved):
 
 
 def test_our_reader_gives_back_the_episodes(saved):
-    runs, _ = readers.from_ogbench(saved, pointmaze.named("medium"))
+    runs = readers.from_ogbench(saved, pointmaze.named("medium"))
     for ours, episode in zip(runs, made("medium", "navigate"), strict=True):
         np.testing.assert_array_equal(ours.observations, episode.observations)
         np.testing.assert_array_equal(ours.actions, episode.actions)

@@ -21,6 +21,7 @@ from diffplan.settings import ConfigError
 from diffplan.types import Trajectory
 from diffplan.validation import known
 from envs.linear import LinearPolicy
+from tests import problems
 
 
 def gaussian(std: float = 0.7) -> Policy:
@@ -51,7 +52,7 @@ def test_the_kl_of_gaussian_actions_is_an_integral():
 
 
 def test_a_discrete_policy_is_what_scipy_says():
-    policy = known.grid_behaviour(known.cells_of(known.ROOM), (0.1, 0.2, 0.3, 0.25, 0.15))
+    policy = known.grid_behaviour(known.cells_of(problems.ROOM), (0.1, 0.2, 0.3, 0.25, 0.15))
     distribution, other = (
         policy.distribution(jnp.asarray([1.0, 1.0]), jnp.zeros(())),
         Distribution(jnp.zeros(5), jnp.zeros(5)),
@@ -64,7 +65,7 @@ def test_a_discrete_policy_is_what_scipy_says():
 
 
 def test_following_is_acting_in_the_dynamics():
-    dynamics, start = known.Truth(known.point()), jnp.asarray([0.3, -0.2])
+    dynamics, start = known.Truth(problems.point()), jnp.asarray([0.3, -0.2])
     scales = (jnp.zeros(2), jnp.ones(2), jnp.zeros(1), jnp.ones(1))
     policy = Policy({"network": 0.5, "log_std": jnp.zeros(1)}, *scales, lambda p, z, time: p * z[:1] + time, False)
     rollout = follow(policy, dynamics, jax.random.key(3), start, times(6))
@@ -106,7 +107,7 @@ def mlp(codec, width: int = 32):
 
 
 def test_a_linear_policy_is_cloned_with_its_gain_and_spread():
-    env, codec = known.point(), Codec(jnp.asarray([0.1, 0.2, 0.3]), jnp.asarray([0.7, 0.6, 0.8]), 2)
+    env, codec = problems.point(), Codec(jnp.asarray([0.1, 0.2, 0.3]), jnp.asarray([0.7, 0.6, 0.8]), 2)
     pushes = LinearPolicy(gain=((-0.8, 0.4),), offset=(0.5,), std=0.4)
 
     def window(key):
@@ -130,9 +131,9 @@ def test_a_linear_policy_is_cloned_with_its_gain_and_spread():
 
 
 def test_moves_are_cloned_as_often_as_they_are_made():
-    problem = known.grid()
+    problem = problems.grid()
     codec, chain = problem.problem.codec, problem.problem.denoise.chain
-    lazy = known.walk(known.ROOM, 5, (0.6, 0.1, 0.1, 0.1, 0.1))  # at first it stays, later it walks
+    lazy = known.walk(problems.ROOM, 5, (0.6, 0.1, 0.1, 0.1, 0.1))  # at first it stays, later it walks
     late = jnp.linspace(0, 1, 4)[:, None, None]
     changing = chain._replace(
         log_kernels=jnp.log((1 - late) * jnp.exp(lazy.log_kernels) + late * jnp.exp(chain.log_kernels))

@@ -28,6 +28,7 @@ from diffplan.methods.policy_gradient import (
 )
 from diffplan.policy import Distribution
 from diffplan.validation import known
+from tests import problems
 
 REINFORCE = PolicyGradient("reinforce", (0.0, 1000.0), updates=200, rollouts=8, rate=0.2)
 PPO = PolicyGradient("ppo", (0.0, 1000.0), epochs=4, gae_lambda=0.95, updates=200, rollouts=4, rate=0.28)
@@ -43,7 +44,7 @@ def row(time, horizon):
 
 def grid(count: int = 8):
     """The room, with behaviour as a table of cell and time, which can express every tilt."""
-    answers = known.grid(count=count)
+    answers = problems.grid(count=count)
     cells, h, behaviour = answers.problem.codec, answers.problem.horizon, answers.problem.behaviour
     table = jnp.broadcast_to(behaviour.params["network"][:, None], (cells.width, h, 5))
     policy = replace(
@@ -56,7 +57,7 @@ def grid(count: int = 8):
 
 def linear(count: int = 8):
     """The point, with behaviour as feedback that may change over time, which can express the best plan."""
-    answers = known.linear(count=count)
+    answers = problems.linear(count=count)
     h, behaviour = answers.problem.horizon, answers.problem.behaviour
     gain, offset = jnp.zeros((h, 1, 2)), jnp.zeros((h, 1))
 
@@ -92,7 +93,7 @@ def test_strong_policies_reach_the_optimum_and_weak_ones_are_behaviour(make, met
     assert isinstance(method, Method)
     starts = answers.starts if make is linear else jnp.repeat(answers.starts, 4, axis=0)
     plans = planned(method, answers, starts)
-    assert known.reached(answers, plans.x[1]) >= 0.95
+    assert problems.reached(answers, plans.x[1]) >= 0.95
 
     np.testing.assert_allclose(plans.path_kl[0], 0.0, atol=1e-5)
     assert plans.path_kl[1].mean() > 1
@@ -128,7 +129,7 @@ def test_between_the_policy_is_the_tilt(method):
 def test_held_to_occupancy_a_policy_imitates_the_data():
     """Paid next to nothing, it leaves behaviour for where other data were."""
     answers = grid()
-    chain, other = answers.problem.denoise.chain, known.walk(known.ROOM, 5, (0.1, 0.05, 0.4, 0.05, 0.4))
+    chain, other = answers.problem.denoise.chain, known.walk(problems.ROOM, 5, (0.1, 0.05, 0.4, 0.05, 0.4))
     data = jax.nn.one_hot(jax.vmap(other.draw)(jax.random.split(jax.random.key(5), 2000)), 8)
     method = replace(OCCUPANCY, strengths=(1e-3,), rollouts=2, rate=0.05)
     moved = answers._replace(problem=replace(answers.problem, data=data))

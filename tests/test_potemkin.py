@@ -12,6 +12,7 @@ from scipy.optimize import brentq, linprog, minimize
 
 from diffplan.metrics.table import read
 from diffplan.oracle.tabular import markov
+from diffplan.studies.drawing import draw
 from diffplan.studies.frame import StudySettings, execute
 from diffplan.studies.potemkin import figure as picture
 from diffplan.studies.potemkin import pools, study
@@ -224,7 +225,7 @@ def test_the_study_runs_and_has_its_findings(directory):
     assert all(np.isfinite(one["estimate"]) for one in result.values())
     assert result["gold lost beyond its peak, bonus 2"]["estimate"] > 0.5
     assert result["gold lost beyond its peak, least, one blind"]["estimate"] < 0.5
-    assert picture.figure(directory).stat().st_size > 10_000
+    assert draw(directory, picture.compose).stat().st_size > 10_000
 
 
 def test_a_late_transition_falsifies_the_prediction(directory):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from diffplan.data import readers, windows
-from diffplan.data.readers import Bounds, Found, Run
+from diffplan.data.readers import Bounds, Run
 from diffplan.data.windows import DataError
 from envs import experts
 from envs.maze2d import UMAZE
@@ -109,9 +109,9 @@ def residuals(run: Run) -> np.ndarray:
 
 def test_d4rl_every_pair_of_rows_in_a_run_is_a_step_of_the_simulator(tmp_path, published):
     fields = published[True]
-    runs, outcome = readers.from_d4rl(hdf5(tmp_path / "maze.hdf5", fields), UMAZE)
+    runs = readers.from_d4rl(hdf5(tmp_path / "maze.hdf5", fields), UMAZE)
     switches = int(fields["timeouts"][:-1].sum())  # each is followed by a row that repeats
-    assert outcome == Found(rows=3000, repeated=switches) and switches > 10
+    assert switches > 10
     assert sum(len(run.actions) for run in runs) >= 3000 - 2 * switches
     assert max(residuals(run).max() for run in runs) < 1e-4
     whole = Run(fields["observations"], fields["actions"])
@@ -124,15 +124,14 @@ def test_d4rl_every_pair_of_rows_in_a_run_is_a_step_of_the_simulator(tmp_path, p
 def test_d4rl_repeated_rows_are_put_right_by_the_dynamics(tmp_path, published):
     step = jax.jit(jax.vmap(lambda o, a: UMAZE.step(jax.random.key(0), UMAZE.state_of(o), a)[1].observation))
     path = hdf5(tmp_path / "maze.hdf5", published[True])
-    (run,), outcome = readers.from_d4rl(path, UMAZE, lambda observed, actions: np.asarray(step(observed, actions)))
-    assert outcome.repeated > 10 and len(run.actions) == 3000
+    (run,) = readers.from_d4rl(path, UMAZE, lambda observed, actions: np.asarray(step(observed, actions)))
+    assert len(run.actions) == 3000
     assert residuals(run).max() < 1e-4
 
 
 def test_d4rl_without_the_slip_is_one_run(tmp_path, published):
     fields = published[False]
-    (run,), outcome = readers.from_d4rl(hdf5(tmp_path / "maze.hdf5", fields), UMAZE)
-    assert outcome == Found(3000)
+    (run,) = readers.from_d4rl(hdf5(tmp_path / "maze.hdf5", fields), UMAZE)
     np.testing.assert_array_equal(run.observations, fields["observations"])
     np.testing.assert_array_equal(run.actions, fields["actions"])
 
@@ -141,8 +140,7 @@ def test_d4rl_repeats_may_come_twice_soon_and_last(tmp_path):
     fields = numbers(13)
     for row in (4, 5, 8, 10, 12):
         fields["observations"][row] = fields["observations"][row - 1]
-    runs, outcome = readers.from_d4rl(hdf5(tmp_path / "maze.hdf5", fields))
-    assert outcome == Found(rows=13, repeated=5)
+    runs = readers.from_d4rl(hdf5(tmp_path / "maze.hdf5", fields))
     kept = [fields["actions"][first:end].tolist() for first, end in ((0, 4), (6, 8))]  # rows 9 and 11 hold no step
     assert [run.actions.tolist() for run in runs] == kept
 
@@ -193,9 +191,9 @@ def test_ogbench_runs_hold_the_transitions_that_its_own_loader_gives(tmp_path, k
     ogbench = pytest.importorskip("ogbench")
     fields = episodes(5, 2, 9)
     path = npz(tmp_path / "point.npz", fields | {"terminals": fields["terminals"].astype(kind)})
-    runs, outcome = readers.from_ogbench(path)
+    runs = readers.from_ogbench(path)
     theirs = ogbench.load_dataset(path)
-    assert [len(run.actions) for run in runs] == [5, 2, 9] and outcome == Found(16)
+    assert [len(run.actions) for run in runs] == [5, 2, 9]
     for ours, name in (
         ([run.observations[:-1] for run in runs], "observations"),
         ([run.actions[:-1] for run in runs], "actions"),
@@ -298,8 +296,8 @@ def test_minari_episodes_lose_their_last_observation_alone(minari, tmp_path, dic
     made = recorded((7, 1, 12))
     write(minari, with_goals(made) if dictionaries else made)
     for dataset in ("maze/test-v0", tmp_path / "minari" / "maze" / "test-v0"):
-        runs, outcome = readers.from_minari(dataset)
-        assert outcome == Found(rows=20, terminated=1)
+        runs = readers.from_minari(dataset)
+        assert sum(len(run.actions) for run in runs) == 20
         for run, fields in zip(runs, made, strict=True):
             np.testing.assert_array_equal(run.observations, fields["observations"][:-1].astype(np.float32))
             np.testing.assert_array_equal(run.actions, fields["actions"])
@@ -324,8 +322,8 @@ def test_minari_agrees_with_what_a_data_collector_saw(minari):
     with warnings.catch_warnings(action="ignore"):
         env.create_dataset("car/test-v0")
     env._tmp_dir.cleanup()
-    runs, outcome = readers.from_minari("car/test-v0")
-    assert outcome == Found(60) and [len(run.actions) for run in runs] == [20, 20, 20]
+    runs = readers.from_minari("car/test-v0")
+    assert [len(run.actions) for run in runs] == [20, 20, 20]
     for run in runs:
         for t in range(len(run.actions) - 1):
             assert tuple(x.tobytes() for x in (run.observations[t], run.actions[t], run.observations[t + 1])) in steps

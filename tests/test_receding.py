@@ -14,13 +14,14 @@ from diffplan.methods.receding import Receding
 from diffplan.methods.shooting import true
 from diffplan.methods.weighting import Elite, Softmax
 from diffplan.validation import known
+from tests import problems
 
 HORIZON, COPIES = 6, 48
-MAKE = {"grid": known.grid, "linear": known.linear}
+MAKE = {"grid": problems.grid, "linear": problems.linear}
 
 
 @cache
-def problem_of(name: str) -> known.Known:
+def problem_of(name: str) -> problems.Known:
     """With the exact value of behaviour: the mean score of the prior given the first rows."""
     one = MAKE[name](horizon=HORIZON)
     prior, score = one.problem.denoise, one.problem.regression.score
@@ -36,7 +37,7 @@ def problem_of(name: str) -> known.Known:
 KINDS = [("grid", 4, Elite()), ("linear", 6, Elite()), ("linear", 6, Softmax())]
 
 
-def plans(name: str, method: Receding, copies: int = COPIES) -> tuple[known.Known, np.ndarray]:
+def plans(name: str, method: Receding, copies: int = COPIES) -> tuple[problems.Known, np.ndarray]:
     one = problem_of(name)
     many = lambda value: jnp.repeat(value, copies, axis=0)
     call = jax.jit(lambda key, starts: method(key, one.problem, starts, jnp.asarray(method.strengths, jnp.float32)).x)
@@ -50,8 +51,8 @@ def test_it_comes_near_the_best_from_behaviour(name, lookahead, weigh):
     assert isinstance(method, Method)
     one, x = plans(name, method)
     std = float(jnp.std(jax.vmap(one.gold)(x[0]))) / np.sqrt(len(x[0])) / float((one.best - one.ordinary).mean())
-    assert abs(known.reached(one, x[0])) < 4 * std
-    assert known.reached(one, x[1]) >= 0.95
+    assert abs(problems.reached(one, x[0])) < 4 * std
+    assert problems.reached(one, x[1]) >= 0.95
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -68,7 +69,7 @@ def test_it_acts_in_the_truth_and_dreams_in_the_model():
     """Planning in a world that stands still, all sequences look alike; what happens is still what really happens."""
 
     class Still:
-        action_low, action_high, discrete = known.Truth(known.point()).action_low, jnp.ones(1), False
+        action_low, action_high, discrete = known.Truth(problems.point()).action_low, jnp.ones(1), False
 
         def __call__(self, key, observation, action):
             return observation, jnp.zeros(())

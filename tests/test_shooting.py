@@ -15,8 +15,9 @@ from diffplan.methods import Method
 from diffplan.methods.shooting import Shooting, learned
 from diffplan.methods.weighting import Elite, Softmax, normalised
 from diffplan.validation import known
+from tests import problems
 
-MAKE = {"grid": known.grid, "linear": known.linear}
+MAKE = {"grid": problems.grid, "linear": problems.linear}
 STRENGTHS = (0, 1, 2, 8, 24)
 METHODS = {"cem": Shooting("cem", STRENGTHS), "mppi": Shooting("mppi", STRENGTHS, Softmax())}
 PROGRAMS = {name: jax.jit(method.__call__) for name, method in METHODS.items()}
@@ -25,7 +26,7 @@ BOTH = pytest.mark.parametrize(("name", "method"), [(name, method) for name in M
 
 
 @cache
-def problem(name: str) -> known.Known:
+def problem(name: str) -> problems.Known:
     return MAKE[name]()
 
 
@@ -46,7 +47,7 @@ def golds(name: str, x) -> np.ndarray:
 @BOTH
 def test_the_optimum_is_reached_and_never_left(name, method):
     x = planned(name, method)[1]
-    reached = [known.reached(problem(name), plans) for plans in x]
+    reached = [problems.reached(problem(name), plans) for plans in x]
     assert reached[-1] >= 0.95
     gold = np.stack([golds(name, plans) for plans in x])
     assert (gold <= np.asarray(problem(name).best) + 1e-3).all()
@@ -128,7 +129,7 @@ def test_disagreement_is_paid_for():
 def test_plans_in_a_learned_model_are_as_good_as_it_says_and_no_better():
     """In a model where walls were never met, plans go through them; the truth stays in front of them."""
     one = problem("grid")
-    cells, codec = jnp.asarray(known.ROOM.cells, jnp.float32), one.problem.codec
+    cells, codec = jnp.asarray(problems.ROOM.cells, jnp.float32), one.problem.codec
     k = len(cells)
     anywhere = dynamics.Transitions(  # from every cell move m leads to cell m, wherever that is
         jnp.repeat(cells, 5, axis=0), jnp.tile(jnp.eye(5), (k, 1)), jnp.tile(cells[:5], (k, 1))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from diffplan.studies import frame
+from diffplan.studies.drawing import draw
 from diffplan.studies.frame import Study, StudySettings, above, below
 
 RESULTS = Path(__file__).parents[1] / "results" / "studies"
@@ -76,5 +77,5 @@ def test_one_seed_of_a_study_is_inconclusive_and_drawn(name, tmp_path):
     study = importlib.import_module(f"diffplan.studies.{name}.study").STUDY
     findings = frame.conclude(study, tmp_path)
     assert {finding.verdict for finding in findings} == {"inconclusive"}
-    picture = importlib.import_module(f"diffplan.studies.{name}.figure").figure(tmp_path)
+    picture = draw(tmp_path, importlib.import_module(f"diffplan.studies.{name}.figure").compose)
     assert picture.stat().st_size > 10_000

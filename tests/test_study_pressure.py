@@ -10,6 +10,7 @@ import pytest
 from diffplan.methods import Ascent, Prior
 from diffplan.methods.shooting import Shooting
 from diffplan.studies import frame, grids
+from diffplan.studies.drawing import draw
 from diffplan.studies.frame import StudySettings
 from diffplan.studies.pareto import figure as pareto_figure
 from diffplan.studies.pareto import study as pareto
@@ -31,7 +32,7 @@ def test_each_form_is_found_where_it_holds(form, bend):
 
 @pytest.fixture(scope="module")
 def given() -> pressure.Case:
-    return pressure.case(jax.random.key(3), WALK, 1000)
+    return pressure.make_case(jax.random.key(3), WALK, 1000)
 
 
 def test_a_proxy_is_standardised_and_its_tilt_has_the_nats_asked_for(given):
@@ -52,7 +53,7 @@ def test_a_is_the_slope_of_the_exact_curve_at_the_prior(given):
 
 
 def test_a_rater_of_many_labels_is_right_and_one_of_few_is_not():
-    fit = lambda labels: pressure.case(jax.random.key(5), WALK, labels)
+    fit = lambda labels: pressure.make_case(jax.random.key(5), WALK, labels)
     gain = lambda given: float(pressure.tilted(WALK, given, jnp.asarray([4.0]))["gold_gain"][0])
     assert gain(fit(30_000)) > gain(fit(300)) + 0.2 > gain(fit(100)) + 0.2
 
@@ -66,11 +67,11 @@ def test_the_study_of_pressure_in_small(tmp_path, monkeypatch):
     directory = frame.execute(pressure.STUDY, StudySettings(run=tmp_path, seeds=2, size=0.05))
     result = frame.conclude(pressure.STUDY, directory)
     assert len(result) == 10 and all(np.isfinite(one.estimate) for one in result)
-    assert pressure_figure.figure(directory).stat().st_size > 20_000
+    assert draw(directory, pressure_figure.compose).stat().st_size > 20_000
 
 
 def test_the_front_of_the_sum_has_its_ends_in_common_with_the_mixture_and_bulges():
-    given = pareto.pair(jax.random.key(0), WALK, None)
+    given = pareto.make_pair(jax.random.key(0), WALK, None)
     fractions = jnp.linspace(0, 1, 5)
     both = jax.jit(lambda given: pareto.fronts(WALK, given, fractions))(given)
     np.testing.assert_allclose(both["sum"]["kl"], pareto.NATS, rtol=5e-3)
@@ -86,4 +87,4 @@ def test_the_study_of_two_rewards_in_small(tmp_path, monkeypatch):
     monkeypatch.setattr(pareto, "GUIDED", (0.0, 1.0))
     directory = frame.execute(pareto.STUDY, StudySettings(run=tmp_path, seeds=2, size=0.05))
     assert len(frame.conclude(pareto.STUDY, directory)) == 4
-    assert pareto_figure.figure(directory).stat().st_size > 10_000
+    assert draw(directory, pareto_figure.compose).stat().st_size > 10_000

@@ -17,6 +17,7 @@ from diffplan.methods import Method
 from diffplan.methods.tree import Tree
 from diffplan.models import Size, Value, build
 from diffplan.validation import known
+from tests import problems
 
 HORIZON, EACH = 5, 100
 STRENGTHS = (0, 1, 4, 24)
@@ -24,10 +25,10 @@ MOVES = (0.4, 0.05, 0.3, 0.2, 0.05)
 
 
 @cache
-def room() -> known.Known:
+def room() -> problems.Known:
     """The room with the exact value of its walk."""
-    one = known.grid(HORIZON)
-    exact = known.TabularValue(known.walk(known.ROOM, HORIZON), one.problem.regression)
+    one = problems.grid(HORIZON)
+    exact = known.TabularValue(known.walk(problems.ROOM, HORIZON), one.problem.regression)
     return one._replace(problem=one.problem.replace(value=exact))
 
 
@@ -71,7 +72,7 @@ def planned(of: str):
 
 @pytest.mark.parametrize(("of", "least"), [("exact", 0.95), ("learned", 0.75)])
 def test_more_simulations_come_near_the_optimum(of, least):
-    reached = [known.reached(room(), x) for x in planned(of)[1]]
+    reached = [problems.reached(room(), x) for x in planned(of)[1]]
     assert reached[-1] >= least
     assert reached[0] < 0.2 < reached[2] < reached[3]
 
@@ -93,7 +94,7 @@ def test_without_simulations_and_with_one_plans_are_behaviour_s():
     starts = jnp.broadcast_to(one.starts[1][None], (number, 2))
     method = Tree((0, 1))
     x = jax.jit(method.__call__)(jax.random.key(3), problem, starts, jnp.asarray([0.0, 1.0])).x
-    distribution = np.asarray(known.from_cell(known.walk(known.ROOM, HORIZON, MOVES), jnp.asarray(1)).occupancy())
+    distribution = np.asarray(known.from_cell(known.walk(problems.ROOM, HORIZON, MOVES), jnp.asarray(1)).occupancy())
     for plans in np.asarray(x):
         assert (
             np.abs(plans.mean(axis=0) - distribution) <= 5 * np.sqrt(distribution * (1 - distribution) / number) + 1e-6

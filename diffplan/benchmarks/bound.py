@@ -24,6 +24,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from diffplan.benchmarks.rows import Episodes, Paths
 from diffplan.runs import Progress, Run, keep
 from diffplan.types import Scalar
 from envs.maze2d import RADIUS, SPEED_BOUND, Maze2d, State
@@ -81,9 +82,9 @@ def rollout(maze: Maze2d, observation: Float[Array, "4"], force: Float[Array, "2
     return jax.lax.scan(body, maze.state_of(observation), None, length=AHEAD)[1]
 
 
-def cost(goal: Float[Array, "2"], observed: Float[Array, "k 4"]) -> Int[Array, ""]:
+def cost(goal: Float[Array, "2"], observations: Float[Array, "k 4"]) -> Int[Array, ""]:
     """How many steps end outside the goal's disc."""
-    return (jnp.linalg.norm(observed[:, :2] - goal[None], axis=-1) > 0.5).sum()
+    return (jnp.linalg.norm(observations[:, :2] - goal[None], axis=-1) > 0.5).sum()
 
 
 def solve(
@@ -98,9 +99,10 @@ def solve(
     @jax.jit
     def outcomes(force: Float[Array, "2"]) -> tuple[Array, Array, Array]:
         """For every point: the corners of where the force leads, their weights, and the costs on the way."""
-        observed = jax.lax.map(lambda point: rollout(maze, point, force), points, batch_size=4096)
-        costs = jax.vmap(lambda way: jax.vmap(lambda goal: cost(goal, way))(jnp.asarray(goals, jnp.float32)))(observed)
-        return *jax.vmap(grid.corners)(observed[:, -1]), costs.astype(jnp.uint8)
+        observations = jax.lax.map(lambda point: rollout(maze, point, force), points, batch_size=4096)
+        each_goal = lambda way: jax.vmap(lambda goal: cost(goal, way))(jnp.asarray(goals, jnp.float32))
+        costs = jax.vmap(each_goal)(observations)
+        return *jax.vmap(grid.corners)(observations[:, -1]), costs.astype(jnp.uint8)
 
     @jax.jit
     def sweep(value: Array, ways: list[tuple[Array, Array, Array]]) -> tuple[Array, Scalar]:
@@ -123,24 +125,19 @@ def solve(
 
 @partial(jax.jit, static_argnames=("maze", "steps"))
 def play(
-    maze: Maze2d,
-    grid: Grid,
-    value: Float[Array, "p g"],
-    which: Int[Array, "n"],
-    goals: Float[Array, "n 2"],
-    starts: Float[Array, "n 4"],
-    steps: int,
+    maze: Maze2d, grid: Grid, value: Float[Array, "p g"], which: Int[Array, "n"], episodes: Episodes, steps: int
 ) -> Float[Array, "n steps 4"]:
     """Episodes of the player who knows V. At each step it takes the force whose next K steps are the best.
 
     which: the column of each episode's goal in `value`.
     """
+    starts, goals = map(jnp.asarray, episodes)
 
     def choose(column: Int[Array, ""], goal: Float[Array, "2"], observation: Float[Array, "4"]) -> Float[Array, "2"]:
         def cost_to_go(force: Float[Array, "2"]) -> Scalar:
-            observed = rollout(maze, observation, force)
-            corners, weights = grid.corners(observed[-1])
-            return cost(goal, observed) + weights @ value[corners, column]
+            observations = rollout(maze, observation, force)
+            corners, weights = grid.corners(observations[-1])
+            return cost(goal, observations) + weights @ value[corners, column]
 
         return FORCES[jnp.argmin(jax.vmap(cost_to_go)(FORCES))]
 
@@ -149,29 +146,23 @@ def play(
         states, moved = jax.vmap(maze.step, (None, 0, 0))(jax.random.key(0), states, forces)
         return states, moved.observation
 
-    return jnp.swapaxes(jax.lax.scan(body, jax.vmap(maze.state_of)(starts), None, length=steps)[1], 0, 1)
+    states = jax.vmap(maze.state_of)(starts)
+    return jnp.swapaxes(jax.lax.scan(body, states, None, length=steps)[1], 0, 1)
 
 
-def paths(
-    run: Run,
-    maze: Maze2d,
-    starts: Float[np.ndarray, "n 4"],
-    goals: Float[np.ndarray, "n 2"],
-    steps: int,
-    fineness: tuple[int, int],
-) -> Float[np.ndarray, "n steps 4"]:
+def paths(run: Run, maze: Maze2d, episodes: Episodes, steps: int, fineness: tuple[int, int]) -> Paths:
     """Episodes of the best player, kept in ``RUN/bound``.
 
     V is solved for the cells of the goals; the player's own steps count the costs of the goals themselves. fineness:
     positions a cell and velocities of the grid.
     """
-    digest = hashlib.sha256(starts.tobytes() + goals.tobytes()).hexdigest()
+    digest = hashlib.sha256(episodes.starts.tobytes() + episodes.goals.tobytes()).hexdigest()
     about = {"drawing": list(maze.rows), "episodes": digest, "steps": steps, "fineness": list(fineness)}
 
     def make(directory: Path) -> None:
-        cells, which = np.unique(np.round(goals), axis=0, return_inverse=True)
+        cells, which = np.unique(np.round(episodes.goals), axis=0, return_inverse=True)
         grid, value = solve(maze, cells, *fineness)
-        episodes = play(maze, grid, value, jnp.asarray(which), jnp.asarray(goals), jnp.asarray(starts), steps)
-        np.save(directory / "paths.npy", np.asarray(episodes))
+        best = play(maze, grid, value, jnp.asarray(which), episodes, steps)
+        np.save(directory / "paths.npy", np.asarray(best))
 
     return np.load(keep(run, f"bound/{digest[:8]}", make, about, files=("paths.npy",)).directory / "paths.npy")

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffplan.benchmarks.rows import Drawing, Name, Row, ScoresSettings, Sheet
+from diffplan.benchmarks.rows import Drawing, Episodes, Name, Row, Scores, ScoresSettings, Sheet
 from diffplan.benchmarks.tuning import Method, methods
 from diffplan.data.windows import Rows
 from diffplan.planner import control, playing, training
@@ -69,20 +69,20 @@ def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     planner, minutes = training.fit(run, config.planner, rows, identity)
     physics = control.in_jax(world, Tracker(nearest_move, ONE_MOVE))
 
-    def episodes(part: int, count: int) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
+    def episodes(part: int, count: int) -> Episodes:
         """Starts in random cells, and the world's goal; part 0 is scored, part 1 is for tuning."""
         starts = np.random.default_rng((config.seed, part)).choice(world.cells.astype(np.float32), count)
-        return starts, np.broadcast_to(np.asarray(world.goal, np.float32), starts.shape)
+        return Episodes(starts, np.broadcast_to(np.asarray(world.goal, np.float32), starts.shape))
 
-    def play(part: int, count: int, options: PlanOptions, controller: control.Name, every: int) -> control.Outcome:
+    def play(part: int, count: int, options: PlanOptions, name: control.Name, every: int) -> control.Outcome:
         starts, goals = episodes(part, count)
         plans = playing.plans(planner, options, goals, every, near=0.5)
-        how = playing.carried(planner, controller, every)
+        controller = playing.controller(planner, name, every)
         key = jax.random.fold_in(jax.random.key(config.seed), part)
-        return control.episodes(key, physics, plans, how, starts, world.max_steps)
+        return control.episodes(key, physics, plans, controller, starts, world.max_steps)
 
-    def score(options: PlanOptions) -> Float[np.ndarray, "n"]:
-        return returns(episodes(1, config.tuning)[1], play(1, config.tuning, options, "inverse", config.every).paths)
+    def score(options: PlanOptions) -> Scores:
+        return returns(episodes(1, config.tuning).goals, play(1, config.tuning, options, "inverse", config.every).paths)
 
     starts, goals = episodes(0, config.episodes)
     best = bound(world, starts)

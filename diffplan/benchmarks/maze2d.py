@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +15,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan.benchmarks import bound
-from diffplan.benchmarks.published import REFERENCES, Reference
-from diffplan.benchmarks.rows import Drawing, Episodes, Name, Row, ScoresSettings, Sheet
-from diffplan.benchmarks.tuning import Method, methods
+from diffplan.benchmarks.published import REFERENCES
+from diffplan.benchmarks.rows import Drawing, Episodes, Name, Row, Scores, ScoresSettings, Sheet
+from diffplan.benchmarks.tuning import Method, Methods, methods
 from diffplan.data import readers
 from diffplan.data.readers import Run
 from diffplan.data.windows import DataError, Rows
 from diffplan.experiment.build import make_data
 from diffplan.planner import control, playing, training
 from diffplan.planner.control import Physics
-from diffplan.planner.planner import Planner, PlanOptions
+from diffplan.planner.planner import PlanOptions
 from diffplan.runs import Run as Directory
 from diffplan.runs import say
 from diffplan.runs.files import digest
@@ -42,19 +41,6 @@ ARRIVED = 0.4
 
 FINENESS = {"maze2d": (8, 15), "multi2d": (4, 9)}
 """Grid points of the bound, a cell and a velocity: coarse where there are many goals."""
-
-
-class Bench(NamedTuple):
-    """One task with all that is scored on it."""
-
-    maze: Maze2d
-    reference: Reference
-    planner: Planner
-    minutes: float
-
-    def scores(self, goals: Float[np.ndarray, "n 2"], paths: Float[np.ndarray, "n steps o"]) -> Float[np.ndarray, "n"]:
-        """Normalised scores of episodes."""
-        return np.asarray([self.reference.score(value) for value in control.returns(goals, paths)])
 
 
 def draw_episodes(config: ScoresSettings, maze: Maze2d, key: PRNGKey, count: int) -> Episodes:
@@ -85,9 +71,9 @@ def behaviour(config: ScoresSettings, task: str, maze: Maze2d) -> tuple[Rows, st
         def step(observation: Float[Array, "4"], action: Float[Array, "2"]) -> Float[Array, "4"]:
             return maze.step(jax.random.key(0), maze.state_of(observation), action)[1].observation
 
-        runs, _ = readers.from_d4rl(Path(source), maze, lambda observed, actions: np.asarray(step(observed, actions)))
+        runs = readers.from_d4rl(Path(source), maze, lambda *rows: np.asarray(step(*rows)))
     else:
-        episodes, _ = readers.from_minari(source)
+        episodes = readers.from_minari(source)
         widths = {(run.observations.shape[1], run.actions.shape[1]) for run in episodes}
         if widths != {(4, 2)}:
             raise DataError(f"{source}: observations and actions of {sorted(widths)} numbers: must be of 4 and 2")
@@ -105,31 +91,7 @@ def behaviour(config: ScoresSettings, task: str, maze: Maze2d) -> tuple[Rows, st
     return rows, digest(rows)
 
 
-def bench(config: ScoresSettings, task: str) -> Bench:
-    """Data and training of one task."""
-    maze, run = maze2d.named(task), at(config, task)
-    rows, identity = behaviour(config, task, maze)
-    trained, minutes = training.fit(run, config.planner, rows, identity)
-    return Bench(maze, REFERENCES[task], trained, minutes)
-
-
-def tuned(config: ScoresSettings, task: str, bench: Bench) -> tuple[Method, ...]:
-    """The methods, tuned."""
-    physics, key = control.in_jax(bench.maze), jax.random.fold_in(jax.random.key(config.seed), 1)
-    starts, goals = draw_episodes(config, bench.maze, key, config.tuning)
-
-    def score(options: PlanOptions) -> Float[np.ndarray, "n"]:
-        plans = playing.plans(bench.planner, options, goals, config.every, ARRIVED)
-        how = playing.carried(bench.planner, "inverse", config.every)
-        outcome = control.episodes(key, physics, plans, how, starts, bench.reference.steps)
-        return bench.scores(goals, outcome.paths)
-
-    return methods(task, config.candidates, score)
-
-
-def schedule(
-    config: ScoresSettings, methods: tuple[Method, ...], steps: int
-) -> Iterator[tuple[str, control.Name, Method, int]]:
+def schedule(config: ScoresSettings, methods: Methods, steps: int) -> Iterator[tuple[str, control.Name, Method, int]]:
     """(simulator, controller, method, steps between plans) of every row."""
     *cold, warm = methods
     for method in cold:
@@ -147,28 +109,42 @@ def schedule(
 
 def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     """All rows of one task, ours."""
-    own = bench(config, task)
-    maze, steps, key = own.maze, own.reference.steps, jax.random.key(config.seed)
-    starts, goals = draw_episodes(config, maze, key, config.episodes)
+    maze, reference, run = maze2d.named(task), REFERENCES[task], at(config, task)
+    rows, identity = behaviour(config, task, maze)
+    planner, minutes = training.fit(run, config.planner, rows, identity)
+    scored, steps = jax.random.key(config.seed), reference.steps
+    tuning = jax.random.fold_in(scored, 1)
+    episodes = draw_episodes(config, maze, scored, config.episodes)
+    trials = draw_episodes(config, maze, tuning, config.tuning)
     simulators: dict[str, Physics] = {
         "mujoco": control.outside(MujocoMaze(maze)),
         "gymnasium-robotics": control.outside(PointMaze(maze)),
         "jax": control.in_jax(maze),
     }
-    run = at(config, task)
-    fastest = bound.paths(run, maze, starts, goals, steps, FINENESS[config.suite])
-    best = own.scores(goals, fastest)
-    sheet = Sheet(config, task, goals, drawing(maze), best.mean())
+    scores = lambda paths, goals=episodes.goals: reference.score(control.returns(goals, paths))
+
+    def play(
+        key: PRNGKey, asked: Episodes, physics: Physics, options: PlanOptions, name: control.Name, every: int
+    ) -> control.Outcome:
+        plans = playing.plans(planner, options, asked.goals, every, ARRIVED)
+        controller = playing.controller(planner, name, every)
+        return control.episodes(key, physics, plans, controller, asked.starts, steps)
+
+    def score(options: PlanOptions) -> Scores:
+        outcome = play(tuning, trials, simulators["jax"], options, "inverse", config.every)
+        return scores(outcome.paths, trials.goals)
+
+    fastest = bound.paths(run, maze, episodes, steps, FINENESS[config.suite])
+    best = scores(fastest)
+    sheet = Sheet(config, task, episodes.goals, Drawing(maze.walls, (-0.7, -0.7), 1.0, 0.5, turned=False), best.mean())
     yield sheet.rollout(Name("bound (optimal control)", "optimal", "jax"), best, fastest)
-    paths = np.asarray(waypoints(maze, key, starts, goals, steps))
+    paths = np.asarray(waypoints(maze, scored, *episodes, steps))
     expert = Name("diffplan D4RL's controller, a path for each episode", "waypoints", "jax")
-    yield sheet.rollout(expert, own.scores(goals, paths), paths)
-    for simulator, controller, method, every in schedule(config, tuned(config, task, own), steps):
-        plans = playing.plans(own.planner, method.options, goals, every, ARRIVED)
-        how = playing.carried(own.planner, controller, every)
-        outcome = control.episodes(key, simulators[simulator], plans, how, starts, steps)
-        name, scores = Name(method.name, controller, simulator), own.scores(goals, outcome.paths)
-        yield sheet.planned(name, every, scores, outcome, own.minutes)
+    yield sheet.rollout(expert, scores(paths), paths)
+    for simulator, controller, method, every in schedule(config, methods(task, config.candidates, score), steps):
+        outcome = play(scored, episodes, simulators[simulator], method.options, controller, every)
+        name = Name(method.name, controller, simulator)
+        yield sheet.planned(name, every, scores(outcome.paths), outcome, minutes)
 
 
 @partial(jax.jit, static_argnames=("maze", "steps"))
@@ -191,8 +167,3 @@ def waypoints(
         return jax.lax.scan(body, (maze.state_of(start), controller), uniform)[1]
 
     return jax.vmap(one)(jax.random.split(key, len(starts)), jnp.asarray(starts), jnp.asarray(goals))
-
-
-def drawing(maze: Maze2d) -> Drawing:
-    """How a maze is drawn."""
-    return Drawing(maze.walls, (-0.7, -0.7), 1.0, 0.5, turned=False)

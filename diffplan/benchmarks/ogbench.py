@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from diffplan.benchmarks.rows import Drawing, Episodes, Name, Row, ScoresSettings, Sheet
-from diffplan.benchmarks.tuning import Method, methods
+from diffplan.benchmarks.rows import Drawing, Episodes, Name, Row, Scores, ScoresSettings, Sheet
+from diffplan.benchmarks.tuning import Method, Methods, methods
 from diffplan.data import readers
 from diffplan.data.windows import Rows
 from diffplan.planner import control, playing, training
@@ -37,7 +37,7 @@ class Worlds:
             for _ in range(count):
                 self.envs.append(pointmaze.environment(name))
                 progress.advance(1)
-        self.observed = np.zeros((count, 2), np.float32)
+        self.observations = np.zeros((count, 2), np.float32)
         self.over = np.zeros(count, bool)
         self.reached = np.zeros(count, bool)
 
@@ -45,9 +45,9 @@ class Worlds:
         """Resets every environment with its own options."""
         np.random.seed(seed)  # noqa: NPY002  (OGBench draws its noise from numpy's global generator)
         firsts = [env.reset(seed=seed + i, options=options[i]) for i, env in enumerate(self.envs)]
-        self.observed = np.asarray([observed for observed, _ in firsts], np.float32)
+        self.observations = np.asarray([first for first, _ in firsts], np.float32)
         self.over, self.reached = np.zeros(len(firsts), bool), np.zeros(len(firsts), bool)
-        return Episodes(self.observed.copy(), np.asarray([info["goal"] for _, info in firsts], np.float32))
+        return Episodes(self.observations.copy(), np.asarray([info["goal"] for _, info in firsts], np.float32))
 
     def start(self, observations: Float[np.ndarray, "n 2"]) -> None:
         """They have begun already."""
@@ -56,11 +56,12 @@ class Worlds:
         """Steps those that are not over; the others stay where they are."""
         path = np.empty((len(self.envs), steps, 2), np.float32)
         for t in range(steps):
-            actions = act(self.observed) if not self.over.all() else np.zeros((len(self.envs), 2))
+            actions = act(self.observations) if not self.over.all() else np.zeros((len(self.envs), 2))
             for i in np.flatnonzero(~self.over):
-                observed, _, terminated, truncated, info = self.envs[i].step(np.asarray(actions[i], np.float64))
-                self.observed[i], self.over[i], self.reached[i] = observed, terminated or truncated, info["success"]
-            path[:, t] = self.observed
+                observation, _, terminated, truncated, info = self.envs[i].step(np.asarray(actions[i], np.float64))
+                self.observations[i], self.over[i] = observation, terminated or truncated
+                self.reached[i] = info["success"]
+            path[:, t] = self.observations
         return path
 
 
@@ -73,7 +74,7 @@ def data(folder: Path, name: str, kind: str = "navigate") -> tuple[Rows, str]:
     maze = pointmaze.named(name)
     if not path.exists():
         write(folder, name, kind, *pointmaze.published(name, kind))
-    runs, _ = readers.from_ogbench(path, maze)
+    runs = readers.from_ogbench(path, maze)
     rows, left = readers.trajectories(runs, min(len(run.actions) for run in runs))
     if left:
         say(f"{path}: {left} rows are left out, of episodes longer than the shortest")
@@ -96,14 +97,7 @@ def write(
     return written
 
 
-def tracker(maze: PointMaze) -> Tracker:
-    """The action that leads straight to a place, (124)."""
-    return Tracker(lambda observed, place: (place - observed) / maze.stride, maze.tolerance)
-
-
-def schedule(
-    config: ScoresSettings, methods: tuple[Method, ...], steps: int
-) -> Iterator[tuple[control.Name, Method, int]]:
+def schedule(config: ScoresSettings, methods: Methods, steps: int) -> Iterator[tuple[control.Name, Method, int]]:
     """(controller, method, steps between plans) of every row."""
     *cold, warm = methods
     for method in cold:
@@ -128,16 +122,17 @@ def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     planner, minutes = training.fit(Run(directory / task, config.new_settings), config.planner, rows, identity)
     tasks = [{"task_id": number + 1} for number in range(len(maze.tasks)) for _ in range(EPISODES)]
     worlds, few = Worlds(task, len(tasks)), Worlds(task, config.tuning)
+    left, top = maze.observation_low.tolist()
+    tracker = Tracker(lambda observation, place: (place - observation) / maze.stride, maze.tolerance)  # (124)
+    drawing = Drawing(maze.walls, (top, left), maze.unit, maze.tolerance, turned=True)
 
-    def play(
-        asked: Episodes, inside: Worlds, options: PlanOptions, controller: control.Name, every: int
-    ) -> control.Outcome:
+    def play(asked: Episodes, inside: Worlds, options: PlanOptions, name: control.Name, every: int) -> control.Outcome:
         plans = playing.plans(planner, options, asked.goals, every, maze.tolerance)
-        how = playing.carried(planner, controller, every)
-        physics = control.outside(inside, tracker(maze))
-        return control.episodes(jax.random.key(config.seed), physics, plans, how, asked.starts, maze.max_steps)
+        controller = playing.controller(planner, name, every)
+        physics = control.outside(inside, tracker)
+        return control.episodes(jax.random.key(config.seed), physics, plans, controller, asked.starts, maze.max_steps)
 
-    def score(options: PlanOptions) -> Float[np.ndarray, "n"]:
+    def score(options: PlanOptions) -> Scores:
         asked = few.begin(anywhere(maze, config.tuning, config.seed + 1), config.seed + 1)
         play(asked, few, options, "inverse", config.every)
         return 100.0 * few.reached
@@ -145,12 +140,6 @@ def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     for controller, method, every in schedule(config, methods(task, config.candidates, score), maze.max_steps):
         asked = worlds.begin(tasks, config.seed)
         outcome = play(asked, worlds, method.options, controller, every)
-        sheet = Sheet(config, task, asked.goals, drawing(maze), np.nan)
+        sheet = Sheet(config, task, asked.goals, drawing, np.nan)
         name = Name(method.name, controller, "ogbench")
         yield sheet.planned(name, every, 100.0 * worlds.reached, outcome, minutes)
-
-
-def drawing(maze: PointMaze) -> Drawing:
-    """How a maze is drawn."""
-    left, top = (float(value) for value in maze.observation_low)
-    return Drawing(maze.walls, (top, left), maze.unit, maze.tolerance, turned=True)

@@ -9,6 +9,9 @@ OGBench: the percentage of episodes that reach their goal.
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
 
 class Reference(NamedTuple):
     """D4RL's reference returns of a task, and its time limit in steps."""
@@ -17,9 +20,9 @@ class Reference(NamedTuple):
     high: float
     steps: int
 
-    def score(self, value: float) -> float:
-        """The normalised score of a return."""
-        return 100 * (value - self.low) / (self.high - self.low)
+    def score(self, returns: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+        """The normalised scores of returns."""
+        return 100 * (returns - self.low) / (self.high - self.low)
 
 
 REFERENCES = {

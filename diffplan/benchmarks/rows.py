@@ -21,6 +21,9 @@ COLUMNS = (
     *("seconds_per_plan", "train_minutes", "source"),
 )
 Row = dict[str, Any]
+Scores = Float[np.ndarray, "n"]
+Paths = Float[np.ndarray, "n steps o"]
+Plans = Float[np.ndarray, "n m h o"]
 
 MEASURED = "measured here"
 """The source of rows of ours."""
@@ -126,21 +129,14 @@ class Sheet(NamedTuple):
     drawing: Drawing
     bound: float
 
-    def measured(self, name: Name, scores: Float[np.ndarray, "n"], **cost: float) -> Row:
+    def measured(self, name: Name, scores: Scores, **cost: float) -> Row:
         """A row of ours."""
         mean, error = scores.mean(), scores.std(ddof=1) / np.sqrt(len(scores))
         say(f"{self.task}: {', '.join(name)}: {mean:.1f}")
         numbers = {"episodes": len(scores), "mean": mean, "sem": error, "bound_fraction": mean / self.bound}
         return {"suite": self.config.suite, "task": self.task, "source": MEASURED} | name._asdict() | numbers | cost
 
-    def rollout(
-        self,
-        name: Name,
-        scores: Float[np.ndarray, "n"],
-        paths: Float[np.ndarray, "n steps o"],
-        plans: Float[np.ndarray, "n m h o"] | None = None,
-        **cost: float,
-    ) -> Row:
+    def rollout(self, name: Name, scores: Scores, paths: Paths, plans: Plans | None = None, **cost: float) -> Row:
         """A row of ours; some of its episodes are kept for `scripts/benchmark.py --do render`."""
         directory = self.config.run / self.config.suite / "rollouts" / self.task
         directory.mkdir(parents=True, exist_ok=True)
@@ -151,7 +147,7 @@ class Sheet(NamedTuple):
         np.savez(directory / f"{file}.npz", allow_pickle=False, **episodes, **about)
         return self.measured(name, scores, **cost)
 
-    def planned(self, name: Name, every: int, scores: Float[np.ndarray, "n"], outcome: Outcome, minutes: float) -> Row:
+    def planned(self, name: Name, every: int, scores: Scores, outcome: Outcome, minutes: float) -> Row:
         """A row of a planner that planned every so many steps, after so many minutes of training."""
         when = f"every {every} steps" if every < outcome.paths.shape[1] else "one plan"
         name = name._replace(method=f"diffplan {name.method}, {when}")

@@ -69,7 +69,7 @@ def table(run: Path) -> Iterator[Row]:
     for (task, kind), numbers in OGBENCH.items():
         path = run / "ogbench" / f"pointmaze-{task}-{kind}-v0.npz"
         if path.exists():
-            runs, _ = readers.from_ogbench(path, pointmaze.named(task))
+            runs = readers.from_ogbench(path, pointmaze.named(task))
             rows, _ = readers.trajectories(runs, min(len(run.actions) for run in runs))
             yield described(path.stem, "regenerated", rows)
             yield published(path.stem, *numbers)

@@ -29,12 +29,15 @@ class Method(NamedTuple):
     options: PlanOptions
 
 
+Methods = tuple[Method, ...]
+
+
 def guidance(scale: float, candidates: int = 1) -> PlanOptions:
     """Guidance at a scale, and the best of so many candidates."""
     return PlanOptions(jnp.asarray(scale, jnp.float32), candidates)
 
 
-def methods(task: str, most: int, score: Callable[[PlanOptions], Float[np.ndarray, "n"]]) -> tuple[Method, ...]:
+def methods(task: str, most: int, score: Callable[[PlanOptions], Float[np.ndarray, "n"]]) -> Methods:
     """The prior; best of n, guided, and guided best of n, each at its tuned setting; and the last with warm starts.
 
     Args:

@@ -12,7 +12,6 @@ Writes RUN/NAME/study.csv, verdict.json and figure.png. The verdict is computed 
 import importlib
 from collections.abc import Sequence
 from dataclasses import field
-from pathlib import Path
 from typing import Annotated, Literal
 
 import rich.table
@@ -51,6 +50,7 @@ def show(findings: list[Finding]) -> None:
 def action(config: Command) -> None:
     """List studies, run them, or draw them again."""
     from diffplan.studies import frame
+    from diffplan.studies.drawing import draw
 
     for name in NAMES if config.name == "all" else (config.name,):
         study = importlib.import_module(f"diffplan.studies.{name}.study").STUDY
@@ -62,7 +62,7 @@ def action(config: Command) -> None:
         directory = config.study.run / name
         directory = frame.execute(study, config.study) if config.do == "run" else directory
         show(frame.conclude(study, directory))
-        picture: Path = importlib.import_module(f"diffplan.studies.{name}.figure").figure(directory)
+        picture = draw(directory, importlib.import_module(f"diffplan.studies.{name}.figure").compose)
         for path in (directory / "study.csv", directory / "verdict.json", picture):
             say(str(path))
 

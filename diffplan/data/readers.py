@@ -1,6 +1,6 @@
 """Behaviour that others publish, read from their files: D4RL's Maze2D, Minari, OGBench.
 
-A reader returns (runs, what it found). In a `Run` every two consecutive rows are one true step of the environment: the
+A reader returns runs. In a `Run` every two consecutive rows are one true step of the environment: the
 action of row t, taken at the observation of row t, led to the observation of row t + 1. What each file holds instead:
 
     D4RL Maze2D    one long run, in which targets change and nothing is reset. Its generator has a slip: when a target
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from diffplan.data.windows import FIELDS, DataError, Rows, one_line, read_npz
+from diffplan.data.windows import FIELDS, DataError, Rows, one_line, present, read_npz
 
 ROUNDING = 1e-5
 """A value may pass a bound by this, times the bound if that is above 1: files hold float32."""
@@ -32,17 +32,6 @@ class Run(NamedTuple):
 
     observations: Float[np.ndarray, "steps o"]
     actions: Float[np.ndarray, "steps a"]
-
-
-class Found(NamedTuple):
-    """What a file held, beside its runs."""
-
-    rows: int
-    """Actions recorded. Those that are in no run were left out."""
-    repeated: int = 0
-    """Rows that repeat the observation before them (D4RL)."""
-    terminated: int = 0
-    """Episodes that the environment ended itself (Minari)."""
 
 
 @runtime_checkable
@@ -91,7 +80,7 @@ Dynamics = Callable[[Float[np.ndarray, "n o"], Float[np.ndarray, "n a"]], Float[
 """Where actions lead from observations."""
 
 
-def from_d4rl(path: Path, limits: Limits | None = None, step: Dynamics | None = None) -> tuple[list[Run], Found]:
+def from_d4rl(path: Path, limits: Limits | None = None, step: Dynamics | None = None) -> list[Run]:
     """Runs from a D4RL Maze2D file (HDF5); needs the `data` extra (h5py). step: puts repeated rows right.
 
     `observations` and `actions` must be there; `rewards`, `terminals`, `timeouts` and `infos/goal` are checked if they
@@ -107,7 +96,7 @@ def from_d4rl(path: Path, limits: Limits | None = None, step: Dynamics | None = 
         raise DataError(f"{path}: no such file")
     try:
         with h5py.File(path, "r") as file:
-            _present(path, FIELDS, file)
+            present(path, FIELDS, file)
             names = [*FIELDS, *(name for name in ("rewards", "terminals", "timeouts", "infos/goal") if name in file)]
             fields = {name: np.asarray(file[name]) for name in names}
     except DataError:
@@ -116,18 +105,17 @@ def from_d4rl(path: Path, limits: Limits | None = None, step: Dynamics | None = 
         raise DataError(f"{path}: truncated or not an HDF5 file ({one_line(error)})") from error
     whole = _checked(str(path), fields, limits)
     again = np.concatenate([[False], (whole.observations[1:] == whole.observations[:-1]).all(axis=1)])
-    result = Found(len(again), repeated=int(again.sum()))
     if step is None:
-        return _split(whole, again), result
+        return _split(whole, again)
     observations, index = whole.observations.copy(), np.arange(len(again))
     depth = index - np.maximum.accumulate(np.where(again, 0, index))  # how many repeats in a row end here
     for level in range(1, depth.max() + 1):
         rows = np.flatnonzero(depth == level)
         observations[rows] = step(observations[rows - 1], whole.actions[rows - 1])
-    return [Run(observations, whole.actions)], result
+    return [Run(observations, whole.actions)]
 
 
-def from_ogbench(path: Path, limits: Limits | None = None) -> tuple[list[Run], Found]:
+def from_ogbench(path: Path, limits: Limits | None = None) -> list[Run]:
     """Runs, one an episode, from an OGBench file (.npz), whose action in the last row leads to nothing recorded.
 
     `observations`, `actions` and `terminals` must be there; `qpos` and `qvel` are checked if they are. Without
@@ -140,9 +128,9 @@ def from_ogbench(path: Path, limits: Limits | None = None) -> tuple[list[Run], F
     """
     if not path.exists():
         raise DataError(f"{path}: no such file")
-    result = read_npz(path, path.read_bytes())
-    _present(path, (*FIELDS, "terminals"), result)
-    fields = {name: result[name] for name in (*FIELDS, "terminals", "qpos", "qvel") if name in result}
+    arrays = read_npz(path, path.read_bytes())
+    present(path, (*FIELDS, "terminals"), arrays)
+    fields = {name: arrays[name] for name in (*FIELDS, "terminals", "qpos", "qvel") if name in arrays}
     whole = _checked(str(path), fields, limits)
     ends = fields["terminals"]
     wrong = np.flatnonzero((ends != 0) & (ends != 1))
@@ -155,11 +143,10 @@ def from_ogbench(path: Path, limits: Limits | None = None) -> tuple[list[Run], F
     short = np.flatnonzero(np.diff(cuts, prepend=0) < 2)
     if short.size:
         raise DataError(f"{path}: field 'terminals' ends episode {short[0]} after 1 row: must be 2 or more, for a step")
-    parts = zip(*(np.split(field, cuts[:-1]) for field in whole), strict=True)
-    return [Run(observations, actions) for observations, actions in parts], Found(len(ends))
+    return [Run(*fields) for fields in zip(*(np.split(field, cuts[:-1]) for field in whole), strict=True)]
 
 
-def from_minari(dataset: str | Path, limits: Limits | None = None) -> tuple[list[Run], Found]:
+def from_minari(dataset: str | Path, limits: Limits | None = None) -> list[Run]:
     """Runs, one an episode, from a local Minari data set: its id, or as a Path its folder; needs the `data` extra.
 
     Of a goal environment's observations, dictionaries, the entry `observation` is taken. Without `limits`, actions must
@@ -174,23 +161,21 @@ def from_minari(dataset: str | Path, limits: Limits | None = None) -> tuple[list
     import minari
 
     try:
-        result = minari.MinariDataset(dataset / "data") if isinstance(dataset, Path) else minari.load_dataset(dataset)
-        episodes = list(result.iterate_episodes())
+        file = minari.MinariDataset(dataset / "data") if isinstance(dataset, Path) else minari.load_dataset(dataset)
+        episodes = list(file.iterate_episodes())
     except Exception as error:  # ValueError, OSError, KeyError, AssertionError: one for each damage
         raise DataError(f"{dataset}: not a Minari data set on this machine ({one_line(error)})") from error
     if not episodes:
         raise DataError(f"{dataset}: holds no episodes")
-    actions = result.action_space if isinstance(result.action_space, gymnasium.spaces.Box) else None
-    runs = [_episode(f"{dataset}, episode {episode.id}", episode, limits, actions) for episode in episodes]
-    terminated = sum(bool(episode.terminations[-1]) for episode in episodes)
-    return runs, Found(sum(len(run.actions) for run in runs), terminated=terminated)
+    actions = file.action_space if isinstance(file.action_space, gymnasium.spaces.Box) else None
+    return [_episode(f"{dataset}, episode {episode.id}", episode, limits, actions) for episode in episodes]
 
 
 def _episode(where: str, episode: Any, limits: Limits | None, space: Any) -> Run:
     """One of Minari's episodes, without its last observation; `space` is that of its actions, if that is a box."""
     observations, actions = episode.observations, episode.actions
     if isinstance(observations, Mapping):
-        _present(where, ("observation",), observations)
+        present(where, ("observation",), observations)
         observations = observations["observation"]
     for name, value in (("observations", observations), ("actions", actions)):
         if not isinstance(value, np.ndarray):
@@ -198,16 +183,13 @@ def _episode(where: str, episode: Any, limits: Limits | None, space: Any) -> Run
     if len(actions) == 0:
         raise DataError(f"{where}: field 'actions' is empty: must hold a step")
     if len(observations) != len(actions) + 1:
-        raise DataError(
-            f"{where}: fields 'observations' and 'actions' have {len(observations)} and {len(actions)} rows:"
-            " must be one observation more"
-        )
+        rows = f"{len(observations)} and {len(actions)} rows: must be one observation more"
+        raise DataError(f"{where}: fields 'observations' and 'actions' have {rows}")
     for name in ("terminations", "truncations"):
         early = np.flatnonzero(getattr(episode, name)[:-1])
         if early.size:
-            raise DataError(
-                f"{where}: field {name!r} is 1 at row {early[0]} of {len(actions)}: must be 0 but in the last"
-            )
+            at = f"row {early[0]} of {len(actions)}"
+            raise DataError(f"{where}: field {name!r} is 1 at {at}: must be 0 but in the last")
     _finite(where, "observations", observations[-1:])
     fields = {"observations": observations[:-1], "actions": actions, "rewards": episode.rewards}
     if limits is None and space is not None:
@@ -220,12 +202,6 @@ def _split(whole: Run, dropped: np.ndarray) -> list[Run]:
     """The stretches between the rows that are dropped, those of a single row left out."""
     edges = np.flatnonzero(np.diff(np.concatenate([[True], dropped, [True]]).astype(np.int8)))
     return [Run(*(field[first:end] for field in whole)) for first, end in edges.reshape(-1, 2) if end - first > 1]
-
-
-def _present(where: object, names: Sequence[str], fields: Any) -> None:
-    for name in names:
-        if name not in fields:
-            raise DataError(f"{where}: field {name!r} is missing; found {sorted(fields)}")
 
 
 def _finite(where: str, name: str, value: np.ndarray) -> None:

@@ -11,6 +11,7 @@ Batches are a function of a key alone: a window is a uniformly drawn (trajectory
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +43,10 @@ class Rows(NamedTuple):
         """
         cut = len(self.observations) - max(1, round(held_out * len(self.observations)))
         return Rows(self.observations[:cut], self.actions[:cut]), Rows(self.observations[cut:], self.actions[cut:])
+
+    def encoded(self, codec: Codec) -> Float[Array, "trajectories steps d"]:
+        """All rows, normalised, on the device."""
+        return codec.encode(Trajectory(jnp.asarray(self.observations), jnp.asarray(self.actions)))
 
 
 def save(path: Path, rows: Rows, description: dict[str, Any]) -> str:
@@ -101,22 +106,25 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def present(where: object, names: Sequence[str], fields: Any) -> None:
+    """Raise DataError for the first field that is missing; `where` is named in the error."""
+    for name in names:
+        if name not in fields:
+            raise DataError(f"{where}: field {name!r} is missing; found {sorted(fields)}")
+
+
 def checked(path: Path, fields: dict[str, np.ndarray]) -> Rows:
     """The fields as rows, if each is what it must be; `path` is named in errors. Raises DataError."""
+    present(path, FIELDS, fields)
     for name in FIELDS:
-        if name not in fields:
-            raise DataError(f"{path}: field {name!r} is missing; found {sorted(fields)}")
         value = fields[name]
         if value.ndim != 3 or value.dtype != np.float32:
-            raise DataError(
-                f"{path}: field {name!r} must be float32 [trajectories, steps, entries], "
-                f"got {value.dtype} {list(value.shape)}"
-            )
+            kind = f"{value.dtype} {list(value.shape)}"
+            raise DataError(f"{path}: field {name!r} must be float32 [trajectories, steps, entries], got {kind}")
         if not np.isfinite(value).all():
             trajectory, step, _ = np.argwhere(~np.isfinite(value))[0]
-            raise DataError(
-                f"{path}: field {name!r} holds NaN or infinity, first at trajectory {trajectory}, step {step}"
-            )
+            place = f"trajectory {trajectory}, step {step}"
+            raise DataError(f"{path}: field {name!r} holds NaN or infinity, first at {place}")
     if fields["observations"].shape[:2] != fields["actions"].shape[:2]:
         shapes = [list(fields[name].shape) for name in FIELDS]
         raise DataError(f"{path}: fields 'observations' and 'actions' differ in trajectories or steps: {shapes}")
@@ -133,12 +141,10 @@ class Windows:
     @classmethod
     def of(cls, rows: Rows, codec: Codec, horizon: int) -> "Windows":
         """Normalise and place on the device. Raises DataError if a trajectory is shorter than the horizon."""
-        if rows.observations.shape[1] < horizon:
-            raise DataError(
-                f"trajectories of {rows.observations.shape[1]} steps are shorter than the horizon {horizon}"
-            )
-        trajectory = Trajectory(jnp.asarray(rows.observations), jnp.asarray(rows.actions))
-        return cls(codec.encode(trajectory), horizon)
+        steps = rows.observations.shape[1]
+        if steps < horizon:
+            raise DataError(f"trajectories of {steps} steps are shorter than the horizon {horizon}")
+        return cls(rows.encoded(codec), horizon)
 
     def draw(self, key: PRNGKey) -> Float[Array, "h d"]:
         """One window, uniform over trajectories and first steps."""
@@ -170,17 +176,12 @@ class Strided:
         steps = rows.observations.shape[1]
         if steps < horizon * stride:
             raise DataError(f"trajectories of {steps} steps are shorter than {horizon} points, {stride} steps apart")
-        encoded = codec.encode(Trajectory(jnp.asarray(rows.observations), jnp.asarray(rows.actions)))
-        return cls(encoded, horizon, stride, codec.observation_dim)
+        return cls(rows.encoded(codec), horizon, stride, codec.observation_dim)
 
     @property
     def length(self) -> int:
         """Steps of a window, to where a next point would be."""
         return self.horizon * self.stride
-
-    def at(self, trajectory: Int[Array, ""], first: Int[Array, ""]) -> Float[Array, "h o"]:
-        """The window that begins at one step of one trajectory."""
-        return self.rows[trajectory, first + self.stride * jnp.arange(self.horizon), : self.observation_dim]
 
     def place(self, key: PRNGKey) -> tuple[Int[Array, ""], Int[Array, ""]]:
         """A trajectory and a first step, each uniform."""

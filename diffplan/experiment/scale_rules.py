@@ -74,8 +74,8 @@ def _limits(values: Float[np.ndarray, "s m"]) -> tuple[Float[np.ndarray, "s"], F
     mean, seeds = values.mean(axis=1), values.shape[1]
     if seeds == 1:
         return mean, mean
-    disagreement = _one_sided(seeds - 1) * values.std(axis=1, ddof=1) / np.sqrt(seeds)
-    return mean - disagreement, mean + disagreement
+    margin = _one_sided(seeds - 1) * values.std(axis=1, ddof=1) / np.sqrt(seeds)
+    return mean - margin, mean + margin
 
 
 def _means(gold: Float[np.ndarray, "s m"]) -> Float[np.ndarray, "s"]:
@@ -139,16 +139,15 @@ def largest_not_below_best(scales: Float[np.ndarray, "s"], gold: Float[np.ndarra
         behind = gold[best][None] - np.where(known[:, None], gold[best:], 0.0)
         return best + _last_in_a_row(known & (_limits(behind)[0] <= 0))
 
-    return _choose(
-        scales, rule, "the executed gold is not below the best, at 95 %", "no scale has gold in every seed", gold
-    )
+    reason = "the executed gold is not below the best, at 95 %"
+    return _choose(scales, rule, reason, "no scale has gold in every seed", gold)
 
 
 def largest_valid(scales: Float[np.ndarray, "s"], invalid: Float[np.ndarray, "s m"], allowed: float = 0.02) -> Choice:
     """The largest scale at which the share of invalid plans is surely within the allowance.
 
     Surely: its upper 95 % limit, one-sided and Student's over seeds, not its mean. A plan that breaks costs more than
-    one that earns little, so disagreement counts against a scale; but at a weaker scale it does not count against a
+    one that earns little, so margin counts against a scale; but at a weaker scale it does not count against a
     stronger one: the search ends at the first scale whose lower limit is beyond the allowance. A missing share counts
     as 1.
     """
@@ -195,6 +194,9 @@ def recommend(choices: Mapping[str, Choice]) -> tuple[str, str]:
     return "not_below_best", "more would cost gold, and the plans are still valid"
 
 
+Measure = Callable[[Float[np.ndarray, "s"]], Float[np.ndarray, "s n"]]
+
+
 class Calibrated(NamedTuple):
     """The scale at which a quantity reaches its target, the mean measured there, and that mean's standard error."""
 
@@ -203,14 +205,7 @@ class Calibrated(NamedTuple):
     error: float
 
 
-def calibrate(
-    measure: Callable[[Float[np.ndarray, "s"]], Float[np.ndarray, "s n"]],
-    target: float,
-    low: float,
-    high: float,
-    points: int = 9,
-    rounds: int = 3,
-) -> Calibrated:
+def calibrate(measure: Measure, target: float, low: float, high: float, points: int = 9, rounds: int = 3) -> Calibrated:
     """The scale at which the mean of a quantity that is monotone in the scale reaches `target`.
 
     measure: maps any `points` scales (and at last one) to n values each, with the same noise for all, so that the means

@@ -20,7 +20,7 @@ from jax.nn import logsumexp
 from jaxtyping import Array, Float
 
 from diffplan.oracle.distribution import nonnegative
-from diffplan.oracle.tabular import Chain
+from diffplan.oracle.tabular import Chain, logs
 from diffplan.types import Scalar
 
 
@@ -44,11 +44,6 @@ class Planned(NamedTuple):
     reward: Scalar
     kl: Scalar
     policy: Float[Array, "t k a"]
-
-
-def logs(p: Float[Array, "..."]) -> Float[Array, "..."]:
-    """log p, -inf for 0, with a gradient of 0 there."""
-    return jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), -jnp.inf)
 
 
 def trajectory_tilt(world: World, rewards: Float[Array, "h k"], weight: float | Scalar) -> Planned:

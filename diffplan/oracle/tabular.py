@@ -116,10 +116,13 @@ class Chain(NamedTuple):
         path = jax.lax.scan(move, s, (jnp.stack(rest), self.log_kernels))[1] if rest else jnp.zeros(0, s.dtype)
         return jnp.concatenate([s[None], path])
 
+    def moves(self, states: Int[Array, "h"]) -> Float[Array, "h-1"]:
+        """The log-probability of each move of a path."""
+        return jax.vmap(lambda log_kernel, s, t: log_kernel[s, t])(self.log_kernels, states[:-1], states[1:])
+
     def log_prob(self, states: Int[Array, "h"]) -> Scalar:
         """log p(s); -inf for a path that cannot be."""
-        steps = jax.vmap(lambda log_kernel, s, t: log_kernel[s, t])(self.log_kernels, states[:-1], states[1:])
-        return self.log_start[states[0]] + steps.sum()
+        return self.log_start[states[0]] + self.moves(states).sum()
 
     def decode(self, x: Float[Array, "h d"]) -> Int[Array, "h"]:
         """The state nearest to each step of a plan; the first of those that share a point."""
@@ -127,8 +130,7 @@ class Chain(NamedTuple):
 
     def legal(self, states: Int[Array, "h"]) -> Float[Array, "h-1"]:
         """1 for each move that the chain can make, else 0."""
-        moves = jax.vmap(lambda log_kernel, s, t: log_kernel[s, t])(self.log_kernels, states[:-1], states[1:])
-        return jnp.isfinite(moves).astype(float)
+        return jnp.isfinite(self.moves(states)).astype(float)
 
     def filter(self, log_likelihood: Float[Array, "h k"]) -> "Filtered":
         """The forward pass of (19)."""
@@ -217,6 +219,11 @@ def weighed(ahead: Float[Array, "k"], log_likelihood: Float[Array, "k"]) -> Filt
     return Filtered(ahead * likelihood / jnp.where(total > 0, total, 1.0), likelihood, total, top + jnp.log(total))
 
 
+def logs(p: Float[Array, "..."]) -> Float[Array, "..."]:
+    """log p, -inf for 0, with a gradient of 0 there."""
+    return jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), -jnp.inf)
+
+
 def markov(
     start: Float[Array, "k"], kernel: Float[Array, "k k"], horizon: int, points: Float[Array, "k d"] | None = None
 ) -> Chain:
@@ -230,9 +237,8 @@ def markov(
             raise ValueError(f"{name}: every row must be non-negative and sum to 1")
     if horizon < 2:
         raise ValueError(f"horizon={horizon}: must be at least 2")
-    log = lambda p: jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), -jnp.inf)
-    log_kernels = jnp.broadcast_to(log(kernel)[None], (horizon - 1, *kernel.shape))
-    return Chain(log(start), log_kernels, jnp.eye(len(start)) if points is None else points)
+    log_kernels = jnp.broadcast_to(logs(kernel)[None], (horizon - 1, *kernel.shape))
+    return Chain(logs(start), log_kernels, jnp.eye(len(start)) if points is None else points)
 
 
 def conditioned(chains: list[Chain], probabilities: Float[Array, "m"]) -> Chain:
@@ -250,30 +256,3 @@ def conditioned(chains: list[Chain], probabilities: Float[Array, "m"]) -> Chain:
     rows = [jnp.concatenate([chains[m].log_kernels if m == n else apart for n in modes], axis=2) for m in modes]
     start = jnp.concatenate([chain.log_start + jnp.log(p) for chain, p in zip(chains, probabilities, strict=True)])
     return Chain(start, jnp.concatenate(rows, axis=1), jnp.concatenate([chain.points for chain in chains]))
-
-
-def additive(
-    key: PRNGKey, reward: Callable[[Int[Array, "h"]], Scalar], horizon: int, states: int, checks: int = 64
-) -> Float[Array, "h k"]:
-    """The table w_t(s) of a reward of paths that is a sum over steps, read off by changing one step at a time.
-
-    A learned rater too, if it adds up; checked on random paths.
-
-    Raises:
-        ValueError: if the reward is not additive, with a path on which it is not.
-    """
-    base = jnp.zeros(horizon, int)
-    changed = lambda t, s: reward(base.at[t].set(s))
-    table = jax.vmap(jax.vmap(changed, (None, 0)), (0, None))(jnp.arange(horizon), jnp.arange(states))
-    table = table - reward(base) * (1 - 1 / horizon)  # every step's table holds its share of the base path
-    paths = jax.random.randint(key, (checks, horizon), 0, states)
-    sums = jax.vmap(lambda path: table[jnp.arange(horizon), path].sum())(paths)
-    values = jax.vmap(reward)(paths)
-    wrong = ~(jnp.abs(sums - values) <= 1e-3 * (1 + jnp.abs(values)))
-    if bool(wrong.any()):
-        i = int(jnp.argmax(wrong))
-        raise ValueError(
-            f"the reward is not additive: path {paths[i].tolist()} gets {float(values[i]):g}, "
-            f"the sum over its steps is {float(sums[i]):g}; augment the state, or draw paths and reweight them"
-        )
-    return table

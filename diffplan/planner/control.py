@@ -72,8 +72,8 @@ def act(
     ahead = at.points[jnp.minimum(at.j, last), :2]
     match name:
         case "actions":
-            draws = at.actions[jnp.minimum(at.t, len(at.actions) - 1)]
-            action = jnp.where(at.t < len(at.actions), draws, 0.0)
+            planned = at.actions[jnp.minimum(at.t, len(at.actions) - 1)]
+            action = jnp.where(at.t < len(at.actions), planned, 0.0)
         case "inverse":
             action = inverse(observation, at.points[jnp.minimum(at.t // stride + 1, last)], stride - at.t % stride)
         case "tracking":
@@ -109,8 +109,8 @@ def in_jax(world: Environment, tracker: Tracker = MAZE2D) -> Physics:
             states, moved = jax.vmap(world.step, (None, 0, 0))(jax.random.key(0), states, actions)
             return (states, at), moved.observation
 
-        (states, _), observed = jax.lax.scan(body, (states, at), None, length=steps)
-        return states, jnp.swapaxes(observed, 0, 1)
+        (states, _), observations = jax.lax.scan(body, (states, at), None, length=steps)
+        return states, jnp.swapaxes(observations, 0, 1)
 
     return Physics(lambda starts: jax.vmap(world.state_of)(jnp.asarray(starts)), run)
 
@@ -119,14 +119,13 @@ def outside(simulator: Simulator, tracker: Tracker = MAZE2D) -> Physics:
     """A simulator that is no JAX; controllers are compiled, and called once a step for all episodes."""
 
     @partial(jax.jit, static_argnames="name")
-    def controlled(name: Name, inverse: Inverse, at: Execution, observed: Array) -> tuple[Execution, Array]:
-        return jax.vmap(partial(act, name, tracker, inverse))(at, observed)
+    def control(name: Name, inverse: Inverse, at: Execution, observations: Array) -> tuple[Execution, Array]:
+        return jax.vmap(partial(act, name, tracker, inverse))(at, observations)
 
     def run(states: Any, name: Name, inverse: Inverse, at: Execution, steps: int) -> tuple[Any, np.ndarray]:
-        held = [at]
-
-        def actions(observed: np.ndarray) -> np.ndarray:
-            held[0], result = controlled(name, inverse, held[0], observed)
+        def actions(observations: np.ndarray) -> np.ndarray:
+            nonlocal at
+            at, result = control(name, inverse, at, observations)
             return np.asarray(result)
 
         return states, simulator.run(states, actions, steps)
@@ -151,11 +150,11 @@ class Plans(Protocol):
     """
 
     def __call__(
-        self, key: PRNGKey, observed: Float[np.ndarray, "n o"], past: Float[np.ndarray, "n h o"] | None
+        self, key: PRNGKey, observations: Float[np.ndarray, "n o"], past: Float[np.ndarray, "n h o"] | None
     ) -> tuple[Float[np.ndarray, "n h o"], int]: ...
 
 
-class Carried(NamedTuple):
+class Controller(NamedTuple):
     """How plans are carried out. actions: ``(key, points [n, h, o]) -> [n, every, a]``, for `actions` alone."""
 
     name: Name
@@ -166,26 +165,26 @@ class Carried(NamedTuple):
 
 
 def episodes(
-    key: PRNGKey, physics: Physics, plans: Plans, how: Carried, starts: Float[np.ndarray, "n o"], steps: int
+    key: PRNGKey, physics: Physics, plans: Plans, how: Controller, starts: Float[np.ndarray, "n o"], steps: int
 ) -> Outcome:
     """All episodes to their end."""
-    states, observed = physics.start(starts), np.asarray(starts, np.float32)
-    made, none = None, jnp.zeros((len(starts), 1, 2))
-    paths, draws, seconds, planned = [], [], 0.0, 0
+    states, observations = physics.start(starts), np.asarray(starts, np.float32)
+    points, none = None, jnp.zeros((len(starts), 1, 2))
+    paths, every_plan, seconds, planned = [], [], 0.0, 0
     for number, first in enumerate(range(0, steps, how.every)):
         key_plan, key_act = jax.random.split(jax.random.fold_in(key, number))
         if number < 2:  # first plans and warm ones are two programs: compiled before they are timed
-            plans(key_plan, observed, made)
+            plans(key_plan, observations, points)
         began = perf_counter()
-        made, count = plans(key_plan, observed, made)
+        points, count = plans(key_plan, observations, points)
         seconds, planned = seconds + perf_counter() - began, planned + count
-        points = jnp.asarray(made)
-        at = Execution.of(points, how.actions(key_act, points) if how.name == "actions" else none)
+        plan = jnp.asarray(points)
+        at = Execution.of(plan, how.actions(key_act, plan) if how.name == "actions" else none)
         states, path = physics.run(states, how.name, how.inverse, at, min(how.every, steps - first))
-        observed = np.asarray(path)[:, -1]
         paths.append(np.asarray(path))
-        draws.append(made)
-    return Outcome(np.concatenate(paths, axis=1), np.stack(draws, axis=1), seconds / max(planned, 1))
+        every_plan.append(points)
+        observations = paths[-1][:, -1]
+    return Outcome(np.concatenate(paths, axis=1), np.stack(every_plan, axis=1), seconds / max(planned, 1))
 
 
 def returns(goals: Float[np.ndarray, "*n 2"], paths: Float[np.ndarray, "n steps o"]) -> Float[np.ndarray, "n"]:

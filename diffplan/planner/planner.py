@@ -86,6 +86,9 @@ class PlannerSettings:
         require(self.low < self.warm <= self.high, "planner.warm", self.warm, allowed)
 
 
+Points = Float[Array, "h o"]
+Rows = Float[Array, "n o"]
+
 UNWALKABLE = 1e3
 """Below all values: what puts plans that cannot be walked behind those that can."""
 
@@ -127,13 +130,8 @@ class Planner:
         return Codec(self.rows.mean[:o], self.rows.std[:o], o)
 
     def draw(
-        self,
-        key: PRNGKey,
-        start: Float[Array, "o"],
-        goal: Float[Array, "o"],
-        past: Float[Array, "h o"] | None,
-        scale: Scalar | None,
-    ) -> tuple[Float[Array, "h o"], Scalar]:
+        self, key: PRNGKey, start: Float[Array, "o"], goal: Float[Array, "o"], past: Points | None, scale: Scalar | None
+    ) -> tuple[Points, Scalar]:
         """One candidate, and what it is selected by; warm where there is a past plan. Start and goal are in the
         environment's units, plans are normalised.
         """
@@ -147,26 +145,21 @@ class Planner:
         return x, jnp.where(step > self.weakest, self.critic.score(x), step - UNWALKABLE)
 
     def best(
-        self,
-        key: PRNGKey,
-        starts: Float[Array, "n o"],
-        goals: Float[Array, "n o"],
-        past: Float[Array, "n h o"] | None,
-        options: PlanOptions,
+        self, key: PRNGKey, starts: Rows, goals: Rows, past: Float[Array, "n h o"] | None, options: PlanOptions
     ) -> tuple[Float[Array, "n h o"], Float[Array, "n"]]:
         """(123) for every start, and what it was selected by; one candidate of all starts at a time."""
         past = past if options.warm else None
         each = jax.vmap(lambda key, start, goal, past: self.draw(key, start, goal, past, options.scale))
         draw = lambda key: each(jax.random.split(key, len(starts)), starts, goals, past)
 
-        def better(held: tuple[Array, Array], key: PRNGKey) -> tuple[tuple[Array, Array], None]:
+        def better(best: tuple[Array, Array], key: PRNGKey) -> tuple[tuple[Array, Array], None]:
             x, score = draw(key)
-            wins = score > held[1]
-            return (jnp.where(wins[:, None, None], x, held[0]), jnp.where(wins, score, held[1])), None
+            wins = score > best[1]
+            return (jnp.where(wins[:, None, None], x, best[0]), jnp.where(wins, score, best[1])), None
 
         first, *rest = jax.random.split(key, options.candidates)
-        held = draw(first)
-        return jax.lax.scan(better, held, jnp.stack(rest))[0] if rest else held
+        best = draw(first)
+        return jax.lax.scan(better, best, jnp.stack(rest))[0] if rest else best
 
     def moved_on(self, points: Float[Array, "h o"], steps: int) -> Float[Array, "h o"]:
         """A plan as it goes on after so many steps, normalised: what a warm start begins with."""

@@ -10,63 +10,58 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffplan.planner.control import Carried, Name, Plans
+from diffplan.planner.control import Controller, Name, Plans
 from diffplan.planner.planner import Planner, PlanOptions
 from diffplan.types import PRNGKey
 
 BATCH = 32
 """Episodes that are planned for together."""
 
+Rows = Float[np.ndarray, "n o"]
+Points = Float[np.ndarray, "n h o"]
+
 
 def plans(planner: Planner, options: PlanOptions, goals: Float[np.ndarray, "n 2"], every: int, near: float) -> Plans:
     """The planner at these options, planning every so many steps, with goals at which to rest; near: at this distance
     from its goal an episode has arrived, in the environment's units.
     """
+    best = partial(_plans, every=every)
     at_rest = np.pad(goals, ((0, 0), (0, planner.rows.observation_dim - 2)))
 
-    def made(
-        key: PRNGKey, observed: Float[np.ndarray, "n o"], past: Float[np.ndarray, "n h o"] | None
-    ) -> tuple[Float[np.ndarray, "n h o"], int]:
+    def plan(key: PRNGKey, observations: Rows, past: Points | None) -> tuple[Points, int]:
         points = np.repeat(at_rest[:, None], planner.horizon, axis=1)
-        points[:, 0] = observed
-        away = np.flatnonzero(np.linalg.norm(observed[:, :2] - goals, axis=1) > near)
+        points[:, 0] = observations
+        away = np.flatnonzero(np.linalg.norm(observations[:, :2] - goals, axis=1) > near)
         batch = min(BATCH, len(goals))
         for number, first in enumerate(range(0, len(away), batch)):
             some = away[first : first + batch]
             full = np.resize(some, batch)
             before = None if past is None or not options.warm else past[full]
-            result = _planned(
-                planner, options, every, jax.random.fold_in(key, number), at_rest[full], observed[full], before
-            )
+            key_batch = jax.random.fold_in(key, number)
+            result = best(planner, options, key_batch, at_rest[full], observations[full], before)
             points[some] = np.asarray(result)[: len(some)]
         return points, -(-len(away) // batch) * batch
 
-    return made
+    return plan
 
 
-def carried(planner: Planner, name: Name, every: int) -> Carried:
+def controller(planner: Planner, name: Name, every: int) -> Controller:
     """A controller, with new plans every so many steps."""
-    actions = partial(_filled, planner, min(every, planner.horizon * planner.inverse.steps))
-    return Carried(name, every, planner.inverse, actions)
+    steps = min(every, planner.horizon * planner.inverse.steps)
+    return Controller(name, every, planner.inverse, partial(_actions, planner, steps))
 
 
-@partial(jax.jit, static_argnums=2)
-def _planned(
-    planner: Planner,
-    options: PlanOptions,
-    every: int,
-    key: PRNGKey,
-    goals: Float[Array, "n o"],
-    observed: Float[Array, "n o"],
-    past: Float[Array, "n h o"] | None,
+@partial(jax.jit, static_argnames="every")
+def _plans(
+    planner: Planner, options: PlanOptions, key: PRNGKey, goals: Array, starts: Array, past: Array | None, every: int
 ) -> Float[Array, "n h o"]:
-    """Plans to be carried out, from what is seen, and where there are plans of `every` steps before, warm from them."""
+    """Plans from where episodes are; where there are plans of `every` steps before, warm from them."""
     warm = None if past is None else jax.vmap(lambda points: planner.moved_on(points, every))(past)
-    x, _ = planner.best(key, observed, goals, warm, options)
+    x, _ = planner.best(key, starts, goals, warm, options)
     return planner.codec.decode(x).observations
 
 
 @partial(jax.jit, static_argnums=1)
-def _filled(planner: Planner, steps: int, key: PRNGKey, points: Float[Array, "n h o"]) -> Float[Array, "n steps a"]:
+def _actions(planner: Planner, steps: int, key: PRNGKey, points: Float[Array, "n h o"]) -> Float[Array, "n steps a"]:
     """The plans' own actions."""
     return jax.vmap(lambda key, points: planner.actions(key, points, steps))(jax.random.split(key, len(points)), points)

@@ -52,28 +52,26 @@ def fit(run: Run, config: PlannerSettings, rows: Rows, identity: str) -> tuple[P
     grid = noise.karras(config.levels, config.low, config.high)
     o, stride = codec.observation_dim, config.stride
     size = config.width, config.features
-    reached = bench.stage("reach", partial(reach.fit, windows.rows, o, stride, size), config.reach)
-    behind = bench.stage("inverse", partial(inverse.fit, windows.rows, codec, stride, 2 * config.width), config.inverse)
-    points = fit_points(bench, examples)
-    rows_between = fit_low_level(bench, Windows.of(rows, codec, stride + 1))
-    noisy = fit_value(bench, examples, "value_noisy", config.noise)
-    critic = fit_value(bench, examples, "value_clean", None)
+    models = {
+        "reach": bench.stage("reach", partial(reach.fit, windows.rows, o, stride, size), config.reach),
+        "inverse": bench.stage(
+            "inverse", partial(inverse.fit, windows.rows, codec, stride, 2 * config.width), config.inverse
+        ),
+        "prior": fit_points(bench, examples),
+        "low_level": fit_low_level(bench, Windows.of(rows, codec, stride + 1)),
+        "value": fit_value(bench, examples, "value_noisy", config.noise),
+        "critic": fit_value(bench, examples, "value_clean", None),
+    }
     held = jax.vmap(lambda key: examples.draw(key)[0])(jax.random.split(jax.random.key(3), 2048))
     planner = Planner(
         rows=codec,
-        prior=points.model,
-        low_level=rows_between.model,
-        value=noisy.model,
-        critic=critic.model,
-        reach=reached.model,
-        weakest=jnp.quantile(jax.jit(jax.vmap(reached.model.weakest))(held), 0.01),
-        inverse=behind.model,
+        **{name: made.model for name, made in models.items()},
+        weakest=jnp.quantile(jax.jit(jax.vmap(models["reach"].model.weakest))(held), 0.01),
         sigmas=grid,
         horizon=config.horizon,
         warmed=int((np.asarray(grid) > config.warm).sum()),
     )
-    made = (reached, behind, points, rows_between, noisy, critic)
-    return planner, sum(each.seconds for each in made) / 60
+    return planner, sum(made.seconds for made in models.values()) / 60
 
 
 def fit_points(bench: Bench, examples: Reaching) -> Made:

@@ -36,11 +36,10 @@ def axes_figure(run_dir: Path | str) -> tuple[Path, ...]:
 
 def compose(by_method: dict[str, Curve], families: dict[str, list[str]]) -> Figure:
     """The whole figure, 11 inches wide."""
-    figure = Figure(figsize=(11, 1.2 + 2.3 * len(families)))
-    room = 1.2 + 2.3 * len(families)
-    grid = figure.add_gridspec(
-        len(families), 3, left=0.075, right=0.975, top=1 - 0.55 / room, bottom=0.62 / room, hspace=0.32, wspace=0.09
-    )
+    height = 1.2 + 2.3 * len(families)
+    figure = Figure(figsize=(11, height))
+    margins = {"left": 0.075, "right": 0.975, "top": 1 - 0.55 / height, "bottom": 0.62 / height}
+    grid = figure.add_gridspec(len(families), 3, hspace=0.32, wspace=0.09, **margins)
     top = max(float(np.nanmax(curve.bands["promised"].value)) for curve in by_method.values())
     for r, (family, methods) in enumerate(families.items()):
         row = [figure.add_subplot(grid[r, c]) for c in range(3)]
@@ -64,18 +63,16 @@ def where(curve: Curve, column: int) -> Float[np.ndarray, "s"]:
     """The strengths of a method on one of the three axes."""
     if column == 0:
         return pressure(curve) if reports_pressure(curve) else np.full(len(curve.strengths), np.nan)
-    if column == 1:
-        return curve.bands["proxy"].value - curve.bands["proxy"].value[0]
-    return relative(curve.strengths)
+    proxy = curve.bands["proxy"].value
+    return proxy - proxy[0] if column == 1 else relative(curve.strengths)
 
 
 def relative(strengths: Float[np.ndarray, "s"]) -> Float[np.ndarray, "s"]:
     """The strengths on one scale: 0 the weakest, 1 the largest, and from 0.1 on even in the logarithm."""
     if len(strengths) == 1:
         return np.zeros(1)
-    low, high = np.log(strengths[1]), np.log(strengths[-1])
-    span = max(high - low, 1e-9)
-    return np.concatenate([[0.0], 0.1 + 0.9 * (np.log(strengths[1:]) - low) / span])
+    logs = np.log(strengths[1:])
+    return np.append(0.0, 0.1 + 0.9 * (logs - logs[0]) / max(logs[-1] - logs[0], 1e-9))
 
 
 def _panel(axes: Axes, column: int, by_method: dict[str, Curve], methods: list[str], top: float) -> None:

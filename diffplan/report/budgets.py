@@ -22,7 +22,8 @@ from diffplan.report import style
 from diffplan.report.load import read_results
 from diffplan.report.summary import Curve, curves
 
-UNITS = ("seconds", "evaluations")
+UNITS = {"seconds": "s", "evaluations": "evals"}
+"""What budgets are counted in, and what a table calls that."""
 
 
 class Within(NamedTuple):
@@ -71,15 +72,15 @@ def budgets_of(by_method: dict[str, Curve], unit: str) -> Float[np.ndarray, "b"]
 
 def within(curve: Curve, unit: str, budget: float) -> Within:
     """The best valid strength of a method that costs no more than the budget."""
-    value = {name: band.value for name, band in curve.bands.items()}
-    allowed = (cost(curve, unit) <= budget) & (value["violations.walls"] <= VALID)
-    promised = np.where(allowed, value["promised"], np.nan)
+    bands, band = curve.bands, curve.bands["promised"]
+    allowed = (cost(curve, unit) <= budget) & (bands["violations.walls"].value <= VALID)
+    promised = np.where(allowed, band.value, np.nan)
     if not np.isfinite(promised).any():
         return Within(curve.method, unit, budget, *(np.nan,) * 7)
     k = int(np.nanargmax(promised))
-    band = curve.bands["promised"]
-    means = (value["open_loop"][k], value["tracked"][k], pressure(curve)[k])
-    return Within(curve.method, unit, budget, curve.strengths[k], promised[k], band.low[k], band.high[k], *means)
+    executed = bands["open_loop"].value, bands["tracked"].value
+    numbers = (curve.strengths, promised, band.low, band.high, *executed, pressure(curve))
+    return Within(curve.method, unit, budget, *(values[k] for values in numbers))
 
 
 def rows(run_dir: Path | str) -> list[Within]:
@@ -106,8 +107,7 @@ def table(run_dir: Path | str) -> tuple[list[str], list[list[str]]]:
     by_method, every = curves(read_results(run_dir)), rows(run_dir)
     columns = list(dict.fromkeys((row.unit, row.budget) for row in every))
     cells = {(row.method, row.unit, row.budget): row for row in every}
-    short = {"seconds": "s", "evaluations": "evals"}
-    header = ["method", "nats", *(f"{style.short(budget)} {short[unit]}" for unit, budget in columns)]
+    header = ["method", "nats", *(f"{style.short(budget)} {UNITS[unit]}" for unit, budget in columns)]
     last = lambda method: np.nan_to_num(cells[(method, *columns[-1])].promised, nan=-np.inf)
     lines = []
     for method in sorted(by_method, key=last, reverse=True):
@@ -115,13 +115,6 @@ def table(run_dir: Path | str) -> tuple[list[str], list[list[str]]]:
         nats = style.short(mine[-1].pressure) if reports_pressure(by_method[method]) or method == "prior" else "none"
         lines.append([style.look(method).label, nats, *(style.plain(row.promised) for row in mine)])
     return header, lines
-
-
-def markdown(run_dir: Path | str) -> str:
-    """The table for a README."""
-    header, lines = table(run_dir)
-    rule = ["---", *("--:" for _ in header[1:])]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
 
 
 def show(run_dir: Path | str, console: Console | None = None) -> None:

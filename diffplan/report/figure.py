@@ -46,7 +46,7 @@ def compose(run: Run, methods: tuple[str, str]) -> Figure:
     proxy.set_ylabel("proxy: learned reward\n(sd of the data)")
     gold.set_ylabel("gold: true reward\n(steps in the target)")
     _title(left, "A", _headline(by_method[methods[0]]))
-    plane = right.add_subplot(right.add_gridspec(1, 1, left=0.1, right=0.98, top=0.88, bottom=0.11)[0])
+    plane = right.add_axes((0.1, 0.11, 0.88, 0.77))
     panels.plane(plane, by_method, run.data)
     plane.set_xlabel("proxy: learned reward (sd of the data; logarithmic beyond the data)")
     plane.set_ylabel("gold: true reward (steps in the target)")
@@ -110,7 +110,6 @@ def _key(figure: SubFigure) -> None:
     axes.axis("off")
     axes.plot(1, 0.5, marker="o", markersize=3, color=style.INK)
     axes.scatter(16, 0.5, s=90, facecolor="none", edgecolor=style.INK, linestyle=(0, (2.6, 1.5)))
-    axes.plot([36, 41], [0.5, 0.5], color=style.SOUND, linewidth=1.6)
-    axes.plot([56, 61], [0.5, 0.5], color=style.BROKEN, linewidth=1.6)
+    axes.hlines(0.5, (36, 56), (41, 61), colors=(style.SOUND, style.BROKEN), linewidth=1.6)
     for x, words in ((3, "start"), (18.5, "target"), (42.5, "plan"), (62.5, "part of a plan inside a wall")):
         axes.text(x, 0.46, words, fontsize=9, va="center", color=style.SOFT)

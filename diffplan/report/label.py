@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox, BboxBase
 
@@ -34,7 +33,7 @@ def place(axes: Axes, lines: list[Named], blocked: list[Bbox]) -> None:
         weight = "bold" if line.bold else "normal"
         text = axes.text(0, 0, line.text, color=line.colour, fontsize=9, fontweight=weight, zorder=20)
         text.set_path_effects([withStroke(linewidth=2.5, foreground="white", alpha=0.85)])
-        size = np.asarray(text.get_window_extent(_renderer(axes)).size)
+        size = np.asarray(text.get_window_extent().size)
         others = np.concatenate([path for j, path in enumerate(paths) if j != i] or [np.empty((0, 2))])
         spots = list(_candidates(axes.transData.transform(line.points), size, line.prefer))
         costs = [cost + _cost(box, taken, others, paths[i], axes.bbox) for cost, box in spots]
@@ -51,13 +50,6 @@ def stack(values: Float[np.ndarray, "n"], distance: float) -> Float[np.ndarray, 
     for i in range(1, len(moved)):
         moved[i] = max(moved[i], moved[i - 1] + distance)
     return moved
-
-
-def _renderer(axes: Axes):
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    canvas = figure.canvas if isinstance(figure.canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
-    return canvas.get_renderer()
 
 
 def _dense(points: np.ndarray) -> np.ndarray:
@@ -79,12 +71,7 @@ def _candidates(points: np.ndarray, size: np.ndarray, prefer: int):
 
 def _cost(box: Bbox, taken: list[Bbox], others: np.ndarray, own: np.ndarray, limits: BboxBase) -> float:
     hits = sum(box.overlaps(other) for other in taken)
-    inside = Bbox.from_extents(limits.x0 + 4, limits.y0 + 4, limits.x1 - 4, limits.y1 - 4)
+    inside = limits.padded(-4)
     outside = not (inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1))
     grown = box.padded(2)
-    return 100 * hits + 100 * outside + 0.3 * _count(grown, others) + 0.2 * _count(grown, own)
-
-
-def _count(box: Bbox, points: np.ndarray) -> int:
-    inside = (points[:, 0] > box.x0) & (points[:, 0] < box.x1) & (points[:, 1] > box.y0) & (points[:, 1] < box.y1)
-    return int(inside.sum())
+    return 100 * hits + 100 * outside + 0.3 * grown.count_contains(others) + 0.2 * grown.count_contains(own)

@@ -99,7 +99,9 @@ def read_table(path: Path) -> Table:
 def read_config(path: Path, methods: list[str]) -> dict[str, Any]:
     """config.json, with a strength_name for every method."""
     try:
-        config = json.loads(_read_text(path))
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file") from None
     except json.JSONDecodeError as error:
         raise RunError(f"{path}: not JSON, {error}") from None
     for method in methods:
@@ -119,9 +121,8 @@ def read_plans(path: Path, methods: list[str]) -> Plans:
     for method in methods:
         expected = (len(strengths[method]), len(arrays["starts"]), positions[method].shape[-2], 2)
         if positions[method].shape != expected:
-            raise RunError(
-                f"{path}: '{method}.positions' is {positions[method].shape}, expected {expected} [s, p, h, 2]"
-            )
+            shape = positions[method].shape
+            raise RunError(f"{path}: '{method}.positions' is {shape}, expected {expected} [s, p, h, 2]")
     return Plans(positions, strengths, arrays["walls"].astype(bool), arrays["region"].astype(float), arrays["starts"])
 
 
@@ -133,13 +134,6 @@ def read_data(path: Path) -> Data:
         if not np.isfinite(getattr(data, name)).all() or getattr(data, name).size == 0:
             raise RunError(f"{path}: '{name}' is empty or has values that are not finite")
     return data
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        raise RunError(f"{path}: no such file") from None
 
 
 def _read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:

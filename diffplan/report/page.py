@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from diffplan.metrics.statistics import data_quantiles, rank_in_data
 from diffplan.report import maze, style
 from diffplan.report.load import Run, read_run
-from diffplan.report.summary import LEVELS, MEASURES, Curve, curves, nearest
+from diffplan.report.summary import LEVELS, MEASURES, Curve, curves, dropped, nearest
 
 STRIDE = 2
 """Every second step of a plan is drawn."""
@@ -48,8 +48,7 @@ def payload(run: Run, first: str) -> dict[str, Any]:
     """Everything that the page shows, as JSON."""
     by_method = curves(run.results)
     count = embedded_plans(run)
-    dropped = {curve.method: int(curve.dropped.sum()) for curve in by_method.values() if curve.dropped.any()}
-    words = ", ".join(f"{n} of {style.look(method).label}" for method, n in dropped.items())
+    words = dropped(by_method)
     quantiles = {
         name: dict(zip(LEVELS.values(), _numbers(data_quantiles(values, tuple(LEVELS))), strict=True))
         for name, values in (("proxy", run.data.proxy), ("gold", run.data.gold))
@@ -71,9 +70,7 @@ def payload(run: Run, first: str) -> dict[str, Any]:
 
 def embedded_plans(run: Run) -> int:
     """How many plans of each strength fit into the budget."""
-    steps = sum(
-        len(strengths) * len(_steps(run.plans.positions[method])) for method, strengths in run.plans.strengths.items()
-    )
+    steps = sum(len(positions) * len(_steps(positions)) for positions in run.plans.positions.values())
     return max(1, min(len(run.plans.starts), BUDGET // (steps * 2 * 2 * 4 // 3)))
 
 

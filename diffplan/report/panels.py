@@ -22,8 +22,8 @@ def pressure(proxy: Axes, gold: Axes, walls: Axes, curve: Curve, data: Data) -> 
     top = float(np.nanmax(curve.bands["proxy"].value))
     proxy.set_yscale("symlog", linthresh=linear, linscale=1.6)
     proxy.set_ylim(min(-0.5, float(np.nanmin(curve.bands["proxy"].value))), top * 2)
-    proxy.set_yticks([t for t in (0, 2, 10, 100, 1000, 10000) if t <= top * 2 and not linear < t < 1.3 * linear])
-    proxy.set_yticklabels([f"{t:g}" for t in proxy.get_yticks()])
+    ticks = [t for t in (0, 2, 10, 100, 1000, 10000) if t <= top * 2 and not linear < t < 1.3 * linear]
+    proxy.set_yticks(ticks, [f"{t:g}" for t in ticks])
     proxy.minorticks_off()
     high = max(float(np.nanmax(curve.bands["promised"].value)), float(data.gold.max()))
     gold.set_ylim(-0.03 * high, 1.3 * high)
@@ -50,10 +50,7 @@ def _curve(axes: Axes, x: Float[np.ndarray, "s"], band: Band, colour: str, marke
 
 def _executed(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve) -> None:
     """The return when plans are executed, as thin lines."""
-    looks = (
-        ("tracked", (0, (4, 1.5)), "tracked by a controller"),
-        ("open_loop", (0, (1, 1.2)), "open loop"),
-    )
+    looks = (("tracked", (0, (4, 1.5)), "tracked by a controller"), ("open_loop", (0, (1, 1.2)), "open loop"))
     axes.lines[-1].set_label("promised")
     for name, dash, label in looks:
         axes.plot(x, curve.bands[name].value, color=style.GOLD, linewidth=1.1, linestyle=dash, zorder=3, label=label)
@@ -69,9 +66,8 @@ def _peak(proxy: Axes, gold: Axes, walls: Axes, x: Float[np.ndarray, "s"], curve
     if best == len(x) - 1:
         return
     at = blended_transform_factory(proxy.transData, proxy.transAxes)
-    proxy.text(
-        x[best] - 0.06, 0.96, f"best valid\nplans: {curve.strengths[best]:g}", ha="right", va="top", transform=at
-    )
+    words = f"best valid\nplans: {curve.strengths[best]:g}"
+    proxy.text(x[best] - 0.06, 0.96, words, ha="right", va="top", transform=at)
 
 
 def strength_axis(strengths: Float[np.ndarray, "s"]) -> Float[np.ndarray, "s"]:
@@ -127,8 +123,8 @@ def plane(axes: Axes, curves: dict[str, Curve], data: Data) -> None:
     furthest = max(float(np.nanmax(curve.bands["proxy"].value)) for curve in curves.values())
     axes.set_xscale("symlog", linthresh=linear, linscale=2.2)
     axes.set_xlim(min(-2.2, float(data_quantiles(data.proxy, (0.001,))[0])), furthest * 1.7)
-    axes.set_xticks([t for t in (-2, 0, 2, 4, 10, 100, 1000, 10000) if t <= furthest * 1.7])
-    axes.set_xticklabels([f"{t:g}" for t in axes.get_xticks()])
+    ticks = [t for t in (-2, 0, 2, 4, 10, 100, 1000, 10000) if t <= furthest * 1.7]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
     best = max(float(np.nanmax(curve.bands["promised"].value)) for curve in curves.values())
     high = 1.14 * max(best, float(data.gold.max()))
@@ -172,5 +168,4 @@ def _named(curve: Curve) -> Named:
     look = style.look(curve.method)
     points = np.stack([curve.bands["proxy"].value, curve.bands["promised"].value], -1)
     points = points[np.isfinite(points).all(-1)]
-    best = int(points[:, 1].argmax())
-    return Named(look.label, look.colour, look.main, points, best)
+    return Named(look.label, look.colour, look.main, points, prefer=int(points[:, 1].argmax()))

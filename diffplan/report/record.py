@@ -36,9 +36,8 @@ def record(run_dir: Path | str) -> Path:
 
 def line(method: str, strength: float, strata: dict[str, Float[np.ndarray, "strata runs"]]) -> dict[str, float | str]:
     """A row of summary.csv."""
-    estimates = {name: dict(zip(PARTS, estimate(values), strict=True)) for name, values in strata.items()}
-    parts = {f"{name}_{part}": value for name, each in estimates.items() for part, value in each.items()}
-    return {"method": method, "strength": strength, **parts}
+    numbers = (number for values in strata.values() for number in estimate(values))
+    return dict(zip(COLUMNS, (method, strength, *numbers), strict=True))
 
 
 def cells_of(results: Results, method: str, name: str) -> dict[float, Float[np.ndarray, "seeds"]]:

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 
 from diffplan.metrics.statistics import mean_interval
 from diffplan.metrics.table import COLUMNS, Table, best
+from diffplan.report import style
 from diffplan.report.load import Results, RunError
 
 MEASURES = COLUMNS[4:]
@@ -58,14 +59,17 @@ def curve(table: Table, method: str, strength_name: str) -> Curve:
         raise RunError(f"results.csv: method '{method}' has no value in column 'promised'")
     cells = [mine & (table["strength"] == strength) for strength in strengths]
     estimates = {name: [mean_interval(table[name][cell]) for cell in cells] for name in MEASURES}
-    bands = {
-        name: Band(*(np.array([getattr(e, field) for e in column]) for field in Band._fields))
-        for name, column in estimates.items()
-    }
+    bands = {name: Band(*np.array([each[:3] for each in column]).T) for name, column in estimates.items()}
     plans = np.array([int(np.nansum(table["plans"][cell])) for cell in cells])
     seeds = np.array([e.used for e in estimates["promised"]])
     dropped = np.array([e.dropped for e in estimates["promised"]])
     return Curve(method, strength_name, strengths, bands, seeds, plans, dropped)
+
+
+def dropped(by_method: dict[str, Curve]) -> str:
+    """How many batches of which method have no finite plan, in words; empty if all have."""
+    counts = {method: int(curve.dropped.sum()) for method, curve in by_method.items()}
+    return ", ".join(f"{count} of {style.look(method).label}" for method, count in counts.items() if count)
 
 
 def nearest(strengths: Float[np.ndarray, "s"], strength: float) -> int:

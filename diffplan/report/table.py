@@ -8,7 +8,7 @@ from rich.table import Table
 
 from diffplan.report import style
 from diffplan.report.load import read_results
-from diffplan.report.summary import Band, Curve, curves
+from diffplan.report.summary import Band, Curve, curves, dropped
 
 HEADER = (
     *("method", "strength", "proxy", "promised return", "open loop", "tracked"),
@@ -46,9 +46,10 @@ def show(run_dir: Path | str, console: Console | None = None) -> None:
 def markdown(run_dir: Path | str) -> str:
     """The same table for a README."""
     by_method = curves(read_results(run_dir))
-    lines = [_with_strength_name(line, curve.strength_name) for curve in by_method.values() for line in rows(curve)]
+    named = lambda curve, strength: strength if strength == "–" else f"{curve.strength_name} {strength}"
+    lines = [(line[0], named(curve, line[1]), *line[2:]) for curve in by_method.values() for line in rows(curve)]
     rule = ("---", *("--:" for _ in HEADER[1:]))
-    return "\n".join([*("| " + " | ".join(line) + " |" for line in (HEADER, rule, *lines)), "", notes(by_method)])
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in (HEADER, rule, *lines)), "", notes(by_method)])
 
 
 def notes(by_method: dict[str, Curve]) -> str:
@@ -61,10 +62,8 @@ def notes(by_method: dict[str, Curve]) -> str:
         f"through walls, where there is such a strength. Means over {seeds}, {plans} plans in all; ± the 95 % interval "
         "over seeds. Proxy in standard deviations of the data, returns in steps, path KL in nats."
     )
-    left = [
-        f"{curve.dropped.sum()} of {style.look(name).label}" for name, curve in by_method.items() if curve.dropped.any()
-    ]
-    return text + (f" Batches without one finite plan, left out: {', '.join(left)}." if left else "")
+    left_out = dropped(by_method)
+    return text + (f" Batches without one finite plan, left out: {left_out}." if left_out else "")
 
 
 def rows(curve: Curve) -> list[tuple[str, ...]]:
@@ -87,11 +86,6 @@ def _line(curve: Curve, k: int, name: str) -> tuple[str, ...]:
         style.short(value["data_distance"]),
         style.short(value["seconds"]),
     )
-
-
-def _with_strength_name(line: tuple[str, ...], strength_name: str) -> tuple[str, ...]:
-    name, strength, *rest = line
-    return (name, strength if strength == "–" else f"{strength_name} {strength}", *rest)
 
 
 def _interval(band: Band, k: int) -> str:

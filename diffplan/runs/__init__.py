@@ -33,6 +33,7 @@ from diffplan.runs import signals
 from diffplan.runs.checkpoints import Checkpoints, free_name
 from diffplan.runs.files import (
     RunError,
+    altered,
     content,
     difference,
     digest,
@@ -216,7 +217,8 @@ def keep(
     """
     with locked(run.directory) as lock:
         opened = _open(run, name, settings, inputs or {}, program, lock)
-        if opened.done and (reason := _altered(opened.directory, files, opened.record["files"])):
+        known = {file: opened.record["files"].get(file) for file in files if opened.done}
+        if reason := altered(opened.directory, known):
             opened.set_aside(reason)
         if not opened.done:
             for part in opened.directory.glob(".part-*"):
@@ -231,16 +233,6 @@ def keep(
             opened.finish(files)
         digests = sorted(opened.record["files"].items())
         return Kept(opened.directory, text_digest(f"{opened.record['identity']} {digests}"))
-
-
-def _altered(directory: Path, files: tuple[str, ...], digests: Mapping[str, str]) -> str | None:
-    """Which file is not as it was made; None if all are."""
-    for file in files:
-        if not (directory / file).is_file():
-            return f"{file} is missing"
-        if file_digest(directory / file) != digests.get(file):
-            return f"{file} has changed since it was made"
-    return None
 
 
 def _open(run: Run, name: str, settings: Any, inputs: Mapping[str, str], program: str | None, lock: Lock) -> _Stage:

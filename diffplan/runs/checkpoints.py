@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import jax
 import orbax.checkpoint as ocp
 
-from diffplan.runs.files import RunError, difference, digest, file_digest, read_json, versions, write_json
+from diffplan.runs.files import RunError, altered, difference, digest, file_digest, read_json, versions, write_json
 from diffplan.runs.progress import say
 
 Tree = TypeVar("Tree")
@@ -27,17 +27,6 @@ def leaves(tree: Any) -> dict[str, str]:
     """Name, dtype (of a key: its type) and shape of every leaf."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in flat}
-
-
-def unlike(recorded: Any, wanted: dict[str, str]) -> str | None:
-    """The first leaf of a record that is not as wanted, in words."""
-    if not isinstance(recorded, dict):
-        return "its record lists no leaves"
-    for name in sorted(wanted.keys() | recorded.keys()):
-        there, here = recorded.get(name, "nothing"), wanted.get(name, "nothing")
-        if there != here:
-            return f"{name} is {there} there and {here} here"
-    return None
 
 
 class Checkpoints:
@@ -70,7 +59,7 @@ class Checkpoints:
             aside = free_name(final, "damaged")
             final.rename(aside)
             say(f"{final}: damaged, kept as {aside.name}")
-            self.damaged.discard(step)
+        self.damaged.discard(step)
         part.rename(final)
         for old in [step for step in self.steps() if step not in self.damaged][self.keep :]:
             shutil.rmtree(self.directory / str(old))
@@ -110,19 +99,14 @@ class Checkpoints:
             return f"{RECORD} is missing or damaged"
         if record["step"] != int(path.name):
             return f"it is of step {record['step']}"
-        for name, expected in record["files"].items():
-            if not (path / name).is_file():
-                return f"{name} is missing"
-            if file_digest(path / name) != expected:
-                return f"{name} is altered"
-        return None
+        return altered(path, record["files"])
 
     def _check_kind(self, path: Path, record: dict[str, Any], like: Any) -> None:
         """Raise RunError unless a sound checkpoint is one of this stage, of these types."""
         name = f"{path.parent.name}/{path.name}"
         if record["identity"] != self.identity:
             raise RunError(f"{name} belongs to another stage ({record['identity']}); move it away")
-        if reason := unlike(record["leaves"], leaves(like)):
+        if reason := difference(record["leaves"], leaves(like)):
             how = "run as it was made (JAX_ENABLE_X64, JAX_DEFAULT_PRNG_IMPL, versions)"
             raise RunError(f"{name} is of another kind: {reason}; {how}")
 

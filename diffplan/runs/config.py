@@ -23,7 +23,7 @@ def settle(run: Run, config: Any) -> None:
     """
     path, about = run.directory / FILE, {"settings": plain(config), "decided": content(config)}
     with locked(run.directory):
-        before = read_json(path) if path.exists() else about | {"settings": None}
+        before = read_json(path) if path.exists() else {"decided": about["decided"]}
         if not isinstance(before, dict) or "decided" not in before:
             raise RunError(f"{path}: holds no settings of a run; move it away, or name another --run")
         words = difference(before["decided"], about["decided"])
@@ -32,7 +32,7 @@ def settle(run: Run, config: Any) -> None:
                 f"{run.directory}: {words}; --new-settings makes what depends on it anew and keeps what is there, "
                 "or name another directory with --run"
             )
-        if about["settings"] != before["settings"]:
+        if about["settings"] != before.get("settings"):
             write_json(path, before | about | {"versions": versions()})
 
 

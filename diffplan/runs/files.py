@@ -80,6 +80,16 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def altered(directory: Path, digests: Mapping[str, Any]) -> str | None:
+    """The first file that does not have its digest, in words; None if all do."""
+    for name, expected in digests.items():
+        if not (directory / name).is_file():
+            return f"{name} is missing"
+        if file_digest(directory / name) != expected:
+            return f"{name} has changed since it was made"
+    return None
+
+
 def digest(tree: Any) -> str:
     """sha256 over the bytes of all leaves, in order; typed keys count by their data."""
     total = hashlib.sha256()

@@ -26,7 +26,7 @@ HEARTBEAT = 20.0
 STALE = 300.0
 """Seconds without a heartbeat after which a process of another host counts as gone."""
 GRACE = 5.0
-"""Seconds in which a lock that cannot be read may still be being written."""
+"""Seconds in which a lock that cannot be read may still be being written. An empty one is stale after them."""
 
 _held: dict[str, "Lock"] = {}
 _tokens: set[str] = set()
@@ -48,34 +48,30 @@ class Lock:
             RunError: if another process holds it, or if the directory cannot be written.
         """
         about = {"pid": os.getpid(), "started": _started(os.getpid()), **_where(), "token": self.token}
-        own = self.path.with_name(f"{FILE}.{self.token}")
         _tokens.add(self.token)
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            own.write_text(json.dumps(about))
+            while not _create(self.path, json.dumps(about)):
+                self._wait_or_remove()
         except OSError as error:
             raise RunError(f"{self.directory}: {error.strerror}; name another directory with --run") from None
-        try:
-            while not _link(own, self.path):
-                self._wait_or_remove()
-        finally:
-            own.unlink()
         threading.Thread(target=self._beat, daemon=True).start()
 
     def _wait_or_remove(self) -> None:
         """Remove the lock that is there if it is stale; wait a little if it is being written."""
-        holder = read(self.path)
-        if holder is None:
-            if self.path.exists() and (self.path.is_dir() or _age(self.path) > GRACE):
-                raise RunError(f"{self.path}: is no lock of a run; move it away, or name another directory with --run")
+        with contextlib.suppress(FileNotFoundError):  # it has been given up meanwhile
+            holder = read(self.path)
+            if _stale(self.path, holder):
+                return _remove_stale(self.path)
+            if holder:
+                raise RunError(
+                    f"{self.directory}: in use by process {holder['pid']} on {holder['host']}; wait until it ends, or "
+                    f"name another directory with --run (if that process is gone, remove {FILE})"
+                )
+            if self.path.is_dir() or _age(self.path) > GRACE:
+                another = "move it away, or name another directory with --run"
+                raise RunError(f"{self.path}: is no lock of a run; {another}")
             time.sleep(0.1)
-        elif _stale(self.path, holder):
-            _remove_stale(self.path, holder)
-        else:
-            raise RunError(
-                f"{self.directory}: in use by process {holder['pid']} on {holder['host']}; wait until it ends, or name "
-                f"another directory with --run (if that process is gone, remove {FILE})"
-            )
 
     def release(self) -> None:
         """Give the lock up, if it is still there."""
@@ -126,16 +122,11 @@ def release_all() -> None:
         lock.release()
 
 
-def _link(own: Path, path: Path) -> bool:
-    """Make a file of the same content, whole at once; False if something is there already."""
+def _create(path: Path, text: str) -> bool:
+    """Make a file; False if something is there already."""
     try:
-        try:
-            os.link(own, path)
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without links
-            with path.open("x") as file:
-                file.write(own.read_text())
+        with path.open("x") as file:
+            file.write(text)
     except FileExistsError:
         return False
     return True
@@ -167,8 +158,10 @@ def _started(pid: int) -> str | None:
         return None
 
 
-def _stale(path: Path, holder: dict[str, Any]) -> bool:
+def _stale(path: Path, holder: dict[str, Any] | None) -> bool:
     """Whether the process that made a lock is gone."""
+    if holder is None:
+        return path.stat().st_size == 0 and _age(path) > GRACE
     where = _where()
     if {name: holder.get(name) for name in where} != where:
         return _age(path) > STALE
@@ -195,11 +188,16 @@ def _age(path: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
-def _remove_stale(path: Path, holder: dict[str, Any]) -> None:
-    """Remove a stale lock, and no other: it is renamed first, which one process alone can do."""
-    aside = path.with_name(f"{FILE}.{uuid.uuid4().hex}")
-    with contextlib.suppress(FileNotFoundError):
-        path.rename(aside)
-        if (read(aside) or holder)["token"] != holder["token"]:
-            _link(aside, path)  # a new one, made in between: put back
-        aside.unlink()
+def _remove_stale(path: Path) -> None:
+    """Remove a lock if it still is stale. A guard lets one process at a time look and remove."""
+    guard = path.with_name(f"{FILE}.stale")
+    if _create(guard, ""):
+        try:
+            if _stale(path, read(path)):
+                path.unlink()
+        finally:
+            guard.unlink(missing_ok=True)
+    elif _age(guard) > GRACE:  # its maker was killed
+        guard.unlink(missing_ok=True)
+    else:
+        time.sleep(0.01)

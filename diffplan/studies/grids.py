@@ -8,8 +8,6 @@ with noisy gold returns: a reward of cells, by ridge regression on how often eac
 so it is additive too, and everything about pushing it is exact (`diffplan.oracle.tabular`).
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -22,8 +20,10 @@ from diffplan.metrics import diversity, validity
 from diffplan.oracle.tabular import Chain
 from diffplan.types import PRNGKey, Scalar
 
+PerCell = Float[Array, "k"]
 
-def per_step(weights: Float[Array, "k"], horizon: int) -> Float[Array, "h k"]:
+
+def per_step(weights: PerCell, horizon: int) -> Float[Array, "h k"]:
     """A reward of cells as a table over steps and cells."""
     return jnp.broadcast_to(weights[None], (horizon, weights.size))
 
@@ -33,9 +33,7 @@ def visits(paths: Int[Array, "n h"], cells: int) -> Float[Array, "n k"]:
     return jax.vmap(lambda path: jnp.bincount(path, length=cells).astype(jnp.float32))(paths)
 
 
-def ridge(
-    key: PRNGKey, chain: Chain, gold: Float[Array, "k"], labels: int, noise: float, penalty: float = 1e-2
-) -> Float[Array, "k"]:
+def ridge(key: PRNGKey, chain: Chain, gold: PerCell, labels: int, noise: float, penalty: float = 1e-2) -> PerCell:
     """A reward model of N labels (105). noise: standard deviation of a label's error, in those of the returns."""
     key_paths, key_noise = jax.random.split(key)
     paths = jax.vmap(chain.draw)(jax.random.split(key_paths, labels))
@@ -61,9 +59,7 @@ def rollout(cells: Cells, x: Float[Array, "h k"]) -> Int[Array, "h"]:
     return jnp.concatenate([wanted[:1], after])
 
 
-def measures(
-    key: PRNGKey, proxy: Proxy, cells: Cells, gold: Float[Array, "k"], x: Float[Array, "n h k"]
-) -> dict[str, Array]:
+def measures(key: PRNGKey, proxy: Proxy, cells: Cells, gold: PerCell, x: Float[Array, "n h k"]) -> dict[str, Array]:
     """The measures of a batch of plans. A plan with a step that no move makes counts as through a wall."""
 
     def one(x: Float[Array, "h k"]) -> dict[str, Array]:
@@ -76,9 +72,8 @@ def measures(
             "violations.walls": (cells.legal(x).min() < 1).astype(jnp.float32),
             "residual": 1 - cells.legal(x).mean(),
         }
-        return {name: jnp.where(finite, value, jnp.nan) for name, value in values.items()} | {
-            "finite": finite.astype(jnp.float32)
-        }
+        finite_values = {name: jnp.where(finite, value, jnp.nan) for name, value in values.items()}
+        return finite_values | {"finite": finite.astype(jnp.float32)}
 
     means = {name: jnp.nanmean(value) for name, value in jax.vmap(one)(x).items()}
     return means | {"diversity": diversity.pairwise_distance(x)}
@@ -103,7 +98,3 @@ def moments(chain: Chain, reward: Float[Array, "h k"]) -> tuple[Scalar, Scalar]:
     slope = jax.grad(chain.log_z(reward))
     zero = jnp.zeros(())
     return slope(zero), jnp.sqrt(jax.grad(slope)(zero))
-
-
-at = partial(jnp.asarray, dtype=jnp.float32)
-"""A place from its (row, column)."""

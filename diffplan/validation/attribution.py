@@ -8,22 +8,25 @@ cheapest way is the Legendre transform of the exact log Z. Claim: with contrasti
 posterior, and the DPS energy r(D(x)).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from diffplan.denoise import CategoricalDenoiser
 from diffplan.guide import dps
 from diffplan.learn.contrastive import ContrastiveEnergy
 from diffplan.metrics.kl import least_kl
 from diffplan.noise import log_linear
-from diffplan.oracle.distribution import exact_energy
 from diffplan.samplers import Sampler, sde_2m
 from diffplan.types import Denoise, Energy, Scalar
 from diffplan.validation import samplers
 from diffplan.validation.problems import Cells
+from diffplan.validation.samplers import Energies
 from diffplan.validation.table import Row, mean
 
 WEIGHTS = (4.0, 8.0)
@@ -69,49 +72,37 @@ def where_defined(energy: Energy) -> Energy:
     """
 
     @jax.custom_vjp
-    def value(x: jax.Array, sigma: jax.Array) -> jax.Array:
+    def value(x: Array, sigma: Array) -> Array:
         return energy(x, sigma)
 
-    def forward(x: jax.Array, sigma: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.value_and_grad(energy)(x, sigma)
-
-    def backward(gradient: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def backward(gradient: Array, out: Array) -> tuple[Array, Array]:
         return out * jnp.where(jnp.isfinite(gradient).all(), gradient, 0.0), jnp.zeros(())
 
-    value.defvjp(forward, backward)
+    value.defvjp(jax.value_and_grad(energy), backward)
     return value
-
-
-def guides(problem: Cells, energy: ContrastiveEnergy) -> dict[str, Callable[[Scalar], Energy]]:
-    """The exact and the learned energy, as functions of the weight."""
-    chain = problem.chain
-    return {
-        "exact": lambda weight: where_defined(exact_energy(chain, chain.tilted(problem.rewards, weight)[0])),
-        "contrastive": energy.energy,
-    }
 
 
 def attribution(seed: int, problem: Cells, prior: CategoricalDenoiser, energy: ContrastiveEnergy) -> Iterator[Row]:
     """The 2 x 2, and the cheaper energies beside it."""
-    by_name = guides(problem, energy)
-
-    def regression(weight: Scalar) -> Energy:
-        return lambda x, sigma: weight * energy.reader(x, sigma)[1]
-
-    through = lambda weight: dps(prior, lambda x: weight * problem.reward(x))
-    methods: list[tuple[str, Denoise, str, Callable[[Scalar], Energy]]] = [
-        (name, model, guide, factory)
-        for name, model in (("exact", problem.chain.denoise), ("learned", prior))
-        for guide, factory in by_name.items()
-    ]
-    methods += [("learned", prior, "regression", regression), ("learned", prior, "DPS", through)]
-    for name, model, guide, factory in methods:
-        yield from one_method(seed, problem, name, model, guide, factory)
+    exact = samplers.exact_energies(problem.chain, problem.rewards)
+    guides: dict[str, Energies] = {
+        "exact": lambda weight: where_defined(exact(weight)),
+        "contrastive": energy.energy,
+        "regression": partial(regression, energy),
+        "DPS": lambda weight: dps(prior, lambda x: weight * problem.reward(x)),
+    }
+    priors: dict[str, Denoise] = {"exact": problem.chain.denoise, "learned": prior}
+    both = product(priors, ("exact", "contrastive"))
+    for name, guide in (*both, ("learned", "regression"), ("learned", "DPS")):
+        yield from one_method(seed, problem, name, priors[name], guide, guides[guide])
 
 
-def one_method(
-    seed: int, problem: Cells, name: str, model: Denoise, guide: str, factory: Callable[[Scalar], Energy]
-) -> Iterator[Row]:
+def regression(energy: ContrastiveEnergy, weight: Scalar) -> Energy:
+    """The regression energy that the contrastive one corrects."""
+    return lambda x, sigma: weight * energy.reader(x, sigma)[1]
+
+
+def one_method(seed: int, problem: Cells, name: str, model: Denoise, guide: str, factory: Energies) -> Iterator[Row]:
     """Reward, legality and waste of one prior with one guide. Only the rows of the claim can fail."""
     chain = problem.chain
     sampler = Sampler(log_linear(STEPS, *samplers.LEVELS["tabular"]), chain.shape, sde_2m)

@@ -16,7 +16,6 @@ from diffplan.experiment.scale_rules import calibrate
 from diffplan.guide import budget
 from diffplan.metrics.kl import least_kl
 from diffplan.noise import log_linear
-from diffplan.oracle.distribution import exact_energy
 from diffplan.samplers import Sampler, sample, sde_2m
 from diffplan.validation import samplers
 from diffplan.validation.devices import shard
@@ -31,7 +30,7 @@ def spent(
 ) -> Iterator[Row]:
     """Both ways on one problem."""
     sampler = Sampler(log_linear(256, *samplers.LEVELS[name]), distribution.shape, sde_2m)
-    energy = lambda weight: exact_energy(distribution, distribution.tilted(reward_table, weight)[0])
+    energy = samplers.exact_energies(distribution, reward_table)
     log_z = lambda weight: distribution.tilted(reward_table, weight)[1]
 
     def path_kl(scales: np.ndarray) -> np.ndarray:
@@ -40,15 +39,8 @@ def spent(
 
     result = calibrate(path_kl, NATS, low, high, points=4, rounds=2)
     exact = samplers.tilts(distribution, reward_table, (result.scale,))[0]
-    yield Row(
-        "budget",
-        f"path KL at the calibrated scale {result.scale:.3g}, {name}",
-        result.value,
-        result.error,
-        NATS,
-        ALLOWED,
-        "share",
-    )
+    what = f"path KL at the calibrated scale {result.scale:.3g}, {name}"
+    yield Row("budget", what, result.value, result.error, NATS, ALLOWED, "share")
     yield Row("budget", f"exact KL at that scale, {name}", float(exact.kl), 0.0, NATS, ALLOWED, "share")
 
     guide = energy(jnp.asarray(result.scale))

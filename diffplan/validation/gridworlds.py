@@ -52,9 +52,8 @@ def references(seed: int) -> Iterator[Row]:
         yield Row("references", f"reward planned, {name}", float(answer.reward), 0.0, np.nan, np.nan, "shown")
         yield Row("references", f"reward earned exactly, {name}", float(earned), 0.0, np.nan, np.nan, "shown")
 
-        value = jax.jit(partial(simulated, rooms, problem.rewards))(
-            jax.random.split(jax.random.key(seed), 20_000), answer.policy
-        )
+        keys = jax.random.split(jax.random.key(seed), 20_000)
+        value = jax.jit(partial(simulated, rooms, problem.rewards))(keys, answer.policy)
         yield Row("references", f"reward earned in the environment, {name}", *mean(value), float(earned), 0.01, "share")
         optimism = (float(answer.reward) - float(earned)) / float(earned)
         kind, bound = ("least", 0.02) if name == "trajectory tilt" else ("most", 1e-4)
@@ -73,15 +72,10 @@ def simulated(
 
     def one(key: PRNGKey) -> Array:
         first = rooms.state_of(jnp.asarray(rooms.cells[0], jnp.float32))
-        observed = follow(rooms, key, first, act, len(policy)).transitions.observation
-        return rewards[0, first.cell] + jnp.sum(rewards[jnp.arange(1, len(rewards)), jax.vmap(cell)(observed)])
+        places = follow(rooms, key, first, act, len(policy)).transitions.observation
+        return rewards[0, first.cell] + jnp.sum(rewards[jnp.arange(1, len(rewards)), jax.vmap(cell)(places)])
 
     return jax.vmap(one)(keys)
-
-
-def exact_posterior(problem: Cells, noise: Noise) -> Posterior:
-    """The exact discrete denoiser of the prior."""
-    return lambda z, alpha: problem.chain.posterior(noise.log_likelihood(z, alpha))
 
 
 def log_h(problem: Cells, noise: Noise):
@@ -151,9 +145,8 @@ def discretely(seed: int, problem: Cells, model: CategoricalDenoiser) -> Iterato
     plain, tilted = float(chain.expected(problem.rewards)), float(truth.reward)
     for kind, noise in (("masked", Noise.masked(k)), ("uniform", Noise.uniform(k))):
         learned: Posterior = lambda z, alpha, noise=noise: model.posterior(noise.log_likelihood(z, alpha))
-        h = log_h(problem, noise)
-        exact, rough = known_ratio(problem, noise), discrete.first_order(h, noise)
-        known = exact_posterior(problem, noise)
+        known: Posterior = lambda z, alpha, noise=noise: chain.posterior(noise.log_likelihood(z, alpha))
+        exact, rough = known_ratio(problem, noise), discrete.first_order(log_h(problem, noise), noise)
         methods: tuple[tuple[str, Posterior, Ratio | None, float, int, Kind], ...] = (
             ("exact denoiser, no guide", known, None, plain, 4000, "share"),
             ("exact denoiser, exact ratios", known, exact, tilted, 1000, "share"),

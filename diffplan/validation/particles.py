@@ -45,13 +45,7 @@ def methods(problem: Cells, weight: float, levels: int) -> dict[str, smc.Method]
 
 
 def clouds(
-    seed: int,
-    denoise: Denoise,
-    reward: Callable,
-    sampler: Sampler,
-    method: smc.Method,
-    count: int,
-    runs: int,
+    seed: int, denoise: Denoise, reward: Callable, sampler: Sampler, method: smc.Method, count: int, runs: int
 ) -> tuple[smc.Cloud, smc.Info]:
     """Independent runs of one method; the weights are judged before anything is made of them."""
     one = lambda key: smc.particles(key, denoise, reward, sampler, method, count)
@@ -109,13 +103,7 @@ def coverage(seed: int) -> Iterator[Row]:
 
 
 def covered(
-    seed: int,
-    name: str,
-    denoise: Denoise,
-    reward: Callable,
-    energy: Energy,
-    sampler: Sampler,
-    exact: float,
+    seed: int, name: str, denoise: Denoise, reward: Callable, energy: Energy, sampler: Sampler, exact: float
 ) -> Iterator[Row]:
     """The coverage of one method's 95 % interval: within 2 % of 95 %."""
     _, info = clouds(seed, denoise, reward, sampler, smc.tds(energy), 64, COVERED)

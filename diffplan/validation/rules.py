@@ -89,12 +89,7 @@ def numbers(
     density = jax.jit(jax.vmap(lambda x: distribution.log_density(x[None], jnp.asarray(NEAR))))(points)
     centres = jnp.asarray(distribution.means)
     apart = jnp.sqrt(jnp.sum((points[:, None] - centres[None]) ** 2, axis=2)).min(axis=1) / 0.35
-    return (
-        mean(points @ problem.slope[0]),
-        mean(nats[0]),
-        (float(knn_kl(points, density)), 0.0),
-        mean(apart > 4),
-    )
+    return (mean(points @ problem.slope[0]), mean(nats[0]), (float(knn_kl(points, density)), 0.0), mean(apart > 4))
 
 
 def rules(seed: int) -> Iterator[Row]:

@@ -13,14 +13,18 @@ from jaxtyping import Array, Float
 
 from diffplan.guide import guided
 from diffplan.noise import log_linear
-from diffplan.oracle.distribution import Distribution, Tilt, exact_energy, tilt_numbers
+from diffplan.oracle.distribution import Tilt, exact_energy, tilt_numbers
 from diffplan.oracle.gaussian import Gaussian
+from diffplan.oracle.mixture import Mixture
 from diffplan.oracle.tabular import Chain
 from diffplan.samplers import Past, Sampler, Step, ancestral, sample, sde_2m
 from diffplan.types import Denoise, Energy, PRNGKey, Scalar, Strengths
 from diffplan.validation.devices import shard
-from diffplan.validation.problems import WEIGHTS, Linear, cells, gaussian, modes
+from diffplan.validation.problems import WEIGHTS, cells, gaussian, modes
 from diffplan.validation.table import Row, mean
+
+Energies = Callable[[Scalar], Energy]
+"""A guide, as a function of the weight of its reward."""
 
 RULES: dict[str, Step] = {"ancestral": ancestral, "sde_2m": sde_2m}
 """The stochastic step rules."""
@@ -32,20 +36,20 @@ GUIDE_ONE = Strengths(jnp.ones(()), jnp.ones(()))
 """Energies here have their weight in them."""
 
 
-def tilts(distribution: Gaussian | Chain | object, reward: Array, weights: tuple[float, ...] = WEIGHTS) -> list[Tilt]:
+def tilts(distribution: Gaussian | Mixture | Chain, reward: Array, weights: tuple[float, ...] = WEIGHTS) -> list[Tilt]:
     """The truth at every weight, for a reward that the distribution tilts by: a slope, or a table."""
-    log_z = lambda weight: distribution.tilted(reward, weight)[1]  # pyright: ignore[reportAttributeAccessIssue]
+    log_z = lambda weight: distribution.tilted(reward, weight)[1]
     numbers = jax.jit(lambda weight: tilt_numbers(log_z, weight))
     return [numbers(jnp.asarray(weight)) for weight in weights]
 
 
+def exact_energies(distribution: Gaussian | Mixture | Chain, reward: Array) -> Energies:
+    """The exact energy at each weight, for a reward as in `tilts`."""
+    return lambda weight: exact_energy(distribution, distribution.tilted(reward, weight)[0])
+
+
 def plans(
-    key: PRNGKey,
-    prior: Denoise,
-    energy: Callable[[Scalar], Energy],
-    weights: tuple[float, ...],
-    sampler: Sampler,
-    count: int,
+    key: PRNGKey, prior: Denoise, energy: Energies, weights: tuple[float, ...], sampler: Sampler, count: int
 ) -> tuple[Float[np.ndarray, "w n h d"], Float[np.ndarray, "w n"], Float[np.ndarray, "w n"]]:
     """(guided plans, their path KL, the log-ratios of their chains) at every weight: one program, all devices."""
 
@@ -61,52 +65,40 @@ def plans(
 
 
 def rows(
-    part: str,
-    seed: int,
-    distribution: Distribution,
-    energy: Callable[[Scalar], Energy],
-    reward: Callable,
-    truth: list[Tilt],
-    count: int,
+    part: str, seed: int, distribution: Gaussian | Mixture | Chain, rewards: Array, reward: Callable, count: int
 ) -> Iterator[Row]:
-    """E[r] within 2 % and KL within 5 %, for every rule and weight."""
+    """E[r] within 2 % and KL within 5 %, for every rule and weight. rewards: as in `tilts`; reward: of a plan."""
+    energy, truth = exact_energies(distribution, rewards), tilts(distribution, rewards)
     for name, rule in RULES.items():
         sampler = Sampler(log_linear(256, *LEVELS[part]), distribution.shape, rule)
         x, nats, _ = plans(jax.random.key(seed), distribution.denoise, energy, WEIGHTS, sampler, count)
-        rewards = np.asarray(jax.jit(jax.vmap(jax.vmap(reward)))(x))
+        returns = np.asarray(jax.jit(jax.vmap(jax.vmap(reward)))(x))
         for i, exact in enumerate(truth):
             which = f"{name}, lambda {exact.weight:g}"
-            yield Row(part, f"E[r], {which}", *mean(rewards[i]), float(exact.reward), 0.02, "share")
+            yield Row(part, f"E[r], {which}", *mean(returns[i]), float(exact.reward), 0.02, "share")
             yield Row(part, f"path KL, {which}", *mean(nats[i]), float(exact.kl), 0.05, "share")
-
-
-def linear(part: str, seed: int, problem: Linear, count: int) -> Iterator[Row]:
-    """A distribution with a linear reward."""
-    energy = lambda weight: exact_energy(problem.distribution, problem.distribution.tilted(problem.slope, weight)[0])
-    truth = tilts(problem.distribution, problem.slope)
-    yield from rows(part, seed, problem.distribution, energy, problem.reward, truth, count)
 
 
 def on_gaussian(seed: int) -> Iterator[Row]:
     """The Gaussian."""
-    return linear("gaussian", seed, gaussian(), 20_000)
+    problem = gaussian()
+    return rows("gaussian", seed, problem.distribution, problem.slope, problem.reward, 20_000)
 
 
 def on_mixture(seed: int) -> Iterator[Row]:
     """Four modes; at lambda 0.5 the reward is near 0 on average, so that 2 % of it needs many plans."""
-    return linear("mixture", seed, modes(), 50_000)
+    problem = modes()
+    return rows("mixture", seed, problem.distribution, problem.slope, problem.reward, 50_000)
 
 
 def on_cells(seed: int) -> Iterator[Row]:
     """Paths of cells; a plan is read as the nearest cells."""
     problem = cells()
-    chain = problem.chain
-    energy = lambda weight: exact_energy(chain, chain.tilted(problem.rewards, weight)[0])
-    reward = lambda x: problem.path_reward(chain.decode(x))
-    yield from rows("tabular", seed, chain, energy, reward, tilts(chain, problem.rewards), 2_000)
+    reward = lambda x: problem.path_reward(problem.chain.decode(x))
+    return rows("tabular", seed, problem.chain, problem.rewards, reward, 2_000)
 
 
-def drawn_variance(rule: Step, sigmas: Float[Array, "levels"]) -> Scalar:
+def variance_of(rule: Step, sigmas: Float[Array, "levels"]) -> Scalar:
     """The variance that a rule draws from the exact denoiser of N(0, 1), without drawing.
 
     Everything is linear, so the plan's place is taken by the coefficients of all noises: at every step the rule carries
@@ -129,6 +121,6 @@ def order(seed: int) -> Iterator[Row]:
     for (name, rule), least in zip(RULES.items(), (0.9, 1.8), strict=True):
         with jax.enable_x64(True):
             grids = (log_linear(levels, 1e-4, 100.0) for levels in (64, 256))
-            errors = [abs(float(drawn_variance(rule, sigmas)) - 1.0) for sigmas in grids]
+            errors = [abs(float(variance_of(rule, sigmas)) - 1.0) for sigmas in grids]
         measured = float(np.log2(errors[0] / errors[1]) / 2)
         yield Row("order", f"order of {name}, 64 to 256 levels", measured, 0.0, np.nan, least, "least")

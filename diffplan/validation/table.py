@@ -36,26 +36,18 @@ class Row(NamedTuple):
         """None for what is only shown; a measurement that is not finite never passes."""
         if self.kind == "shown":
             return None
-        if not math.isfinite(self.measured):
-            return False
-        match self.kind:
-            case "share":
-                return abs(self.measured - self.exact) <= self.tolerance * abs(self.exact)
-            case "most":
-                return self.measured <= self.tolerance
-        return self.measured >= self.tolerance
+        holds = {
+            "share": abs(self.measured - self.exact) <= self.tolerance * abs(self.exact),
+            "most": self.measured <= self.tolerance,
+            "least": self.measured >= self.tolerance,
+        }
+        return math.isfinite(self.measured) and holds[self.kind]
 
     @property
     def allowed(self) -> str:
         """The tolerance in words."""
-        match self.kind:
-            case "share":
-                return f"{self.tolerance:.3g} of it"
-            case "most":
-                return f"<= {self.tolerance:.3g}"
-            case "least":
-                return f">= {self.tolerance:.3g}"
-        return ""
+        words = {"share": "{:.3g} of it", "most": "<= {:.3g}", "least": ">= {:.3g}", "shown": ""}
+        return words[self.kind].format(self.tolerance)
 
     def cells(self) -> list[str]:
         """The row as text; a number that does not exist is an empty cell."""

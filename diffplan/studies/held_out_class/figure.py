@@ -1,6 +1,5 @@
 """The figure of the class that was left out: hits against the leak, and what the classifier says against the hits."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +8,7 @@ from matplotlib.figure import Figure
 
 from diffplan.metrics.table import Table, matching
 from diffplan.report import style
-from diffplan.studies.drawing import band, curve, draw
+from diffplan.studies.drawing import band, curve
 
 
 class Line(NamedTuple):
@@ -31,11 +30,6 @@ LINES = (
     Line("local", "learned", "local prior, learned classifier", "#4b9cd3", "^", (0, (4, 1.5))),
     Line("exact", "perfect", "exact prior, perfect classifier", style.INK, "P", (0, (4, 1.5, 1, 1.5))),
 )
-
-
-def figure(directory: Path) -> Path:
-    """Write figure.png beside study.csv."""
-    return draw(directory, compose)
 
 
 def compose(table: Table) -> Figure:

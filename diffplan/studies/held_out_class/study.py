@@ -47,6 +47,7 @@ from diffplan.types import Apply, Denoise, Energy, Params, PRNGKey, Scalar, Stre
 
 Network = Literal["exact", "joint", "local"]
 Guide = Literal["perfect", "learned", "density"]
+Keys = Key[Array, "seeds"]
 
 HELD_OUT = CLASSES - 1
 
@@ -95,16 +96,10 @@ def make_classifier(key: PRNGKey) -> tuple[Apply, Params]:
     return lambda params, x, c_noise: apply(params, x.ravel(), c_noise)[0], params
 
 
-def fit(
-    key: PRNGKey,
-    waypoints: Float[Array, "y k 2"],
-    log_odds: Float[Array, "y"],
-    network: Network | None,
-    config: TrainSettings,
-) -> Params:
+def fit(key: PRNGKey, data: Behaviour, network: Network | None, config: TrainSettings) -> Params:
     """Parameters of a prior, or without a network's name of the classifier. The exact prior's are its fractions."""
     if network == "exact":
-        return log_odds
+        return data.log_odds
     key_network, key_train = jax.random.split(key)
     if network is None:
         apply, params = make_classifier(key_network)
@@ -113,7 +108,7 @@ def fit(
         apply, params = make_prior(key_network, network)
         denoising = lambda params, key, x: loss(key, Edm(params, apply), x, jnp.asarray(FREE), LEVELS)
         task = train.Task(denoising, lambda key, data: data.labelled(key)[0])
-    return train.train_whole(key_train, task, params, Behaviour(waypoints, log_odds), config)
+    return train.train_whole(key_train, task, params, data, config)
 
 
 def prior(network: Network, params: Params, distribution: Mixture) -> Denoise:
@@ -138,9 +133,9 @@ def strengths(guide: Guide, scale: Scalar) -> Strengths:
     return Strengths(scale / (1 + scale), 1 / (1 + scale)) if guide == "density" else Strengths(scale, jnp.ones(()))
 
 
-def sigmas() -> Float[Array, "n"]:
-    """The levels of the sampler, enough to follow the guide at scale 10."""
-    return log_linear(GRID, LEVELS.low, LEVELS.high)
+def sampler() -> Sampler:
+    """With levels enough to follow the guide at scale 10."""
+    return Sampler(log_linear(GRID, LEVELS.low, LEVELS.high), (STEPS, 2))
 
 
 class Sampled(NamedTuple):
@@ -153,13 +148,7 @@ class Sampled(NamedTuple):
 
 @partial(jax.jit, static_argnames=("network", "guide", "plans"))
 def draw(
-    keys: Key[Array, "seeds"],
-    params: Params,
-    classifiers: Params,
-    distribution: Mixture,
-    network: Network,
-    guide: Guide,
-    plans: int,
+    keys: Keys, params: Params, classifiers: Params, distribution: Mixture, network: Network, guide: Guide, plans: int
 ) -> Sampled:
     """Plans of every seed ``keys[i]``, leak ``params[i, j]`` and scale; the same noise for all leaks and scales."""
     distribution = distribution._replace(shape=(STEPS, 2))  # which came in as numbers that are traced
@@ -167,7 +156,7 @@ def draw(
     def one(key: PRNGKey, scale: Scalar, params: Params, classifier: Params) -> Sampled:
         by_guide, reference = energies(distribution, classifier), prior(network, params, distribution)
         pushed = guided(reference, by_guide[guide], strengths(guide, scale))
-        x, info = sample(key, pushed, Sampler(sigmas(), (STEPS, 2)), reference)
+        x, info = sample(key, pushed, sampler(), reference)
         judge = by_guide["learned" if guide == "learned" else "perfect"]
         return Sampled(x, jnp.exp(judge(x, jnp.asarray(CLEAN))), info.path_kl)
 
@@ -179,16 +168,10 @@ def draw(
 
 
 @partial(jax.jit, static_argnames=("network", "config"))
-def fit_all(
-    keys: Key[Array, "seeds"],
-    waypoints: Float[Array, "y k 2"],
-    log_odds: Float[Array, "leaks y"],
-    network: Network | None,
-    config: TrainSettings,
-) -> Params:
+def fit_all(keys: Keys, data: Behaviour, network: Network | None, config: TrainSettings) -> Params:
     """Every seed's networks at every leak, trained as one program; all leaks of a seed see the same draws."""
     one = partial(fit, network=network, config=config)
-    return jax.vmap(jax.vmap(one, (None, None, 0)), (0, None, None))(keys, waypoints, log_odds)
+    return jax.vmap(jax.vmap(one, (None, Behaviour(None, 0))), (0, None))(keys, data)  # pyright: ignore[reportArgumentType]
 
 
 def measures(geometry: Geometry, sampled: Sampled) -> dict[str, Float[np.ndarray, "seeds leaks scales"]]:
@@ -196,14 +179,9 @@ def measures(geometry: Geometry, sampled: Sampled) -> dict[str, Float[np.ndarray
     shown, valid = (np.asarray(flags) for flags in geometry.judge(sampled.x))
     finite = np.isfinite(sampled.x).all(axis=(-2, -1))
     mean = lambda values: np.where(finite, values, 0).sum(axis=-1) / np.maximum(finite.sum(axis=-1), 1)
-    return {
-        "hit": (shown & valid).mean(axis=-1),
-        "shown": shown.mean(axis=-1),
-        "valid": valid.mean(axis=-1),
-        "score": mean(np.asarray(sampled.score)),
-        "path_kl": mean(np.asarray(sampled.path_kl)),
-        "finite": finite.mean(axis=-1),
-    }
+    flags = {"hit": shown & valid, "shown": shown, "valid": valid, "finite": finite}
+    fractions = {name: flag.mean(axis=-1) for name, flag in flags.items()}
+    return fractions | {"score": mean(np.asarray(sampled.score)), "path_kl": mean(np.asarray(sampled.path_kl))}
 
 
 def run(config: StudySettings) -> Iterator[dict[str, Any]]:
@@ -215,10 +193,10 @@ def run(config: StudySettings) -> Iterator[dict[str, Any]]:
     for geometry in GEOMETRIES:
         exact, waypoints = distribution(geometry.waypoints), jnp.asarray(geometry.waypoints, jnp.float32)
         even, leaky = jnp.zeros((1, CLASSES)), jnp.stack([jnp.asarray(log_odds(leak)) for leak in LEAKS])
-        classifiers = fit_all(keys[:, 0], waypoints, even, None, training)
+        classifiers = fit_all(keys[:, 0], Behaviour(waypoints, even), None, training)
         classifiers = jax.tree.map(lambda leaf: leaf[:, 0], classifiers)
         for network in NETWORKS:
-            params = fit_all(keys[:, 1], waypoints, leaky, network, training)
+            params = fit_all(keys[:, 1], Behaviour(waypoints, leaky), network, training)
             for guide in GUIDES[: 1 if network == "exact" else None]:
                 sampled = draw(keys[:, 2], params, classifiers, exact, network, guide, plans)
                 by_condition[geometry.name, network, guide] = measures(geometry, sampled)

@@ -1,25 +1,18 @@
 """The figure of the study of two rewards: fronts in gold and in proxy, with perfect and with learned reward models."""
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffplan.metrics.table import Table, matching
 from diffplan.report import style
-from diffplan.studies.drawing import curve, draw
+from diffplan.studies.drawing import curve
 
 LOOKS = {
     "sum": ("summed energies (exact)", "#16537e", "o"),
     "mixture": ("mixture of the two tilts (exact)", "#5b6470", "s"),
     "guided": ("guided by the summed energies", "#e2571e", "D"),
 }
-
-
-def figure(directory: Path) -> Path:
-    """Write figure.png beside study.csv."""
-    return draw(directory, compose)
 
 
 def compose(table: Table) -> Figure:

@@ -9,8 +9,7 @@ At one pressure, K nats from the prior, a fraction a goes to the second reward:
 messages; guidance by the weighted energies (`methods.pareto.Compromise`) is held against it.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +19,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan import noise
-from diffplan.methods.base import need
 from diffplan.methods.pareto import Compromise
 from diffplan.metrics.pareto import hypervolume
 from diffplan.metrics.table import Table, matching
@@ -28,7 +26,7 @@ from diffplan.oracle.tabular import Chain
 from diffplan.studies import grids
 from diffplan.studies.frame import Finding, Study, StudySettings, above, below
 from diffplan.studies.pressure.study import FIELD, HORIZON, LEVELS, NOISE, SIDE, chain, weight_for
-from diffplan.types import PRNGKey
+from diffplan.types import PRNGKey, Scalar
 from diffplan.validation import known
 
 NATS = 4.0
@@ -52,7 +50,7 @@ def unit(walk: Chain, per_cell: Float[Array, "k"]) -> Float[Array, "h k"]:
     return (table - mean / HORIZON) / std
 
 
-def pair(key: PRNGKey, walk: Chain, labels: int | None) -> Pair:
+def make_pair(key: PRNGKey, walk: Chain, labels: int | None) -> Pair:
     """Two random golds; with labels, ridge reward models of them, else the golds themselves."""
     keys = jax.random.split(key, 4)
     golds = [jax.random.normal(each, (SIDE * SIDE,)) for each in keys[:2]]
@@ -63,48 +61,38 @@ def pair(key: PRNGKey, walk: Chain, labels: int | None) -> Pair:
     return Pair(gold, jnp.stack([unit(walk, each) for each in proxies]))
 
 
-def values(distribution: Chain, given: Pair) -> dict[str, Array]:
-    """Both golds and both proxies under a distribution."""
-    names = ("gold_1", "gold_2", "proxy_1", "proxy_2")
-    return dict(zip(names, [distribution.expected(table) for table in (*given.gold, *given.proxy)], strict=True))
+def values(expected: Callable[[Float[Array, "h k"]], Scalar], pair: Pair) -> dict[str, Array]:
+    """Both golds and both proxies, given what the mean of a table of rewards is."""
+    return dict(zip(COLUMNS[-4:], map(expected, (*pair.proxy, *pair.gold)), strict=True))
 
 
-def fronts(walk: Chain, given: Pair, fractions: Float[Array, "s"]) -> dict[str, dict[str, Float[Array, "s"]]]:
+def fronts(walk: Chain, pair: Pair, fractions: Float[Array, "s"]) -> dict[str, dict[str, Float[Array, "s"]]]:
     """(119) and (120), exactly."""
 
     def summed(fraction: Array) -> dict[str, Array]:
-        reward = (1 - fraction) * given.proxy[0] + fraction * given.proxy[1]
+        reward = (1 - fraction) * pair.proxy[0] + fraction * pair.proxy[1]
         distribution, _ = walk.tilted(reward, weight_for(walk, reward, jnp.asarray(NATS)))
-        return values(distribution, given) | {"kl": distribution.kl(walk)}
+        return values(distribution.expected, pair) | {"kl": distribution.kl(walk)}
 
     along = jax.lax.map(summed, fractions)
     line = lambda front: (1 - fractions) * front[0] + fractions * front[-1]
-    mixed = {name: line(values) for name, values in along.items()}
-    return {"sum": along, "mixture": mixed}
+    return {"sum": along, "mixture": jax.tree.map(line, along)}
 
 
-def second(problem: Any) -> known.Additive:
-    """The second reward of a problem."""
-    return need(problem, "second", "compromise")
-
-
-def guided(walk: Chain, key: PRNGKey, given: Pair, plans: int) -> dict[str, Float[Array, "s"]]:
+def guided(walk: Chain, key: PRNGKey, pair: Pair, plans: int) -> dict[str, Float[Array, "s"]]:
     """The plans of guidance by the weighted energies at every fraction, with the weight of (119) for its scale."""
     prior, one, zero = known.TabularPrior(walk), jnp.ones(()), jnp.zeros(())
     starts = jnp.broadcast_to(known.cells_of(FIELD).places[SIDE * SIDE // 2][None], (plans, 2))
 
     def draws(fraction: Array) -> dict[str, Array]:
-        reward = (1 - fraction) * given.proxy[0] + fraction * given.proxy[1]
+        reward = (1 - fraction) * pair.proxy[0] + fraction * pair.proxy[1]
         weight = weight_for(walk, reward, jnp.asarray(NATS))
-        first, other = (known.Additive(weight * table, prior, zero, one) for table in given.proxy)
-        problem = known.grid_problem(FIELD, walk, first)
-        sampler = replace(problem.sampler, sigmas=noise.log_linear(24, *LEVELS))
-        problem = replace(problem, second=other, sampler=sampler)
-        result = Compromise(second, (0.0,), scale=1.0)(key, problem, starts, fraction[None])
+        first, other = (known.Additive(weight * table, prior, zero, one) for table in pair.proxy)
+        problem = known.grid_problem(FIELD, walk, first, noise.log_linear(24, *LEVELS))
+        compromise = Compromise(lambda problem: other, (0.0,), scale=1.0)
+        result = compromise(key, problem, starts, fraction[None])
         plan = jax.nn.one_hot(jnp.argmax(result.x[0], axis=-1), SIDE * SIDE).mean(axis=0)
-        names = ("gold_1", "gold_2", "proxy_1", "proxy_2")
-        sums = [jnp.sum(plan * table) for table in (*given.gold, *given.proxy)]
-        return dict(zip(names, sums, strict=True)) | {"kl": result.path_kl.mean()}
+        return values(lambda table: jnp.sum(plan * table), pair) | {"kl": result.path_kl.mean()}
 
     return jax.lax.map(draws, jnp.asarray(GUIDED, jnp.float32))
 
@@ -113,13 +101,13 @@ def run(config: StudySettings) -> Iterator[dict[str, Any]]:
     """Rows of every seed."""
     walk, plans = chain(), config.scaled(128, 4)
     fractions = jnp.asarray(FRACTIONS, jnp.float32)
-    exact = jax.jit(lambda given: fronts(walk, given, fractions))
+    exact = jax.jit(lambda pair: fronts(walk, pair, fractions))
     draws = jax.jit(partial(guided, walk), static_argnames="plans")
     for seed in range(config.seeds):
         key = jax.random.key(7000 + 1000 * config.seed + seed)
         for reward_model, labels in (("perfect", None), ("learned", LABELS)):
-            given = pair(key, walk, labels)
-            by_method = exact(given) | {"guided": draws(key, given, plans=plans)}
+            pair = make_pair(key, walk, labels)
+            by_method = exact(pair) | {"guided": draws(key, pair, plans=plans)}
             for method, front in by_method.items():
                 columns = {name: np.asarray(value) for name, value in front.items()}
                 for i, fraction in enumerate(GUIDED if method == "guided" else FRACTIONS):

@@ -8,7 +8,6 @@
 Lines are means over seeds with their 95 % intervals.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 from diffplan.metrics.statistics import mean_interval
 from diffplan.metrics.table import Table, matching
 from diffplan.report import style
-from diffplan.studies.drawing import band, draw
+from diffplan.studies.drawing import band
 
 BONUS, MASS = 2.0, 1e-3
 SHADES = ("#9fc3de", "#5b9bc8", "#16537e", "#0b2a40")
@@ -31,6 +30,11 @@ METHODS = {
     "quantiliser": ("quantiliser", "#9b6bb3", "D"),
     "occupancy": ("occupancy", "#3a8f6a", "v"),
 }
+LEGEND = {"title_fontsize": 8, "fontsize": 8, "frameon": False}
+GOLD_BY_NATS = {
+    **{"xlabel": "pressure (nats)", "ylabel": "gold (steps in the goal)"},
+    **{"xlim": (0, 16), "ylim": (0, 16), "xticks": range(0, 17, 4)},
+}
 REWARD_MODELS = {
     "one": ("one reward model, fooled", style.BROKEN, "-"),
     "mean": ("mean of five, all fooled", "#c69214", (0, (4, 1.5))),
@@ -39,11 +43,6 @@ REWARD_MODELS = {
     "cautious, one blind": ("mean $-$ 2 variance, one blind", "#4b9cd3", (0, (4, 1.5))),
     "blind": ("one reward model, blind to the paint", style.INK, (0, (1, 1.2))),
 }
-
-
-def figure(directory: Path | str) -> Path:
-    """Write figure.png beside the study.csv of a directory."""
-    return draw(directory, compose)
 
 
 def along(table: Table, x: str, y: str, grid: Float[np.ndarray, "g"], **where: Any) -> Float[np.ndarray, "g 3"]:
@@ -93,33 +92,27 @@ def draw_bonuses(axes: Axes, table: Table) -> None:
         peak = int(np.nanargmax(result[:, 0]))
         if peak < np.flatnonzero(np.isfinite(result[:, 0]))[-1]:
             axes.plot(grid[peak], result[peak, 0], "o", color=colour, markersize=5)
-    axes.legend(
-        title="paint seems to pay\n(the goal pays 1)", title_fontsize=8, fontsize=8, frameon=False, loc="upper left"
-    )
-    axes.set_xticks(range(0, 17, 4))
-    axes.set(xlabel="pressure (nats)", ylabel="gold (steps in the goal)", xlim=(0, 16), ylim=(0, 16))
+    axes.legend(title="paint seems to pay\n(the goal pays 1)", **LEGEND, loc="upper left")
+    axes.set(**GOLD_BY_NATS)
 
 
 def draw_collapse(axes: Axes, table: Table) -> None:
     """Part B: weights over the predicted weight, seed by seed."""
-    ratio = np.full(len(table["seed"]), np.nan)
+    ratio, where = np.full(len(table["seed"]), np.nan), {"part": "tilt", "reward_model": "one", "bonus": BONUS}
     for row in np.flatnonzero(matching(table, part="transition", reward_model="one", bonus=BONUS)):
-        same = matching(
-            table, part="tilt", reward_model="one", bonus=BONUS, mass=table["mass"][row], seed=table["seed"][row]
-        )
+        same = matching(table, **where, mass=table["mass"][row], seed=table["seed"][row])
         ratio[same] = table["strength"][same] / table["predicted"][row]
+    table = table | {"ratio": ratio}
     grid = np.geomspace(0.25, 4, 121)
     masses = np.unique(table["mass"])[::2]
     for colour, mass in zip(SHADES[::-1], masses, strict=False):
-        result = along(
-            table | {"ratio": ratio}, "ratio", "p_hack", grid, part="tilt", reward_model="one", bonus=BONUS, mass=mass
-        )
+        result = along(table, "ratio", "p_hack", grid, **where, mass=mass)
         band(axes, grid, result, colour, linewidth=1.8, label=f"$10^{{{round(np.log10(mass))}}}$")
     axes.axvline(1, color=style.FAINT, linewidth=0.8, zorder=0)
     axes.axhline(0.5, color=style.FAINT, linewidth=0.8, zorder=0)
     axes.set_xscale("log", base=2)
     axes.set_xticks([0.25, 0.5, 1, 2, 4], ["¼", "½", "1", "2", "4"])
-    axes.legend(title="prior mass\nof the paint", title_fontsize=8, fontsize=8, frameon=False, loc="upper left")
+    axes.legend(title="prior mass\nof the paint", **LEGEND, loc="upper left")
     axes.set(xlabel="weight / predicted weight", ylabel="fraction of plans hacked", xlim=(0.25, 4), ylim=(-0.02, 1.02))
 
 
@@ -130,8 +123,7 @@ def draw_ensembles(axes: Axes, table: Table) -> None:
         result = along(table, "kl", "gold", grid, part="tilt", reward_model=reward_model, mass=MASS, bonus=BONUS)
         axes.plot(grid, result[:, 0], color=colour, linestyle=dash, linewidth=1.8, label=label)
     axes.legend(fontsize=7, frameon=False, labelspacing=0.2, loc="center right", bbox_to_anchor=(1.02, 0.47))
-    axes.set_xticks(range(0, 17, 4))
-    axes.set(xlabel="pressure (nats)", ylabel="gold (steps in the goal)", xlim=(0, 16), ylim=(0, 16))
+    axes.set(**GOLD_BY_NATS)
 
 
 def draw_methods(hacked: Axes, gold: Axes, table: Table) -> None:

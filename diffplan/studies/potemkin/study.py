@@ -37,7 +37,7 @@ from jaxtyping import Array, Bool, Float
 from diffplan.metrics.table import Table
 from diffplan.oracle.tabular import Chain, markov
 from diffplan.studies.frame import Finding, Study, StudySettings, above, below, by_seed
-from diffplan.studies.grids import moments, per_step
+from diffplan.studies.grids import PerCell, moments, per_step
 from diffplan.studies.potemkin.pools import Curve, pool_of, rungs, selections
 from diffplan.types import PRNGKey, Scalar
 from envs import potemkin
@@ -96,15 +96,13 @@ def split(chain: Chain, cell: int) -> Split:
     return Split(chain, good, Chain(jnp.where(hopeful, start, -jnp.inf), kernels, jnp.tile(chain.points, (2, 1))))
 
 
-def log_odds(parts: Split, push: Float[Array, "k"]) -> Scalar:
+def log_odds(parts: Split, push: PerCell) -> Scalar:
     """log Z_hack - log Z_good of a tilt by `push` a step (107)."""
     rewards = per_step(push, parts.whole.horizon)
     return parts.hacked.tilted(jnp.tile(rewards, (1, 2)))[1] - parts.good.tilted(rewards)[1]
 
 
-def pushed(
-    parts: Split, push: Float[Array, "k"], rating: Float[Array, "k"], gold: Float[Array, "k"], cell: int
-) -> dict[str, Scalar]:
+def pushed(parts: Split, push: PerCell, rating: PerCell, gold: PerCell, cell: int) -> dict[str, Scalar]:
     """The measures of the tilt by `push` a step."""
     tilted, log_z = parts.whole.tilted(per_step(push, parts.whole.horizon))
     occupancy = tilted.occupancy()
@@ -134,9 +132,7 @@ def crossing(rising: Callable[[Scalar], Scalar], passed: Bool[Array, "s"]) -> Sc
     return jnp.where(passed.any(), (low + high) / 2, jnp.nan)
 
 
-def tilts(
-    parts: Split, rating: Float[Array, "k"], gold: Float[Array, "k"], cell: int
-) -> tuple[dict[str, Array], dict[str, Array]]:
+def tilts(parts: Split, rating: PerCell, gold: PerCell, cell: int) -> tuple[dict[str, Array], dict[str, Array]]:
     """(the measures at each of WEIGHTS, the weights of the transition).
 
     predicted, ten, ninety: from the partition functions of the parts, where P(ever in H) is 50, 10 and 90 %.
@@ -145,9 +141,8 @@ def tilts(
     curve = jax.lax.map(lambda weight: pushed(parts, weight * rating, rating, gold, cell), jnp.asarray(WEIGHTS))
     odds = lambda weight: log_odds(parts, weight * rating)
     tilted = lambda weight: parts.whole.tilted(per_step(rating, parts.whole.horizon), weight)[0]
-    never = lambda distribution: jnp.exp(
-        without(distribution, cell).tilted(jnp.zeros((distribution.horizon, rating.size)))[1]
-    )
+    nothing = jnp.zeros((parts.whole.horizon, rating.size))
+    never = lambda distribution: jnp.exp(without(distribution, cell).tilted(nothing)[1])
     fraction = lambda level: crossing(lambda w: odds(w) - np.log(level / (1 - level)), curve["p_hack"] > level)
     mean, std = moments(parts.whole, per_step(rating, parts.whole.horizon))
     return curve | {"gain": (curve["proxy"] - mean) / std}, {
@@ -159,9 +154,7 @@ def tilts(
     }
 
 
-def samples(
-    key: PRNGKey, parts: Split, rating: Float[Array, "k"], gold: Float[Array, "k"], draws: int
-) -> tuple[Array, ...]:
+def samples(key: PRNGKey, parts: Split, rating: PerCell, gold: PerCell, draws: int) -> tuple[Array, ...]:
     """(rating, gold, hacked, log weight) of paths of both parts."""
     key_good, key_hacked = jax.random.split(key)
     good, log_good = rungs(key_good, parts.good, rating, draws)
@@ -171,27 +164,23 @@ def samples(
     return rating[paths].sum(axis=1), gold[paths].sum(axis=1), part, jnp.concatenate([log_good, log_hacked])
 
 
-def settle(
-    chain: Chain, rating: Float[Array, "k"], weight: Scalar, table: Float[Array, "k"], steps: int
-) -> Float[Array, "k"]:
+def settle(chain: Chain, rating: PerCell, weight: Scalar, table: PerCell, steps: int) -> PerCell:
     """The W of (110) after so many steps from a table, eta = 1 / 10."""
     least = float(jnp.finfo(jnp.float32).tiny)  # a cell that no path is in any more pulls no harder than this
     log_mean = lambda distribution: jnp.log(jnp.maximum(distribution.occupancy().mean(axis=0), least))
     before = log_mean(chain)
 
-    def step(table: Float[Array, "k"], _: None) -> tuple[Array, None]:
+    def step(table: PerCell, _: None) -> tuple[Array, None]:
         distribution = chain.tilted(per_step(table, chain.horizon))[0]
         return table + (weight * rating - (log_mean(distribution) - before)) / 10, None
 
     return jax.lax.scan(step, table, None, length=steps)[0]
 
 
-def occupied(
-    parts: Split, rating: Float[Array, "k"], gold: Float[Array, "k"], cell: int, steps: int
-) -> dict[str, Array]:
+def occupied(parts: Split, rating: PerCell, gold: PerCell, cell: int, steps: int) -> dict[str, Array]:
     """The measures of (110) for rising weights, each started from the one before."""
 
-    def one(table: Float[Array, "k"], weight: Scalar) -> tuple[Array, dict[str, Array]]:
+    def one(table: PerCell, weight: Scalar) -> tuple[Array, dict[str, Array]]:
         table = settle(parts.whole, rating, weight, table, steps)
         return table, pushed(parts, table, rating, gold, cell) | {"strength": weight}
 
@@ -233,8 +222,8 @@ def matched(curve: Curve, about: dict[str, Any]) -> Rows:
 def transition(curve: Curve, weights: dict[str, float], about: dict[str, Any]) -> dict[str, Any]:
     """The row of a transition: its weights, and the peak of gold along the tilt."""
     peak = int(curve["gold"].argmax())
-    gold = {"gold_prior": curve["gold"][0], "gold_peak": curve["gold"][peak], "gold_end": curve["gold"][-1]}
-    gold = {name: float(value) for name, value in gold.items()}
+    places = {"gold_prior": 0, "gold_peak": peak, "gold_end": -1}
+    gold = {name: float(curve["gold"][place]) for name, place in places.items()}
     return {"part": "transition", **about, **gold, **weights, "peak_kl": float(curve["kl"][peak])}
 
 
@@ -295,12 +284,7 @@ def row_of(curve: Curve, index: int) -> dict[str, float]:
     return {name: float(column[index]) for name, column in curve.items()}
 
 
-METHODS = {
-    "chi_squared": "chi-squared",
-    "best_of_n": "best of n",
-    "quantiliser": "quantiliser",
-    "occupancy": "occupancy",
-}
+METHODS = {"chi_squared": "chi-squared", "best_of_n": "best of n"} | {n: n for n in ("quantiliser", "occupancy")}
 
 
 def lost_gold(table: Table, **where: Any) -> np.ndarray:
@@ -314,16 +298,13 @@ def transitions(table: Table) -> list[Finding]:
 
     def ratio(column: str, other: str, masses: tuple[float, ...] = MASSES) -> np.ndarray:
         """Of two weights, ``[conditions, seeds]``, bonuses 2 and 4; NaN where the paint never wins."""
-        where = [
-            {"part": "transition", "reward_model": "one", "bonus": b, "mass": m} for b in (2.0, 4.0) for m in masses
-        ]
-        return np.array([by_seed(table, column, **w) / by_seed(table, other, **w) for w in where])
+        where = {"part": "transition", "reward_model": "one"}
+        of = lambda column, bonus, mass: by_seed(table, column, **where, bonus=bonus, mass=mass)
+        return np.array([of(column, b, m) / of(other, b, m) for b in (2.0, 4.0) for m in masses])
 
-    sudden = ratio("ninety", "ten")
-    sooner = ratio("ninety", "ten", MASSES[-1:]) / ratio("ninety", "ten", MASSES[:1])
-    sudden, sooner, off = (
-        np.nanmean(each, axis=0) for each in (sudden, sooner, np.abs(ratio("ending", "predicted") - 1))
-    )
+    average = lambda ratios: np.nanmean(ratios, axis=0)
+    sudden, off = average(ratio("ninety", "ten")), average(np.abs(ratio("ending", "predicted") - 1))
+    sooner = average(ratio("ninety", "ten", MASSES[-1:]) / ratio("ninety", "ten", MASSES[:1]))
     lost = {bonus: lost_gold(table, reward_model="one", bonus=bonus) for bonus in (0.5, 2.0, 4.0)}
     return [
         below("weight at which half of the plans end in the paint: error of the prediction", off, 0.1),
@@ -343,19 +324,20 @@ def verdict(table: Table) -> list[Finding]:
         where = {"part": "matched", "reward_model": "one", "mass": MASS, "by": by, "at": at}
         return by_seed(table, column, method=method, **where) - by_seed(table, column, method="tilt", **where)
 
-    findings = transitions(table)
-    for by, at, words in (("kl", 4.0, "4 nats"), ("gain", 3.0, "a proxy gain of 3 sd")):
-        for method, name in METHODS.items():
-            statement = f"P(hack) of {name} less the tilt's, at {words}"
-            findings.append(below(statement, more("p_hack", method, by, at), 0.0))
-    most = more("gold", "occupancy", "gain", 6.0)
-    findings.append(above("gold of occupancy less the tilt's, at a proxy gain of 6 sd", most, 0.0))
-    lost = "gold lost beyond its peak"
-    for name in ("mean", "least", "cautious"):
-        findings.append(above(f"{lost}, {name} of five fooled", lost_gold(table, reward_model=name), 0.5))
-    for name in ("least, one blind", "cautious, one blind", "blind"):
-        findings.append(below(f"{lost}, {name}", lost_gold(table, reward_model=name), 0.5))
-    return findings
+    hacked = [
+        below(f"P(hack) of {name} less the tilt's, at {words}", more("p_hack", method, by, at), 0.0)
+        for by, at, words in (("kl", 4.0, "4 nats"), ("gain", 3.0, "a proxy gain of 3 sd"))
+        for method, name in METHODS.items()
+    ]
+    most, lost = more("gold", "occupancy", "gain", 6.0), lambda name: lost_gold(table, reward_model=name)
+    fooled, blind = ("mean", "least", "cautious"), ("least, one blind", "cautious, one blind", "blind")
+    return [
+        *transitions(table),
+        *hacked,
+        above("gold of occupancy less the tilt's, at a proxy gain of 6 sd", most, 0.0),
+        *(above(f"gold lost beyond its peak, {name} of five fooled", lost(name), 0.5) for name in fooled),
+        *(below(f"gold lost beyond its peak, {name}", lost(name), 0.5) for name in blind),
+    ]
 
 
 STUDY = Study(

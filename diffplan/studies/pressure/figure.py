@@ -1,14 +1,12 @@
 """The figure of the study of pressure: gold against sqrt(KL) for every number of labels, and for every method."""
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffplan.metrics.table import Table, matching
 from diffplan.report import style
-from diffplan.studies.drawing import band, curve, draw
+from diffplan.studies.drawing import band, curve
 
 SHADES = ("#c9ddec", "#98bfdc", "#5f9cc9", "#2f78ad", "#16537e", "#0a2f4a")
 COLOURS = ("#e2571e", "#3a8f6a", "#9b6bb3", "#c69214", "#4b9cd3", "#8c564b", "#d1618f", "#5b6470", "#7f9f3f")
@@ -16,33 +14,27 @@ FAR = 12.0
 """Nats shown."""
 
 
-def figure(directory: Path) -> Path:
-    """Write figure.png beside study.csv."""
-    return draw(directory, compose)
-
-
 def compose(table: Table) -> Figure:
     """The whole figure: gold by labels along two exact curves; gold of every method on two axes."""
     figure = Figure(figsize=(11, 8.8))
     grid = figure.add_gridspec(2, 2, left=0.07, right=0.985, top=0.95, bottom=0.15, hspace=0.32, wspace=0.17)
-    axes = [figure.add_subplot(grid[k // 2, k % 2]) for k in range(4)]
-    by_labels(axes[0], table, "exact tilt")
-    by_labels(axes[1], table, "best of n")
-    by_method(axes[2], table, "kl")
-    by_method(axes[3], table, "proxy_gain")
-    handles, names = axes[3].get_legend_handles_labels()
-    figure.legend(handles, names, loc="lower center", ncols=6, fontsize=8.5, frameon=False)
+    for column, method in enumerate(("exact tilt", "best of n")):
+        by_labels(figure.add_subplot(grid[0, column]), table, method)
+    for column, axis in enumerate(("kl", "proxy_gain")):
+        by_method(figure.add_subplot(grid[1, column]), table, axis)
+    names = figure.axes[3].get_legend_handles_labels()
+    figure.legend(*names, loc="lower center", ncols=6, fontsize=8.5, frameon=False)
     return figure
 
 
 def by_labels(axes: Axes, table: Table, method: str) -> None:
     """Gold against sqrt(KL), a line for each number of labels."""
-    counts = np.unique(table["labels"])
-    for labels, colour in zip(counts, np.resize(SHADES, len(counts)), strict=True):
+    for k, labels in enumerate(np.unique(table["labels"])):
         points = curve(table, matching(table, labels=labels, method=method), "strength", "kl", "gold_gain")
         points = points[points[:, 0] <= FAR]
         look = {"linewidth": 1.8, "marker": "o", "markersize": 3, "alpha": 0.25}
-        band(axes, np.sqrt(points[:, 0]), points[:, 1:], colour, label=f"{labels:,.0f}", **look)
+        shade = SHADES[k % len(SHADES)]
+        band(axes, np.sqrt(points[:, 0]), points[:, 1:], shade, label=f"{labels:,.0f}", **look)
     axes.legend(title="labels", fontsize=8, frameon=False, loc="upper left", labelspacing=0.2)
     axes.set_xlabel("d = sqrt(KL), nats")
     axes.set_ylabel("gain in gold (sd under the prior)")
@@ -53,10 +45,8 @@ def by_method(axes: Axes, table: Table, axis: str, labels: float = 300) -> None:
     """Delivered gold against pressure or proxy gain, a line for each method."""
     methods = [method for method in dict.fromkeys(table["method"].tolist()) if method != "prior"]
     silent = []
-    looks = zip(
-        methods, np.resize(COLOURS, len(methods)), (k // len(COLOURS) for k in range(len(methods))), strict=True
-    )
-    for method, colour, again in looks:
+    for k, method in enumerate(methods):
+        again, which = divmod(k, len(COLOURS))
         points = curve(table, matching(table, labels=labels, method=method), "strength", axis, "gold_delivered")
         points = points[np.argsort(points[:, 0])]
         x = np.sqrt(np.maximum(points[:, 0], 0)) if axis == "kl" else points[:, 0]
@@ -64,7 +54,7 @@ def by_method(axes: Axes, table: Table, axis: str, labels: float = 300) -> None:
             silent.append(method)
             continue
         main = method == "exact tilt"
-        look = {"color": style.INK if main else colour, "linewidth": 2.4 if main else 1.4}
+        look = {"color": style.INK if main else COLOURS[which], "linewidth": 2.4 if main else 1.4}
         axes.plot(x, points[:, 1], **look, linestyle="--" if again else "-", label=method)
         axes.plot(x, points[:, 1], "s" if again else "o", color=look["color"], markersize=3.5)
     axes.set_ylabel("gain in delivered gold (sd)")

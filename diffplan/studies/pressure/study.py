@@ -26,18 +26,10 @@ from jaxtyping import Array, Float
 
 from diffplan import noise
 from diffplan.guide import Proxy, guided
-from diffplan.methods import Ascent, Guided, Method, Plans, Prior, Problem
-from diffplan.methods.ascent import AscentRenoised, flat
-from diffplan.methods.base import Grid, Starts, draw_plans
-from diffplan.methods.best_of_n import Quantiliser, SoftBestOfN
+from diffplan.methods import ascent, best_of_n, finetuning, guidance, particles, policy_gradient, shooting, tree
+from diffplan.methods.base import Grid, Method, Plans, Problem, Starts, draw_plans
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
-from diffplan.methods.finetuning import ExpertIteration
 from diffplan.methods.grids import log_grid, whole_grid
-from diffplan.methods.guidance import regression
-from diffplan.methods.particles import Particles
-from diffplan.methods.policy_gradient import PolicyGradient
-from diffplan.methods.shooting import Shooting
-from diffplan.methods.tree import Tree
 from diffplan.methods.weighting import Softmax
 from diffplan.metrics.kl import best_of_n_kl, best_of_n_mean
 from diffplan.metrics.table import Table, matching
@@ -82,13 +74,18 @@ class Case(NamedTuple):
     proxy: Float[Array, "h k"]
     proxy_mean: Float[Array, ""]
 
+    def gains(self, features: Float[Array, "m k"]) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
+        """(gain in proxy, gain in gold) of paths, from how often each visits each cell."""
+        gold = (features @ self.gold - self.gold_mean) / self.gold_std
+        return features @ self.proxy[0] - self.proxy_mean, gold
+
 
 def chain() -> Chain:
     """The walk from the middle of the field."""
     return known.from_cell(known.walk(FIELD, HORIZON), jnp.asarray(SIDE * SIDE // 2))
 
 
-def case(key: PRNGKey, walk: Chain, labels: int) -> Case:
+def make_case(key: PRNGKey, walk: Chain, labels: int) -> Case:
     """A random gold reward of cells, and a reward model of so many labels; the gold depends on the key alone."""
     key_gold, key_labels = jax.random.split(key)
     gold = jax.random.normal(key_gold, (SIDE * SIDE,))
@@ -97,16 +94,12 @@ def case(key: PRNGKey, walk: Chain, labels: int) -> Case:
     return Case(gold, *grids.moments(walk, grids.per_step(gold, HORIZON)), proxy / std, mean / std)
 
 
-def problem_of(walk: Chain, given: Case, data: Float[Array, "m h k"], levels: int = 24) -> Problem:
+def problem_of(walk: Chain, case: Case, data: Float[Array, "m h k"]) -> Problem:
     """The case as a problem: its proxy's unit is a standard deviation under the prior."""
-    proxy = known.Additive(given.proxy, known.TabularPrior(walk), given.proxy_mean, jnp.ones(()))
-    problem = known.grid_problem(FIELD, walk, proxy, data)
-    return replace(
-        problem,
-        sampler=replace(problem.sampler, sigmas=noise.log_linear(levels, *LEVELS)),
-        value=known.TabularValue(walk, proxy),
-        conditional=known.TabularConditional(walk, given.proxy),
-    )
+    proxy = known.Additive(case.proxy, known.TabularPrior(walk), case.proxy_mean, jnp.ones(()))
+    problem = known.grid_problem(FIELD, walk, proxy, noise.log_linear(24, *LEVELS), data)
+    value, conditional = known.TabularValue(walk, proxy), known.TabularConditional(walk, case.proxy)
+    return replace(problem, value=value, conditional=conditional)
 
 
 class ExactlyGuided(NamedTuple):
@@ -117,7 +110,7 @@ class ExactlyGuided(NamedTuple):
     name: str = "guided, exact energy"
     strength_name: str = "weight"
     shared: bool = False
-    proxy: Any = staticmethod(regression)
+    proxy: Any = staticmethod(guidance.regression)
 
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """As `Guided`, with an energy for each weight."""
@@ -132,38 +125,38 @@ class ExactlyGuided(NamedTuple):
 
 def undenoised(problem: Problem) -> Proxy:
     """The proxy read from the plan as it is, which ascent can raise: read from the denoised plan it is level there."""
-    return replace(problem.regression, denoise=flat)  # pyright: ignore[reportArgumentType]
+    return replace(problem.regression, denoise=ascent.flat)  # pyright: ignore[reportArgumentType]
 
 
 def quick(walk: Chain, config: StudySettings) -> tuple[tuple[Method, str], ...]:
     """Methods for every reward model, each with what its KL is: exact, a bound from above, or none."""
     weights, steps = log_grid(0.3, 10.0, 4), whole_grid(100, 4)
-    shooting = partial(Shooting, strengths=whole_grid(8, 4), population=config.scaled(64, 8))
+    planner = partial(shooting.Shooting, strengths=whole_grid(8, 4), population=config.scaled(64, 8))
     return (
-        (Prior(), "exact"),
+        (guidance.Prior(), "exact"),
         (ExactlyGuided(weights, walk), "bound"),
-        (Guided("guided, regression", weights), "bound"),
+        (guidance.Guided("guided, regression", weights), "bound"),
         (ClassifierFree(weights, best_goal, "classifier-free, goal"), "bound"),
-        (Ascent(steps, "ascent", undenoised, rate=0.3, anneal=0), "none"),
-        (AscentRenoised(steps, "ascent, renoised", proxy=undenoised, rate=0.3, tau=0.4), "none"),
-        (shooting("cross-entropy method"), "none"),
-        (shooting("MPPI", weigh=Softmax()), "none"),
-        (Tree(whole_grid(config.scaled(16, 2), 3), "tree search"), "none"),
+        (ascent.Ascent(steps, "ascent", undenoised, rate=0.3, anneal=0), "none"),
+        (ascent.AscentRenoised(steps, "ascent, renoised", proxy=undenoised, rate=0.3, tau=0.4), "none"),
+        (planner("cross-entropy method"), "none"),
+        (planner("MPPI", weigh=Softmax()), "none"),
+        (tree.Tree(whole_grid(config.scaled(16, 2), 3), "tree search"), "none"),
     )
 
 
 def slow(walk: Chain, config: StudySettings) -> tuple[tuple[Method, str], ...]:
     """Methods that learn, or that draw many plans for one: for the reward models of `SLOW` labels alone."""
     weights, pool = log_grid(0.3, 10.0, 4), config.scaled(64, 8)
-    policy = partial(PolicyGradient, strengths=weights, updates=config.scaled(100, 4), rate=0.1)
+    policy = partial(policy_gradient.PolicyGradient, strengths=weights, updates=config.scaled(100, 4), rate=0.1)
     rounds, steps = whole_grid(config.scaled(8, 1), 3), config.scaled(50, 2)
     return (
-        (SoftBestOfN(weights, "soft best of n", pool), "none"),
-        (Quantiliser(whole_grid(pool, 5, 1), "quantiliser", pool), "bound"),
-        (Particles("TDS", weights, count=config.scaled(8, 2)), "none"),
+        (best_of_n.SoftBestOfN(weights, "soft best of n", pool), "none"),
+        (best_of_n.Quantiliser(whole_grid(pool, 5, 1), "quantiliser", pool), "bound"),
+        (particles.Particles("TDS", weights, count=config.scaled(8, 2)), "none"),
         (policy("REINFORCE with KL"), "bound"),
         (policy("PPO with KL", epochs=4, gae_lambda=0.95, critic_steps=4), "bound"),
-        (ExpertIteration(rounds, steps=steps, learning_rate=0.1, name="expert iteration"), "bound"),
+        (finetuning.ExpertIteration(rounds, steps=steps, learning_rate=0.1, name="expert iteration"), "bound"),
     )
 
 
@@ -180,49 +173,45 @@ def weight_for(walk: Chain, reward: Float[Array, "h k"], nats: Scalar) -> Scalar
     return jnp.exp((low + high) / 2)
 
 
-def tilted(walk: Chain, given: Case, nats: Float[Array, "s"]) -> dict[str, Float[Array, "s"]]:
+def tilted(walk: Chain, case: Case, nats: Float[Array, "s"]) -> dict[str, Float[Array, "s"]]:
     """The exact tilt at every KL: everything by messages along the chain."""
 
     def one(target: Array) -> dict[str, Array]:
-        distribution, _ = walk.tilted(given.proxy, weight_for(walk, given.proxy, target))
-        gold = (distribution.expected(grids.per_step(given.gold, HORIZON)) - given.gold_mean) / given.gold_std
-        gain = distribution.expected(given.proxy) - given.proxy_mean
+        distribution, _ = walk.tilted(case.proxy, weight_for(walk, case.proxy, target))
+        delivered = distribution.expected(grids.per_step(case.gold, HORIZON))
+        gold = (delivered - case.gold_mean) / case.gold_std
+        gain = distribution.expected(case.proxy) - case.proxy_mean
         return {"kl": distribution.kl(walk), "proxy_gain": gain, "gold_gain": gold, "gold_delivered": gold}
 
     return jax.lax.map(one, nats)
 
 
-def best_of(given: Case, features: Float[Array, "m k"], n: Float[Array, "s"]) -> dict[str, Float[Array, "s"]]:
+def best_of(case: Case, features: Float[Array, "m k"], n: Float[Array, "s"]) -> dict[str, Float[Array, "s"]]:
     """Best of every n from one pool of the prior's paths, given as visits of cells."""
-    score = features @ given.proxy[0] - given.proxy_mean
-    gold = (features @ given.gold - given.gold_mean) / given.gold_std
-    return {
-        "kl": best_of_n_kl(n),
-        "proxy_gain": best_of_n_mean(score, score, n),
-        "gold_gain": (gain := best_of_n_mean(score, gold, n)),
-        "gold_delivered": gain,
-    }
+    score, gold = case.gains(features)
+    gain = best_of_n_mean(score, gold, n)
+    proxy_gain = best_of_n_mean(score, score, n)
+    return {"kl": best_of_n_kl(n), "proxy_gain": proxy_gain, "gold_gain": gain, "gold_delivered": gain}
 
 
-def slope_and_bend(given: Case, features: Float[Array, "m k"]) -> tuple[Array, Array]:
+def slope_and_bend(case: Case, features: Float[Array, "m k"]) -> tuple[Array, Array]:
     """a and b of (118), from draws of the prior."""
-    z = features @ given.proxy[0] - given.proxy_mean
-    gold = (features @ given.gold - given.gold_mean) / given.gold_std
+    z, gold = case.gains(features)
     return jnp.sqrt(2.0) * jnp.mean(gold * z), -jnp.mean(gold * (z**2 - 1))
 
 
 def performance(
-    method: Method, walk: Chain, key: PRNGKey, given: Case, data: Float[Array, "m h k"], count: int
+    method: Method, walk: Chain, key: PRNGKey, case: Case, data: Float[Array, "m h k"], count: int
 ) -> dict[str, Float[Array, "s"]]:
     """Pressure, proxy and gold of a method's plans, strength by strength."""
-    problem = problem_of(walk, given, data)
+    problem = problem_of(walk, case, data)
     cells = problem.codec
     start = cells.places[SIDE * SIDE // 2]  # pyright: ignore[reportAttributeAccessIssue]
     starts = jnp.broadcast_to(start[None], (count, 2))
     plans = method(key, problem, starts, jnp.asarray(method.strengths, jnp.float32))
-    measure = lambda x: grids.measures(key, problem.regression, cells, given.gold, x)  # pyright: ignore
+    measure = lambda x: grids.measures(key, problem.regression, cells, case.gold, x)  # pyright: ignore
     means = jax.vmap(measure)(plans.x)
-    gold = {name: (means[name] - given.gold_mean) / given.gold_std for name in ("promised", "open_loop")}
+    gold = {name: (means[name] - case.gold_mean) / case.gold_std for name in ("promised", "open_loop")}
     exact = jnp.isfinite(plans.exact_kl)
     return {
         "kl": jnp.where(exact, plans.exact_kl, plans.path_kl.mean(axis=1)),
@@ -247,27 +236,21 @@ def run(config: StudySettings) -> Iterator[dict[str, Any]]:
     nats = jnp.linspace(0.2, 3.3, 14) ** 2
     paths = jax.vmap(walk.draw)(jax.random.split(jax.random.key(config.seed), pool))
     features, data = grids.visits(paths, SIDE * SIDE), jax.nn.one_hot(paths[:256], SIDE * SIDE)
-    known_curves = lambda given: (
-        tilted(walk, given, nats),
-        best_of(given, features, n),
-        slope_and_bend(given, features),
-    )
-    exact = jax.jit(known_curves)
+    exact = jax.jit(lambda case: (tilted(walk, case, nats), best_of(case, features, n), slope_and_bend(case, features)))
     call_of = lambda method: jax.jit(partial(performance, method, walk), static_argnames="count")
-    always, sometimes = (
-        [(method, what, call_of(method)) for method, what in methods(walk, config)] for methods in (quick, slow)
-    )
-    fit = jax.jit(partial(case, walk=walk), static_argnames="labels")
+    compiled = lambda methods: [(method, what, call_of(method)) for method, what in methods(walk, config)]
+    always, sometimes = compiled(quick), compiled(slow)
+    fit = jax.jit(partial(make_case, walk=walk), static_argnames="labels")
     for seed in range(config.seeds):
         key = jax.random.key(1000 * (config.seed + 1) + seed)
         for labels in LABELS:
-            given = fit(key, labels=labels)
-            tilt, best, (a, b) = exact(given)
+            case = fit(key, labels=labels)
+            tilt, best, (a, b) = exact(case)
             about = {"seed": seed, "labels": labels, "a": float(a), "b": float(b)}
             yield from rows_of(tilt, {**about, "method": "exact tilt", "kl_is": "exact"}, nats)
             yield from rows_of(best, {**about, "method": "best of n", "kl_is": "bound"}, n)
             for method, what, call in always + (sometimes if labels in SLOW else []):
-                result = call(jax.random.fold_in(key, labels), given, data, count=count)
+                result = call(jax.random.fold_in(key, labels), case, data, count=count)
                 yield from rows_of(result, {**about, "method": method.name, "kl_is": what}, method.strengths)
 
 
