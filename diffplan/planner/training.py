@@ -52,11 +52,10 @@ def fit(run: Run, config: PlannerSettings, rows: Rows, identity: str) -> tuple[P
     grid = noise.karras(config.levels, config.low, config.high)
     o, stride = codec.observation_dim, config.stride
     size = config.width, config.features
+    steering = partial(inverse.fit, windows.rows, codec, stride, 2 * config.width)
     models = {
         "reach": bench.stage("reach", partial(reach.fit, windows.rows, o, stride, size), config.reach),
-        "inverse": bench.stage(
-            "inverse", partial(inverse.fit, windows.rows, codec, stride, 2 * config.width), config.inverse
-        ),
+        "inverse": bench.stage("inverse", steering, config.inverse),
         "prior": fit_points(bench, examples),
         "low_level": fit_low_level(bench, Windows.of(rows, codec, stride + 1)),
         "value": fit_value(bench, examples, "value_noisy", config.noise),
@@ -113,6 +112,6 @@ def fit_value(bench: Bench, examples: Reaching, name: str, levels: noise.LogNorm
         example: Example = examples.draw(key)
         return value.score(example[0])
 
-    made = bench.stage(name, fit, config.value)
-    scores = jax.jit(jax.vmap(partial(score, made.model)))(jax.random.split(jax.random.key(2), 2048))
-    return made._replace(model=made.model.replace(centre=scores.mean(), std=scores.std()))
+    value = bench.stage(name, fit, config.value)
+    scores = jax.jit(jax.vmap(partial(score, value.model)))(jax.random.split(jax.random.key(2), 2048))
+    return value._replace(model=value.model.replace(centre=scores.mean(), std=scores.std()))
