@@ -14,7 +14,7 @@ from diffplan.guide import Learned
 from diffplan.learn import inverse, prior, reach, reward
 from diffplan.learn.train import SILENT, TrainSettings, train
 from diffplan.models import Mixer, Size, Value, build
-from diffplan.planner.examples import Example, Reaching, clean
+from diffplan.planner.examples import Reaching, clean
 from diffplan.planner.planner import Planner, PlannerSettings
 from diffplan.runs import Made, Recorder, Run, stage
 from diffplan.runs.files import plain
@@ -108,10 +108,7 @@ def fit_value(bench: Bench, examples: Reaching, name: str, levels: noise.LogNorm
         trained = train(task, params, examples, setting, recorder)
         return Learned(trained, jnp.zeros(()), jnp.ones(()), apply, "regression")
 
-    def score(value: Learned, key: PRNGKey) -> Any:
-        example: Example = examples.draw(key)
-        return value.score(example[0])
-
     value = bench.stage(name, fit, config.value)
-    scores = jax.jit(jax.vmap(partial(score, value.model)))(jax.random.split(jax.random.key(2), 2048))
+    score = lambda key: value.model.score(examples.draw(key)[0])
+    scores = jax.jit(jax.vmap(score))(jax.random.split(jax.random.key(2), 2048))
     return value._replace(model=value.model.replace(centre=scores.mean(), std=scores.std()))

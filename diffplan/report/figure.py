@@ -110,6 +110,7 @@ def _key(figure: SubFigure) -> None:
     axes.axis("off")
     axes.plot(1, 0.5, marker="o", markersize=3, color=style.INK)
     axes.scatter(16, 0.5, s=90, facecolor="none", edgecolor=style.INK, linestyle=(0, (2.6, 1.5)))
-    axes.hlines(0.5, (36, 56), (41, 61), colors=(style.SOUND, style.BROKEN), linewidth=1.6)
+    axes.plot([36, 41], [0.5, 0.5], color=style.SOUND, linewidth=1.6)
+    axes.plot([56, 61], [0.5, 0.5], color=style.BROKEN, linewidth=1.6)
     for x, words in ((3, "start"), (18.5, "target"), (42.5, "plan"), (62.5, "part of a plan inside a wall")):
         axes.text(x, 0.46, words, fontsize=9, va="center", color=style.SOFT)
