@@ -81,7 +81,7 @@ def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     sheet = Sheet(config, task, goals, Drawing(world.walls, (-0.5, -0.5), 1.0, 0.4, turned=False), best.mean())
     yield sheet.measured(Name("bound (shortest path)", "optimal", "jax"), best)
     for method in methods(task, config.candidates, score):
-        schedule = [(name, config.every) for name in control.CONTROLLERS]
+        schedule: list[tuple[control.Name, int]] = [(name, config.every) for name in control.CONTROLLERS]
         if not method.options.warm:  # which begins with the second plan
             schedule.append(("inverse", world.max_steps))
         for controller, every in schedule:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
+from diffplan.metrics.table import TableError
 from diffplan.report import maze, panels, style
-from diffplan.report.load import Run, RunError, read_run
+from diffplan.report.load import Run, read_run
 from diffplan.report.save import save
 from diffplan.report.summary import Curve, curves, evenly_chosen, nearest
 
@@ -30,7 +31,7 @@ def frontier(run_dir: Path | str, methods: tuple[str, str] = ("guided", "ascent"
     run = read_run(run_dir)
     for method in methods:
         if method not in run.results.methods:
-            raise RunError(f"{run.results.path / 'results.csv'}: method '{method}' is missing")
+            raise TableError(f"{run.results.path / 'results.csv'}: method '{method}' is missing")
     return save(run.results.path / "frontier.png", lambda: compose(run, methods), pdf=True)
 
 
