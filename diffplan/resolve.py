@@ -38,8 +38,9 @@ def resolve(value: T | str, known: Mapping[str, T], what: str) -> T:
         raise ConfigError(f"{what}={value!r}: must be {allowed}")
     try:
         module = _from_file(Path(origin).expanduser()) if origin.endswith(".py") else import_module(origin)
-    except Exception as error:
-        raise ConfigError(f"{what}={value!r}: cannot load {origin}: {type(error).__name__}: {error}") from error
+    except Exception as error:  # whatever the file does
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{what}={value!r}: cannot load {origin}: {type(error).__name__}: {reason}") from error
     if not hasattr(module, name):
         names = ", ".join(each for each in vars(module) if not each.startswith("_"))
         raise ConfigError(f"{what}={value!r}: {origin} has no {name}; it has {names}")

@@ -11,7 +11,7 @@ class may add `check`, for what concerns several fields, and `undecided`, for th
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from numbers import Integral, Real
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, dataclass_transform, get_args, get_origin
@@ -44,9 +44,9 @@ class Bound(NamedTuple):
     high: float = math.inf
     open: bool = False
 
-    def __contains__(self, value: object) -> bool:
-        assert isinstance(value, int | float)
-        return self.low < value < self.high if self.open else self.low <= value <= self.high
+    def allows(self, value: Any) -> bool:
+        """Whether a number belongs to them."""
+        return bool(self.low < value < self.high if self.open else self.low <= value <= self.high)
 
     def __str__(self) -> str:
         if math.isinf(self.high):
@@ -84,7 +84,7 @@ def settings(section: str):
             for field in dataclasses.fields(self):
                 value = getattr(self, field.name)
                 if isinstance(value, Path):
-                    object.__setattr__(self, field.name, value.expanduser())
+                    object.__setattr__(self, field.name, _expanded(named(field.name), value))
                 _check(named(field.name), value, _hints(cls)[field.name])
             if extra := getattr(self, "check", None):
                 extra()
@@ -100,28 +100,53 @@ def _hints(cls: type) -> dict[str, Any]:
     return hints_of(cls, include_extras=True)
 
 
-def _check(name: str, value: Any, hint: Any) -> None:
-    """One field against its annotation: bounds of numbers, members of literals, entries of tuples."""
-    bounds = []
+def _expanded(name: str, path: Path) -> Path:
+    """A path whose ``~`` is the user's directory."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{name}={str(path)!r}: must be a path ({error})") from None
+
+
+KINDS: dict[Any, tuple[type, str]] = {
+    bool: (bool, "true or false"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "a text"),
+    Path: (Path, "a path"),
+    tuple: (tuple, "several values"),
+}
+"""What stands for a type, and its name in errors."""
+
+
+def _of(value: Any, kind: Any) -> bool:
+    """Whether a value stands for a type. True and False are no numbers."""
+    return isinstance(value, KINDS[kind][0]) and (kind is bool or not isinstance(value, bool))
+
+
+def _check(name: str, value: Any, hint: Any, bounds: tuple[Bound, ...] = ()) -> None:
+    """One field against its annotation: types, members of literals, bounds of numbers, entries of tuples."""
     while get_origin(hint) is Annotated:
         hint, *extras = get_args(hint)
-        bounds += [extra for extra in extras if isinstance(extra, Bound)]
+        bounds += tuple(extra for extra in extras if isinstance(extra, Bound))
     if get_origin(hint) in (Union, UnionType):
         if value is None:
             return
-        hint = next(arm for arm in get_args(hint) if arm is not type(None))
+        hint = next(each for each in get_args(hint) if each is not type(None))
     if get_origin(hint) is Literal:
-        require(value in get_args(hint), name, value, f"one of {', '.join(map(str, get_args(hint)))}")
-    for number in _numbers(value):
-        require(math.isfinite(number), name, value, "finite")
-        if isinstance(number, int):
-            require(-WHOLE <= number < WHOLE, name, value, "a whole number of at most 64 bits")
+        return require(value in get_args(hint), name, value, f"one of {', '.join(map(str, get_args(hint)))}")
+    kind = get_origin(hint) or hint
+    if kind in KINDS:
+        require(_of(value, kind), name, value, KINDS[kind][1])
+    if kind is tuple:
+        hints = get_args(hint)
+        hints = hints[:1] * len(value) if Ellipsis in hints else hints
+        require(len(value) == len(hints), name, value, f"{len(hints)} values")
+        for entry, each in zip(value, hints, strict=True):
+            _check(name, entry, each, bounds)
+    elif kind in (int, float):
+        fits = not isinstance(value, Integral) or -WHOLE <= int(value) < WHOLE
+        require(fits, name, value, "a whole number of at most 64 bits")
+        require(math.isfinite(value), name, value, "finite")
         for bound in bounds:
-            require(number in bound, name, value, str(bound))
-
-
-def _numbers(value: Any) -> Iterator[int | float]:
-    """The numbers of a field: itself, or the entries of a tuple."""
-    for entry in value if isinstance(value, tuple) else (value,):
-        if isinstance(entry, int | float) and not isinstance(entry, bool):
-            yield entry
+            require(bound.allows(value), name, value, str(bound))

@@ -211,7 +211,8 @@ def test_the_weakest_earns_what_the_prior_does_where_the_strongest_earns_more(na
     problem, pool = problem_of(name), pool_of(name)
     copies = SIZES[name] // 8
     x, starts = pool.x.reshape(8, copies * 4, *pool.x.shape[2:]), jnp.tile(problem.starts, (copies, 1))
-    monkeypatch.setattr(selection, "drawn", lambda *_: Pool(x, pool.score.reshape(8, copies * 4)))
+    many = Pool(x, pool.score.reshape(8, copies * 4))
+    monkeypatch.setattr("diffplan.methods.best_of_n.draw_pool", lambda key, *_: (key, many))
     weak = large(8)[method]
     result = weak(jax.random.key(1), problem.problem, starts, jnp.asarray(weak.strengths)).x
     ordinary = jax.vmap(jax.vmap(problem.gold))(pool.x).mean(axis=0)

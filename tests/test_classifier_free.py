@@ -9,11 +9,7 @@ import pytest
 from flax import struct
 from jaxtyping import Array, Float
 
-from diffplan.config import CompareSettings, ConditionalSettings, TrainSettings
 from diffplan.count import count
-from diffplan.data.windows import Windows
-from diffplan.experiment.conditionals import fit_conditional
-from diffplan.experiment.stages import Behaviour
 from diffplan.learn import conditional, train
 from diffplan.learn.conditional import ConditionalEdm, dropped
 from diffplan.methods import Method
@@ -21,7 +17,6 @@ from diffplan.methods.classifier_free import GOAL, RETURN, ClassifierFree, best_
 from diffplan.models import Mixer, Size, build
 from diffplan.noise import LogUniform, karras
 from diffplan.validation import known
-from envs import maze2d
 from tests import problems
 from tests.problems import GaussianPrior
 
@@ -207,18 +202,3 @@ def test_a_network_learns_the_two_halves_of_a_mixture_and_the_whole():
         odds = np.exp(2 * centre * float(x.sum()) / (std**2 + sigma**2))  # of y = 1 against -1
         whole = (odds * half[1.0] + half[-1.0]) / (1 + odds)
         np.testing.assert_allclose(learned(x, jnp.asarray(sigma), jnp.zeros(2)), whole, atol=0.15)
-
-
-def test_the_stage_trains_once_and_is_read_back(tmp_path):
-    problem = LINEAR.problem
-    windows = Windows(problem.data[:32], problem.horizon)
-    data = Behaviour(maze2d.named("open"), problem.codec, windows, windows, "data")
-    compare = replace(CompareSettings(), run=tmp_path)
-    setting = TrainSettings(steps=4, batch=4, chunk=2, save_every=4)
-    config = ConditionalSettings(setting, width=8, depth=1, patch=3)
-    fitted, first = fit_conditional(compare, config, data, problem.regression, "proxy")
-    again, second = fit_conditional(compare, config, data, problem.regression, "proxy")
-    assert first == second
-    asked = high_return(problem, problem.regression)
-    x = problem.data[0]
-    np.testing.assert_array_equal(again(x, jnp.ones(()), asked), fitted(x, jnp.ones(()), asked))

@@ -10,7 +10,6 @@ import pytest
 from jax.nn import one_hot
 
 from diffplan import discrete
-from diffplan.config import TrainSettings
 from diffplan.discrete import (
     Noise,
     even,
@@ -23,6 +22,7 @@ from diffplan.discrete import (
     sample,
 )
 from diffplan.learn import train
+from diffplan.learn.train import TrainSettings
 from diffplan.models.mixer import Mixer
 from diffplan.models.pure import build
 from diffplan.oracle.tabular import markov

@@ -73,10 +73,8 @@ def test_exact_sampling_of_cells_in_small():
     problem = problems.cells()
     chain = problem.chain
     energy = lambda weight: samplers.exact_energy(chain, chain.tilted(problem.rewards, weight)[0])
-    sigmas = log_linear(64, *samplers.LEVELS["tabular"])
-    x, nats, log_ratio = samplers.plans(
-        jax.random.key(0), chain.denoise, energy, (4.0,), sigmas, chain.shape, 600, sde_2m
-    )
+    sampler = Sampler(log_linear(64, *samplers.LEVELS["tabular"]), chain.shape, sde_2m)
+    x, nats, log_ratio = samplers.plans(jax.random.key(0), chain.denoise, energy, (4.0,), sampler, 600)
     paths = jax.vmap(chain.decode)(x[0])
     truth = samplers.tilts(chain, problem.rewards, (4.0,))[0]
     rewards = np.asarray(jax.vmap(problem.path_reward)(paths))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from diffplan.codec import Cells
-from diffplan.config import StrengthSettings
 from diffplan.methods import catalogue
+from diffplan.methods.strengths import StrengthSettings
 from diffplan.noise import karras
 from diffplan.types import Trajectory
 from diffplan.validation import known

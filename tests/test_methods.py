@@ -12,12 +12,13 @@ from flax import nnx
 from scipy import integrate
 
 from diffplan.codec import Codec
-from diffplan.config import DEMO_METHODS, StrengthSettings
 from diffplan.denoise import CLEAN, Edm
 from diffplan.experiment.harness import costs
+from diffplan.experiment.settings import DEMO_METHODS
 from diffplan.guide import Learned
 from diffplan.methods import Ascent, Guided, Method, Plans, Problem, chosen
 from diffplan.methods.guidance import clean
+from diffplan.methods.strengths import StrengthSettings
 from diffplan.metrics.kl import best_of_n_kl
 from diffplan.models import Mixer, Size, Value, to_pure
 from diffplan.noise import karras
@@ -54,7 +55,7 @@ def problem(rule=ancestral) -> Problem:
         return Learned(weights, jnp.asarray(0.3), jnp.asarray(0.5), value, kind)
 
     proxies = proxy(1, "regression"), proxy(2, "classifier"), proxy(3, "regression")
-    return Problem(Edm(params, apply), *proxies, codec(), Sampler(karras(6, 0.02, 10.0), (HORIZON, 3), rule))
+    return Problem(Edm(params, apply), *proxies, codec(), Sampler(karras(6, 0.02, 10.0), (HORIZON, DIM), rule))
 
 
 def starts() -> jax.Array:
@@ -214,7 +215,7 @@ def counted_problem(rule) -> Problem:
     proxies = [
         Learned((), jnp.zeros(()), jnp.ones(()), value, kind) for kind in ("regression", "classifier", "regression")
     ]
-    return Problem(network, *proxies, codec(), Sampler(karras(4, 0.02, 10.0), (3, 3), rule))
+    return Problem(network, *proxies, codec(), Sampler(karras(4, 0.02, 10.0), (3, DIM), rule))
 
 
 RULED = [*((name, ancestral) for name in METHODS), ("prior", heun), ("guided_dps", heun)]

@@ -1,4 +1,4 @@
-"""Policies as distributions of actions, rollout in an environment; and behaviour cloned from data of a known
+"""Policies as distributions of actions, followed in an environment; and behaviour cloned from data of a known
 policy.
 """
 
@@ -11,15 +11,15 @@ import pytest
 from scipy import integrate, stats
 
 from diffplan.codec import Codec
-from diffplan.config import CloneSettings, CompareSettings, ConfigError, TrainSettings
 from diffplan.data.windows import Rows, Windows
-from diffplan.experiment import policies, stages
 from diffplan.learn import behaviour, train
+from diffplan.learn.behaviour import BehaviourSettings
+from diffplan.learn.train import TrainSettings
 from diffplan.models import MLP, build
 from diffplan.policy import Distribution, Policy, act, follow, times
+from diffplan.settings import ConfigError
 from diffplan.types import Trajectory
 from diffplan.validation import known
-from envs import maze2d
 from envs.linear import LinearPolicy
 from tests import problems
 
@@ -146,25 +146,19 @@ def test_moves_are_cloned_as_often_as_they_are_made():
         np.testing.assert_allclose(arrives, jnp.exp(changing.log_kernels[:, cell]), atol=0.08)
 
 
-def test_behaviour_is_a_stage_that_is_done_once(tmp_path):
-    maze, rng = maze2d.named("umaze"), np.random.default_rng(0)
+def test_behaviour_is_cloned_from_windows():
+    """In the end an action follows the first two observations, which the data's actions are."""
+    rng = np.random.default_rng(0)
     observations = rng.normal(size=(8, 48, 4)).astype(np.float32)
     rows = Rows(observations, observations[..., :2] + 0.1 * rng.normal(size=(8, 48, 2)).astype(np.float32))
     codec = Codec.fit(rows.observations, rows.actions)
-    data = stages.Behaviour(maze, codec, Windows.of(rows, codec, 32), Windows.of(rows, codec, 32), "these")
-    compare = CompareSettings(tmp_path)
-    config = CloneSettings(TrainSettings(steps=60, batch=8, learning_rate=1e-2, warmup=5, chunk=30), width=16, depth=1)
-    policy, digest = policies.fit_behaviour(compare, config, data)
-    again, same = policies.fit_behaviour(compare, config, data)
-    assert same == digest
-    jax.tree.map(np.testing.assert_array_equal, again.params, policy.params)
-    ahead = (
-        policy.distribution(jnp.asarray([1.0, 0.0, 0.0, 0.0]), jnp.asarray(0.5)).centre
-        - policy.distribution(jnp.asarray([-1.0, 0.0, 0.0, 0.0]), jnp.asarray(0.5)).centre
-    )
-    assert ahead[0] > 0.5 and abs(ahead[1]) < 0.5  # the action follows the first two observations
+    setting = TrainSettings(steps=60, batch=8, learning_rate=1e-2, warmup=5, chunk=30)
+    policy = behaviour.fit(Windows.of(rows, codec, 32), codec, BehaviourSettings(setting, width=16, depth=1))
+    centre = lambda x: policy.distribution(jnp.asarray([x, 0.0, 0.0, 0.0]), jnp.asarray(0.5)).centre
+    ahead = centre(1.0) - centre(-1.0)
+    assert ahead[0] > 0.5 and abs(ahead[1]) < 0.5
 
 
 def test_a_clone_needs_a_network():
-    with pytest.raises(ConfigError, match=r"clone\.depth=0: must be at least 1"):
-        CloneSettings(depth=0)
+    with pytest.raises(ConfigError, match=r"behaviour\.depth=0: must be between 1 and"):
+        BehaviourSettings(depth=0)

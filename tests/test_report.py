@@ -399,7 +399,7 @@ def test_the_script_fails_in_one_line(tmp_path):
     command = [sys.executable, str(root / "scripts" / "plot.py"), str(tmp_path / "nowhere")]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(root)})
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == f"{tmp_path / 'nowhere'}: no such run directory\n"
+    assert done.stderr == f"error: {tmp_path / 'nowhere'}: no such run directory\n"
 
 
 def test_importing_the_report_draws_in_no_matplotlib():

@@ -1,4 +1,4 @@
-"""Raters: labels that are wrong in known ways, ways of learning from them, and the stages that they fill."""
+"""Reward models: labels that are wrong in known ways, ways of learning from them, and the stages that they fill."""
 
 from dataclasses import replace
 from functools import cache, partial
@@ -9,42 +9,33 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan import runtime
 from diffplan.codec import Codec
-from diffplan.config import (
-    CompareSettings,
-    ConfigError,
-    DataSettings,
-    GoldSettings,
-    PriorSettings,
-    ProxySettings,
-    RewardModelSettings,
-    TrainSettings,
-)
 from diffplan.data.windows import Rows, Windows
-from diffplan.experiment import reward_models, stages
-from diffplan.experiment.stages import Behaviour
+from diffplan.experiment import build
+from diffplan.experiment.build import Behaviour, Builder
+from diffplan.experiment.settings import ExperimentSettings
 from diffplan.guide import Ensemble, Learned, Proxy, Sum
-from diffplan.learn import reward, train
+from diffplan.learn import reward, reward_models, train
 from diffplan.learn import robust as learning
+from diffplan.learn.prior import PriorSettings
+from diffplan.learn.reward import PROXIES, ProxySettings
+from diffplan.learn.reward_models import RewardModelSettings
+from diffplan.learn.train import TrainSettings
 from diffplan.noise import LogUniform
+from diffplan.runs import Run, RunError
+from diffplan.runs.files import plain, read_json
+from diffplan.settings import ConfigError
+from diffplan.tasks import maze2d as tasks
+from diffplan.tasks.maze2d import DataSettings, GoldSettings
 from envs import maze2d
 
 H = 16
 GOLD = GoldSettings(centre=(1.6, 2.7), radius=0.3)
 DECOY = (2.8, 0.8, 0.15)
 ACTION = jnp.zeros(2)
-
-
-def config(run: Path, steps: int = 1) -> CompareSettings:
-    setting = TrainSettings(steps=steps, batch=4, chunk=1, save_every=steps)
-    return CompareSettings(
-        run=run,
-        data=DataSettings(rows=20_000, trajectories=40),
-        gold=GOLD,
-        prior=PriorSettings(setting, horizon=H),
-        proxy=ProxySettings(setting, labels=60, width=8, depth=1),
-    )
+TASK = tasks.task(DataSettings(rows=20_000, trajectories=40), GOLD)
+ONE = TrainSettings(steps=1, batch=4, chunk=1, save_every=1)
+CONFIG = ExperimentSettings(prior=PriorSettings(ONE, horizon=H), proxy=ProxySettings(ONE, labels=60, width=8, depth=1))
 
 
 @cache
@@ -58,45 +49,48 @@ def behaviour() -> Behaviour:
     rows = Rows(observations, rng.normal(size=position.shape).astype(np.float32))
     codec = Codec.fit(*rows)
     windows = Windows.of(rows, codec, H)
-    maze = replace(maze2d.UMAZE, gold=maze2d.time_in_region(GOLD.centre, GOLD.radius))
-    return Behaviour(maze, codec, windows, windows, "lines")
+    return Behaviour(codec, windows, windows, "lines")
+
+
+def builder(directory: Path) -> Builder:
+    return Builder(Run(directory), TASK, CONFIG, behaviour())
 
 
 def at(x: float, y: float) -> jax.Array:
     return jnp.asarray([x, y, 0.0, 0.0])
 
 
-def test_a_blind_rater_sees_no_reward_in_its_disc():
-    maze = behaviour().maze
-    blind = replace(maze, gold=reward_models.Blind(maze.gold, (1.6, 3.0, 0.3)))
-    for place, own, observed in ((at(1.6, 2.5), 1, 1), (at(1.6, 2.9), 1, 0), (at(1.0, 1.0), 0, 0)):
-        assert (float(maze.reward(place, ACTION)), float(blind.reward(place, ACTION))) == (own, observed)
+def test_a_blind_labeller_sees_no_reward_in_its_disc():
+    blind = reward_models.blind(TASK.reward, (1.6, 3.0, 0.3))
+    for place, true, labelled in ((at(1.6, 2.5), 1, 1), (at(1.6, 2.9), 1, 0), (at(1.0, 1.0), 0, 0)):
+        assert (float(TASK.reward(place, ACTION)), float(blind(place, ACTION))) == (true, labelled)
 
 
-def test_a_deceived_rater_takes_the_decoy_for_the_target():
-    maze = behaviour().maze
-    deceived = replace(maze, gold=reward_models.Deceived(maze.gold, DECOY, (1.6, 2.7, 0.3)))
-    for place, own, observed in (
+def test_a_deceived_labeller_takes_the_decoy_for_the_target():
+    deceived = reward_models.deceived(TASK.reward, DECOY, (1.6, 2.7, 0.3))
+    for place, true, labelled in (
         (at(1.6, 2.7), 1, 1),
         (at(2.8, 0.8), 0, 1),
         (at(2.8, 0.94), 0, 1),  # near the decoy's rim is near the target's
         (at(2.8, 0.96), 0, 0),
         (at(1.0, 1.0), 0, 0),
     ):
-        assert (float(maze.reward(place, ACTION)), float(deceived.reward(place, ACTION))) == (own, observed)
+        assert (float(TASK.reward(place, ACTION)), float(deceived(place, ACTION))) == (true, labelled)
 
 
-def test_a_decoy_needs_a_region(tmp_path):
-    compare = replace(config(tmp_path), gold=GoldSettings("path"))
-    with pytest.raises(ConfigError, match=r"gold\.kind='path': must be region or goal"):
-        reward_models.label_of(compare, RewardModelSettings("deceivable"), "clean", behaviour())
-    assert reward_models.region(replace(compare, gold=GoldSettings("goal")), maze2d.UMAZE) == (*maze2d.UMAZE.goal, 0.5)
+def test_a_decoy_needs_a_target():
+    with pytest.raises(ConfigError, match=r"^reward_model\.kind='deceivable': must be another, where the reward pays"):
+        reward_models.labeller_reward(RewardModelSettings("deceivable"), TASK.reward, None)
+    assert tasks.target(maze2d.UMAZE, GoldSettings("path")) is None
+    assert tasks.target(maze2d.UMAZE, GoldSettings("goal")) == (*maze2d.UMAZE.goal, 0.5)
+    assert TASK.target == (1.6, 2.7, 0.3)
 
 
-def labels(kind: str, reward_model: RewardModelSettings, rows: slice = slice(None)) -> np.ndarray:
+def labels(kind: str, model: RewardModelSettings, rows: slice = slice(None)) -> np.ndarray:
     x = behaviour().train.draws(jax.random.key(1), 2000)
+    classify = (kind == "classifier", 0.9)
     return np.asarray(
-        reward_models.label_of(config(Path("unused")), reward_model, kind, behaviour(), rows)(jax.random.key(2), x)
+        reward_models.labels(jax.random.key(2), x, builder(Path("unused")).returns, classify, model, rows)
     )
 
 
@@ -120,13 +114,9 @@ def test_labels_of_stretches_add_up_to_those_of_the_plan():
 
 def test_the_top_class_is_never_all():
     returns = jnp.asarray([0.0] * 95 + [1.0, 2.0, 2.0, 3.0, 4.0])
-    np.testing.assert_array_equal(reward_models.top_class(returns, 0.9), returns > 0)
+    np.testing.assert_array_equal(reward.top_class(returns, 0.9), returns > 0)
     for quantile in (0.97, 0.99):
-        np.testing.assert_array_equal(
-            reward_models.top_class(returns, quantile), reward.top_quantile(returns, quantile)
-        )
-    with pytest.raises(ValueError, match="all 4 windows have the same return"):
-        reward_models.top_class(jnp.ones(4), 0.9)
+        np.testing.assert_array_equal(reward.top_class(returns, quantile), returns >= np.quantile(returns, quantile))
 
 
 def test_a_push_goes_its_length_uphill_and_leaves_pins():
@@ -147,9 +137,9 @@ def bump(params, x, c_noise) -> jax.Array:
     return params["out"] @ jnp.tanh(params["in"] @ x.ravel() + params["bias"])
 
 
-def network(key: jax.Array, config: object, horizon: int, dim: int) -> tuple:
-    """In place of `stages.value_network`, which takes long to compile."""
-    keys = jax.random.split(key, 3)
+def network(config: ProxySettings, horizon: int, dim: int) -> tuple:
+    """In place of `reward.network`, which takes long to compile."""
+    keys = jax.random.split(jax.random.key(config.train.seed), 3)
     inward = jax.random.normal(keys[0], (32, horizon * dim)) / np.sqrt(horizon * dim)
     return bump, {
         "in": 1.2 * inward,
@@ -161,7 +151,7 @@ def network(key: jax.Array, config: object, horizon: int, dim: int) -> tuple:
 @cache
 def fitted(way: str) -> train.TrainState:
     """The network trained on 40 windows, each way, from the same start."""
-    _, params = network(jax.random.key(0), None, 3, 2)
+    _, params = network(CONFIG.proxy, 3, 2)
     make = {
         "plain": reward.task,
         "adversarial": partial(learning.adversarial, steps=3, length=0.5),
@@ -213,16 +203,16 @@ def test_an_adversarially_trained_proxy_errs_less_on_pushed_windows():
     assert error(learned("adversarial")) < 0.7 * error(learned("plain"))
 
 
-def untrained(directory, settings, task, params, data, setting, track):
-    """In place of `stages.train_stage`: parameters that depend on the seed and the labels, and nothing learned."""
-    TRAINED[str(directory)] = (settings, data)
-    noise = iter(jax.random.split(jax.random.key(setting.seed), len(jax.tree.leaves(params))))
+def untrained(task, params, data, config, recorder):
+    """In place of `train`: parameters that depend on the seed and the labels, and nothing learned."""
+    TRAINED.append((data, config))
+    noise = iter(jax.random.split(jax.random.key(config.seed), len(jax.tree.leaves(params))))
     return jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(next(noise), leaf.shape) + data.target[0] / 100, params
     )
 
 
-TRAINED: dict = {}
+TRAINED: list = []
 KINDS = (
     *("learned", "true", "noisy", "ensemble_mean", "ensemble_min", "ensemble_uwo"),
     *("adversarial", "conservative", "blind", "deceivable", "decomposed"),
@@ -236,59 +226,71 @@ SHAPE = {"true": reward_models.Perfect, "decomposed": Sum} | {
 def quick(monkeypatch):
     """Stages that train nothing, and a small network."""
     TRAINED.clear()
-    monkeypatch.setattr(stages, "train_stage", untrained)
-    monkeypatch.setattr(stages, "value_network", network)
+    monkeypatch.setattr(reward, "train", untrained)
+    monkeypatch.setattr(reward, "network", network)
+
+
+def stages_of(directory: Path) -> set[str]:
+    """The stages of a run, by name."""
+    return {str(path.parent.relative_to(directory)) for path in directory.rglob("stage.json")}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_rater_makes_three_proxies_whose_scores_are_those_of_the_data(kind, quick, tmp_path):
-    reward_model = RewardModelSettings(kind, members=2, labels=500 if kind == "true" else None)
-    proxies, _ = reward_models.fit_reward_model(config(tmp_path), reward_model, behaviour())
+def test_every_reward_model_makes_three_proxies_whose_scores_are_those_of_the_data(kind, quick, tmp_path):
+    model = RewardModelSettings(kind, members=2, labels=500 if kind == "true" else None)
     x = behaviour().train.draws(jax.random.key(9), 1000)
-    for proxy in proxies:
+    for each in PROXIES:
+        proxy, identities = build.fit_proxy(builder(tmp_path), each, model)
         assert isinstance(proxy, SHAPE.get(kind, Learned)) and isinstance(proxy, Proxy)
         scores = jax.jit(jax.vmap(proxy.score))(x)
         assert float(scores.mean()) == pytest.approx(0, abs=0.15) and float(scores.std()) == pytest.approx(1, abs=0.15)
-    networks = 6 if kind.startswith(("ensemble", "decomposed")) else 3
-    root = tmp_path / ("proxy" if kind == "learned" else f"rater/{kind.split('_')[0]}")
-    assert len(TRAINED) == networks and all(Path(name).is_relative_to(root) for name in TRAINED)
+        several = kind.startswith(("ensemble", "decomposed"))
+        assert len(identities) == 1 + several
+    where = "reward" if kind == "learned" else f"reward/{kind.split('_')[0]}"
+    numbers = ["/0", "/1"] if several else [""]
+    assert stages_of(tmp_path) == {f"{where}/{each}{number}" for each in PROXIES for number in numbers}
 
 
-def test_the_learned_rater_is_the_proxies_that_there_were(quick, tmp_path):
-    """The same stages with the settings that runs have had in them, and the comparison's identity."""
-    compare, data = config(tmp_path), behaviour()
-    _, identity = reward_models.fit_reward_model(compare, RewardModelSettings(), data)
-    result = TRAINED.copy()
-    digests = [stages.fit_proxy(compare, kind, data)[1] for kind in stages.PROXIES]
-    assert identity == "-".join(digest[:12] for digest in digests)
-    for kind in stages.PROXIES:
-        about = {"kind": kind, "noise": runtime.plain(compare.noise), "gold": runtime.plain(GOLD), "data": "lines"}
-        assert result[str(tmp_path / "proxy" / kind)][0] == runtime.plain(compare.proxy) | about
-    again = reward_models.fit_reward_model(compare, RewardModelSettings(labels=50), data)[
-        1
-    ]  # other labels stand elsewhere
-    assert again != identity and str(tmp_path / "reward_model" / "learned" / "clean") in TRAINED
+def test_a_learned_model_of_as_many_labels_is_the_same_and_one_of_others_stands_elsewhere(quick, tmp_path):
+    run = builder(tmp_path)
+    _, identity = build.fit_proxy(run, "clean", RewardModelSettings())
+    assert build.fit_proxy(run, "clean", RewardModelSettings(labels=60))[1] == identity
+    assert build.fit_proxy(run, "clean", RewardModelSettings(noise=0.1, push=0.1))[1] == identity  # of other kinds
+    assert stages_of(tmp_path) == {"reward/clean"}
+    assert build.fit_proxy(run, "clean", RewardModelSettings(labels=50))[1] != identity
+    assert stages_of(tmp_path) == {"reward/clean", "reward/learned/clean"}
+    record = read_json(tmp_path / "reward" / "clean" / "stage.json")
+    assert record["inputs"] == {"data": "lines"} and record["settings"]["reward"] == plain(GOLD)
+    assert record["settings"]["kind"] == "clean" and record["settings"]["noise"] == plain(CONFIG.noise)
 
 
-def test_members_differ_in_their_seed_alone_and_readings_of_them_in_their_identity(quick, tmp_path):
-    compare, data = config(tmp_path), behaviour()
+def test_what_decides_the_labels_of_a_model_is_part_of_its_stage(quick, tmp_path):
+    run = builder(tmp_path)
+    build.fit_proxy(run, "clean", RewardModelSettings("noisy", noise=0.3))
+    with pytest.raises(RunError, match=r"decisive\.noise was 0\.3 and is now 0\.4"):
+        build.fit_proxy(run, "clean", RewardModelSettings("noisy", noise=0.4))
+    other = run._replace(task=tasks.task(DataSettings(rows=20_000, trajectories=40), replace(GOLD, radius=0.4)))
+    with pytest.raises(RunError, match=r"reward\.radius was 0\.3 and is now 0\.4"):
+        build.fit_proxy(other, "clean", RewardModelSettings("noisy", noise=0.3))
+
+
+def test_members_differ_in_their_seed_alone_and_are_trained_once_for_all_readings_of_them(quick, tmp_path):
+    run = builder(tmp_path)
     ways = (("ensemble_mean", 0.5), ("ensemble_uwo", 0.5), ("ensemble_uwo", 0.7))
-    identities = [
-        reward_models.fit_reward_model(compare, RewardModelSettings(w, members=2, caution=c), data)[1] for w, c in ways
-    ]
-    assert len({*identities}) == 3
-    (first, observed), (second, seen_too) = (TRAINED[str(tmp_path / f"rater/ensemble/clean/{i}")] for i in range(2))
-    for own, other in zip(jax.tree.leaves(observed), jax.tree.leaves(seen_too), strict=True):
+    identities = [build.fit_proxy(run, "clean", RewardModelSettings(w, members=2, caution=c))[1] for w, c in ways]
+    assert identities[0] == identities[1] == identities[2]
+    (first, config), (second, another) = TRAINED[:2]
+    for own, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(own, other)
-    assert first["train"].pop("seed") + 1 == second["train"].pop("seed") and first == second
+    assert another == replace(config, seed=config.seed + 1)
 
 
-def test_the_true_rater_scores_by_the_gold_and_lends_it_a_gradient(quick, tmp_path):
-    data = behaviour()
-    (proxy, _, _), _ = reward_models.fit_reward_model(config(tmp_path), RewardModelSettings("true", labels=100), data)
+def test_the_true_model_scores_by_the_true_reward_and_lends_it_a_gradient(quick, tmp_path):
+    run = builder(tmp_path)
+    proxy, _ = build.fit_proxy(run, "regression", RewardModelSettings("true", labels=100))
     assert isinstance(proxy, reward_models.Perfect)
-    x = data.train.draws(jax.random.key(4), 200)
-    gold = np.asarray(stages.gold_returns(data, x))
+    x = behaviour().train.draws(jax.random.key(4), 200)
+    gold = np.asarray(run.returns(x))
     scores, rewards = (np.asarray(jax.vmap(f)(x)) for f in (proxy.score, proxy.reward))
     np.testing.assert_allclose(scores, (gold - float(proxy.centre)) / float(proxy.std), atol=1e-5)
     np.testing.assert_allclose(rewards, scores, atol=1e-5)
@@ -298,14 +300,14 @@ def test_the_true_rater_scores_by_the_gold_and_lends_it_a_gradient(quick, tmp_pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": 1}, "rater.labels=1: must be at least 2"),
-        ({"noise": 1.5}, r"rater.noise=1.5: must be in \[0, 1\]"),
-        ({"members": 1}, "rater.members=1: must be at least 2"),
-        ({"blind": (1.0, 1.0, 0.0)}, "rater.blind=.*: must be of a radius above 0"),
-        ({"push": 0.0}, "rater.push=0.0: must be more than 0"),
-        ({"caution": -1.0}, "rater.caution=-1.0: must be 0 or more"),
+        ({"labels": 1}, "labels=1: must be between 2 and"),
+        ({"noise": 1.5}, "noise=1.5: must be between 0 and 1"),
+        ({"members": 1}, "members=1: must be between 2 and"),
+        ({"blind": (1.0, 1.0, 0.0)}, "blind=.*: must be of a radius above 0"),
+        ({"push": 0.0}, "push=0.0: must be more than 0"),
+        ({"caution": -1.0}, "caution=-1.0: must be at least 0"),
     ],
 )
-def test_a_rater_that_cannot_be_is_refused_by_name(change, message):
-    with pytest.raises(ConfigError, match=message):
+def test_a_reward_model_that_cannot_be_is_refused_by_name(change, message):
+    with pytest.raises(ConfigError, match=f"^reward_model.{message}"):
         RewardModelSettings(**change)

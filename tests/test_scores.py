@@ -9,10 +9,10 @@ from diffplan.benchmarks import bound
 from diffplan.benchmarks.published import REFERENCES
 from diffplan.benchmarks.rows import Episodes
 from diffplan.codec import Codec
-from diffplan.config import TrainSettings
 from diffplan.data.windows import DataError, Rows, Strided
 from diffplan.learn import inverse, reach, train
 from diffplan.learn.inverse import Inverse
+from diffplan.learn.train import TrainSettings
 from diffplan.models import MLP, build
 from diffplan.planner import control
 from diffplan.planner.control import Controller, Execution

@@ -1,10 +1,7 @@
-"""Training: it finds what closed forms say it must, resumes bit by bit, and survives being killed and tampered with."""
+"""Training: it finds what closed forms say it must, and resumes bit by bit (what else a run survives: test_runs)."""
 
 import json
-import shutil
-import signal
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -13,12 +10,14 @@ import numpy as np
 import pytest
 
 from diffplan import denoise
-from diffplan.checkpoint import Checkpoints, digest
-from diffplan.config import TrainSettings
 from diffplan.denoise import CLEAN, Edm, scaled
-from diffplan.learn import reward, train
+from diffplan.learn import reward, reward_models, train
+from diffplan.learn.reward_models import RewardModelSettings
+from diffplan.learn.train import TrainSettings
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.runtime import Metrics
+from diffplan.runs import Run, signals, stage
+from diffplan.runs.checkpoints import Checkpoints
+from diffplan.runs.files import digest, read_json
 
 SHAPE = (3, 2)
 SIGMA = 0.7
@@ -136,14 +135,16 @@ def test_a_classifier_becomes_the_log_odds():
 
 def test_targets():
     returns = jnp.asarray([3.0, 1.0, 2.0, 2.0])
-    np.testing.assert_allclose(
-        reward.standardised_returns(returns), np.sqrt([2.0, 2.0, 0, 0]) * [1, -1, 0, 0], atol=1e-6
+    np.testing.assert_array_equal(reward.top_class(returns, 0.9), [1, 0, 0, 0])
+    np.testing.assert_array_equal(reward.top_class(jnp.arange(10.0), 0.7), [0] * 7 + [1] * 3)
+    with pytest.raises(ValueError, match=r"^labels: all 4 windows have the same return[^\n]*$"):
+        reward.top_class(jnp.ones(4), 0.5)
+    first = lambda x: x[:, 0, 0]
+    labels = lambda x: reward_models.labels(
+        jax.random.key(0), x[:, None, None], first, (False, 0.9), RewardModelSettings()
     )
-    np.testing.assert_array_equal(reward.standardised_returns(jnp.ones(5)), np.zeros(5))
-    np.testing.assert_array_equal(reward.top_quantile(returns, 0.9), [1, 0, 0, 0])
-    np.testing.assert_array_equal(reward.top_quantile(jnp.arange(10.0), 0.7), [0] * 7 + [1] * 3)
-    with pytest.raises(ValueError, match=r"^quantile=0.5: all 4 labels fall into one class[^\n]*$"):
-        reward.top_quantile(jnp.ones(4), 0.5)
+    np.testing.assert_allclose(labels(returns), np.sqrt([2.0, 2.0, 0, 0]) * [1, -1, 0, 0], atol=1e-6)
+    np.testing.assert_array_equal(labels(jnp.ones(5)), np.zeros(5))
 
 
 # -- the loop --
@@ -152,164 +153,94 @@ CONFIG = TrainSettings(steps=40, batch=8, learning_rate=0.01, warmup=5, chunk=10
 TASK = train.Task(lambda params, key, x0: denoise.loss(key, Edm(params, linear), x0, MASKS["free"], Fixed()), draws)
 
 
-def fit(folder: Path, config: TrainSettings = CONFIG, task: train.Task = TASK, *sinks):
-    """Train in a folder as a new process would: from a fresh state, or from what lies there."""
-    folder.mkdir(exist_ok=True)
-    checkpoints = Checkpoints(folder / "checkpoints")
-    try:
-        state = train.start(jax.random.key(4), zeros(6), config)
-        return train.fit(task, state, gaussian(), config, checkpoints, Metrics(folder / "metrics.jsonl", *sinks), "toy")
-    finally:
-        checkpoints.close()
+def fit(folder: Path, config: TrainSettings = CONFIG, task: train.Task = TASK, around=lambda recorder: recorder) -> str:
+    """Train in a folder as a new process would, from nothing or from what lies there; returns the model's digest.
+
+    around: what stands between the training and the recorder.
+    """
+    learn = lambda recorder: train.train(task, zeros(6), gaussian(), config, around(recorder))
+    return stage(Run(folder), "toy", learn, config).identity
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that nothing disturbs: (folder, digest of its whole final state)."""
+    """A run that nothing disturbs: (folder, digest of its model)."""
     folder = tmp_path_factory.mktemp("whole")
-    state = fit(folder)
-    assert int(state.step) == 40
-    return folder, digest(state)
+    return folder, fit(folder)
 
 
 def steps_of(folder: Path) -> list[int]:
-    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line)["step"] for line in (folder / "toy" / "metrics.jsonl").read_text().splitlines()]
 
 
 def saved_steps(folder: Path) -> set[str]:
-    return {path.name for path in (folder / "checkpoints").iterdir()}
+    return {path.name for path in (folder / "toy" / "checkpoints").iterdir()}
+
+
+def state_of(folder: Path) -> str:
+    """The digest of the whole state after the last step, as its checkpoint has recorded it."""
+    return read_json(folder / "toy" / "checkpoints" / "40" / "record.json")["sha256"]
+
+
+def restored(checkpoints: Path, config: TrainSettings = CONFIG) -> train.TrainState:
+    """The state that training would go on from."""
+    identity = read_json(checkpoints.parent / "stage.json")["identity"]
+    return Checkpoints(checkpoints, identity).restore(train.start(jax.random.key(0), zeros(6), config))[1]
+
+
+def test_training_without_a_directory_is_the_same_to_the_bit(whole):
+    assert digest(train.train(TASK, zeros(6), gaussian(), CONFIG)) == whole[1]
 
 
 def test_the_record_is_one_json_object_a_chunk(whole):
-    lines = [json.loads(line) for line in (whole[0] / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (whole[0] / "toy" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [10, 20, 30, 40]
     assert all(np.isfinite(line["loss"]) and line["seconds"] >= 0 for line in lines)
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert saved_steps(whole[0]) == {"20", "40"}
 
 
-def stop_at(step: int):
-    """A sink that interrupts training, as Ctrl-C would."""
+class Interrupted:
+    """A recorder whose process ends before it hears of a step."""
 
-    def sink(now, values):
-        if now == step:
+    def __init__(self, recorder, step: int):
+        self.restore, self.own, self.step = recorder.restore, recorder, step
+
+    def record(self, step, losses, state, due):
+        if step == self.step:
             raise KeyboardInterrupt
-
-    return sink
+        self.own.record(step, losses, state, due)
 
 
 @pytest.mark.parametrize("save_every", [20, 13])
 def test_a_run_that_is_stopped_and_resumed_is_the_same_to_the_bit(whole, tmp_path, save_every):
-    config = TrainSettings(**{**vars(CONFIG), "save_every": save_every})
+    config = replace(CONFIG, save_every=save_every)
     with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path, config, TASK, stop_at(30))
-    assert max(map(int, saved_steps(tmp_path))) == 20
-    assert digest(fit(tmp_path, config)) == whole[1]
-    assert steps_of(tmp_path) == [10, 20, 30, 30, 40]
-    assert digest(fit(tmp_path, config)) == whole[1]  # and a third start has nothing left to do
-    assert steps_of(tmp_path) == [10, 20, 30, 30, 40]
+        fit(tmp_path, config, TASK, lambda recorder: Interrupted(recorder, 30))
+    assert max(map(int, saved_steps(tmp_path))) == 20 and steps_of(tmp_path) == [10, 20]
+    assert fit(tmp_path, config) == whole[1] and state_of(tmp_path) == state_of(whole[0])
+    assert steps_of(tmp_path) == [10, 20, 30, 40]
+    assert fit(tmp_path, config) == whole[1]  # and a third start has nothing left to do
+    assert steps_of(tmp_path) == [10, 20, 30, 40]
 
 
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, {root!r})
-import jax
-jax.config.update("jax_num_cpu_devices", 2)
-from pathlib import Path
-from tests import test_train
-from diffplan.checkpoint import Checkpoints
+class Asked(Interrupted):
+    """A recorder whose process is asked to stop while a chunk is computed."""
 
-class Killed(Checkpoints):
-    def save(self, step, state):
-        if step == 40:  # orbax writes in the background; the process dies instead of waiting for it
-            self.manager.wait_until_finished = lambda: os.kill(os.getpid(), signal.SIGKILL)
-        super().save(step, state)
-
-test_train.Checkpoints = Killed
-test_train.fit(Path({folder!r}))
-"""
+    def record(self, step, losses, state, due):
+        if step == self.step:
+            signals._State.code = 143
+        self.own.record(step, losses, state, due)
 
 
-def test_a_process_killed_while_it_saves_is_resumed_to_the_same_bits(whole, tmp_path):
-    folder = tmp_path / "run"
-    script = KILLED.format(root=str(Path(__file__).parents[1]), folder=str(folder))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert "20" in saved_steps(folder) and "40" not in saved_steps(folder)
-    assert steps_of(folder) == [10, 20, 30, 40]
-    assert digest(fit(folder)) == whole[1]
-    assert saved_steps(folder) == {"20", "40"}  # what the dead process left is gone
-
-
-def test_a_half_written_folder_is_no_checkpoint(whole, tmp_path):
-    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    half = tmp_path / "checkpoints" / "40.orbax-checkpoint-tmp"
-    (tmp_path / "checkpoints" / "40").rename(half)
-    shutil.rmtree(half / "check")
-    assert digest(fit(tmp_path)) == whole[1]
-    assert saved_steps(tmp_path) == {"20", "40"}
-
-
-def test_a_damaged_checkpoint_is_named_and_the_older_one_used(whole, tmp_path, capsys):
-    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    biggest = max(
-        (tmp_path / "checkpoints" / "40" / "state").rglob("*"), key=lambda path: path.is_file() * path.stat().st_size
-    )
-    content = bytearray(biggest.read_bytes())
-    content[len(content) // 2] ^= 1
-    biggest.write_bytes(content)
-    assert digest(fit(tmp_path)) == whole[1]
-    assert f"{tmp_path / 'checkpoints'}/40 is damaged and will not be used" in capsys.readouterr().out
-    assert steps_of(tmp_path) == [10, 20, 30, 40, 30, 40]
-
-
-def test_an_altered_number_is_found_by_its_digest(whole, tmp_path, capsys):
-    """A checkpoint that orbax reads without complaint, but whose numbers are not those that were saved."""
-    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
-    like = train.start(jax.random.key(4), zeros(6), CONFIG)
-    state = checkpoints.restore(like)
-    checkpoints.close()
-    assert digest(state) == whole[1]
-    other = tmp_path / "other"
-    altered = state._replace(params=jax.tree.map(lambda leaf: leaf + 1e-6, state.params))
-    elsewhere = Checkpoints(other)
-    elsewhere.save(40, altered)
-    elsewhere.close()
-    shutil.rmtree(tmp_path / "checkpoints" / "40" / "state")
-    shutil.copytree(other / "40" / "state", tmp_path / "checkpoints" / "40" / "state")
-    (tmp_path / "checkpoints" / "40" / "files.json").unlink()  # by a hand that knows of the files' own digests
-    assert digest(fit(tmp_path)) == whole[1]
-    assert "checkpoints/40 is damaged and will not be used (its digest does not match)" in capsys.readouterr().out
-
-
-def test_whichever_file_is_cut_or_lost_nothing_wrong_is_restored(whole, tmp_path, capsys):
-    """Either the newest checkpoint still reads right, or it is named and step 20 is used."""
-    like = train.start(jax.random.key(4), zeros(6), CONFIG)
-    files = sorted(
-        path.relative_to(whole[0]) for path in (whole[0] / "checkpoints" / "40").rglob("*") if path.is_file()
-    )
-    for number, file in enumerate(files):
-        folder = tmp_path / str(number)
-        shutil.copytree(whole[0], folder)
-        content = (folder / file).read_bytes()
-        (folder / file).write_bytes(content[: len(content) // 2]) if number % 2 else (folder / file).unlink()
-        checkpoints = Checkpoints(folder / "checkpoints")
-        state = checkpoints.restore(like)
-        checkpoints.close()
-        named = "checkpoints/40 is damaged" in capsys.readouterr().out
-        assert (int(state.step), named) == (20, True) or digest(state) == whole[1], file
-
-
-def test_without_any_sound_checkpoint_training_starts_again(whole, tmp_path, capsys):
-    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    for step in ("20", "40"):
-        for path in (tmp_path / "checkpoints" / step).rglob("*"):
-            if path.is_file():
-                path.write_bytes(b"")
-    assert digest(fit(tmp_path)) == whole[1]
-    out = capsys.readouterr().out
-    assert "checkpoints/20 is damaged" in out and "checkpoints/40 is damaged" in out
+def test_a_run_that_is_asked_to_stop_saves_first(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(signals._State, "code", None)
+    with pytest.raises(signals.Stopped):
+        fit(tmp_path, CONFIG, TASK, lambda recorder: Asked(recorder, 30))
+    assert saved_steps(tmp_path) == {"20", "30"} and steps_of(tmp_path) == [10, 20, 30]
+    monkeypatch.setattr(signals._State, "code", None)
+    assert fit(tmp_path) == whole[1] and state_of(tmp_path) == state_of(whole[0])
+    assert steps_of(tmp_path) == [10, 20, 30, 40]
 
 
 def falling(edge: float) -> train.Task:
@@ -329,13 +260,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_named(tmp_path):
     cosine = 0.001 + (0.1 - 0.001) * (1 + np.cos(np.pi * (t - 10) / 50)) / 2
     position = -np.concatenate([[0.0], np.cumsum(np.where(t < 10, 0.1 * t / 10, cosine))])  # before step t
     edge = (position[36] + position[37]) / 2
-    with pytest.raises(FloatingPointError, match=r"^toy: the loss is nan at step 37; lower train.learning_rate$"):
+    with pytest.raises(FloatingPointError) as raised:
         fit(tmp_path, config, falling(edge))
+    assert str(raised.value) == f"{tmp_path / 'toy'}: the loss is nan at step 37; lower train.learning_rate"
     assert steps_of(tmp_path) == [8, 16, 24, 32]
     assert max(map(int, saved_steps(tmp_path))) == 32
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
-    state = checkpoints.restore(train.start(jax.random.key(4), zeros(6), config))
-    checkpoints.close()
+    state = restored(tmp_path / "toy" / "checkpoints", config)
     assert int(state.step) == 32 and all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params))
     assert float(state.params["bias"][0]) == pytest.approx(position[32], rel=1e-3)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from diffplan.codec import Codec
-from diffplan.config import TrainSettings
 from diffplan.count import count
 from diffplan.data.windows import Windows
 from diffplan.learn import train, value
+from diffplan.learn.train import TrainSettings
 from diffplan.learn.value import LearnedValue
 from diffplan.methods import Method
 from diffplan.methods.tree import Tree

@@ -6,6 +6,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -49,27 +51,38 @@ def parse(cls: type[Config] | Any, arguments: Sequence[str], prog: str, text: st
     """
     import tyro
 
-    for flag, value in zip(arguments, [*arguments[1:], None], strict=True):
-        if flag.startswith("--") and (value == "" or flag.endswith("=")):
+    for flag, value in pairwise([*arguments, None]):
+        if flag and flag.startswith("--") and (value == "" or flag.endswith("=")):
             raise ConfigError(f"{flag.rstrip('=')}='': must not be empty")
-    given = {} if default is None else {"default": default}
+    read = partial(tyro.cli, cls, prog=prog, description=text, args=arguments)
+    read = read if default is None else partial(read, default=default)
     if {"-h", "--help"} & set(arguments):
-        return tyro.cli(cls, prog=prog, description=text, args=arguments, **given)
+        return read()
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            return tyro.cli(cls, prog=prog, description=text, args=arguments, **given)
+            return read()
     except SystemExit:
-        raise ConfigError(one_line(said.getvalue())) from None
+        raise ConfigError(f"{one_line(said.getvalue(), arguments)}; see {prog} --help") from None
 
 
-def one_line(text: str) -> str:
-    """What a parser says in a box, on one line."""
-    bare = re.sub(rf"\x1b\[[0-9;]*m|[{BOX}]", " ", text)
-    words = " ".join(bare.split())
-    return (
-        re.sub(r"^(Parsing error|Unrecognized options|Required options|Invalid value)\s*", r"", words) or "wrong flags"
-    )
+KINDS = {"INT": "a whole number", "FLOAT": "a number", "True|False": "True or False"}
+
+
+def one_line(text: str, arguments: Sequence[str]) -> str:
+    """What a parser says in a box, on one line: the field, its value, and what is allowed."""
+    words = " ".join(re.sub(rf"\x1b\[[0-9;]*m|[{BOX}]|-{{9,}}", " ", text).split())
+    if match := re.search(r"Error parsing --(\S+): .* Argument helptext: (?:-\w, )?--\S+ (\S+)", words):
+        given = re.search(rf"--{match[1]}[ =](.*?)(?= --|$)", " ".join(arguments))
+        return f"{match[1]}={given and given[1]!r}: must be {KINDS.get(match[2], match[2])}"
+    if match := re.search(r"invalid choice (\S+) for argument '-*(\S+)'. Expected one of \((.*?),?\)", words):
+        return f"{match[2]}={match[1]}: must be one of {match[3].replace(chr(39), '')}"
+    if match := re.search(r"Missing value for argument '-*(\S+)'. Expected (\d+)", words):
+        return f"{match[1]}: must be followed by {match[2]} value{'s' * (match[2] != '1')}"
+    if match := re.search(r"Unrecognized options: (.*?) (?:Perhaps|For full)", words):
+        near = re.findall(r"(--[\w.-]+) [A-Z{]", words.partition("Perhaps you meant:")[2])
+        return f"{match[1].replace(',', '')}: unknown" + (f"; perhaps {' or '.join(near)}" if near else "")
+    return words.partition("For full helptext")[0].strip() or "wrong flags"
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:

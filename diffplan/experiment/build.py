@@ -117,7 +117,8 @@ def fit_network(
     own = replace(proxy, labels=count, train=replace(proxy.train, seed=proxy.train.seed + seed))
     labelled = Labelled(x, target, prior.pin_mask(data.train, data.codec.observation_dim, jnp.asarray(False)))
     fit = partial(reward.fit, kind, labelled, own, config.noise, make=reward_models.task_of(model))
-    about = {"proxy": own, "kind": kind, "noise": config.noise, "model": model.kind, "decisive": model.decisive()}
+    about = {"proxy": own, "kind": kind, "noise": config.noise, "decisive": model.decisive()}
+    about |= {"model": model.kind.partition("_")[0]}  # members of an ensemble are the same however it is read
     labels = {"rows": [rows.start, rows.stop], "seed": proxy.train.seed, "reward": build.task.reward_settings}
     made = stage(build.run, f"reward/{where}", lambda recorder: fit(recorder=recorder), about | labels, build.inputs)
     return made._replace(model=reward.standardised(made.model, data.train))

@@ -167,7 +167,7 @@ def method_stage(
     """
 
     def make(directory: Path) -> None:
-        rows, pictures = method_rows(method, plan, bench, str(directory))
+        rows, pictures = method_rows(method, plan, bench, str(run.directory / "methods" / method.name))
         np.savez(directory / "plans.npz", allow_pickle=False, **pictures)
         table.write(directory / "rows.csv", rows)
 

@@ -37,7 +37,7 @@ from jaxtyping import Array, Float
 
 from diffplan.denoise import CLEAN, pinned
 from diffplan.guide import Proxy, guided
-from diffplan.methods.base import Plans, Problem, each_start, need, over
+from diffplan.methods.base import Grid, Plans, Problem, Starts, each_start, need, over
 from diffplan.methods.guidance import from_prior, regression
 from diffplan.samplers import Sampler, sample
 from diffplan.types import Denoise, Energy, Level, Pins, PRNGKey, Scalar, Strengths
@@ -120,9 +120,7 @@ class Ascent:
     strength_name: str = "ascent steps"
     shared: bool = True
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Runs max(self.strengths) steps; `strengths` may be any whole numbers up to that."""
         energy, total = self.proxy(problem), int(max(self.strengths))
         levels = (
@@ -154,9 +152,7 @@ class AscentFrom:
     strength_name: str = "ascent steps"
     shared: bool = True
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Runs max(self.strengths) steps; `strengths` may be any whole numbers up to that."""
         energy, levels = self.proxy(problem), jnp.full(int(max(self.strengths)), self.level)
 
@@ -189,9 +185,7 @@ class AscentEarly:
     strength_name: str = "patience, in typical oddities of data"
     shared: bool = True
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """`strengths` may be any numbers from 0 up."""
         energy, data = self.proxy(problem), need(problem, "data", self.name)[:TYPICAL]
         odd = lambda mask, x: score_norm(problem.denoise, Pins(mask, x), x, self.tau)
@@ -234,9 +228,7 @@ class AscentRenoised:
     strength_name: str = "ascent steps"
     shared: bool = True
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Runs max(self.strengths) steps; `strengths` may be any whole numbers up to that."""
         key_begin, key_again = jax.random.split(key)
         ascent = AscentFrom(self.strengths, self.name, self.proxy, self.begin, self.rate, self.level)

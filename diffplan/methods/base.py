@@ -28,6 +28,13 @@ def over(draw: Callable[[Array], Batched], xs: Array) -> Batched:
     return jax.lax.map(draw, xs) if jax.default_backend() == "cpu" else jax.vmap(draw)(xs)
 
 
+Starts = Float[Array, "n o"]
+"""Where plans begin, in the environment's units."""
+
+Grid = Float[Array, "s"]
+"""Strengths."""
+
+
 @struct.dataclass
 class Problem:
     """All that a method may use. The gold reward is not in it. A pytree: parameters are traced, structure is static.
@@ -200,8 +207,6 @@ class Method(Protocol):
         """Which learned reward it pushes; its plans are reported by that proxy's score."""
         ...
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Plans for all strengths and starts at once; `key` is consumed. Called under jit."""
         ...

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffplan.guide import Proxy
-from diffplan.methods.base import Plans, Problem, over
+from diffplan.methods.base import Grid, Plans, Problem, Starts, over
 from diffplan.methods.guidance import Prior, regression
 from diffplan.metrics.kl import best_of_n_cdf, best_of_n_kl, weight_ess
 from diffplan.types import PRNGKey
@@ -86,9 +86,7 @@ class BestOfN:
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """The pool holds max(self.strengths) plans a start; `strengths` may be any numbers up to that."""
         size = int(max(self.strengths))
         key_pick, pool = draw_pool(key, problem, starts, self.proxy(problem), size)
@@ -108,9 +106,7 @@ class SoftBestOfN:
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """By the largest of log weight + Gumbel noise: a rising strength changes the plan only for a higher score."""
         key_pick, pool = draw_pool(key, problem, starts, self.proxy(problem), self.pool)
         log_weights = strengths[:, None, None] * pool.score[None]
@@ -134,9 +130,7 @@ class RegularisedBestOfN:
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """All strengths measure from the same drawn plan."""
         key_pick, pool = draw_pool(key, problem, starts, self.proxy(problem), self.pool)
         reference = pool.at(jax.random.randint(key_pick, (1, len(starts)), 0, self.pool))
@@ -159,9 +153,7 @@ class Quantiliser:
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Where N q is no whole number the lowest rank takes what is left over; q < 1 / N is the pool's best."""
         key_pick, pool = draw_pool(key, problem, starts, self.proxy(problem), self.pool)
         u, n = uniforms(key_pick, len(starts)), jnp.maximum(strengths, 1.0)

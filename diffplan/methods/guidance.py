@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from diffplan import guide
 from diffplan.denoise import pinned
 from diffplan.guide import Proxy
-from diffplan.methods.base import Plans, Problem, draw_plans
+from diffplan.methods.base import Grid, Plans, Problem, Starts, draw_plans
 from diffplan.samplers import sample
 from diffplan.types import Energy, PRNGKey, Strengths
 
@@ -55,9 +55,7 @@ class Prior:
     shared: bool = False
     proxy: Callable[[Problem], Proxy] = regression
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """The same plans whatever the strengths."""
         x = jax.vmap(from_prior, (0, None, 0))(jax.random.split(key, len(starts)), problem, starts)
         x = jnp.broadcast_to(x[None], (len(strengths), *x.shape))
@@ -76,9 +74,7 @@ class Guided:
     strength_name: str = "guidance scale"
     shared: bool = False
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Every scale sees the same noise."""
         energy = self.energy(problem)
         denoiser = lambda scale: guide.guided(problem.denoise, energy, Strengths(scale, jnp.ones(())))

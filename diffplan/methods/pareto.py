@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from diffplan import guide
 from diffplan.guide import Proxy
-from diffplan.methods.base import Plans, Problem, draw_plans
+from diffplan.methods.base import Grid, Plans, Problem, Starts, draw_plans
 from diffplan.methods.guidance import regression
 from diffplan.types import Denoise, PRNGKey, Scalar, Strengths
 
@@ -32,9 +31,7 @@ class Compromise:
     strength_name: str = "share of the second reward"
     shared: bool = False
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """`strengths` may be any shares in [0, 1]."""
         proxies = self.proxy(problem), self.second(problem)
 

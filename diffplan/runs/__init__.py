@@ -6,18 +6,22 @@ the identities of its inputs. ``stage.json`` records it, and every checkpoint ca
 
 Whatever stands in a directory is never deleted or overwritten, and never passes for something else:
 
-    the same identity                    goes on, or is read back
-    other settings, or other inputs      refused, with the first field that differs; with `new_settings` what was there
-                                         is kept as NAME.old-1 and the stage is made anew
-    another program (`keep`)             kept as NAME.old-1 and made anew; where versions of libraries differ too,
-                                         nothing tells whether the program does: it is used, and that is said
-    files of no stage, a file            refused
+    the same identity             goes on, or is read back
+    other settings or inputs      refused, with the first field that differs
+    damaged, altered, no record   refused, with the reason; an older sound checkpoint is used where there is one
+    another program (`keep`)      kept as NAME.old-1 and made anew; where versions of libraries differ too, nothing
+                                  tells whether the program does: it is used, and that is said
+    a file in a stage's place     refused
 
-One process at a time writes into a run (`diffplan.runs.lock`).
+With `new_settings`, what was refused is kept as NAME.old-1, and the stage is made anew; a file still is refused. One
+process at a time writes into a run (`diffplan.runs.lock`).
 """
 
+import shutil
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -29,10 +33,12 @@ from diffplan.runs import signals
 from diffplan.runs.checkpoints import Checkpoints, free_name
 from diffplan.runs.files import (
     RunError,
+    altered,
     content,
     difference,
     digest,
     file_digest,
+    identity_of,
     plain,
     read_json,
     text_digest,
@@ -40,7 +46,7 @@ from diffplan.runs.files import (
     write_json,
 )
 from diffplan.runs.lock import Lock, locked
-from diffplan.runs.metrics import Metrics, sinks
+from diffplan.runs.metrics import Metrics
 from diffplan.runs.progress import Progress, console, say
 
 __all__ = ["Kept", "Made", "Progress", "Recorder", "Run", "RunError", "console", "keep", "say", "signals", "stage"]
@@ -49,7 +55,8 @@ Model = TypeVar("Model")
 State = TypeVar("State")
 
 RECORD = "stage.json"
-AGAIN = "--new-settings makes it anew and keeps what is there as"
+RESULT = ("files", "versions", "seconds")
+"""What stage.json holds once the stage is done."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +100,11 @@ class Kept(NamedTuple):
     identity: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Stage:
     """An open stage. record: as stage.json holds it."""
 
+    run: Run
     directory: Path
     record: dict[str, Any]
     lock: Lock
@@ -112,12 +120,43 @@ class _Stage:
         if not isinstance(there, dict) or there.get("identity") != self.record["identity"]:
             raise RunError(f"{self.directory}: was renamed or replaced while it was made; nothing is written")
 
-    def finish(self, files: tuple[str, ...] = (), **about: Any) -> dict[str, str]:
-        """Mark the stage as done; returns the digests of its files."""
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A block that writes into the stage. An error of the file system may mean that the stage is gone."""
+        self.check()
+        try:
+            yield
+        except OSError:
+            self.check()
+            raise
+
+    def begin(self) -> None:
+        """Record the stage as one that is not done yet."""
+        self.record = {name: value for name, value in self.record.items() if name not in RESULT}
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write_json(self.directory / RECORD, self.record)
+
+    def finish(self, files: tuple[str, ...] = (), **about: Any) -> None:
+        """Mark the stage as done."""
         self.check()
         digests = {name: file_digest(self.directory / name) for name in files}
-        write_json(self.directory / RECORD, self.record | about | {"files": digests, "versions": versions()})
-        return digests
+        self.record |= about | {"files": digests, "versions": versions()}
+        write_json(self.directory / RECORD, self.record)
+
+    def set_aside(self, reason: str, always: bool = False) -> None:
+        """Keep what is there under another name, and begin anew.
+
+        Raises:
+            RunError: unless the run asks for it, or it is done `always`.
+        """
+        aside = free_name(self.directory, "old")
+        if not (always or self.run.new_settings):
+            again = f"--new-settings makes it anew and keeps what is there as {aside.name}"
+            raise RunError(f"{self.directory}: {reason}; {again}")
+        self.lock.check()
+        self.directory.rename(aside)
+        say(f"{self.directory}: {reason}; what was there is kept as {aside.name}")
+        self.begin()
 
 
 def stage(
@@ -141,16 +180,16 @@ def stage(
     """
     with locked(run.directory) as lock:
         opened = _open(run, name, settings, inputs or {}, None, lock)
-        recorder = Training(opened, run.track)
+        recorder = Training(opened)
         try:
             model = fit(recorder)
         except FloatingPointError as error:
             raise FloatingPointError(f"{opened.directory}: {error}") from None
         finally:
             recorder.close()
-        if not opened.done:
+        if recorder.metrics is not None or not opened.done:
             opened.finish(seconds=recorder.seconds)
-        return Made(model, digest(model), opened.record.get("seconds", recorder.seconds))
+        return Made(model, digest(model), opened.record.get("seconds", 0.0))
 
 
 def keep(
@@ -167,80 +206,70 @@ def keep(
     Args:
         run: the run.
         name: of the stage, and of its directory.
-        make: ``make(directory)`` writes `files`.
+        make: ``make(directory)`` writes `files` into a directory of its own; whole, they are moved into the stage.
         settings: what decides the content, as in `stage`.
         inputs: identities of what else decides it, by name.
         files: names of what is made; their digests are recorded, and checked when they are read.
         program: a digest of the program that makes them (`diffplan.runs.program`).
 
     Raises:
-        RunError: as this module says, or if a file has changed since it was made.
+        RunError: as this module says.
     """
     with locked(run.directory) as lock:
         opened = _open(run, name, settings, inputs or {}, program, lock)
+        known = {file: opened.record["files"].get(file) for file in files if opened.done}
+        if reason := altered(opened.directory, known):
+            opened.set_aside(reason)
         if not opened.done:
-            make(opened.directory)
-            digests = opened.finish(files)
-        else:
-            digests = opened.record["files"]
-            for file, expected in digests.items():
-                path = opened.directory / file
-                if not path.is_file() or file_digest(path) != expected:
-                    what = "has changed since it was made" if path.is_file() else "is missing"
-                    aside = free_name(opened.directory, "old").name
-                    raise RunError(f"{path}: {what}; left as it is. Move the stage away, or {AGAIN} {aside}")
-        return Kept(opened.directory, text_digest(f"{opened.record['identity']} {sorted(digests.items())}"))
+            for part in opened.directory.glob(".part-*"):
+                shutil.rmtree(part)
+            with opened.writing():
+                part = Path(tempfile.mkdtemp(prefix=".part-", dir=opened.directory))
+                make(part)
+                opened.check()
+                for path in part.iterdir():
+                    path.replace(opened.directory / path.name)
+                part.rmdir()
+            opened.finish(files)
+        digests = sorted(opened.record["files"].items())
+        return Kept(opened.directory, text_digest(f"{opened.record['identity']} {digests}"))
 
 
 def _open(run: Run, name: str, settings: Any, inputs: Mapping[str, str], program: str | None, lock: Lock) -> _Stage:
     """The stage of a name, ready to go on or to be read back."""
     directory = run.directory / name
+    for place in (directory, *directory.parents):
+        if place.exists() and not place.is_dir():
+            raise RunError(f"{place}: is a file where a directory should be; move it away, or name another --run")
     decided = {"stage": name, "settings": content(settings), "inputs": dict(inputs)}
-    identity = text_digest(str(sorted(_flat(decided))))
-    record = decided | {"all": plain(settings), "identity": identity, "program": program}
-    if directory.exists() and not directory.is_dir():
-        raise RunError(f"{directory}: is a file where a stage should be; move it away, or name another --run")
-    if directory.is_dir() and any(directory.iterdir()):
-        there = read_json(directory / RECORD)
-        reason, quiet = _unlike(there, record)
-        if reason is None:
-            return _Stage(
-                directory, record | {k: v for k, v in there.items() if k in ("files", "versions", "seconds")}, lock
-            )
-        if quiet and there["versions"] != versions():
-            say(f"{directory}: used as other versions made it ({difference(there['versions'], versions())})")
-            return _Stage(directory, record | {"files": there["files"]}, lock)
-        aside = free_name(directory, "old")
-        if not (run.new_settings or quiet):
-            raise RunError(f"{directory}: {reason}; {AGAIN} {aside.name}")
-        lock.check()
-        directory.rename(aside)
-        say(f"{directory}: {reason}; what was there is kept as {aside.name}")
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / RECORD, record)
-    return _Stage(directory, record, lock)
+    now = {"all": plain(settings), "program": program}
+    opened = _Stage(run, directory, decided | {"identity": identity_of(decided)} | now, lock)
+    if not directory.exists() or not any(directory.iterdir()):
+        opened.begin()
+        return opened
+    there = read_json(directory / RECORD)
+    if reason := _unlike(there, decided):
+        opened.set_aside(reason)
+    elif "files" not in there or there.get("program") == program:
+        opened.record = there | now  # with the identity that is there: 3 and 3.0 are equal, and written differently
+    elif there.get("versions") != versions():
+        say(f"{directory}: used as other versions made it ({difference(there.get('versions'), versions())})")
+        opened.record = there
+    else:
+        opened.set_aside("its program has changed", always=True)
+    return opened
 
 
-def _unlike(there: Any, record: dict[str, Any]) -> tuple[str | None, bool]:
-    """Why what is there is not this stage, and whether its program alone differs; (None, False) if it is."""
-    if not isinstance(there, dict) or not {"identity", "settings", "inputs", "stage"} <= there.keys():
-        return f"holds files, but no readable {RECORD} says what they are", False
-    for part in ("stage", "settings", "inputs"):
-        if words := difference(there[part], record[part]):
-            more = "; the decay of its learning rate ends at the last step, so that training starts anew"
-            return words + (more if "steps was" in words else ""), False
-    if there["identity"] != record["identity"]:
-        return f"{RECORD} was altered", False
-    if "files" in there and there.get("program") != record["program"]:
-        return "its program has changed", True
-    return None, False
-
-
-def _flat(tree: Any, path: str = "") -> list[str]:
-    """One text for each leaf of nested dicts."""
-    if isinstance(tree, dict):
-        return [line for key, value in tree.items() for line in _flat(value, f"{path}.{key}")]
-    return [f"{path}={tree!r}"]
+def _unlike(there: Any, decided: dict[str, Any]) -> str | None:
+    """Why the record that is there is not one of this stage; None if it is."""
+    if not isinstance(there, dict) or not {"identity", *decided} <= there.keys():
+        return f"holds files, but no readable {RECORD} says what they are"
+    own = {part: there[part] for part in decided}
+    if words := difference(own, decided):
+        return words.removeprefix("settings.")
+    if there["identity"] != identity_of(own) or not isinstance(there.get("files", {}), dict):
+        return f"{RECORD} was altered"
+    return None
 
 
 @dataclass
@@ -248,7 +277,6 @@ class Training:
     """A `Recorder` that keeps a training in its stage: checkpoints, metrics, progress; it stops when asked to."""
 
     opened: _Stage
-    track: str
     checkpoints: Checkpoints = field(init=False)
     metrics: Metrics | None = None
     progress: Progress | None = None
@@ -256,23 +284,26 @@ class Training:
     """Seconds of training before this process went on with it."""
     began: float = field(default_factory=perf_counter)
 
-    def __post_init__(self) -> None:
-        self.checkpoints = Checkpoints(self.opened.directory / "checkpoints", self.opened.record["identity"])
-
     def restore(self, state: State, total: int) -> State:
         """The newest checkpoint, if there is one.
 
         Raises:
             RunError: if none of those that there are can be used, or if a finished stage has none.
         """
-        step, state, self.before = self.checkpoints.restore(state)
-        if self.opened.done and step == 0:
-            raise RunError(f"{self.checkpoints.directory}: has no checkpoint of a finished stage; {AGAIN} the rest")
+        where = self.opened.directory
+        self.checkpoints = Checkpoints(where / "checkpoints", self.opened.record["identity"])
+        step = 0
+        try:
+            step, state, self.before = self.checkpoints.restore(state)
+            if self.opened.done and step == 0:
+                raise RunError("has no checkpoint of what was trained")
+        except RunError as error:
+            self.opened.set_aside(str(error))
         if step > total:
-            raise RunError(f"{self.opened.directory}: has been trained for {step} steps, and train.steps={total}")
+            allowed = f"at least {step}, for so long it has been trained; or name another --run"
+            raise RunError(f"{where}: train.steps={total}: must be {allowed}")
         if step < total:
-            where = self.opened.directory
-            self.metrics = Metrics(where / "metrics.jsonl", step, *sinks(self.track, where))
+            self.metrics = Metrics(where, step, self.opened.run.track)
             self.progress = Progress(str(where), total=total, done=step)
             self.progress.__enter__()
         return state
@@ -280,12 +311,12 @@ class Training:
     def record(self, step: int, losses: np.ndarray, state: Any, due: bool) -> None:
         """A line of metrics; a checkpoint, if it is due or if the process was asked to stop."""
         assert self.metrics is not None and self.progress is not None
-        self.opened.check()
-        loss = float(losses.mean())
-        self.progress.advance(len(losses), loss=loss)
-        self.metrics.write(step, {"loss": loss})
-        if due or signals.requested() is not None:
-            self.checkpoints.save(step, state, self.seconds)
+        with self.opened.writing():
+            loss = float(losses.mean())
+            self.progress.advance(len(losses), loss=loss)
+            self.metrics.write(step, {"loss": loss})
+            if due or signals.requested() is not None:
+                self.checkpoints.save(step, state, self.seconds)
         signals.stop()
 
     @property
@@ -294,6 +325,8 @@ class Training:
         return self.before + perf_counter() - self.began
 
     def close(self) -> None:
-        """End the progress line."""
+        """End the progress line, and what the metrics opened."""
         if self.progress is not None:
             self.progress.__exit__(*sys.exc_info())
+        if self.metrics is not None:
+            self.metrics.close()

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from diffplan.runs import Run
 from diffplan.runs.files import RunError, content, difference, plain, read_json, versions, write_json
@@ -18,23 +18,22 @@ def settle(run: Run, config: Any) -> None:
     """Record the settings of a run, before anything is made.
 
     Raises:
-        RunError: if the run was made with other settings, naming the first that differs, unless `run.new_settings`.
+        RunError: if the run was made with other settings, naming the first that differs, unless `run.new_settings`; or
+            if config.json is of something else.
     """
-    path, decided = run.directory / FILE, content(config)
-    if run.directory.exists() and not run.directory.is_dir():
-        raise RunError(f"{run.directory}: is a file; name another directory with --run")
+    path, about = run.directory / FILE, {"settings": plain(config), "decided": content(config)}
     with locked(run.directory):
-        there = read_json(path)
-        before = there if isinstance(there, dict) else {}
-        words = difference(before["decided"], decided) if "decided" in before else None
+        before = read_json(path) if path.exists() else {"decided": about["decided"]}
+        if not isinstance(before, dict) or "decided" not in before:
+            raise RunError(f"{path}: holds no settings of a run; move it away, or name another --run")
+        words = difference(before["decided"], about["decided"])
         if words and not run.new_settings:
             raise RunError(
                 f"{run.directory}: {words}; --new-settings makes what depends on it anew and keeps what is there, "
                 "or name another directory with --run"
             )
-        about = {"settings": plain(config), "decided": decided, "versions": versions()}
-        if about | before != before or words:
-            write_json(path, before | about)
+        if about["settings"] != before.get("settings"):
+            write_json(path, before | about | {"versions": versions()})
 
 
 def recorded(path: Path, cls: type[Config]) -> Config:
@@ -64,8 +63,6 @@ def _load(hint: Any, value: Any, path: Path, name: str) -> Any:
             raise RunError(f"{path}: {f'{name}.{key}'.lstrip('.')} is not a setting of this version")
         values = {key: _load(hints[key], entry, path, f"{name}.{key}".lstrip(".")) for key, entry in value.items()}
         return hint(**values)  # pyright: ignore[reportCallIssue]
-    if get_origin(hint) is tuple:
+    if isinstance(value, list):
         return tuple(value)
-    if get_origin(hint) is Literal:
-        return value
-    return Path(value) if hint is Path else value
+    return Path(value) if hint is Path and isinstance(value, str) else value

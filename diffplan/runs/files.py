@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,14 @@ def read_json(path: Path) -> Any:
 
 def plain(value: Any) -> Any:
     """A value as JSON would give it back: dicts, lists, strings, numbers."""
+    return json.loads(json.dumps(value, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """What stands in JSON for a value that JSON does not know."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    return json.loads(json.dumps(value, default=str))
+        return dataclasses.asdict(value)
+    return getattr(value, "item", lambda: str(value))()
 
 
 def content(value: Any) -> Any:
@@ -58,6 +64,11 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | packages | {"backend": jax.default_backend()}
 
 
+def identity_of(decided: Mapping[str, Any]) -> str:
+    """A digest of plain values, whatever the order of their names."""
+    return text_digest(json.dumps(decided, sort_keys=True))
+
+
 def text_digest(text: str) -> str:
     """The first 16 hexadecimal digits of the sha256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -67,6 +78,16 @@ def file_digest(path: Path) -> str:
     """sha256 of a file, as hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def altered(directory: Path, digests: Mapping[str, Any]) -> str | None:
+    """The first file that does not have its digest, in words; None if all do."""
+    for name, expected in digests.items():
+        if not (directory / name).is_file():
+            return f"{name} is missing"
+        if file_digest(directory / name) != expected:
+            return f"{name} has changed since it was made"
+    return None
 
 
 def digest(tree: Any) -> str:
@@ -85,9 +106,11 @@ def difference(old: Any, new: Any) -> str | None:
         return None if old == new else f"was {old!r} and is now {new!r}"
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
         if isinstance(before, dict) and isinstance(after, dict):
-            if inner := difference(before, after):
-                return f"{name}.{inner}"
-        elif before != after:
-            return f"{name} was {before!r} and is now {after!r}"
+            return f"{name}.{difference(before, after)}"
+        decays = name == "steps" and old.get("decay") == "cosine"
+        why = " (the learning rate decays to the last step: more steps are another training)" if decays else ""
+        return f"{name} was {before!r} and is now {after!r}{why}"
     return None

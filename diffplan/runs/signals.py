@@ -58,9 +58,10 @@ def stop() -> None:
         raise Stopped(_State.code)
 
 
-def before_exit(action: Callable[[], None]) -> None:
-    """What is done, such as giving up a lock, when the process ends without unwinding."""
+def before_exit(action: Callable[[], None]) -> Callable[[], None]:
+    """A decorator: what is done, such as giving up locks, when the process ends without unwinding."""
     _State.at_exit.append(action)
+    return action
 
 
 @contextmanager

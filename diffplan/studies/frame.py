@@ -116,7 +116,7 @@ def execute(study: Study, config: StudySettings) -> Path:
 
     def make(directory: Path) -> None:
         rows = []
-        with Progress(str(directory), total=config.seeds, unit="seeds") as progress:
+        with Progress(str(run.directory / study.name), total=config.seeds, unit="seeds") as progress:
             for _, of_seed in groupby(study.run(config), itemgetter("seed")):
                 rows += of_seed
                 progress.advance(1)

@@ -1,6 +1,5 @@
 """All devices of a machine for a batch of small programs."""
 
-import os
 from typing import TypeVar
 
 import jax
@@ -20,11 +19,3 @@ def shard(batch: Tree) -> Tree:
         return batch
     mesh = jax.make_mesh((len(devices),), ("plans",), axis_types=(AxisType.Auto,))
     return jax.device_put(batch, NamedSharding(mesh, PartitionSpec("plans")))
-
-
-def use_cores() -> None:
-    """Count every CPU core as a device, so that `shard` uses all: small programs run on one core each.
-
-    Before anything asks for a device; without effect on accelerators.
-    """
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)

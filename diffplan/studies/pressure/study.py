@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 from diffplan import noise
 from diffplan.guide import Proxy, guided
 from diffplan.methods import ascent, best_of_n, finetuning, guidance, particles, policy_gradient, shooting, tree
-from diffplan.methods.base import Method, Plans, Problem, draw_plans
+from diffplan.methods.base import Grid, Method, Plans, Problem, Starts, draw_plans
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
 from diffplan.methods.grids import log_grid, whole_grid
 from diffplan.methods.weighting import Softmax
@@ -112,9 +112,7 @@ class ExactlyGuided(NamedTuple):
     shared: bool = False
     proxy: Any = staticmethod(guidance.regression)
 
-    def __call__(
-        self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-    ) -> Plans:
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """As `Guided`, with an energy for each weight."""
         prior, rewards = known.TabularPrior(self.walk), problem.regression.weights  # pyright: ignore
 

@@ -1,24 +1,20 @@
-"""Models of the world and values: held to the environment's own matrices, to counts, and to what they must not see."""
-
-from pathlib import Path
+"""Models of the dynamics, held to the environment's own matrices, to counts, and to what they must not see."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.codec import Codec
-from diffplan.config import CompareSettings, ConfigError, PriorSettings, TrainSettings, ValueSettings, WorldSettings
 from diffplan.count import count
-from diffplan.data.windows import Rows, Windows
 from diffplan.dynamics import Dynamics, Ensemble, imagine
-from diffplan.experiment import worlds
-from diffplan.experiment.stages import Behaviour
 from diffplan.learn import dynamics, train
+from diffplan.learn.dynamics import DynamicsSettings
+from diffplan.learn.train import TrainSettings
+from diffplan.learn.value import ValueSettings
 from diffplan.models import MLP, build
+from diffplan.settings import ConfigError
 from diffplan.types import Trajectory
 from diffplan.validation import known
-from envs import maze2d
 from envs.gridworld import Gridworld
 from envs.linear import POINT
 from tests import problems
@@ -147,38 +143,8 @@ def test_what_a_table_has_not_seen_stays_and_is_doubted():
     assert disagreement == 1.0 and model(jax.random.key(0), corner, jax.nn.one_hot(2, 5))[1] == 0.0
 
 
-def tiny(run: Path) -> tuple[CompareSettings, Behaviour]:
-    """A run's behaviour that is random numbers."""
-    rows = Rows(*np.split(np.random.default_rng(0).normal(size=(4, 40, 6)).astype(np.float32), [4], axis=2))
-    maze = maze2d.named("umaze")
-    config = CompareSettings(run=run, prior=PriorSettings(horizon=16))
-    codec = Codec.fit(*rows)
-    windows = Windows.of(rows, codec, 16)
-    return config, Behaviour(maze, codec, windows, windows, "random numbers")
-
-
-def test_stages_are_done_once_and_again_when_what_they_depend_on_changes(tmp_path):
-    compare, data = tiny(tmp_path)
-    train_config = TrainSettings(steps=2, batch=2, chunk=2)
-    config = WorldSettings(train_config, transitions=50, members=2, width=8)
-    first = worlds.fit_world(compare, config, data)[1]
-    assert worlds.fit_world(compare, config, data)[1] == first
-    more = WorldSettings(train_config, transitions=60, members=2, width=8)
-    assert worlds.fit_world(compare, more, data)[1] != first
-    assert (tmp_path / "world.old-1").exists()  # kept aside
-
-    identity = jax.tree_util.Partial(lambda x, sigma: x)
-    proxy = problems.Clean(identity, jnp.zeros(()), jnp.ones(()), jnp.mean)
-    config = ValueSettings(train_config, width=8, depth=1)
-    value, first = worlds.fit_value(compare, config, data, proxy, "the mean")
-    assert value(data.train.rows[0, :16], jnp.asarray(3)).shape == ()
-    assert worlds.fit_value(compare, config, data, proxy, "the mean")[1] == first
-    worlds.fit_value(compare, config, data, proxy, "another")
-    assert (tmp_path / "value.old-1").exists()
-
-
 def test_config_refuses_by_name():
-    with pytest.raises(ConfigError, match=r"world\.members=1: must be at least 2"):
-        WorldSettings(members=1)
-    with pytest.raises(ConfigError, match=r"value\.patch=0: must be at least 1"):
+    with pytest.raises(ConfigError, match=r"dynamics\.members=1: must be between 2 and 1000"):
+        DynamicsSettings(members=1)
+    with pytest.raises(ConfigError, match=r"value\.patch=0: must be between 1 and"):
         ValueSettings(patch=0)

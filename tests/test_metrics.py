@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from diffplan.codec import Codec
-from diffplan.data.windows import Rows, Windows
-from diffplan.experiment.compare import executed, measured
-from diffplan.experiment.stages import Behaviour
+from diffplan.experiment.compare import measured
 from diffplan.guide import Learned
 from diffplan.metrics import diversity, returns, validity
+from diffplan.task import Task
+from diffplan.tasks import maze2d as tasks
+from diffplan.tasks.maze2d import DataSettings, GoldSettings
 from diffplan.types import Trajectory
 from envs import experts, maze2d
 from envs.base import follow
@@ -113,28 +114,24 @@ def recorded() -> experts.Behaviour:
     return experts.collect(maze2d.UMAZE, jax.random.key(1), trajectories=12, steps=STEPS)
 
 
-def behaviour(rows: experts.Behaviour, gold: maze2d.Gold) -> Behaviour:
-    """What the studies hand on, with these runs as windows."""
-    kept = Rows(np.asarray(rows.observations), np.asarray(rows.actions))
-    codec = Codec.fit(kept.observations, kept.actions)
-    windows = Windows.of(kept, codec, STEPS)
-    maze = maze2d.Maze2d(maze2d.UMAZE.rows, gold, maze2d.UMAZE.max_steps)
-    return Behaviour(maze, codec, windows, windows, "test")
+REGION = tasks.task(DataSettings(), GoldSettings("region", (1.0, 1.5), 0.8))
+PATH = tasks.task(DataSettings(), GoldSettings("path"))
 
 
-REGION = maze2d.time_in_region((1.0, 1.5), 0.8)
+@pytest.fixture(scope="module")
+def codec(recorded) -> Codec:
+    return Codec.fit(np.asarray(recorded.observations), np.asarray(recorded.actions))
 
 
-@pytest.mark.parametrize("gold", [REGION, maze2d.path_length], ids=["region", "path"])
-def test_a_plan_return_is_the_sum_over_its_rows(recorded, gold):
-    maze = behaviour(recorded, gold).maze
-    reward = jax.jit(maze.reward)
+@pytest.mark.parametrize("task", [REGION, PATH], ids=["region", "path"])
+def test_a_plan_return_is_the_sum_over_its_rows(recorded, task):
+    reward = jax.jit(task.reward)
     for trajectory in range(4):
         brute = sum(
             float(reward(recorded.observations[trajectory, t], recorded.actions[trajectory, t])) for t in range(STEPS)
         )
-        trajectory = Trajectory(recorded.observations[trajectory], recorded.actions[trajectory])
-        assert float(returns.plan_return(maze.reward, trajectory)) == pytest.approx(brute, rel=1e-5)
+        plan = Trajectory(recorded.observations[trajectory], recorded.actions[trajectory])
+        assert float(returns.plan_return(task.reward, plan)) == pytest.approx(brute, rel=1e-5)
 
 
 def test_the_residual_is_zero_on_real_runs_and_not_on_broken_ones(recorded):
@@ -153,27 +150,30 @@ def test_the_residual_is_zero_on_real_runs_and_not_on_broken_ones(recorded):
     assert float(residual(broken, a[0])) == pytest.approx(brute, rel=1e-4) and brute > 0.3 / STEPS
 
 
-def test_executing_a_real_run_repeats_it(recorded):
+def carried_out(task: Task, codec: Codec, recorded: experts.Behaviour) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The returns of real runs: as they were, by their own actions again, and tracked."""
+    x = codec.encode(Trajectory(recorded.observations, recorded.actions))
+    rollouts = [task.rollouts[name] for name in ("open_loop", "tracked")]
+    execute = lambda x: tuple(rollout(jax.random.key(0), codec.decode(x)) for rollout in rollouts)
+    planned = jax.vmap(lambda o, a: returns.plan_return(task.reward, Trajectory(o, a)))
+    values = planned(recorded.observations, recorded.actions), *jax.jit(jax.vmap(execute))(x)
+    return tuple(np.asarray(value) for value in values)
+
+
+def test_executing_a_real_run_repeats_it(recorded, codec):
     """By its own actions exactly, up to the codec's rounding; by tracking nearly, although it sees no actions."""
-    data = behaviour(recorded, maze2d.path_length)
-    x = data.codec.encode(Trajectory(recorded.observations, recorded.actions))
-    own, tracked = jax.jit(jax.vmap(lambda x: executed(data, jax.random.key(0), x)))(x)
-    worth = lambda o, a: returns.plan_return(data.maze.reward, Trajectory(o, a))
-    planned = np.asarray(jax.vmap(worth)(recorded.observations, recorded.actions))
+    planned, own, tracked = carried_out(PATH, codec, recorded)
     np.testing.assert_allclose(own, planned, rtol=0.02)
-    assert np.median(np.abs(np.asarray(own) / planned - 1)) < 1e-3
+    assert np.median(np.abs(own / planned - 1)) < 1e-3
     np.testing.assert_allclose(tracked, planned, rtol=0.3)
-    assert np.median(np.abs(np.asarray(tracked) / planned - 1)) < 0.1
+    assert np.median(np.abs(tracked / planned - 1)) < 0.1
 
 
-def test_executed_golds_of_a_real_run_are_those_of_the_plan(recorded):
-    data = behaviour(recorded, REGION)
-    x = data.codec.encode(Trajectory(recorded.observations, recorded.actions))
-    own, tracked = jax.jit(jax.vmap(lambda x: executed(data, jax.random.key(0), x)))(x)
-    planned = np.asarray(jax.vmap(lambda x: returns.plan_return(data.maze.reward, data.codec.decode(x)))(x))
+def test_returns_of_an_executed_real_run_are_those_of_the_plan(recorded, codec):
+    planned, own, tracked = carried_out(REGION, codec, recorded)
     assert planned.max() > 30 and planned.min() < 10  # some runs earn, some do not
-    assert np.abs(np.asarray(own) - planned).max() <= 1  # a step at the region's edge
-    assert np.abs(np.asarray(tracked) - planned).max() <= 15 and np.median(np.abs(np.asarray(tracked) - planned)) <= 2
+    assert np.abs(own - planned).max() <= 1  # a step at the region's edge
+    assert np.abs(tracked - planned).max() <= 15 and np.median(np.abs(tracked - planned)) <= 2
 
 
 def test_tracking_ends_where_the_plan_ends(recorded):
@@ -185,12 +185,11 @@ def test_tracking_ends_where_the_plan_ends(recorded):
     assert float(jnp.linalg.norm(episode.observations[-1, :2] - o[-1, :2])) < 0.15
 
 
-def test_measures_of_a_batch_are_means_over_its_finite_plans(recorded):
-    data = behaviour(recorded, REGION)
+def test_measures_of_a_batch_are_means_over_its_finite_plans(recorded, codec):
     proxy = Learned((), jnp.asarray(1.0), jnp.asarray(2.0), lambda params, x, c_noise: x.mean(), "regression")
-    windows = data.train.rows[:8]
-    x = data.codec.encode(Trajectory(recorded.observations[:6], recorded.actions[:6])) + 0.1
-    batch = jax.jit(lambda x: measured(jax.random.key(0), proxy, data, windows, x))
+    windows = codec.encode(Trajectory(recorded.observations[:8], recorded.actions[:8]))
+    x = windows[:6] + 0.1
+    batch = jax.jit(lambda x: measured(jax.random.key(0), proxy, REGION, codec, windows, x))
     alone = [{name: float(value) for name, value in batch(jnp.stack([plan, plan])).items()} for plan in x]
     whole, holed = batch(x), batch(x.at[2, 5, 1].set(jnp.nan).at[4, 0, 0].set(jnp.inf))
     assert float(whole["finite"]) == 1 and float(holed["finite"]) == pytest.approx(4 / 6)

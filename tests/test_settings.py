@@ -1,0 +1,197 @@
+"""Settings: what cannot work is refused in one line that names the field, its value and what is allowed."""
+
+import math
+import re
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pytest
+
+from diffplan.cli.experiment import PRESETS, Experiment
+from diffplan.experiment.settings import ExperimentSettings
+from diffplan.learn.conditional import ConditionalSettings
+from diffplan.learn.prior import PriorSettings
+from diffplan.learn.reward import ProxySettings
+from diffplan.learn.train import TrainSettings
+from diffplan.learn.value import ValueSettings
+from diffplan.methods.strengths import StrengthSettings
+from diffplan.noise import NoiseSettings
+from diffplan.samplers import SamplerSettings
+from diffplan.settings import COUNT, FRACTION, INSIDE, SEED, SIZE, ConfigError, at_least, more_than, require, settings
+from diffplan.tasks.maze2d import DataSettings, GoldSettings
+
+
+@settings("part")
+class Part:
+    """One field of each kind."""
+
+    count: Annotated[int, COUNT] = 1
+    rate: Annotated[float, more_than(0, 1)] = 0.5
+    pair: Annotated[tuple[float, float], at_least(0)] = (1, 2.0)
+    many: tuple[str, ...] = ()
+    kind: Literal["a", "b"] = "a"
+    flag: bool = False
+    name: str = ""
+    path: Path = Path(".")
+    maybe: Annotated[int | None, at_least(1)] = None
+
+
+BAD = [
+    ({"count": 0}, "part.count=0: must be at least 1"),
+    ({"count": 1.5}, "part.count=1.5: must be a whole number"),
+    ({"count": True}, "part.count=True: must be a whole number"),
+    ({"count": "3"}, "part.count='3': must be a whole number"),
+    ({"count": None}, "part.count=None: must be a whole number"),
+    ({"count": 10**30}, f"part.count={10**30}: must be a whole number of at most 64 bits"),
+    ({"count": 2**63}, f"part.count={2**63}: must be a whole number of at most 64 bits"),
+    ({"rate": 0.0}, "part.rate=0.0: must be between 0 and 1, neither of them"),
+    ({"rate": 1}, "part.rate=1: must be between 0 and 1, neither of them"),
+    ({"rate": math.nan}, "part.rate=nan: must be finite"),
+    ({"rate": math.inf}, "part.rate=inf: must be finite"),
+    ({"rate": 10**400}, f"part.rate={10**400}: must be a whole number of at most 64 bits"),
+    ({"rate": "x"}, "part.rate='x': must be a number"),
+    ({"pair": (1.0, -2.0)}, "part.pair=-2.0: must be at least 0"),
+    ({"pair": (1.0, math.nan)}, "part.pair=nan: must be finite"),
+    ({"pair": (1.0,)}, "part.pair=(1.0,): must be 2 values"),
+    ({"pair": 3.0}, "part.pair=3.0: must be several values"),
+    ({"many": "abc"}, "part.many='abc': must be several values"),
+    ({"many": ("a", 3)}, "part.many=3: must be a text"),
+    ({"kind": "c"}, "part.kind='c': must be one of a, b"),
+    ({"flag": 1}, "part.flag=1: must be true or false"),
+    ({"name": 3}, "part.name=3: must be a text"),
+    ({"path": "x"}, "part.path='x': must be a path"),
+    ({"path": Path("~no-such-user/x")}, r"part.path='~no-such-user/x': must be a path \(.*\)"),
+    ({"maybe": 0}, "part.maybe=0: must be at least 1"),
+]
+
+
+@pytest.mark.parametrize(("values", "line"), BAD, ids=[line[:40].split(":")[0] for _, line in BAD])
+def test_every_kind_of_field_is_checked(values, line):
+    with pytest.raises(ConfigError) as error:
+        Part(**values)
+    message = str(error.value)
+    assert message == line or re.fullmatch(line, message)
+
+
+def test_what_is_allowed_is_kept_as_it_is(monkeypatch):
+    monkeypatch.setenv("HOME", "home")
+    part = Part(np.int64(3), 1e-9, (0, 1.5), ("x",), "b", True, "n", Path("~/x"), 7)
+    assert part == Part(3, 1e-9, (0.0, 1.5), ("x",), "b", True, "n", Path("home/x"), 7)
+    assert part.maybe == 7 and Part().maybe is None and isinstance(part.pair[0], int)
+    assert Part(rate=np.float32(0.25)).rate == 0.25
+    with pytest.raises(FrozenInstanceError):
+        part.count = 4  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ConfigError, match=r"^part.count=-1: must be at least 1$"):
+        replace(part, count=-1)
+
+
+def test_bounds_hold_or_shut_out_their_ends():
+    assert [at_least(1, 3).allows(x) for x in (0.9, 1, 3, 3.1)] == [False, True, True, False]
+    assert [more_than(1, 3).allows(x) for x in (1, 1.1, 2.9, 3)] == [False, True, True, False]
+    assert at_least(2).allows(math.inf) and not at_least(2).allows(math.nan)
+    assert [str(bound) for bound in (COUNT, FRACTION, INSIDE, more_than(0))] == [
+        *("at least 1", "between 0 and 1", "between 0 and 1, neither of them", "more than 0")
+    ]
+
+
+def test_a_class_may_check_several_fields():
+    @settings("")
+    class Pair:
+        low: int = 0
+        high: int = 1
+
+        def check(self) -> None:
+            """Order."""
+            require(self.low < self.high, "low", self.low, f"below high ({self.high})")
+
+    assert Pair(1, 2).low == 1
+    with pytest.raises(ConfigError, match=r"^low=3: must be below high \(2\)$"):
+        Pair(3, 2)
+
+
+PARTS = {
+    **dict.fromkeys(("prior.width", "prior.depth", "prior.patch"), PriorSettings),
+    **dict.fromkeys(("proxy.width", "proxy.depth", "proxy.patch"), ProxySettings),
+    **dict.fromkeys(("value.width", "value.depth", "value.patch"), ValueSettings),
+    **dict.fromkeys(("conditional.width", "conditional.depth", "conditional.patch"), ConditionalSettings),
+}
+
+
+@pytest.mark.parametrize("field", PARTS)
+@pytest.mark.parametrize("value", [0, -1, -(10**30), 10**30, 10**9])
+def test_no_network_has_an_impossible_size(field, value):
+    with pytest.raises(ConfigError, match=f"^{field}={value!r}: must be "):
+        PARTS[field](**{field.partition(".")[2]: value})
+
+
+REFUSED = [
+    (DataSettings, {"rows": 0}, "data.rows=0: must be between 1 and 1e+10"),
+    (DataSettings, {"trajectories": 1}, "data.trajectories=1: must be between 2 and 1e+07"),
+    (DataSettings, {"rows": 10, "trajectories": 11}, "data.trajectories=11: must be between 2 and data.rows (10)"),
+    (DataSettings, {"noise": -0.1}, "data.noise=-0.1: must be at least 0"),
+    (DataSettings, {"seed": -1}, "data.seed=-1: must be between 0 and 4.29497e+09"),
+    (GoldSettings, {"radius": 0.0}, "gold.radius=0.0: must be more than 0"),
+    (GoldSettings, {"centre": (math.nan, 0.0)}, "gold.centre=nan: must be finite"),
+    (TrainSettings, {"steps": 0}, "train.steps=0: must be at least 1"),
+    (TrainSettings, {"steps": 1, "save_every": 0}, "train.save_every=0: must be at least 1"),
+    (TrainSettings, {"steps": 1, "learning_rate": 0.0}, "train.learning_rate=0.0: must be more than 0"),
+    (TrainSettings, {"steps": 1, "learning_rate": math.nan}, "train.learning_rate=nan: must be finite"),
+    (TrainSettings, {"steps": 1, "ema": 1.0}, "train.ema=1.0: must be between 0 and 1"),
+    (TrainSettings, {"steps": 1, "warmup": -1}, "train.warmup=-1: must be at least 0"),
+    (NoiseSettings, {"low": 0.0}, "noise.low=0.0: must be more than 0"),
+    (NoiseSettings, {"high": 0.01}, "noise.low=0.02: must be below noise.high (0.01)"),
+    (PriorSettings, {"horizon": 0}, "prior.horizon=0: must be between 2 and 1.04858e+06"),
+    (PriorSettings, {"horizon": -8}, "prior.horizon=-8: must be between 2 and 1.04858e+06"),
+    (PriorSettings, {"horizon": 1, "patch": 1}, "prior.horizon=1: must be between 2 and 1.04858e+06"),
+    (PriorSettings, {"horizon": 33}, "prior.horizon=33: must be a multiple of 8"),
+    (PriorSettings, {"horizon": 30, "network": "unet"}, "prior.horizon=30: must be a multiple of 4"),
+    (PriorSettings, {"goal_fraction": 1.1}, "prior.goal_fraction=1.1: must be between 0 and 1"),
+    (PriorSettings, {"held_out": 1.0}, "prior.held_out=1.0: must be between 0 and 1, neither of them"),
+    (ProxySettings, {"labels": 1}, "proxy.labels=1: must be between 2 and 1.67772e+07"),
+    (ProxySettings, {"quantile": 2.0}, "proxy.quantile=2.0: must be between 0 and 1, neither of them"),
+    (SamplerSettings, {"steps": 1}, "sampler.steps=1: must be between 2 and 1e+06"),
+    (StrengthSettings, {"points": 0}, "strengths.points=0: must be between 1 and 10000"),
+    (StrengthSettings, {"refine": -1}, "strengths.refine=-1: must be between 0 and 10000"),
+    (StrengthSettings, {"scale": (3, 1)}, "strengths.scale=(3, 1): must be two numbers, the smaller first"),
+    (StrengthSettings, {"pool": 0}, "strengths.pool=0: must be at least 1"),
+    (StrengthSettings, {"ascent_rate": 0.0}, "strengths.ascent_rate=0.0: must be more than 0"),
+    (ExperimentSettings, {"seeds": 0}, "seeds=0: must be between 1 and 100000"),
+    (ExperimentSettings, {"plans": 1}, "plans=1: must be between 2 and 1.67772e+07"),
+    (ExperimentSettings, {"reference": 1}, "reference=1: must be between 2 and 1.67772e+07"),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "line"), REFUSED, ids=[line.split(":")[0] for _, _, line in REFUSED])
+def test_a_value_that_cannot_work_is_refused_in_one_line(kind, values, line):
+    with pytest.raises(ConfigError) as error:
+        kind(**values)
+    assert str(error.value).startswith(line) and "\n" not in str(error.value)
+
+
+def test_the_widest_values_are_allowed():
+    TrainSettings(steps=1, batch=1, warmup=0, ema=0.0, chunk=1, save_every=1, seed=2**32 - 1)
+    PriorSettings(goal_fraction=0.0, horizon=2, patch=1, width=1, depth=1)
+    StrengthSettings(points=1, refine=0, pool=1, ascent_steps=1)
+    DataSettings(rows=2, trajectories=2, noise=0.0)
+    assert SIZE.allows(1) and SEED.allows(0)
+
+
+def test_horizons_must_suit_every_network():
+    """36 suits the prior's patch of 4, and none of 8."""
+    with pytest.raises(ConfigError, match=r"^prior.horizon=36: must be a multiple of proxy.patch \(8\)$"):
+        ExperimentSettings(prior=PriorSettings(horizon=36, patch=4))
+    patch = {name: replace(getattr(ExperimentSettings(), name), patch=4) for name in ("proxy", "value", "conditional")}
+    assert ExperimentSettings(prior=PriorSettings(horizon=36, patch=4), **patch).prior.horizon == 36
+
+
+def test_trajectories_are_longer_than_a_plan_and_some_are_trained_on():
+    with pytest.raises(ConfigError, match=r"^data.rows=6400: must be more than data.trajectories \* prior.horizon"):
+        replace(PRESETS["demo"], data=DataSettings(rows=6400, trajectories=100))
+    smoke: Experiment = PRESETS["smoke"]
+    prior = replace(smoke.experiment.prior, held_out=0.99)
+    with pytest.raises(
+        ConfigError, match=r"^prior.held_out=0.99: must be such that some of the 4 trajectories are left"
+    ):
+        replace(smoke, data=DataSettings(rows=2000, trajectories=4), experiment=replace(smoke.experiment, prior=prior))
