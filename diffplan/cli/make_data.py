@@ -54,9 +54,7 @@ def make_pointmaze(config: PointMazeSettings) -> None:
     written = ogbench.write(config.folder, config.maze, config.kind, *size, config.noise, config.seed)
     maze, statistics = ogbench.pointmaze.named(config.maze), {}
     for path, part in written.items():
-        statistics[path.stem.removeprefix("pointmaze-")] = ogbench.pointmaze.statistics(
-            ogbench.pointmaze.named(config.maze), part
-        )
+        statistics[path.stem.removeprefix("pointmaze-")] = ogbench.pointmaze.statistics(maze, part)
         say(str(path))
     say(ogbench.pointmaze.table(statistics))
 
