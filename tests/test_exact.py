@@ -1,9 +1,6 @@
 """The study of exact answers: its table, its problems, and the parts that are quick enough to run here."""
 
 import csv
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +9,19 @@ import pytest
 from flax import nnx, struct
 
 from diffplan import guide, validation
+from diffplan.cli import exact
 from diffplan.denoise import CategoricalDenoiser, categorical_loss
 from diffplan.learn import contrastive, train
 from diffplan.learn.contrastive import ContrastiveEnergy, balanced
 from diffplan.models import Messages, MessagesValue, build
 from diffplan.noise import LogUniform, log_linear
 from diffplan.oracle.gaussian import Gaussian
+from diffplan.runs import Run
 from diffplan.samplers import Sampler, sample, sde_2m
+from diffplan.settings import ConfigError
 from diffplan.validation import learned, problems, rules, samplers
 from diffplan.validation.learned import Size
 from diffplan.validation.table import COLUMNS, Row, mean, write
-from scripts import exact as script
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -54,17 +51,15 @@ def test_the_table_is_written_whole(tmp_path):
     assert mean([1.0, 2.0, 3.0]) == (2.0, pytest.approx(1 / np.sqrt(3)))
 
 
-def test_the_script_knows_the_parts_of_the_study():
-    assert script.PARTS == tuple(validation.PARTS)
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "exact.py", "--only", "nonsense"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 2 and "only='nonsense': must be one of order, gaussian" in done.stderr
+def test_the_command_knows_the_parts_of_the_study():
+    assert exact.PARTS == tuple(validation.PARTS)
+    with pytest.raises(ConfigError, match=r"^only='nonsense': must be one of order, gaussian"):
+        exact.ExactSettings(only=("nonsense",))
 
 
 @pytest.mark.parametrize("part", ["order", "legality", "references"])
 def test_quick_parts_hold(part, tmp_path):
-    rows = list(validation.PARTS[part](tmp_path, 5, Size()))
+    rows = list(validation.PARTS[part](Run(tmp_path), 5, Size()))
     assert rows and all(row.passed is not False for row in rows), [row for row in rows if row.passed is False]
 
 
@@ -215,9 +210,9 @@ def test_a_budget_of_nats_is_what_is_spent():
 def test_models_are_trained_once(tmp_path):
     problem = problems.cells(horizon=4)
     size = Size(paths=256, labelled=256, prior=4, energy=3)
-    prior = learned.fit_prior(tmp_path, 0, problem, size)
-    energy = learned.fit_energy(tmp_path, 0, problem, prior, size)
-    again = learned.fit_energy(tmp_path, 0, problem, learned.fit_prior(tmp_path, 0, problem, size), size)
+    prior = learned.fit_prior(Run(tmp_path), 0, problem, size)
+    energy = learned.fit_energy(Run(tmp_path), 0, problem, prior, size)
+    again = learned.fit_energy(Run(tmp_path), 0, problem, learned.fit_prior(Run(tmp_path), 0, problem, size), size)
     same = jax.tree.map(lambda a, b: bool((a == b).all()), energy.params, again.params)
     assert jax.tree.all(same)
     x = problem.chain.points[jnp.asarray([0, 1, 1, 2])]

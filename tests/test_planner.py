@@ -9,22 +9,23 @@ import pytest
 
 from diffplan.benchmarks import maze2d
 from diffplan.benchmarks.rows import ScoresSettings
-from diffplan.config import DataSettings, TrainSettings
 from diffplan.data.windows import Rows
 from diffplan.guide import Learned
 from diffplan.learn.reach import Reach
+from diffplan.learn.train import TrainSettings
 from diffplan.planner import planner, playing, training
 from diffplan.planner.planner import PlanOptions
+from diffplan.runs import Run
+from diffplan.runs.files import read_json, write_json
 from diffplan.types import Trajectory
 from envs.maze2d import UMAZE
 from tests.test_scores import behaviour
 
 TINY = TrainSettings(steps=20, batch=16, chunk=20, save_every=20)
 SMALL = planner.PlannerSettings(
-    DataSettings(rows=20_000, trajectories=20),
     levels=3,
     prior=TINY,
-    fine=TINY,
+    low_level=TINY,
     value=TINY,
     inverse=TINY,
     reach=TINY,
@@ -43,7 +44,7 @@ def rows() -> Rows:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, rows) -> planner.Planner:
     """A planner of tiny networks."""
-    return training.fit(tmp_path_factory.getbasetemp() / "planner0", SMALL, rows, "rows")[0]
+    return training.fit(Run(tmp_path_factory.getbasetemp() / "planner0"), SMALL, rows, "rows")[0]
 
 
 STARTS = jnp.asarray(maze2d.draw_episodes(ScoresSettings(), UMAZE, jax.random.key(5), 3).starts)
@@ -51,17 +52,14 @@ GOALS = jnp.asarray([[1.0, 1.0, 0, 0], [3.0, 3.0, 0, 0], [1.0, 3.0, 0, 0]])
 
 
 def test_what_was_trained_is_read_back_with_the_minutes_that_it_took(trained, rows, tmp_path_factory):
-    again, minutes = training.fit(tmp_path_factory.getbasetemp() / "planner0", SMALL, rows, "rows")
+    directory = tmp_path_factory.getbasetemp() / "planner0"
+    again, minutes = training.fit(Run(directory), SMALL, rows, "rows")
     assert minutes > 0
     for read, made in zip(jax.tree.leaves(again), jax.tree.leaves(trained), strict=True):
         np.testing.assert_array_equal(read, made)
-
-
-def test_minutes_before_an_interruption_count(trained, rows, tmp_path_factory):
-    directory = tmp_path_factory.getbasetemp() / "planner0"
-    (directory / "reach" / "stage.json").unlink()
-    (directory / "reach" / "minutes.json").write_text("100.0")
-    assert 100 < training.fit(directory, SMALL, rows, "rows")[1] < 110
+    record = read_json(directory / "reach" / "stage.json")
+    write_json(directory / "reach" / "stage.json", record | {"seconds": record["seconds"] + 6000})  # in another process
+    assert training.fit(Run(directory), SMALL, rows, "rows")[1] == pytest.approx(minutes + 100, abs=0.01)
 
 
 def test_the_best_candidate_is_the_one_with_the_highest_value(trained):
@@ -85,7 +83,7 @@ def test_a_plan_that_leaps_is_selected_only_where_all_can_be_walked(trained):
     way = lambda fraction, kind: (start[None] * (1 - fraction) + end[None] * fraction).at[:, 2].set(kind)
     leap, walk = way((fraction > 0.5).astype(jnp.float32), kind), way(fraction, -kind)
     length = lambda params, z, place: -jnp.linalg.norm(place - z[:2])[None]
-    judged = replace(
+    small = replace(
         trained,
         prior=lambda x, sigma: jnp.where(x[5, 2] > 0, leap, walk),
         critic=Learned((), jnp.zeros(()), jnp.ones(()), lambda params, x, sigma: x[5, 2], "regression"),
@@ -94,7 +92,7 @@ def test_a_plan_that_leaps_is_selected_only_where_all_can_be_walked(trained):
     far = float(jnp.linalg.norm((end - start)[:2]))
 
     def chosen(weakest: float) -> tuple[float, float]:
-        gated = replace(judged, weakest=jnp.asarray(weakest))
+        gated = replace(small, weakest=jnp.asarray(weakest))
         x, score = gated.best(jax.random.key(0), STARTS[:1], GOALS[:1], None, PlanOptions(None, 16))
         return float(x[0, 5, 2]), float(score[0])
 
@@ -145,7 +143,7 @@ def test_who_has_arrived_stays_and_all_others_are_planned_for_in_batches(trained
 
 
 def test_gaps_are_filled_one_after_another(trained):
-    """The fine prior is one whose rows go straight from end to end, with the way between two of them as action."""
+    """The low-level prior is one whose rows go straight from end to end, with the way between two of them as action."""
     rows, stride = trained.rows, trained.inverse.steps
 
     def straight(x, sigma):
@@ -156,6 +154,6 @@ def test_gaps_are_filled_one_after_another(trained):
 
     corners = jnp.asarray([[1.0, 1.0], [1.0, 2.5], [1.6, 2.5], [1.6, 2.5]])
     points = jnp.concatenate([corners, jnp.zeros((4, 2))], axis=1)
-    result = replace(trained, fine=straight).actions(jax.random.key(0), points, 2 * stride + 4)
+    result = replace(trained, low_level=straight).actions(jax.random.key(0), points, 2 * stride + 4)
     truth = np.repeat(np.diff(corners, axis=0) / stride, stride, axis=0)[: 2 * stride + 4]
     np.testing.assert_allclose(result, truth, atol=0.01)

@@ -142,10 +142,12 @@ def flip(path: Path) -> bytes:
 def test_data_that_were_altered_are_refused_and_left_alone(whole, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole[0] / "data", folder / "data")
-    rows = folder / "data" / "rows.npz"
-    content = flip(rows)
-    assert f"{rows}: has changed since it was made" in run("make-data", "smoke", "--run", str(folder), code=2)
-    assert rows.read_bytes() == content
+    file = folder / "data" / "rows.npz"
+    content = flip(file)
+    assert f"{folder}/data: rows.npz has changed since it was made" in run(
+        "make-data", "smoke", "--run", str(folder), code=2
+    )
+    assert file.read_bytes() == content
 
 
 def killed(*arguments: str, when: Path, log: Path) -> str:

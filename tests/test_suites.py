@@ -12,14 +12,15 @@ from diffplan.benchmarks import gridworld, maze2d, ogbench, report, statistics
 from diffplan.benchmarks import run as suites
 from diffplan.benchmarks.published import PUBLISHED, TASKS
 from diffplan.benchmarks.rows import MEASURED, SUITES, ScoresSettings
+from diffplan.cli import scores
 from diffplan.data import windows
 from diffplan.data.windows import Rows
 from diffplan.metrics.table import read_rows
 from diffplan.planner import control, planner
+from diffplan.tasks.maze2d import DataSettings
 from envs import robotics
 from envs.gridworld import MOVES
 from envs.maze2d import UMAZE, named
-from scripts import benchmark
 from tests.test_planner import SMALL
 from tests.test_scores import behaviour
 
@@ -28,6 +29,7 @@ IN_SMALL = {
     "ogbench": {"tasks": ("medium",), "planner": SMALL},
     "gridworld": {"tasks": ("corridors",), "every": 50, "planner": replace(SMALL, stride=1, patch=2)},
 }
+DATA = DataSettings(rows=20_000, trajectories=20)
 SIMULATORS = {"maze2d": {"mujoco", "jax", "gymnasium-robotics"}, "ogbench": {"ogbench"}, "gridworld": {"jax"}}
 BESIDE = {"maze2d": {"optimal", "waypoints"}, "ogbench": set(), "gridworld": {"optimal"}}
 """Rows of ours that no planner made."""
@@ -42,7 +44,7 @@ def rows() -> Rows:
 def small(request, tmp_path_factory) -> tuple[ScoresSettings, list[dict[str, str]]]:
     """A whole suite, as small as it gets, on one maze; and its rows."""
     run = tmp_path_factory.mktemp("scores")
-    settings = {"episodes": 4, "every": 150, "candidates": 4, "tuning": 5} | IN_SMALL[request.param]
+    settings = {"episodes": 4, "every": 150, "candidates": 4, "tuning": 5, "data": DATA} | IN_SMALL[request.param]
     config = ScoresSettings(run, request.param, **settings)
     ogbench.write(run / "ogbench", "medium", "navigate", episodes=3, steps=600)
     with pytest.MonkeyPatch.context() as patch:
@@ -91,12 +93,12 @@ def test_a_table_keeps_the_mazes_that_are_not_run_again_and_only_a_suite_s_own_i
     ran = lambda **settings: suites.run(replace(own, **settings))
     means = lambda path: {row["task"]: float(row["mean"]) for row in read_rows(path)}
     path = ran(tasks=("corridors",), seed=1)
-    assert not benchmark.whole(own, path)
+    assert not scores.whole(own, path)
     assert means(ran(tasks=("fourrooms",), seed=2)) == {"fourrooms": 2, "corridors": 1}
     assert list(means(path)) == ["fourrooms", "corridors"]
     assert means(ran()) == {"fourrooms": 0, "corridors": 0}
-    assert benchmark.whole(own, path) and benchmark.whole(replace(own, tasks=("corridors",)), path)
-    assert not benchmark.whole(replace(own, seed=1), path)
+    assert scores.whole(own, path) and scores.whole(replace(own, tasks=("corridors",)), path)
+    assert not scores.whole(replace(own, seed=1), path)
 
 
 def test_the_bound_of_a_gridworld_is_what_its_best_player_gets():
@@ -128,8 +130,8 @@ def test_the_move_towards_a_place_goes_along_its_longer_way_and_stays_in_its_cel
 
 
 def test_each_suite_begins_with_settings_of_its_own():
-    assert benchmark.begun(["--episodes", "3"]).scores == SUITES["maze2d"]
-    assert benchmark.begun(["--every", "3", "--suite", "ogbench"]).scores == SUITES["ogbench"]
+    assert scores.begun(["--episodes", "3"]).scores == SUITES["maze2d"]
+    assert scores.begun(["--every", "3", "--suite", "ogbench"]).scores == SUITES["ogbench"]
     assert all(config.suite == name for name, config in SUITES.items())
 
 
@@ -158,11 +160,11 @@ def test_the_data_s_statistics_stand_beside_the_published_ones(rows, tmp_path):
 
 
 def test_statistics_of_no_data_are_refused_and_what_is_written_stays(tmp_path):
-    command = benchmark.Command(do="data", results=tmp_path, scores=ScoresSettings(tmp_path / "empty"))
+    asked = scores.Command(do="data", results=tmp_path, scores=ScoresSettings(tmp_path / "empty"))
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / "data.csv").write_text("kept")
     with pytest.raises(Exception, match="empty': must be a directory in which a suite has made data"):
-        benchmark.main(command)
+        scores.action(asked)
     assert (tmp_path / "scores" / "data.csv").read_text() == "kept"
 
 
@@ -202,9 +204,9 @@ def test_a_setting_that_cannot_work_is_named():
         ScoresSettings(tasks=("tiny",))
     with pytest.raises(Exception, match=r"tasks='umaze': must be some of medium, large, giant"):
         ScoresSettings(suite="ogbench", tasks=("umaze",))
-    with pytest.raises(Exception, match=r"stride=16: must be 1 less than a multiple of 4"):
+    with pytest.raises(Exception, match=r"planner.stride=16: must be 1 less than a multiple of 4"):
         planner.PlannerSettings(stride=16)
-    with pytest.raises(Exception, match=r"warm=9.0: must be above low"):
+    with pytest.raises(Exception, match=r"planner.warm=9.0: must be above planner.low"):
         planner.PlannerSettings(warm=9.0)
 
 

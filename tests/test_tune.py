@@ -1,27 +1,24 @@
-"""Choosing a scale: rules on curves with known answers, an exact problem solved by sampling, and the script."""
+"""Choosing a scale: rules on curves with known answers, an exact problem solved by sampling, and the command."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.config import CompareSettings, ConfigError, SamplerSettings
+from diffplan.cli.main import main
 from diffplan.experiment import scale_rules
 from diffplan.experiment.scale_rules import Choice
-from diffplan.experiment.tune import TuneSettings
+from diffplan.experiment.settings import ExperimentSettings
+from diffplan.experiment.tune import TuneSettings, fits
 from diffplan.guide import guided
 from diffplan.noise import karras
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.samplers import Sampler, sample
+from diffplan.samplers import Sampler, SamplerSettings, sample
+from diffplan.settings import ConfigError
 from diffplan.types import Strengths
 
-ROOT = Path(__file__).parents[1]
 SCALES = np.asarray([0.0, 1, 2, 4, 8, 16])
 
 
@@ -232,49 +229,48 @@ def test_calibrated_path_kl_of_the_exact_guide():
     assert 0.9 < result.scale / (2 / np.sqrt(V)) < 1 and result.value == pytest.approx(2.0, rel=1e-3)
 
 
-# -- the script --
+# -- the command --
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The script on its smoke preset, compiled in haste."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
-    environment = os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "XLA_FLAGS": flags}
-    line = [sys.executable, str(ROOT / "scripts" / "tune_scale.py"), "smoke", *arguments]
-    done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+def run(capsys, *arguments: str) -> str:
+    """`diffplan tune` on the smoke preset, in this process; returns what it said."""
+    main(["tune", "smoke", *arguments])
+    return capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_the_script_chooses_and_meets_a_budget(tmp_path):
+def test_the_command_chooses_and_meets_a_budget(tmp_path, capsys):
     folder = str(tmp_path / "run")
-    done = run("--run", folder, "--points", "4", "--high", "30")
+    said = run(capsys, "--run", folder, "--points", "4", "--high", "30")
     content = json.loads((tmp_path / "run" / "scale.json").read_text())
-    assert all(name in done.stdout for name in content["choices"]) and done.stderr == ""
+    assert all(name in said for name in content["choices"])
     assert content["scale"] == content["choices"][content["rule"]]["scale"]
-    assert content["units"]["steps"] == content["settings"]["compare"]["sampler"]["steps"] == 6
+    assert content["units"]["steps"] == content["experiment"]["sampler"]["steps"] == 6
 
-    again = run("--run", folder, "--points", "4", "--high", "30", "--nats", "2")
+    again = run(capsys, "--run", folder, "--points", "4", "--high", "30", "--nats", "2")
     content = json.loads((tmp_path / "run" / "scale.json").read_text())
-    assert "upper bound of the marginal KL" in again.stdout and "prior" not in again.stdout
-    assert content["scale_per_unit_of_reward"] == pytest.approx(content["scale"] / content["units"]["spread"])
+    assert "upper bound of the marginal KL" in again and "prior" not in again
+    assert content["scale_per_unit_of_reward"] == pytest.approx(content["scale"] / content["units"]["return_std"])
     assert content["measured"]["value"] == pytest.approx(2.0, rel=0.1) and 0.3 < content["scale"] < 30
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"low": 3.0, "high": 1.0}, r"low=3.0: must be between 0 and high \(1.0\)"),
-        ({"points": 2}, "points=2: must be at least 3"),
+        ({"low": 3.0, "high": 1.0}, r"low=3.0: must be below high \(1.0\)"),
+        ({"points": 2}, "points=2: must be between 3 and"),
         ({"nats": 0.0}, "nats=0.0: must be more than 0"),
         ({"nats": 1.0, "typicality": 0.9}, "typicality=0.9: must be left out where nats is given"),
-        (
-            {"nats": 1.0, "compare": CompareSettings(sampler=SamplerSettings("heun"))},
-            "sampler.rule='heun': must be one of",
-        ),
-        ({"compare": CompareSettings(seeds=1)}, "seeds=1: must be at least 2"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(settings, said):
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=f"^{said}"):
         TuneSettings(**settings)
+
+
+def test_settings_that_cannot_tune_an_experiment_are_refused_by_name():
+    with pytest.raises(ConfigError, match=r"^sampler.rule='heun': must be one of .* for nats"):
+        fits(TuneSettings(nats=1.0), ExperimentSettings(sampler=SamplerSettings("heun")))
+    with pytest.raises(ConfigError, match=r"^seeds=1: must be at least 2"):
+        fits(TuneSettings(), ExperimentSettings(seeds=1))
+    fits(TuneSettings(nats=1.0), ExperimentSettings(seeds=1))
