@@ -23,7 +23,7 @@ NEWEST_PINNED := 3.13
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo exact methods studies scores test test-latest lint format bench constraints clean
+.PHONY: help demo exact methods studies scores test test-all test-latest lint format bench constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -45,13 +45,16 @@ studies: $(VENV)/.dev  ## run the studies: claims, tables, verdicts, figures
 scores: $(VENV)/.dev  ## Maze2D's published protocol in MuJoCo, about an hour; ARGS="--suite ogbench" and others
 	@$(RUN) scripts/scores.py $(ARGS)
 
-test: $(VENV)/.dev  ## run all the tests
-	@$(RUN) -m pytest -q -n auto --dist loadfile $(ARGS)
+test: $(VENV)/.dev  ## run the tests, but for the slow ones
+	@$(RUN) -m pytest -q -n auto --dist loadfile -m "not slow" $(ARGS)
+
+test-all: test  ## run the slow tests too
+	@$(RUN) -m pytest -q -n auto --dist loadfile -m slow $(ARGS)
 
 test-latest:  ## run all the tests on the newest Python of this machine, in .venv-latest
 	@python='$(lastword $(subst @, ,$(lastword $(shell printf '%s\n' $(FOUND) | sort -t. -k2n))))'; \
 	test -n "$$python" || { echo "$(NO_PYTHON)" >&2; exit 1; }; \
-	$(MAKE) --no-print-directory test VENV=.venv-latest PYTHON="$$python"
+	$(MAKE) --no-print-directory test-all VENV=.venv-latest PYTHON="$$python"
 
 lint: $(VENV)/.dev  ## ruff (rules and format) and pyright
 	@$(RUN) -m ruff check .

@@ -56,6 +56,8 @@ Tokens = Int[Array, "h"]
 Keep = Float[Array, ""] | Float[Array, "h"]
 """A probability alpha: one for the whole path, or one for every position, 1 where a token is known."""
 
+Levels = Float[Array, "n"]
+
 Posterior = Callable[[Tokens, Keep], Float[Array, "h k"]]
 """The one noun: ``(z, alpha) -> p(s_t = s | z)``."""
 
@@ -179,9 +181,8 @@ def guided(distribution: Reverse, ratio: Ratio, scale: Scalar | float) -> Revers
     def wrapped(z: Tokens, alpha: Keep, alpha_next: Keep) -> Float[Array, "h m"]:
         log_distribution, gain = distribution(z, alpha, alpha_next), ratio(z, (alpha + alpha_next) / 2)
         gain = jnp.where(jnp.isnan(gain), -jnp.inf, gain)
-        return log_softmax(
-            log_distribution + jnp.where((log_distribution > -jnp.inf) & (scale > 0), scale * gain, 0.0), axis=1
-        )
+        possible = log_distribution > -jnp.inf
+        return log_softmax(log_distribution + jnp.where(possible & (scale > 0), scale * gain, 0.0), axis=1)
 
     return wrapped
 
@@ -226,12 +227,7 @@ def even(steps: int) -> Float[Array, "steps"]:
 
 
 def sample(
-    key: PRNGKey,
-    distribution: Reverse,
-    noise: Noise,
-    alphas: Float[Array, "n"],
-    horizon: int,
-    reference: Reverse | None = None,
+    key: PRNGKey, distribution: Reverse, noise: Noise, alphas: Levels, horizon: int, reference: Reverse | None = None
 ) -> tuple[Tokens, Info]:
     """Draw one path from noise, all positions at once in every step.
 

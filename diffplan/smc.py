@@ -222,12 +222,12 @@ def particles(
     walkers = _Walker(x, past, past, Memory(zeros, zeros - jnp.inf, zeros), zeros, jnp.arange(count))
     levels = (jnp.arange(last), jax.random.split(key_steps, last), sigmas[:-1], sigmas[1:])
     start = (walkers, _Account(zeros, jnp.zeros(()), jnp.zeros(())))
-    (walkers, account), observed = jax.lax.scan(body, start, levels)
+    (walkers, account), records = jax.lax.scan(body, start, levels)
 
     x = jax.vmap(lambda x: denoise(x, sigmas[-1]))(walkers.x)
     change = jax.vmap(reward)(x) - walkers.memory.log_psi + walkers.log_ratio
     log_weights, *end = _weigh(account.log_weights, change)
-    ess, resampled, lost = (jnp.append(*pair) for pair in zip(observed, (end[0], False, end[1]), strict=True))
+    ess, resampled, lost = (jnp.append(*pair) for pair in zip(records, (end[0], False, end[1]), strict=True))
     std = jnp.sqrt(jnp.maximum(_relative_variance(log_weights, walkers.ancestor, account.log_rho), 0.0))
     info = Info(ess, resampled, lost, account.log_z + _log_mean(log_weights), std)
     return Cloud(x, jnp.where(log_weights > -jnp.inf, jax.nn.log_softmax(log_weights), -jnp.inf)), info

@@ -203,7 +203,7 @@ def test_ogbench_runs_hold_the_transitions_that_its_own_loader_gives(tmp_path, k
 
 
 def test_ogbench_one_episode_is_one_run(tmp_path):
-    (run,), _ = readers.from_ogbench(npz(tmp_path / "point.npz", episodes(30)))
+    (run,) = readers.from_ogbench(npz(tmp_path / "point.npz", episodes(30)))
     np.testing.assert_array_equal(run.observations, episodes(30)["observations"])
 
 

@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from diffplan.metrics.table import COLUMNS, read_rows
+from diffplan.metrics.table import COLUMNS, TableError, read, read_rows
 from diffplan.report import axes, budgets, figure, load, maze, page, style, summary, table
 from diffplan.report import record as record_
 
@@ -210,19 +210,19 @@ def without_file(path: Path) -> None:
 )
 def test_a_damaged_run_is_named_in_one_line(copied, damage, words):
     damage(copied)
-    with pytest.raises(load.RunError) as error:
+    with pytest.raises(TableError) as error:
         load.read_run(copied)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_the_figure_names_a_missing_method(copied):
     rewrite(copied, lambda rows: [row for row in rows if row["method"] != "ascent"])
-    with pytest.raises(load.RunError, match=r"results\.csv: method 'ascent' is missing"):
+    with pytest.raises(TableError, match=r"results\.csv: method 'ascent' is missing"):
         figure.frontier(copied)
 
 
 def test_an_empty_cell_is_undefined_not_zero(run_dir):
-    table_ = load.read_table(run_dir / "results.csv")
+    table_ = read(run_dir / "results.csv", COLUMNS[1:])
     assert np.isnan(table_["path_kl"][table_["method"] == "ascent"]).all()
     assert np.isfinite(table_["path_kl"][table_["method"] == "guided"]).all()
 
@@ -399,7 +399,7 @@ def test_the_script_fails_in_one_line(tmp_path):
     command = [sys.executable, str(root / "scripts" / "plot.py"), str(tmp_path / "nowhere")]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(root)})
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == f"{tmp_path / 'nowhere'}: no such run directory\n"
+    assert done.stderr == f"error: {tmp_path / 'nowhere'}: no such run directory\n"
 
 
 def test_importing_the_report_draws_in_no_matplotlib():

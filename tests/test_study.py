@@ -63,7 +63,7 @@ def test_a_study_is_done_once_and_concluded_from_its_table(tmp_path):
 
     assert frame.execute(COINS._replace(run=never), config) == directory
     with pytest.raises(AssertionError, match="run again"):
-        frame.execute(COINS._replace(run=never), replace(config, seeds=5))
+        frame.execute(COINS._replace(run=never), replace(config, seeds=5, new_settings=True))
 
 
 @pytest.mark.parametrize("name", ["pressure", "held_out_class", "potemkin", "pareto"])

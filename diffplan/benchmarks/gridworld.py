@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan.benchmarks.rows import Drawing, Episodes, Name, Row, Scores, ScoresSettings, Sheet
-from diffplan.benchmarks.tuning import Method, methods
+from diffplan.benchmarks.tuning import methods
 from diffplan.data.windows import Rows
 from diffplan.planner import control, playing, training
 from diffplan.planner.control import Tracker
@@ -51,14 +51,6 @@ def nearest_move(observation: Float[Array, "2"], place: Float[Array, "2"]) -> Fl
     return jax.nn.one_hot(jnp.argmin((apart**2).sum(axis=-1)), len(MOVES))
 
 
-def schedule(config: ScoresSettings, method: Method, steps: int) -> Iterator[tuple[control.Name, int]]:
-    """(controller, steps between plans) of every row of a method."""
-    for name in control.CONTROLLERS:
-        yield name, config.every
-    if not method.options.warm:  # which begins with the second plan
-        yield "inverse", steps
-
-
 def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     """All rows of one world, ours."""
     world, data = WORLDS[task], config.data
@@ -89,7 +81,10 @@ def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     sheet = Sheet(config, task, goals, Drawing(world.walls, (-0.5, -0.5), 1.0, 0.4, turned=False), best.mean())
     yield sheet.measured(Name("bound (shortest path)", "optimal", "jax"), best)
     for method in methods(task, config.candidates, score):
-        for controller, every in schedule(config, method, world.max_steps):
+        schedule: list[tuple[control.Name, int]] = [(name, config.every) for name in control.CONTROLLERS]
+        if not method.options.warm:  # which begins with the second plan
+            schedule.append(("inverse", world.max_steps))
+        for controller, every in schedule:
             outcome = play(0, config.episodes, method.options, controller, every)
             name, scores = Name(method.name, controller, "jax"), returns(goals, outcome.paths)
             yield sheet.planned(name, every, scores, outcome, minutes)

@@ -59,17 +59,15 @@ def show(path: Path, console: Console | None = None) -> None:
     """Prints the table, best last."""
     rows = read_rows(path)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    table = rich.table.Table(
-        "method", "controller", "simulator", *tasks, "of the bound", box=SIMPLE_HEAD, show_edge=False
-    )
+    header = ("method", "controller", "simulator", *tasks, "of the bound")
+    table = rich.table.Table(*header, box=SIMPLE_HEAD, show_edge=False)
     average = lambda by_task: np.mean([number(row, "mean") for row in by_task.values()])
     for method, controller, simulator, by_task in sorted(lines(rows), key=lambda line: average(line[3])):
         cells = [cell(by_task[task]) if task in by_task else "" for task in tasks]
         fractions = [number(row, "bound_fraction") for row in by_task.values()]
         fraction = "" if np.isnan(fractions).any() else f"{100 * np.mean(fractions):.0f} %"
         table.add_row(method, controller, simulator, *cells, fraction)
-    console = console or Console()
-    console.print(table)
+    (console or Console()).print(table)
 
 
 def cell(row: Row) -> str:
@@ -83,10 +81,7 @@ def markdown(paths: list[Path]) -> str:
 
     Each of ours has two numbers: by the learned inverse dynamics, and by tracking.
     """
-    lines = [
-        "| maze | Diffuser | best published | " + " | ".join(METHODS) + " | bound |",
-        "|---|--:|--:" + "|--:" * 5 + "|",
-    ]
+    lines = [f"| maze | Diffuser | best published | {' | '.join(METHODS)} | bound |", "|---" + "|--:" * 7 + "|"]
     for rows in map(read_rows, paths):
         for task in dict.fromkeys(row["task"] for row in rows):
             cells = maze_cells([row for row in rows if row["task"] == task])

@@ -48,16 +48,15 @@ def make_pointmaze(config: PointMazeSettings) -> None:
     """
     from diffplan.benchmarks import ogbench
     from diffplan.runs import say
-    from envs import pointmaze
 
-    episodes, steps = pointmaze.published(config.maze, config.kind)
+    episodes, steps = ogbench.pointmaze.published(config.maze, config.kind)
     size = (config.episodes or episodes, config.steps or steps)
     written = ogbench.write(config.folder, config.maze, config.kind, *size, config.noise, config.seed)
-    statistics = {}
+    maze, statistics = ogbench.pointmaze.named(config.maze), {}
     for path, part in written.items():
-        statistics[path.stem.removeprefix("pointmaze-")] = pointmaze.statistics(pointmaze.named(config.maze), part)
+        statistics[path.stem.removeprefix("pointmaze-")] = ogbench.pointmaze.statistics(maze, part)
         say(str(path))
-    say(pointmaze.table(statistics))
+    say(ogbench.pointmaze.table(statistics))
 
 
 def action(config: Experiment) -> None:

@@ -71,9 +71,8 @@ class Chain(NamedTuple):
             return total, towards - total[:, None]
 
         gains = weight * rewards
-        message, log_kernels = jax.lax.scan(
-            back, jnp.zeros(rewards.shape[1]), (self.log_kernels, gains[1:]), reverse=True
-        )
+        steps = (self.log_kernels, gains[1:])
+        message, log_kernels = jax.lax.scan(back, jnp.zeros(rewards.shape[1]), steps, reverse=True)
         start = self.log_start + gains[0] + message
         return Chain(start - logsumexp(start), log_kernels, self.points), logsumexp(start)
 

@@ -27,7 +27,6 @@ from jaxtyping import Array, Float, Int
 
 from diffplan.learn.inverse import Inverse
 from diffplan.types import PRNGKey
-from envs.base import Environment
 
 Name = Literal["actions", "inverse", "tracking"]
 CONTROLLERS: tuple[Name, ...] = ("actions", "inverse", "tracking")
@@ -90,6 +89,17 @@ class Physics(NamedTuple):
 
 
 @runtime_checkable
+class World(Protocol):
+    """What a controller needs of an environment in JAX, for one state and one action."""
+
+    def state_of(self, observation: Float[Array, "o"]) -> Any: ...
+
+    def observe(self, state: Any) -> Float[Array, "o"]: ...
+
+    def step(self, key: PRNGKey, state: Any, action: Float[Array, "a"]) -> tuple[Any, Any]: ...
+
+
+@runtime_checkable
 class Simulator(Protocol):
     """Any physics outside JAX: `envs.mujoco`, `envs.robotics`, OGBench's."""
 
@@ -98,7 +108,7 @@ class Simulator(Protocol):
     def run(self, states: Any, act: Callable[[np.ndarray], np.ndarray], steps: int) -> np.ndarray: ...
 
 
-def in_jax(world: Environment, tracker: Tracker = MAZE2D) -> Physics:
+def in_jax(world: World, tracker: Tracker = MAZE2D) -> Physics:
     """An environment of this project, deterministic, compiled."""
 
     @partial(jax.jit, static_argnames=("name", "steps"))

@@ -14,7 +14,7 @@ from diffplan.guide import Learned
 from diffplan.learn import inverse, prior, reach, reward
 from diffplan.learn.train import SILENT, TrainSettings, train
 from diffplan.models import Mixer, Size, Value, build
-from diffplan.planner.examples import Example, Reaching, clean
+from diffplan.planner.examples import Reaching, clean
 from diffplan.planner.planner import Planner, PlannerSettings
 from diffplan.runs import Made, Recorder, Run, stage
 from diffplan.runs.files import plain
@@ -52,11 +52,10 @@ def fit(run: Run, config: PlannerSettings, rows: Rows, identity: str) -> tuple[P
     grid = noise.karras(config.levels, config.low, config.high)
     o, stride = codec.observation_dim, config.stride
     size = config.width, config.features
+    steering = partial(inverse.fit, windows.rows, codec, stride, 2 * config.width)
     models = {
         "reach": bench.stage("reach", partial(reach.fit, windows.rows, o, stride, size), config.reach),
-        "inverse": bench.stage(
-            "inverse", partial(inverse.fit, windows.rows, codec, stride, 2 * config.width), config.inverse
-        ),
+        "inverse": bench.stage("inverse", steering, config.inverse),
         "prior": fit_points(bench, examples),
         "low_level": fit_low_level(bench, Windows.of(rows, codec, stride + 1)),
         "value": fit_value(bench, examples, "value_noisy", config.noise),
@@ -109,10 +108,7 @@ def fit_value(bench: Bench, examples: Reaching, name: str, levels: noise.LogNorm
         trained = train(task, params, examples, setting, recorder)
         return Learned(trained, jnp.zeros(()), jnp.ones(()), apply, "regression")
 
-    def score(value: Learned, key: PRNGKey) -> Any:
-        example: Example = examples.draw(key)
-        return value.score(example[0])
-
-    made = bench.stage(name, fit, config.value)
-    scores = jax.jit(jax.vmap(partial(score, made.model)))(jax.random.split(jax.random.key(2), 2048))
-    return made._replace(model=made.model.replace(centre=scores.mean(), std=scores.std()))
+    value = bench.stage(name, fit, config.value)
+    score = lambda key: value.model.score(examples.draw(key)[0])
+    scores = jax.jit(jax.vmap(score))(jax.random.split(jax.random.key(2), 2048))
+    return value._replace(model=value.model.replace(centre=scores.mean(), std=scores.std()))

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
+from diffplan.metrics.table import TableError
 from diffplan.report import maze, panels, style
-from diffplan.report.load import Run, RunError, read_run
+from diffplan.report.load import Run, read_run
 from diffplan.report.save import save
 from diffplan.report.summary import Curve, curves, evenly_chosen, nearest
 
@@ -30,7 +31,7 @@ def frontier(run_dir: Path | str, methods: tuple[str, str] = ("guided", "ascent"
     run = read_run(run_dir)
     for method in methods:
         if method not in run.results.methods:
-            raise RunError(f"{run.results.path / 'results.csv'}: method '{method}' is missing")
+            raise TableError(f"{run.results.path / 'results.csv'}: method '{method}' is missing")
     return save(run.results.path / "frontier.png", lambda: compose(run, methods), pdf=True)
 
 
@@ -110,6 +111,7 @@ def _key(figure: SubFigure) -> None:
     axes.axis("off")
     axes.plot(1, 0.5, marker="o", markersize=3, color=style.INK)
     axes.scatter(16, 0.5, s=90, facecolor="none", edgecolor=style.INK, linestyle=(0, (2.6, 1.5)))
-    axes.hlines((0.5, 0.5), (36, 56), (41, 61), colors=(style.SOUND, style.BROKEN), linewidth=1.6)
+    axes.plot([36, 41], [0.5, 0.5], color=style.SOUND, linewidth=1.6)
+    axes.plot([56, 61], [0.5, 0.5], color=style.BROKEN, linewidth=1.6)
     for x, words in ((3, "start"), (18.5, "target"), (42.5, "plan"), (62.5, "part of a plan inside a wall")):
         axes.text(x, 0.46, words, fontsize=9, va="center", color=style.SOFT)

@@ -46,10 +46,8 @@ def place(axes: Axes, lines: list[Named], blocked: list[Bbox]) -> None:
 
 def stack(values: Float[np.ndarray, "n"], distance: float) -> Float[np.ndarray, "n"]:
     """The ascending values moved as little as a forward pass can so that neighbours are at least `distance` apart."""
-    moved = values.copy()
-    for i in range(1, len(moved)):
-        moved[i] = max(moved[i], moved[i - 1] + distance)
-    return moved
+    least = distance * np.arange(len(values))
+    return np.maximum.accumulate(values - least) + least
 
 
 def _dense(points: np.ndarray) -> np.ndarray:

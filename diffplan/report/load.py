@@ -21,10 +21,6 @@ from jaxtyping import Bool, Float
 from diffplan.metrics.table import COLUMNS, Table, TableError, read
 
 
-class RunError(Exception):
-    """A run directory that cannot be reported; the message is one line that names the file and the field."""
-
-
 class Plans(NamedTuple):
     """Some plans of every method, for drawing.
 
@@ -76,8 +72,8 @@ def read_results(path: Path | str) -> Results:
     """The numbers of a run, checked against each other; its pictures' files need not be there."""
     path = Path(path)
     if not path.is_dir():
-        raise RunError(f"{path}: no such run directory")
-    table = read_table(path / "results.csv")
+        raise TableError(f"{path}: no such run directory")
+    table = read(path / "results.csv", COLUMNS[1:])
     return Results(path, read_config(path / "config.json", list(dict.fromkeys(table["method"].tolist()))), table)
 
 
@@ -88,27 +84,19 @@ def read_run(path: Path | str) -> Run:
     return Run(results, plans, read_data(results.path / "data.npz"))
 
 
-def read_table(path: Path) -> Table:
-    """results.csv as columns."""
-    try:
-        return read(path, COLUMNS[1:])
-    except TableError as error:
-        raise RunError(str(error)) from None
-
-
 def read_config(path: Path, methods: list[str]) -> dict[str, Any]:
     """config.json, with a strength_name for every method."""
     try:
         config = json.loads(path.read_text())
     except FileNotFoundError:
-        raise RunError(f"{path}: no such file") from None
+        raise TableError(f"{path}: no such file") from None
     except json.JSONDecodeError as error:
-        raise RunError(f"{path}: not JSON, {error}") from None
+        raise TableError(f"{path}: not JSON, {error}") from None
     for method in methods:
         try:
             config["methods"][method]["strength_name"]
         except (KeyError, TypeError):
-            raise RunError(f"{path}: methods.{method}.strength_name is missing") from None
+            raise TableError(f"{path}: methods.{method}.strength_name is missing") from None
     return config
 
 
@@ -122,7 +110,7 @@ def read_plans(path: Path, methods: list[str]) -> Plans:
         expected = (len(strengths[method]), len(arrays["starts"]), positions[method].shape[-2], 2)
         if positions[method].shape != expected:
             shape = positions[method].shape
-            raise RunError(f"{path}: '{method}.positions' is {shape}, expected {expected} [s, p, h, 2]")
+            raise TableError(f"{path}: '{method}.positions' is {shape}, expected {expected} [s, p, h, 2]")
     return Plans(positions, strengths, arrays["walls"].astype(bool), arrays["region"].astype(float), arrays["starts"])
 
 
@@ -132,21 +120,21 @@ def read_data(path: Path) -> Data:
     data = Data(arrays["proxy"].astype(float), arrays["gold"].astype(float), arrays["positions"])
     for name in ("proxy", "gold"):
         if not np.isfinite(getattr(data, name)).all() or getattr(data, name).size == 0:
-            raise RunError(f"{path}: '{name}' is empty or has values that are not finite")
+            raise TableError(f"{path}: '{name}' is empty or has values that are not finite")
     return data
 
 
 def _read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise RunError(f"{path}: no such file")
+        raise TableError(f"{path}: no such file")
     name = "the archive"
     try:
         with path.open("rb") as stream, np.load(stream) as file:
             arrays = {}
             for name in names:
                 if name not in file.files:
-                    raise RunError(f"{path}: '{name}' is missing")
+                    raise TableError(f"{path}: '{name}' is missing")
                 arrays[name] = file[name]
             return arrays
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise RunError(f"{path}: {name} cannot be read ({str(error).splitlines()[0]})") from None
+        raise TableError(f"{path}: {name} cannot be read ({str(error).splitlines()[0]})") from None

@@ -81,6 +81,7 @@ def _steps(positions: np.ndarray) -> np.ndarray:
 
 def _method(run: Run, curve: Curve, count: int) -> dict[str, Any]:
     look = style.look(curve.method)
+    band = lambda band: {field: _numbers(values) for field, values in band._asdict().items()}
     scored = {"proxy": run.data.proxy, "promised": run.data.gold}
     return {
         "name": curve.method,
@@ -89,10 +90,7 @@ def _method(run: Run, curve: Curve, count: int) -> dict[str, Any]:
         "strengths": _numbers(curve.strengths),
         "best": curve.best,
         "seeds": curve.seeds.tolist(),
-        "bands": {
-            name: {field: _numbers(values) for field, values in curve.bands[name]._asdict().items()}
-            for name in MEASURES
-        },
+        "bands": {name: band(curve.bands[name]) for name in MEASURES},
         "ranks": {name: _numbers(rank_in_data(curve.bands[name].value, data)) for name, data in scored.items()},
         "plans": _plans(run, curve, count),
     }

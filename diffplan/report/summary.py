@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffplan.metrics.statistics import mean_interval
-from diffplan.metrics.table import COLUMNS, Table, best
+from diffplan.metrics.table import COLUMNS, Table, TableError, best
 from diffplan.report import style
-from diffplan.report.load import Results, RunError
+from diffplan.report.load import Results
 
 MEASURES = COLUMNS[4:]
 """The columns that are averaged over seeds."""
@@ -54,9 +54,9 @@ def curve(table: Table, method: str, strength_name: str) -> Curve:
     mine = table["method"] == method
     strengths = np.unique(table["strength"][mine])
     if not np.isfinite(strengths).all():
-        raise RunError(f"results.csv: method '{method}' has a row without strength")
+        raise TableError(f"results.csv: method '{method}' has a row without strength")
     if not np.isfinite(table["promised"][mine]).any():
-        raise RunError(f"results.csv: method '{method}' has no value in column 'promised'")
+        raise TableError(f"results.csv: method '{method}' has no value in column 'promised'")
     cells = [mine & (table["strength"] == strength) for strength in strengths]
     estimates = {name: [mean_interval(table[name][cell]) for cell in cells] for name in MEASURES}
     bands = {name: Band(*np.array([each[:3] for each in column]).T) for name, column in estimates.items()}
@@ -76,7 +76,7 @@ def nearest(strengths: Float[np.ndarray, "s"], strength: float) -> int:
     """Index of the strength in the list (up to rounding); an error if it is not there."""
     index = int(np.abs(strengths - strength).argmin())
     if not np.isclose(strengths[index], strength, rtol=1e-4):
-        raise RunError(f"plans.npz: strength {strength:g} is not in results.csv")
+        raise TableError(f"plans.npz: strength {strength:g} is not in results.csv")
     return index
 
 

@@ -10,8 +10,10 @@ into findings, each with an interval over seeds:
 Its files stand in ``RUN/NAME``: study.csv and verdict.json, and figure.png, which the study's figure.py draws.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -99,6 +101,11 @@ def below(statement: str, values: Float[np.ndarray, "seeds"], threshold: float) 
     return finding._replace(verdict=other[finding.verdict])
 
 
+def entries(columns: Mapping[str, Any], *index: int) -> dict[str, float]:
+    """One entry of every column: the numbers of a row."""
+    return {name: float(column[index]) for name, column in columns.items()}
+
+
 def by_seed(table: Table, name: str, **where: Any) -> Float[np.ndarray, "seeds"]:
     """A column of the rows that match, averaged within each seed."""
     return np.array([table[name][matching(table, seed=seed, **where)].mean() for seed in np.unique(table["seed"])])
@@ -110,11 +117,9 @@ def execute(study: Study, config: StudySettings) -> Path:
     def make(directory: Path) -> None:
         rows = []
         with Progress(str(run.directory / study.name), total=config.seeds, unit="seeds") as progress:
-            for row in study.run(config):
-                if rows and row["seed"] != rows[-1]["seed"]:
-                    progress.advance(1)
-                rows.append(row)
-            progress.advance(1)
+            for _, of_seed in groupby(study.run(config), itemgetter("seed")):
+                rows += of_seed
+                progress.advance(1)
         write(directory / "study.csv", rows, study.columns)
 
     run = Run(config.run, config.new_settings)
@@ -127,12 +132,7 @@ def conclude(study: Study, directory: Path) -> list[Finding]:
     """The verdict of the table in a directory, written to ``verdict.json``."""
     findings = study.verdict(read(directory / "study.csv"))
     number = lambda value: None if isinstance(value, float) and not np.isfinite(value) else value
-    content = {
-        "study": study.name,
-        "claim": study.claim,
-        "expected": study.expected,
-        "falsified_by": study.falsified_by,
-        "findings": [{name: number(value) for name, value in finding._asdict().items()} for finding in findings],
-    }
-    write_json(directory / "verdict.json", content)
+    before = {name: getattr(study, name) for name in ("claim", "expected", "falsified_by")}
+    after = [{name: number(value) for name, value in finding._asdict().items()} for finding in findings]
+    write_json(directory / "verdict.json", {"study": study.name, **before, "findings": after})
     return findings

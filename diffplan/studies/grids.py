@@ -1,4 +1,4 @@
-"""Gridworlds as a bench for methods: additive gold rewards, reward models of them, and the measures of a plan.
+"""Gridworlds for methods: additive gold rewards, reward models of them, and the measures of a plan.
 
 The gold of a plan is the sum over its steps of a reward of its cell. A reward model is fitted to N paths of the prior
 with noisy gold returns: a reward of cells, by ridge regression on how often each path visits each cell:
@@ -13,9 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffplan.codec import Cells
-from diffplan.experiment.harness import Bench
 from diffplan.guide import Proxy
-from diffplan.methods import Problem
 from diffplan.metrics import diversity, validity
 from diffplan.oracle.tabular import Chain
 from diffplan.types import PRNGKey, Scalar
@@ -77,20 +75,6 @@ def measures(key: PRNGKey, proxy: Proxy, cells: Cells, gold: PerCell, x: Float[A
 
     means = {name: jnp.nanmean(value) for name, value in jax.vmap(one)(x).items()}
     return means | {"diversity": diversity.pairwise_distance(x)}
-
-
-def bench(problem: Problem, start: Float[Array, "o"], gold: Float[Array, "k"], identity: str = "grid") -> Bench:
-    """A gridworld problem as the harness takes it: every plan begins at one place."""
-    cells = problem.codec
-    assert isinstance(cells, Cells)
-    compiled = jax.jit(measures)
-    return Bench(
-        problem,
-        lambda key, count: jnp.broadcast_to(start[None], (count, *start.shape)),
-        lambda key, proxy, x: compiled(key, proxy, cells, gold, x),
-        lambda x: cells.decode(x).observations,
-        identity,
-    )
 
 
 def moments(chain: Chain, reward: Float[Array, "h k"]) -> tuple[Scalar, Scalar]:

@@ -67,9 +67,9 @@ def on_cells(seed: int) -> Iterator[Row]:
         cloud, info = clouds(seed, chain.denoise, reward, sampler, method, PARTICLES, RUNS)
         rewards = jnp.sum(jnp.exp(cloud.log_weights) * decoded(cloud.x), axis=1)
         nats = particle_kl(WEIGHT * rewards, info.log_z)
-        judged = "shown" if "maximum" in name or "sum" in name else "share"
-        yield Row("particles", f"E[r], {name}", *mean(rewards), float(truth.reward), 0.02, judged)
-        yield Row("particles", f"KL, {name}", *mean(nats), float(truth.kl), 0.05, judged)
+        kind = "shown" if "maximum" in name or "sum" in name else "share"
+        yield Row("particles", f"E[r], {name}", *mean(rewards), float(truth.reward), 0.02, kind)
+        yield Row("particles", f"KL, {name}", *mean(nats), float(truth.kl), 0.05, kind)
         yield Row("particles", f"log Z, {name}", *mean(info.log_z), float(truth.log_z), np.nan, "shown")
         yield Row("particles", f"least effective share, {name}", *mean(info.ess.min(axis=1)), np.nan, np.nan, "shown")
 

@@ -41,7 +41,7 @@ from diffplan.models.pieces import Pieces
 from diffplan.noise import LogUniform, log_linear
 from diffplan.oracle.mixture import Mixture
 from diffplan.samplers import Sampler, sample
-from diffplan.studies.frame import Finding, Study, StudySettings, above, below, by_seed
+from diffplan.studies.frame import Finding, Study, StudySettings, above, below, by_seed, entries
 from diffplan.studies.held_out_class.paths import CLASSES, GEOMETRIES, STEPS, Geometry, Track, behave, distribution
 from diffplan.types import Apply, Denoise, Energy, Params, PRNGKey, Scalar, Strengths
 
@@ -204,7 +204,7 @@ def run(config: StudySettings) -> Iterator[dict[str, Any]]:
         for (geometry, network, guide), values in by_condition.items():
             for (j, leak), (k, scale) in product(enumerate(LEAKS), enumerate(SCALES)):
                 row = {"geometry": geometry, "network": network, "guide": guide, "leak": leak, "scale": scale}
-                yield row | {"seed": seed, "plans": plans} | {name: float(v[i, j, k]) for name, v in values.items()}
+                yield row | {"seed": seed, "plans": plans} | entries(values, i, j, k)
 
 
 def half_dose(hits: Float[np.ndarray, "seeds leaks"]) -> Float[np.ndarray, "seeds"]:

@@ -24,7 +24,7 @@ from diffplan.metrics.pareto import hypervolume
 from diffplan.metrics.table import Table, matching
 from diffplan.oracle.tabular import Chain
 from diffplan.studies import grids
-from diffplan.studies.frame import Finding, Study, StudySettings, above, below
+from diffplan.studies.frame import Finding, Study, StudySettings, above, below, entries
 from diffplan.studies.pressure.study import FIELD, HORIZON, LEVELS, NOISE, SIDE, chain, weight_for
 from diffplan.types import PRNGKey, Scalar
 from diffplan.validation import known
@@ -109,10 +109,10 @@ def run(config: StudySettings) -> Iterator[dict[str, Any]]:
             pair = make_pair(key, walk, labels)
             by_method = exact(pair) | {"guided": draws(key, pair, plans=plans)}
             for method, front in by_method.items():
-                columns = {name: np.asarray(value) for name, value in front.items()}
+                columns = jax.device_get(front)
+                about = {"seed": seed, "reward_model": reward_model, "method": method}
                 for i, fraction in enumerate(GUIDED if method == "guided" else FRACTIONS):
-                    numbers = {name: float(value[i]) for name, value in columns.items()}
-                    yield {"seed": seed, "reward_model": reward_model, "method": method, "fraction": fraction} | numbers
+                    yield about | {"fraction": fraction} | entries(columns, i)
 
 
 def area(table: Table, seed: float, reward_model: str, method: str, what: str) -> float:

@@ -28,7 +28,7 @@ from jax.nn import logsumexp
 from jaxtyping import Array, Float, Int
 
 from diffplan.oracle.tabular import Chain
-from diffplan.studies.grids import per_step
+from diffplan.studies.grids import PerCell, per_step
 from diffplan.types import PRNGKey
 
 RUNGS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -53,9 +53,7 @@ class Pool(NamedTuple):
         return np.minimum(np.cumsum(self.weight) - self.weight, 1.0)
 
 
-def rungs(
-    key: PRNGKey, part: Chain, rating: Float[Array, "k"], draws: int
-) -> tuple[Int[Array, "n h"], Float[Array, "n"]]:
+def rungs(key: PRNGKey, part: Chain, rating: PerCell, draws: int) -> tuple[Int[Array, "n h"], Float[Array, "n"]]:
     """Paths of each tilt of a part, and the logarithms of their weights (109). draws: paths of one tilt."""
     rewards = per_step(rating, part.horizon)
 
@@ -101,11 +99,8 @@ def quantiliser(pool: Pool, strength: float) -> Float[np.ndarray, "n"]:
     return np.clip(1 / (1 + strength) - pool.better, 0, pool.weight) * (1 + strength)
 
 
-PUSHES: dict[str, Callable[[Pool, float], np.ndarray]] = {
-    "chi_squared": chi_squared,
-    "best_of_n": best_of_n,
-    "quantiliser": quantiliser,
-}
+Push = Callable[[Pool, float], Float[np.ndarray, "n"]]
+PUSHES: dict[str, Push] = {"chi_squared": chi_squared, "best_of_n": best_of_n, "quantiliser": quantiliser}
 
 
 def measures(pool: Pool, q: Float[np.ndarray, "n"]) -> dict[str, float]:

@@ -36,7 +36,7 @@ from jaxtyping import Array, Bool, Float
 
 from diffplan.metrics.table import Table
 from diffplan.oracle.tabular import Chain, markov
-from diffplan.studies.frame import Finding, Study, StudySettings, above, below, by_seed
+from diffplan.studies.frame import Finding, Study, StudySettings, above, below, by_seed, entries
 from diffplan.studies.grids import PerCell, moments, per_step
 from diffplan.studies.potemkin.pools import Curve, pool_of, rungs, selections
 from diffplan.types import PRNGKey, Scalar
@@ -261,7 +261,7 @@ def run(config: StudySettings) -> Rows:
                 curve, weights = jax.device_get(compiled(parts, rating, true, world.cell))
                 curve = curve | {"strength": np.array(WEIGHTS)}
                 about = {"seed": seed, "bonus": bonus, "mass": mass, "reward_model": reward_model, "method": "tilt"}
-                yield from ({"part": "tilt", **about, **row_of(curve, i)} for i in range(len(WEIGHTS)))
+                yield from ({"part": "tilt", **about, **entries(curve, i)} for i in range(len(WEIGHTS)))
                 yield transition(curve, {name: float(value) for name, value in weights.items()}, about)
                 yield from matched(curve, about) if bonus == BONUS else ()
             rating = jnp.asarray(ratings[BONUS]["one"], jnp.float32)
@@ -277,11 +277,6 @@ def conditions(reward_models: Iterable[str], mass: float) -> list[tuple[float, s
     """(bonus, reward model) of the tilts at a mass: one reward model at every bonus, every reward model at one."""
     others = [(BONUS, reward_model) for reward_model in reward_models if reward_model != "one"]
     return [(bonus, "one") for bonus in BONUSES] + (others if mass == MASS else [])
-
-
-def row_of(curve: Curve, index: int) -> dict[str, float]:
-    """One strength of a curve."""
-    return {name: float(column[index]) for name, column in curve.items()}
 
 
 METHODS = {"chi_squared": "chi-squared", "best_of_n": "best of n"} | {n: n for n in ("quantiliser", "occupancy")}

@@ -35,7 +35,7 @@ from diffplan.metrics.kl import best_of_n_kl, best_of_n_mean
 from diffplan.metrics.table import Table, matching
 from diffplan.oracle.tabular import Chain
 from diffplan.studies import grids
-from diffplan.studies.frame import Finding, Study, StudySettings, above, below
+from diffplan.studies.frame import Finding, Study, StudySettings, above, below, entries
 from diffplan.types import Denoise, PRNGKey, Scalar, Strengths
 from diffplan.validation import known
 from envs.gridworld import Gridworld
@@ -256,9 +256,9 @@ def run(config: StudySettings) -> Iterator[dict[str, Any]]:
 
 def rows_of(result: dict[str, Array], about: dict[str, Any], strengths: Any) -> Iterator[dict[str, Any]]:
     """A row for each strength."""
-    columns = {name: np.asarray(value) for name, value in result.items()}
-    for i, strength in enumerate(np.asarray(strengths)):
-        yield about | {"strength": float(strength)} | {name: float(value[i]) for name, value in columns.items()}
+    columns = jax.device_get(result) | {"strength": np.asarray(strengths)}
+    for i in range(len(strengths)):
+        yield about | entries(columns, i)
 
 
 def curve(table: Table, seed: float, labels: int, method: str) -> dict[str, np.ndarray]:
