@@ -13,33 +13,38 @@ app = marimo.App(app_title="Guidance, live")
 
 @app.cell
 def _():
+    from pathlib import Path
+
     import jax
     import jax.numpy as jnp
     import marimo as mo
     import numpy as np
     from matplotlib.figure import Figure
 
-    from diffplan.config import CompareSettings
-    from diffplan.experiment import compare, stages
+    from diffplan.cli.experiment import Experiment, load
+    from diffplan.experiment import build
     from diffplan.methods import Guided
     from diffplan.report import maze
     from diffplan.report.load import Plans
 
-    return CompareSettings, Figure, Guided, Plans, compare, jax, jnp, maze, mo, np, stages
+    return Experiment, Figure, Guided, Path, Plans, build, jax, jnp, load, maze, mo, np
 
 
 @app.cell
-def _(CompareSettings):
-    config = CompareSettings()  # the settings of `make demo`
+def _(Experiment, Path, load):
+    made = Path("runs/demo/config.json")
+    config = load(made) if made.exists() else Experiment()  # the settings of `make demo`
     return (config,)
 
 
 @app.cell
-def _(Guided, compare, config, jax):
-    problem, data, _ = compare.assemble(config)
-    starts = compare.starts_for(jax.random.key(0), data, 32)
+def _(Guided, build, config, jax):
+    run, task = config.open()
+    parts = build.start(run, task, config.experiment)
+    problem, _ = build.assemble(parts)
+    starts = build.starts_for(parts, jax.random.key(0), 32)
     draw = jax.jit(Guided("guided", (0.0,)))  # one program for every scale: the scale is traced
-    return data, draw, problem, starts
+    return draw, parts, problem, starts, task
 
 
 @app.cell
@@ -51,17 +56,18 @@ def _(mo, np):
 
 
 @app.cell
-def _(Figure, Plans, config, data, draw, jax, jnp, maze, np, problem, scale, seed, stages, starts):
+def _(Figure, Plans, draw, jax, jnp, maze, np, parts, problem, scale, seed, starts, task):
     x = draw(jax.random.key(seed.value), problem, starts, jnp.array([scale.value])).x[0]
-    positions = np.asarray(data.codec.decode(x).observations[..., :2])
-    gold, proxy = stages.gold_returns(data, x).mean(), jax.vmap(problem.regression.score)(x).mean()
-    broken = maze.crossing(positions, data.maze.walls).any(-1).mean()
-    region = np.array([*config.gold.centre, config.gold.radius])
+    positions = np.asarray(task.place(parts.data.codec.decode(x).observations))
+    promised, proxy = parts.returns(x).mean(), jax.vmap(problem.regression.score)(x).mean()
+    broken = maze.crossing(positions, task.walls).any(-1).mean()
+    region = np.asarray(task.target or (0.0, 0.0, 0.0))
     figure = Figure(figsize=(5, 5.4), layout="constrained")
     axes = figure.add_subplot()
-    maze.draw_maze(axes, Plans({}, {}, data.maze.walls, region, positions[:, 0]))
-    maze.draw_plans(axes, positions, data.maze.walls)
-    axes.set_title(f"scale {scale.value:g}: proxy {proxy:.1f} sd, gold {gold:.1f} steps, {broken:.0%} through walls")
+    maze.draw_maze(axes, Plans({}, {}, task.walls, region, positions[:, 0]))
+    maze.draw_plans(axes, positions, task.walls)
+    numbers = f"proxy {proxy:.1f} sd, promised {promised:.1f} steps, {broken:.0%} through walls"
+    axes.set_title(f"scale {scale.value:g}: {numbers}")
     figure
     return (figure,)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from diffplan.config import CompareSettings, DataSettings, PriorSettings, ProxySettings, TrainSettings
+from diffplan.cli.experiment import PRESETS, load
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 NOTEBOOK = NOTEBOOKS / "01_three_equations.ipynb"
@@ -57,14 +57,12 @@ def test_the_app_draws_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     from matplotlib.figure import Figure
 
     monkeypatch.chdir(tmp_path)
-    train = TrainSettings(steps=2, batch=4, chunk=1, save_every=2)
-    tiny = replace(
-        CompareSettings(),
-        data=DataSettings(rows=20_000, trajectories=40),
-        prior=PriorSettings(train, horizon=32, width=32, depth=1),
-        proxy=ProxySettings(train, labels=50, width=16, depth=1),
-    )
+    smoke = PRESETS["smoke"].experiment
+    short = replace(smoke.proxy.train, steps=2)
+    prior, proxy = replace(smoke.prior, train=short), replace(smoke.proxy, train=short)
+    tiny = replace(PRESETS["smoke"], run=Path("runs/demo"), experiment=replace(smoke, prior=prior, proxy=proxy))
     app = runpy.run_path(str(APP))["app"]
     _, result = app.run(defs={"config": tiny})
     assert isinstance(result["figure"], Figure)
     assert result["figure"].axes[0].collections
+    assert load(Path("runs/demo/config.json")) == tiny  # what the app reads when it is started again

@@ -1,5 +1,7 @@
 """The README: its examples run as they stand, what it names exists, and what it says is in the result files."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -16,26 +18,32 @@ import tyro
 
 from diffplan.benchmarks import report as score_table
 from diffplan.benchmarks.rows import SUITES
-from diffplan.experiment.tune import TuneSettings
+from diffplan.cli import command, exact, experiment, plot, study, tune
+from diffplan.cli import scores as cli_scores
 from diffplan.metrics.table import read_rows
 from diffplan.report import table
 from diffplan.report.load import read_results
 from diffplan.report.summary import curves
 from diffplan.validation import report as exact_table
-from scripts import bench, benchmark, compare, exact, plot, study
+from scripts import bench
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "results" / "demo"
 EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", README, re.S))
 PROSE = re.sub(r"```python\n.*?```", "", README, flags=re.S)
-COMMANDS = re.findall(r"python (scripts/\w+\.py)([^\n`#]*?)(?= -->|\s*[`#\n])", PROSE)
+COMMANDS = [
+    (name.replace("_", "-"), line)
+    for name, line in re.findall(
+        r"(?:python scripts/|`diffplan )(\w[\w-]*)(?:\.py)?([^\n`#]*?)(?= -->|\s*[`#\n])", PROSE
+    )
+]
 
 needs_results = pytest.mark.skipif(not RESULTS.exists(), reason="results/demo is not there yet")
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 315
+    assert len(README.splitlines()) <= 320
     assert EXAMPLES.keys() == {"environment", "guide", "method"}
     assert README.count("```python") == len(EXAMPLES)
     for name, code in EXAMPLES.items():
@@ -88,7 +96,7 @@ MAZES = ("umaze", "medium", "large")
 
 
 def test_the_table_of_scores_is_that_of_the_results() -> None:
-    paths = [path for path in map(benchmark.Command().committed, SUITES) if path.exists()]
+    paths = [path for path in map(cli_scores.Command().committed, SUITES) if path.exists()]
     table = re.search(r"<!-- scores: .*? -->\n(.*?)\n<!-- /scores -->", README, re.S)
     assert table and table[1] == score_table.markdown([ROOT / path for path in paths])
 
@@ -132,8 +140,9 @@ def test_every_path_exists() -> None:
     assert len(named) > 20
     missing = {path for path in named if not (ROOT / path).exists()}
     assert missing <= (set() if RESULTS.exists() else {path for path in named if path.startswith("results/")})
-    siblings = re.findall(r"beside it ([\w., ]+?), and behaviour in (\w+\.py)", PROSE)[0]
-    assert all((ROOT / "envs" / name).exists() for name in [*siblings[0].split(", "), siblings[1]])
+    rooms = PROSE.split("## The rooms")[1].split("\n## ")[0]
+    beside = re.findall(r"(?<![\w/])\w+\.py\b", rooms)
+    assert len(beside) > 4 and all((ROOT / "diffplan" / name).exists() for name in beside)
 
 
 def test_every_make_target_exists() -> None:
@@ -142,40 +151,44 @@ def test_every_make_target_exists() -> None:
     assert {"demo", "test", "bench"} <= named <= targets
 
 
-def help_of(target: Any, capsys: pytest.CaptureFixture) -> str:
-    with pytest.raises(SystemExit):
-        tyro.cli(target, args=["--help"])
-    return capsys.readouterr().out
+def read(command_name: str, words: list[str]) -> Any:
+    """The settings that a command reads from its arguments."""
+    match command_name:
+        case "bench":
+            return tyro.cli(bench.Config, args=words)
+        case "compare" | "make-data" | "train" | "train-reward":
+            return experiment.read(words, "", None)
+        case "tune":
+            begun, rest = command.begin(experiment.PRESETS, words, experiment.load)
+            return command.parse(tune.Tuning, rest, "", None, tune.Tuning(begun))
+        case "plot":
+            return command.parse(plot.PlotSettings, words, "", None)
+        case "study":
+            return command.parse(study.Command, words, "", None)
+        case "exact":
+            return command.parse(exact.ExactSettings, words, "", None)
+        case "scores":
+            return command.parse(cli_scores.Command, words, "", None, cli_scores.begun(words))
+    raise AssertionError(f"no command of that name is known here: {command_name}")
 
 
-def test_every_command_line_is_understood(capsys: pytest.CaptureFixture) -> None:
-    """Parsed as the scripts do it, without running them: every preset, flag and value is one that they take."""
+def test_every_command_line_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsed as the commands do it, without running them: every preset, flag and value is one that they take."""
     assert len(COMMANDS) >= 8
-    for script, line in COMMANDS:
-        words = shlex.split(line)
-        match Path(script).stem:
-            case "bench":
-                tyro.cli(bench.Config, args=words)
-            case "exact":
-                tyro.cli(exact.ExactSettings, args=words)
-            case "tune_scale":
-                tuned = {name: (text, TuneSettings(config)) for name, (text, config) in compare.PRESETS.items()}
-                tyro.extras.overridable_config_cli(tuned, args=words)
-            case "plot":
-                taken = help_of(plot.main, capsys)
-                assert words[0].startswith(("runs/", "results/"))
-                assert all(word in taken for word in words[1:])
-            case "study":
-                tyro.cli(study.Command, args=words)
-            case "benchmark":
-                tyro.cli(benchmark.Command, args=words, default=benchmark.begun(words))
-            case "compare" | "make_data" | "train" | "train_reward":
-                tyro.extras.overridable_config_cli(dict(compare.PRESETS), args=words)
-            case other:
-                raise AssertionError(f"no script of that name is known here: {other}")
-    flags = set(re.findall(r"`(--[\w.-]+)", PROSE)) - {"--help"}
-    known = help_of(compare.CompareSettings, capsys)
-    assert flags and all(flag in known for flag in flags)
+    monkeypatch.chdir(tmp_path)
+    Path("softmax.py").write_text(EXAMPLES["method"].split("white = ")[0])  # the class, saved as the README says
+    for name, line in COMMANDS:
+        read(name, shlex.split(line))
+
+
+def test_every_flag_exists() -> None:
+    flags = set(re.findall(r"`(--[\w.-]+)", PROSE)) - {
+        "--help",
+        "--config",
+    }  # which every command takes before all others
+    with contextlib.redirect_stdout(io.StringIO()) as page, pytest.raises(SystemExit):
+        experiment.read(["demo", "--help"], "", None)
+    assert flags and all(flag in page.getvalue() for flag in flags)
 
 
 def test_every_extra_exists() -> None:
@@ -195,7 +208,7 @@ def test_the_public_names_exist() -> None:
     assert {module for module, _ in result} == set(diffplan.__all__)
     for name, members in result:
         module = importlib.import_module(f"diffplan.{name}")
-        for member in members.split(", "):
+        for member in re.findall(r"\w+(?=,|$)", members.split(", and ")[0]):
             if not hasattr(module, member):
                 importlib.import_module(f"diffplan.{name}.{member}")
     light = "import sys, diffplan; sys.exit(any(m in sys.modules for m in ('jax', 'flax', 'matplotlib', 'envs')))"
