@@ -204,7 +204,7 @@ def test_a_setting_that_cannot_work_is_named():
         ScoresSettings(tasks=("tiny",))
     with pytest.raises(Exception, match=r"tasks='umaze': must be some of medium, large, giant"):
         ScoresSettings(suite="ogbench", tasks=("umaze",))
-    with pytest.raises(Exception, match=r"planner.stride=16: must be 1 less than a multiple of 4"):
+    with pytest.raises(Exception, match=r"planner.stride=16: must be 1 less than a multiple of patch \(4\)"):
         planner.PlannerSettings(stride=16)
     with pytest.raises(Exception, match=r"planner.warm=9.0: must be above planner.low"):
         planner.PlannerSettings(warm=9.0)
