@@ -19,7 +19,6 @@ from diffplan.methods import BestOfN, Method, Prior, Problem
 from diffplan.methods.best_of_n import Pool, Quantiliser, RegularisedBestOfN, SoftBestOfN, draw_pool
 from diffplan.metrics.kl import best_of_n_cdf, best_of_n_mean
 from diffplan.samplers import Sampler
-from diffplan.validation import known
 from tests import problems
 
 FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
@@ -174,7 +173,7 @@ SIZES = {"grid": 400, "linear": 1000}
 
 @cache
 def problem_of(name: str) -> problems.Known:
-    return getattr(known, name)()
+    return getattr(problems, name)()
 
 
 @cache

@@ -27,7 +27,7 @@ from diffplan.runs.files import digest
 from diffplan.samplers import Sampler
 from diffplan.tasks import maze2d
 from diffplan.tasks.maze2d import DataSettings, GoldSettings
-from diffplan.validation import known
+from tests import problems
 
 H = 16
 SHORT = TrainSettings(steps=2, batch=2, chunk=2)
@@ -57,7 +57,7 @@ def builder(directory: Path) -> Builder:
 def problem_of(run: Builder) -> Problem:
     """A problem whose proxies are means."""
     identity = jax.tree_util.Partial(lambda x, sigma: x)
-    mean = known.Clean(identity, jnp.zeros(()), jnp.ones(()), jnp.mean)
+    mean = problems.Clean(identity, jnp.zeros(()), jnp.ones(()), jnp.mean)
     sampler = Sampler(karras(4, 0.02, 10.0), (H, run.data.codec.width))
     return Problem(identity, mean, mean, mean, run.data.codec, sampler)
 

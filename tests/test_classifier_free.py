@@ -188,7 +188,7 @@ def test_a_network_learns_the_two_halves_of_a_mixture_and_the_whole():
         x = centre * y + std * jax.random.normal(key_noise, (h, 1))
         return x, jnp.zeros((h, 1), bool), jnp.stack([jnp.ones(()), y])
 
-    setting = TrainSettings(steps=600, batch=128, learning_rate=5e-3, ema=0.99)
+    setting = train.TrainSettings(steps=600, batch=128, learning_rate=5e-3, ema=0.99)
     task = conditional.task(apply, draw, np.asarray([0, 0]), LogUniform(0.1, 5.0), 0.3)
     state = train.start(jax.random.key(1), params, setting)
     state = jax.jit(lambda state: train.chunk(task, setting, state, None, 600)[0])(state)

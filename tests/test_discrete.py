@@ -23,7 +23,7 @@ from diffplan.discrete import (
 )
 from diffplan.learn import train
 from diffplan.learn.train import TrainSettings
-from diffplan.models.mixer import Mixer
+from diffplan.models.mixer import Mixer, Size
 from diffplan.models.pure import build
 from diffplan.oracle.tabular import markov
 

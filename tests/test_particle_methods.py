@@ -32,7 +32,7 @@ FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than runn
 
 @cache
 def problem_of(name: str) -> problems.Known:
-    return getattr(known, name)()
+    return getattr(problems, name)()
 
 
 @cache
