@@ -13,13 +13,9 @@ Both are one matrix product, of shifted inputs side by side (`unfold`) or, where
 outputs to be added up (`fold`). Under `jax.vmap` it becomes a single product over ``batch * h`` rows. `lax.conv` is not
 used: XLA's CPU backend is slow at its derivative inside a `lax.scan`.
 
-Group normalisation (Wu and He 2018) divides the channels into groups and whitens each over its channels and all steps:
-
-    y = scale * (x - mean_g) / sqrt(var_g + eps) + bias                                         (3)
-
 The noise level enters as ``c_noise``, one number, through
 
-    sinusoidal(c)[j] = sin(1000 c f_j), cos(1000 c f_j),    f_j from 1 down to 1 / 10000        (4)
+    sinusoidal(c)[j] = sin(1000 c f_j), cos(1000 c f_j),    f_j from 1 down to 1 / 10000        (3)
 
 in equal ratios. EDM's ``c_noise = log(sigma) / 4`` lies within about [-1.6, 1.1]; times 1000 it spans the range for
 which the frequencies of transformers were chosen, the slowest turning by a quarter radian over all noise levels.
@@ -32,7 +28,7 @@ from jaxtyping import Array, Float
 
 
 def sinusoidal(c_noise: Float[Array, ""], width: int) -> Float[Array, "width"]:
-    """The embedding (4) of a noise level; `width` is even and at least 4."""
+    """The embedding (3) of a noise level; `width` is even and at least 4."""
     if width < 4 or width % 2:
         raise ValueError(f"a sinusoidal embedding needs an even width of at least 4, got {width}")
     # A constant, not a computation: XLA would hoist one out of a sampling loop once per call of the network and then no
@@ -40,16 +36,6 @@ def sinusoidal(c_noise: Float[Array, ""], width: int) -> Float[Array, "width"]:
     frequencies = np.float32(10_000.0) ** -np.linspace(0.0, 1.0, width // 2, dtype=np.float32)
     angles = 1000.0 * c_noise * frequencies
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
-
-
-def mish(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-    """Misra 2019: ``x tanh(log(1 + e^x)) = x n / (n + 2)`` with ``n = e^x (e^x + 2)``, at the price of one exponential.
-
-    Beyond 20 the ratio is 1 in float32, so the exponential is not followed further up.
-    """
-    e = jnp.exp(jnp.minimum(x, 20.0))
-    n = e * (e + 2.0)
-    return x * (n / (n + 2.0))
 
 
 def unfold(x: Float[Array, "h c"], width: int, stride: int = 1) -> Float[Array, "out kc"]:
@@ -103,24 +89,3 @@ class ConvTranspose(nnx.Module):
         even = jnp.concatenate([before, x], axis=1) @ jnp.concatenate([kernel[3], kernel[1]])
         odd = jnp.concatenate([x, after], axis=1) @ jnp.concatenate([kernel[2], kernel[0]])
         return jnp.stack([even, odd], axis=1).reshape(2 * steps, -1) + self.bias[...][None, :]
-
-
-class GroupNorm(nnx.Module):
-    """Equation (3). Statistics are taken over the steps first, so that the group axis appears on short vectors only."""
-
-    def __init__(self, channels: int, groups: int = 8, *, eps: float = 1e-5):
-        if channels % groups:
-            raise ValueError(f"{channels} channels do not divide into {groups} groups")
-        self.groups, self.eps = groups, eps
-        self.scale = nnx.Param(jnp.ones((channels,)))
-        self.bias = nnx.Param(jnp.zeros((channels,)))
-
-    def _grouped(self, per_channel: Float[Array, "c"]) -> Float[Array, "c"]:
-        """Each channel's value replaced by the mean over its group."""
-        means = per_channel.reshape(self.groups, -1).mean(axis=1)
-        return jnp.repeat(means, per_channel.shape[0] // self.groups)
-
-    def __call__(self, x: Float[Array, "h c"]) -> Float[Array, "h c"]:
-        centred = x - self._grouped(x.mean(axis=0))[None, :]
-        gain = self.scale[...] / jnp.sqrt(self._grouped(jnp.square(centred).mean(axis=0)) + self.eps)
-        return centred * gain[None, :] + self.bias[...][None, :]
