@@ -154,13 +154,13 @@ def act(
     arrived = ~solved & slow & (jnp.linalg.norm(position - aim) < NEAR)
     following = jnp.asarray(routes(maze))[controller.cell, controller.goal]
     waypoint = _waypoint(maze, following, controller.goal, uniform)
-    carried = Controller(
+    controller = Controller(
         goal=controller.goal,
         cell=jnp.where(arrived, following, controller.cell),
         waypoint=jnp.where(arrived, waypoint, controller.waypoint),
         previous=position,
     )
-    return carried, (action, solved)
+    return controller, (action, solved)
 
 
 @partial(jax.jit, static_argnames=("maze", "trajectories"))

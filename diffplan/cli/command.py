@@ -87,13 +87,13 @@ def one_line(text: str, arguments: Sequence[str]) -> str:
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
     """The value of a flag, the last one given; None if the flag is not there."""
-    found = None
+    value = None
     for number, argument in enumerate(arguments):
         if argument == flag and number + 1 < len(arguments):
-            found = arguments[number + 1]
+            value = arguments[number + 1]
         elif argument.startswith(f"{flag}="):
-            found = argument.partition("=")[2]
-    return found
+            value = argument.partition("=")[2]
+    return value
 
 
 def without(flag: str, arguments: Sequence[str]) -> list[str]:

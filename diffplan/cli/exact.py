@@ -80,8 +80,8 @@ def action(config: ExactSettings) -> None:
     out = config.out or default
     write(out, rows)
     failed = [row for row in rows if row.passed is False]
-    judged = sum(row.passed is not None for row in rows)
-    say(f"{out}: {judged - len(failed)} of {judged} rows hold")
+    decided = sum(row.passed is not None for row in rows)
+    say(f"{out}: {decided - len(failed)} of {decided} rows hold")
     sys.exit(1 if failed else 0)
 
 

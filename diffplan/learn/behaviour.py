@@ -67,12 +67,12 @@ def task(policy: Policy, codec: Codec | Cells) -> Task:
 
     def loss(params: Params, key: PRNGKey, window: Float[Array, "h d"]) -> tuple[Scalar, dict[str, Scalar]]:
         learner, plan = replace(policy, params=params), codec.decode(window)
-        told = len(window) - isinstance(codec, Cells)
+        known = len(window) - isinstance(codec, Cells)
 
         def one(observation: Float[Array, "o"], action: Float[Array, "a"], time: Scalar) -> Scalar:
             return learner.log_prob(learner.distribution(observation, time), action)
 
         rows = (plan.observations, plan.actions, times(len(window)))
-        return -jax.vmap(one)(*(row[:told] for row in rows)).mean(), {}
+        return -jax.vmap(one)(*(row[:known] for row in rows)).mean(), {}
 
     return Task(loss, lambda key, data: data.draw(key))
