@@ -137,7 +137,7 @@ class Sheet(NamedTuple):
         return {"suite": self.config.suite, "task": self.task, "source": MEASURED} | name._asdict() | numbers | cost
 
     def rollout(self, name: Name, scores: Scores, paths: Paths, plans: Plans | None = None, **cost: float) -> Row:
-        """A row of ours; some of its episodes are kept for `scripts/benchmark.py --do render`."""
+        """A row of ours; some of its episodes are kept for `diffplan scores --do render`."""
         directory = self.config.run / self.config.suite / "rollouts" / self.task
         directory.mkdir(parents=True, exist_ok=True)
         file = re.sub(r"[^a-z0-9.]+", "-", " ".join(name).removeprefix("diffplan ").lower())

@@ -1,7 +1,7 @@
 """The methods of (123), with the guidance scale and the number of candidates tuned on episodes that are not scored.
 
 Each option is swept by itself along a grid. Then the guidance scale is swept again with a quarter of the candidates
-that the first sweep chose. The setting with the highest mean score is taken, a rule of `scripts/tune_scale.py` that
+that the first sweep chose. The setting with the highest mean score is taken, a rule of `diffplan tune` that
 leans to neither side: the largest scale that is not distinguishable from the best costs guidance more than best of n.
 """
 

@@ -91,7 +91,7 @@ def _handler(number: int, frame: object) -> None:
 
 def _watch(pipe: int) -> None:
     """Ends the process at the second signal, or when SIGTERM has had its time."""
-    count = 0
+    count, timers = 0, []
     while received := os.read(pipe, 1):
         number = signal.Signals(received[0])
         if number not in CODES:
@@ -100,9 +100,11 @@ def _watch(pipe: int) -> None:
         if count > 1:
             _end(CODES[number])
         if number == signal.SIGTERM:
-            timer = threading.Timer(PATIENCE, _end, (CODES[number],))
-            timer.daemon = True
-            timer.start()
+            timers.append(threading.Timer(PATIENCE, _end, (CODES[number],)))
+            timers[-1].daemon = True
+            timers[-1].start()
+    for timer in timers:  # the command has ended, and the process lives on
+        timer.cancel()
     os.close(pipe)
 
 

@@ -20,6 +20,7 @@ from diffplan.learn.train import TrainSettings
 from diffplan.models import MessagesValue, build
 from diffplan.noise import LogNormal
 from diffplan.runs import Run, stage
+from diffplan.runs.files import digest
 from diffplan.types import PRNGKey, Scalar
 from diffplan.validation.problems import Cells
 
@@ -54,8 +55,8 @@ def fit_categorical(
 ) -> CategoricalDenoiser:
     """A network over cells (4b), trained on paths of the exact prior, in ``RUN/NAME``."""
     data = draws(jax.random.fold_in(jax.random.key(config.seed), 1), problem, paths)
-    about = {"train": config, "paths": paths, "problem": "rooms"}
-    return stage(run, name, partial(categorical.fit, problem.chain.points, data, loss, config), about).model
+    about, inputs = {"train": config, "paths": paths}, {"problem": digest(problem.chain)}
+    return stage(run, name, partial(categorical.fit, problem.chain.points, data, loss, config), about, inputs).model
 
 
 def fit_prior(run: Run, seed: int, problem: Cells, size: Size) -> CategoricalDenoiser:
@@ -88,5 +89,5 @@ def fit_energy(run: Run, seed: int, problem: Cells, prior: CategoricalDenoiser, 
     data = contrastive.contrast(chain.points[paths], jax.vmap(problem.path_reward)(paths), HIGH)
     reader = Marginals(prior, problem.rewards)
     fit = partial(contrastive.fit, network, reader, data, LogNormal(0.3, 1.0), config)
-    about = {"train": config, "labelled": size.labelled, "problem": "rooms", "prior": size.prior}
-    return stage(run, "energy", fit, about).model
+    inputs = {"problem": digest((chain, problem.rewards)), "prior": digest(prior)}
+    return stage(run, "energy", fit, {"train": config, "labelled": size.labelled}, inputs).model
