@@ -252,6 +252,7 @@ def test_first_order_ratios_are_exact_where_log_h_is_linear(key):
     np.testing.assert_allclose(exact_ratio(linear, MASKED)(z, alpha)[1], 0.3 * (weights[1] - weights[1, 3]), atol=1e-6)
 
 
+@pytest.mark.slow
 @both
 def test_exact_ratios_draw_the_tilt_and_first_order_does_not(noise):
     prior, steps = reverse(posterior(noise), noise), even(64)

@@ -207,6 +207,7 @@ def test_a_budget_of_nats_is_what_is_spent():
         guide.budget(distribution.denoise, distribution.energy(slope), -1.0)
 
 
+@pytest.mark.slow
 def test_models_are_trained_once(tmp_path):
     problem = problems.cells(horizon=4)
     size = Size(paths=256, labelled=256, prior=4, energy=3)

@@ -121,6 +121,7 @@ def test_policy_gradient_finds_the_tilt_of_its_coefficient_and_in_the_end_the_be
     assert problems.reached(LINEAR, x[2]) > 0.95
 
 
+@pytest.mark.slow
 def test_policy_gradient_tunes_a_network():
     """An untrained mixer is the exact prior of white plans; tuned for a unit direction at c = 1, it moves them by 1."""
     h, d = 4, 2
@@ -164,6 +165,7 @@ def test_rounds_of_reward_weighting_add_up_to_a_tilt():
         assert gain == pytest.approx(np.mean(exact[:, 1] - exact[:, 0]), rel=0.25), f"{rounds} rounds"
 
 
+@pytest.mark.slow
 def test_what_a_round_trains_on_decides_how_far_it_goes():
     """Real data hold the prior back, and so do picks from earlier rounds."""
     far = {}

@@ -80,6 +80,7 @@ def grid_bench(problem: Problem, start: jax.Array, gold: jax.Array) -> Bench:
     )
 
 
+@pytest.mark.slow
 def test_a_peak_between_grid_points_is_found():
     problem = problems.grid(horizon=40).problem
     gold = jnp.zeros(8).at[0].set(1.0)

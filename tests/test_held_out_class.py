@@ -129,6 +129,7 @@ def test_half_dose_of_curves_whose_middle_is_known() -> None:
     np.testing.assert_allclose(10**result, [0.5, 5.0, 0.05], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_study_in_small(tmp_path: Path) -> None:
     directory = execute(study.STUDY, StudySettings(run=tmp_path, seeds=2, size=0.05))
     table = read(directory / "study.csv")

@@ -21,6 +21,8 @@ from diffplan.types import Trajectory
 from envs.maze2d import UMAZE
 from tests.test_scores import behaviour
 
+pytestmark = pytest.mark.slow  # planners are trained, and plan and act
+
 TINY = TrainSettings(steps=20, batch=16, chunk=20, save_every=20)
 SMALL = planner.PlannerSettings(
     levels=3,

@@ -126,6 +126,7 @@ def test_between_the_policy_is_the_tilt(method):
     assert float(plans.path_kl.mean()) == pytest.approx(np.mean(nats), rel=0.08)
 
 
+@pytest.mark.slow
 def test_held_to_occupancy_a_policy_imitates_the_data():
     """Paid next to nothing, it leaves behaviour for where other data were."""
     answers = grid()

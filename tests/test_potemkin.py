@@ -216,6 +216,7 @@ def directory(tmp_path_factory):
         yield execute(study.STUDY, StudySettings(run=tmp_path_factory.mktemp("studies"), seeds=2, size=0.05))
 
 
+@pytest.mark.slow
 def test_the_study_runs_and_has_its_findings(directory):
     content = json.loads((directory / "verdict.json").read_text())
     result = {one["statement"]: one for one in content["findings"]}

@@ -120,6 +120,7 @@ def test_the_table_holds_every_method_strength_and_seed(whole):
 # -- again, damaged, killed --
 
 
+@pytest.mark.slow
 def test_a_second_run_reuses_everything(whole):
     folder, _ = whole
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -52,12 +52,14 @@ def test_a_is_the_slope_of_the_exact_curve_at_the_prior(given):
     assert float(a) == pytest.approx(float(result["gold_gain"][0]) / np.sqrt(1e-3), rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_rater_of_many_labels_is_right_and_one_of_few_is_not():
     fit = lambda labels: pressure.make_case(jax.random.key(5), WALK, labels)
     gain = lambda given: float(pressure.tilted(WALK, given, jnp.asarray([4.0]))["gold_gain"][0])
     assert gain(fit(30_000)) > gain(fit(300)) + 0.2 > gain(fit(100)) + 0.2
 
 
+@pytest.mark.slow
 def test_the_study_of_pressure_in_small(tmp_path, monkeypatch):
     ascent = Ascent((0, 5), proxy=pressure.undenoised, rate=0.3, anneal=0)
     few = ((Prior(), "exact"), (ascent, "none"), (Shooting("cross-entropy method", (0, 1), population=8), "none"))
@@ -83,6 +85,7 @@ def test_the_front_of_the_sum_has_its_ends_in_common_with_the_mixture_and_bulges
     assert (summed >= mixed - 1e-4).all() and summed[2] > mixed[2]
 
 
+@pytest.mark.slow
 def test_the_study_of_two_rewards_in_small(tmp_path, monkeypatch):
     monkeypatch.setattr(pareto, "GUIDED", (0.0, 1.0))
     directory = frame.execute(pareto.STUDY, StudySettings(run=tmp_path, seeds=2, size=0.05))

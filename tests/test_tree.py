@@ -45,6 +45,7 @@ def learned() -> LearnedValue:
     return LearnedValue(run(train.start(jax.random.key(2), params, config), data), apply)
 
 
+@pytest.mark.slow
 def test_a_learned_value_is_the_exact_one_nearly_and_sees_no_later_row():
     one = room()
     keys, starts = jax.random.split(jax.random.key(5), 400), jnp.tile(one.starts, (EACH, 1))
