@@ -51,7 +51,8 @@ class Bound(NamedTuple):
     def __str__(self) -> str:
         if math.isinf(self.high):
             return f"{'more than' if self.open else 'at least'} {self.low:g}"
-        return f"between {self.low:g} and {self.high:g}" + (", neither of them" if self.open else "")
+        low, high = (f"{end:.0f}" if float(end).is_integer() else f"{end:g}" for end in (self.low, self.high))
+        return f"between {low} and {high}" + (", neither of them" if self.open else "")
 
 
 def at_least(low: float, most: float = math.inf) -> Bound:
