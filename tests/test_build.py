@@ -29,6 +29,8 @@ from diffplan.tasks import maze2d
 from diffplan.tasks.maze2d import DataSettings, GoldSettings
 from tests import problems
 
+pytestmark = pytest.mark.slow  # five networks are compiled and trained
+
 H = 16
 SHORT = TrainSettings(steps=2, batch=2, chunk=2)
 CONFIG = ExperimentSettings(

@@ -16,7 +16,10 @@ def collect(name):
     return experts.collect(maze2d.named(name), jax.random.key(0), trajectories=1000, steps=800, repeat_rows=True)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+SLOW_MAZES = [name if name == "umaze" else pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED]
+
+
+@pytest.mark.parametrize("name", SLOW_MAZES)
 def test_statistics_are_those_of_the_published_data(name):
     """|ours - published| <= 3 % + 3 standard errors.
 

@@ -86,7 +86,9 @@ def planned(method, answers, starts, seed: int = 0):
     return run(jax.random.key(seed), starts, jnp.asarray(method.strengths))
 
 
-@pytest.mark.parametrize("method", [REINFORCE, PPO, OCCUPANCY], ids=lambda method: method.name)
+@pytest.mark.parametrize(
+    "method", [REINFORCE, PPO, pytest.param(OCCUPANCY, marks=pytest.mark.slow)], ids=lambda method: method.name
+)
 @pytest.mark.parametrize("make", [grid, linear])
 def test_strong_policies_reach_the_optimum_and_weak_ones_are_behaviour(make, method):
     answers = make(32 if make is linear else 8)

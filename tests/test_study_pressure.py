@@ -72,6 +72,7 @@ def test_the_study_of_pressure_in_small(tmp_path, monkeypatch):
     assert draw(directory, pressure_figure.compose).stat().st_size > 20_000
 
 
+@pytest.mark.slow
 def test_the_front_of_the_sum_has_its_ends_in_common_with_the_mixture_and_bulges():
     given = pareto.make_pair(jax.random.key(0), WALK, None)
     fractions = jnp.linspace(0, 1, 5)

@@ -71,7 +71,7 @@ def planned(of: str):
     return starts, jax.jit(method.__call__)(jax.random.key(0), problem, starts, jnp.asarray(STRENGTHS, jnp.float32)).x
 
 
-@pytest.mark.parametrize(("of", "least"), [("exact", 0.95), ("learned", 0.75)])
+@pytest.mark.parametrize(("of", "least"), [("exact", 0.95), pytest.param("learned", 0.75, marks=pytest.mark.slow)])
 def test_more_simulations_come_near_the_optimum(of, least):
     reached = [problems.reached(room(), x) for x in planned(of)[1]]
     assert reached[-1] >= least
