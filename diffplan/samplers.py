@@ -31,7 +31,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from diffplan.count import uncounted
-from diffplan.settings import at_least, settings
+from diffplan.settings import Named, at_least, settings
 from diffplan.types import Denoise, PRNGKey, Scalar
 
 
@@ -177,7 +177,7 @@ def sample(
 class SamplerSettings:
     """How plans are drawn from the prior, guided or not."""
 
-    rule: str = "ancestral"
+    rule: Named = "ancestral"
     """Step rule: ancestral, sde_2m, ddim, heun, dpmpp_2m, or file.py:NAME. Path KL is defined for ancestral and sde_2m,
     which add noise."""
     steps: Annotated[int, at_least(2, 1_000_000)] = 32

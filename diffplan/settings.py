@@ -17,6 +17,8 @@ from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, dataclass_transform, get_args, get_origin
 from typing import get_type_hints as hints_of
 
+import tyro
+
 Class = TypeVar("Class", bound=type)
 
 WHOLE = 2**63
@@ -71,6 +73,8 @@ COUNT = at_least(1)
 """Steps, rows and the like."""
 SEED = at_least(0, 2**32 - 1)
 """What jax takes as a seed on every platform."""
+Named = Annotated[Any, tyro.conf.arg(constructor=str)]
+"""Something that `diffplan.resolve` takes: the thing itself in Python, a name or file.py:NAME as a flag."""
 FRACTION = at_least(0, 1)
 INSIDE = more_than(0, 1)
 """A fraction that is neither none nor all."""
@@ -137,6 +141,9 @@ def _check(name: str, value: Any, hint: Any, bounds: tuple[Bound, ...] = ()) -> 
     if get_origin(hint) is Literal:
         return require(value in get_args(hint), name, value, f"one of {', '.join(map(str, get_args(hint)))}")
     kind = get_origin(hint) or hint
+    if kind is Any:
+        allowed = "a name, file.py:NAME, or the thing itself"
+        return require(isinstance(value, str) or callable(value), name, value, allowed)
     if kind in KINDS:
         require(_of(value, kind), name, value, KINDS[kind][1])
     if kind is tuple:

@@ -16,9 +16,12 @@ from diffplan.learn.prior import PriorSettings
 from diffplan.learn.reward import ProxySettings
 from diffplan.learn.train import TrainSettings
 from diffplan.learn.value import ValueSettings
+from diffplan.methods import Guided, chosen
 from diffplan.methods.strengths import StrengthSettings
 from diffplan.noise import NoiseSettings
-from diffplan.samplers import SamplerSettings
+from diffplan.resolve import resolve
+from diffplan.runs.files import content
+from diffplan.samplers import STEPS, SamplerSettings, heun
 from diffplan.settings import COUNT, FRACTION, INSIDE, SEED, SIZE, ConfigError, at_least, more_than, require, settings
 from diffplan.tasks.maze2d import DataSettings, GoldSettings
 
@@ -195,3 +198,21 @@ def test_trajectories_are_longer_than_a_plan_and_some_are_trained_on():
         ConfigError, match=r"^prior.held_out=0.99: must be such that some of the 4 trajectories are left"
     ):
         replace(smoke, data=DataSettings(rows=2000, trajectories=4), experiment=replace(smoke.experiment, prior=prior))
+
+
+def test_networks_rules_and_methods_may_be_objects():
+    """In Python a thing itself stands where a flag has its name; what is neither is refused."""
+
+    def network(key, horizon, dim, size):
+        return key, horizon
+
+    own = Guided("own", (0.0, 1.0))
+    config = ExperimentSettings(
+        prior=PriorSettings(network=network), sampler=SamplerSettings(rule=heun), methods=("guided", own)
+    )
+    assert [entry.name for entry in chosen(config.strengths, config.methods)] == ["prior", "guided", "own"]
+    assert resolve(config.sampler.rule, STEPS, "rule") is heun and config.prior.network is network
+    assert content(config)["sampler"]["rule"] == "diffplan.samplers:heun"
+    assert resolve("diffplan.samplers:heun", {}, "rule") is heun
+    with pytest.raises(ConfigError, match=r"sampler\.rule=3: must be a name, file\.py:NAME, or the thing itself"):
+        SamplerSettings(rule=3)

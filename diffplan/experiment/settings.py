@@ -14,7 +14,7 @@ from diffplan.methods import chosen
 from diffplan.methods.strengths import StrengthSettings
 from diffplan.noise import NoiseSettings
 from diffplan.samplers import SamplerSettings
-from diffplan.settings import SEED, at_least, require, settings
+from diffplan.settings import SEED, Named, at_least, require, settings
 
 DEMO_METHODS = (
     *("prior", "guided", "guided_classifier", "guided_dps", "guided_raw"),
@@ -30,7 +30,7 @@ class ExperimentSettings:
     prior: PriorSettings = field(default_factory=PriorSettings)
     proxy: ProxySettings = field(default_factory=ProxySettings)
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
-    methods: tuple[str, ...] = DEMO_METHODS
+    methods: tuple[Named, ...] = DEMO_METHODS
     """Names of methods (`diffplan methods`), file.py:NAME, or all. The prior is always among them."""
     strengths: StrengthSettings = field(default_factory=StrengthSettings)
     reward_model: RewardModelSettings = field(default_factory=RewardModelSettings)

@@ -19,7 +19,7 @@ from diffplan.models import NETWORKS
 from diffplan.noise import LogUniform, NoiseSettings
 from diffplan.resolve import resolve
 from diffplan.runs import Recorder
-from diffplan.settings import FRACTION, INSIDE, SIZE, at_least, require, settings
+from diffplan.settings import FRACTION, INSIDE, SIZE, Named, at_least, require, settings
 from diffplan.types import Apply, Params, PRNGKey
 
 
@@ -28,7 +28,7 @@ class PriorSettings:
     """The diffusion model of behaviour."""
 
     train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=3000, batch=64, learning_rate=2e-3))
-    network: str = "mixer"
+    network: Named = "mixer"
     """mixer: patched MLP-mixer, fast on CPU; unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M); or
     file.py:NAME of a function (key, horizon, dim, settings) -> (apply, params)."""
     horizon: Annotated[int, at_least(2, 2**20)] = 128
@@ -46,7 +46,7 @@ class PriorSettings:
 
     def check(self) -> None:
         """Raise ConfigError unless the network can be built for this horizon."""
-        divisor = {"mixer": self.patch, "unet": 4}.get(self.network, 1)
+        divisor = {"mixer": self.patch, "unet": 4}.get(str(self.network), 1)
         require(self.horizon % divisor == 0, "prior.horizon", self.horizon, f"a multiple of {divisor}")
 
 

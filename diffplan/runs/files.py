@@ -44,6 +44,8 @@ def _plain(value: Any) -> Any:
     """What stands in JSON for a value that JSON does not know."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
+    if hasattr(value, "__qualname__"):  # a function or a class, by the name that `diffplan.resolve` takes
+        return f"{value.__module__}:{value.__qualname__}"
     return getattr(value, "item", lambda: str(value))()
 
 
