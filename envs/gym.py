@@ -30,7 +30,7 @@ import numpy as np
 from gymnasium import spaces
 from jaxtyping import Float, UInt8
 
-from envs import gridworld, linear, maze2d, potemkin, raster
+from envs import gridworld, linear, maze2d, pendulum, potemkin, raster
 from envs.base import Environment
 
 ENVIRONMENTS: dict[str, Environment] = {
@@ -42,6 +42,7 @@ ENVIRONMENTS: dict[str, Environment] = {
     "Gridworld-corridors": gridworld.CORRIDORS,
     "Gridworld-street": potemkin.STREET,
     "Linear-point": linear.POINT,
+    "Pendulum": pendulum.PENDULUM,
 }
 """What has a name. The id of each is diffplan/NAME-v0."""
 
@@ -79,8 +80,9 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
             raise ValueError(f"unknown render_mode {render_mode!r}: choose 'rgb_array' or None")
         self.environment: Environment = named(environment) if isinstance(environment, str) else environment
         self.render_mode = render_mode
-        if isinstance(self.environment, maze2d.Maze2d):
-            self.metadata = self.metadata | {"render_fps": round(1 / maze2d.STEP)}
+        for kind, seconds in ((maze2d.Maze2d, maze2d.STEP), (pendulum.Pendulum, pendulum.STEP)):
+            if isinstance(self.environment, kind):
+                self.metadata = self.metadata | {"render_fps": round(1 / seconds)}
         if discrete is None:
             discrete = isinstance(self.environment, gridworld.Gridworld | potemkin.Potemkin)
         low, high = self.environment.observation_low, self.environment.observation_high

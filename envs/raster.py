@@ -6,8 +6,9 @@ PIXELS x PIXELS pixels. The centre of pixel (r, c) lies at
     (low + (r + 1/2) / PIXELS,  low + (c + 1/2) / PIXELS)                                                        (1)
 
 in observation coordinates, where low is the edge of the first cell: -0.7 in mazes (`envs.maze2d`, equation (1)), -0.5
-in gridworlds, whose cells are centred on their index. Any other observation is drawn as one bar for each entry, with a
-mark where the value lies between its bounds.
+in gridworlds, whose cells are centred on their index. A pendulum is drawn as its rod, a positive angle to the left, as
+gymnasium draws it; the goal is the place of the rod's upright end. Any other observation is drawn as one bar for each
+entry, with a mark where the value lies between its bounds.
 """
 
 import numpy as np
@@ -16,6 +17,7 @@ from jaxtyping import Float, UInt8
 from envs.base import Environment
 from envs.gridworld import Gridworld
 from envs.maze2d import RADIUS, Maze2d
+from envs.pendulum import Pendulum
 from envs.potemkin import Potemkin
 
 PIXELS = 32
@@ -32,6 +34,8 @@ def picture(environment: Environment, observation: Float[np.ndarray, "o"]) -> UI
             return _map(environment, observation, low=-0.5, radius=0.3)
         case Potemkin():
             return _map(environment.grid, observation, low=-0.5, radius=0.3)
+        case Pendulum():
+            return _rod(observation)
     return _bars(environment, observation)
 
 
@@ -45,6 +49,18 @@ def _map(
     if any("G" in row for row in world.rows):
         frame[~wall & (distance(world.goal) <= 0.5)] = GOAL
     frame[distance(observation) <= radius] = AGENT
+    return frame
+
+
+def _rod(observation: Float[np.ndarray, "3"]) -> UInt8[np.ndarray, "height width 3"]:
+    """A rod of 3 cells that hangs in the middle of 8 x 8 cells; (row, column) offsets from the hinge, in cells."""
+    offset = (np.arange(8 * PIXELS) + 0.5) / PIXELS - 4
+    place = np.stack(np.meshgrid(offset, offset, indexing="ij"), axis=-1)
+    way = -observation[:2] / max(float(np.hypot(*observation[:2])), 1e-6)
+    along = np.clip(place @ way, 0, 3)
+    frame = np.full((*place.shape[:2], 3), FREE, np.uint8)
+    frame[np.linalg.norm(place - (-3, 0), axis=-1) <= 0.5] = GOAL
+    frame[np.linalg.norm(place - along[..., None] * way, axis=-1) <= 0.2] = AGENT
     return frame
 
 

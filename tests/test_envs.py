@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import base, gridworld, linear, maze2d
+from envs import base, gridworld, linear, maze2d, pendulum
 
 NOISY_POINT = linear.Linear.from_arrays(
     transition=[[0.9, 0.1], [0.0, 0.9]],
@@ -24,6 +24,7 @@ ENVIRONMENTS = {
     "generated": gridworld.generate(seed=1, height=8, width=9, density=0.3),
     "point": linear.POINT,
     "noisy point": NOISY_POINT,
+    "pendulum": pendulum.PENDULUM,
 }
 ANYTHING_GOES = {"noisy point"}  # every step has a density: the residual is 0 whatever happens
 

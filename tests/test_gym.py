@@ -17,6 +17,7 @@ from envs.gridworld import CORRIDORS, FOUR_ROOMS, MOVES, Gridworld
 from envs.gym import ENVIRONMENTS, Gym
 from envs.linear import POINT
 from envs.maze2d import OPEN, UMAZE
+from envs.pendulum import PENDULUM
 from envs.potemkin import street
 
 IDS = [f"diffplan/{name}-v0" for name in ENVIRONMENTS]
@@ -200,6 +201,18 @@ def test_a_picture_shows_where_things_are(world, low, place):
     assert at(raster.GOAL).any()
     centroid = (np.argwhere(at(raster.AGENT)).mean(axis=0) + 0.5) / raster.PIXELS + low
     np.testing.assert_allclose(centroid, place[:2], atol=1 / raster.PIXELS)
+
+
+@pytest.mark.parametrize("theta", [0.0, 0.7, -2.5])
+def test_a_pendulum_is_drawn_as_gymnasium_draws_it(theta):
+    """The rod's middle lies 1.5 cells from the hinge, a positive angle to the left; the upright end covers the goal."""
+    frame = raster.picture(PENDULUM, np.array([np.cos(theta), np.sin(theta), 3], np.float32))
+    at = lambda colour: (frame == np.array(colour, np.uint8)).all(axis=-1)
+    middle = (np.argwhere(at(raster.AGENT)).mean(axis=0) + 0.5) / raster.PIXELS - 4
+    np.testing.assert_allclose(middle, [-1.5 * np.cos(theta), -1.5 * np.sin(theta)], atol=0.02)
+    goal = (np.argwhere(at(raster.GOAL)).mean(axis=0) + 0.5) / raster.PIXELS - 4
+    np.testing.assert_allclose(goal, [-3, 0], atol=0.2)
+    assert Gym(PENDULUM).metadata["render_fps"] == 20
 
 
 def test_what_has_no_map_is_drawn_as_bars():
