@@ -95,16 +95,16 @@ def routes(maze: Maze2d) -> Int[np.ndarray, "all all"]:
     may round to it), every other way from or to a wall stays where it is.
 
     Raises:
-        ValueError: if the free cells are not connected.
+        ValueError: if the free cells are not connected, or the drawing has more than `layout.MAX_CELLS` tiles.
     """
     height, width = maze.walls.shape
+    layout.check_table(height * width)
+    layout.check_connected(maze.rows)
     hops = layout.hops(layout.successors(maze.rows, MOVES))
-    if (hops < 0).any():
-        raise ValueError("the maze's free cells are not connected: a target could not be reached")
     free = maze.cells[:, 0] * width + maze.cells[:, 1]
     far = height * width
     # with a rim of walls, so that every move has somewhere to look
-    distance = np.full((height + 2, width + 2, height * width), far)
+    distance = np.full((height + 2, width + 2, height * width), far, np.int32)
     distance[maze.cells[:, 0][:, None] + 1, maze.cells[:, 1][:, None] + 1, free[None, :]] = hops
     around = np.stack([distance[1 + di : 1 + di + height, 1 + dj : 1 + dj + width] for di, dj in MOVES])
     best = around.argmin(axis=0).reshape(height * width, height * width)
@@ -213,7 +213,7 @@ def collect(
     default twice the maze's `max_steps`. `noise` and `repeat_rows` are those of `advance`.
 
     Raises:
-        ValueError: if the maze's free cells are not connected.
+        ValueError: if the maze's free cells are not connected; the message names one.
     """
     trajectory = init(maze, key, trajectories)
     burn_in = 2 * maze.max_steps if burn_in is None else burn_in
@@ -235,6 +235,9 @@ def wander(
     """Shortest paths in a gridworld from one random goal to the next, with moves at random at a probability of `noise`.
 
     Any free cell may be a goal; it is done in the row in which it is reached. Rewards are the world's.
+
+    Raises:
+        ValueError: if the world's free cells are not connected; the message names one.
     """
     best = jnp.asarray(_best_moves(world))
 
@@ -261,8 +264,10 @@ def wander(
 
 def _best_moves(world: Gridworld) -> Int[np.ndarray, "cells cells"]:
     """The first of the moves that shorten the way from a cell (first axis) to another (second)."""
-    left = layout.hops(world.next_cell)[world.next_cell]  # [cells 5 cells], -1 where it cannot be reached
-    return np.where(left < 0, len(left), left).argmin(axis=1).astype(np.int32)
+    hops = layout.hops(world.next_cell)
+    layout.check_connected(world.rows)
+    left = hops[world.next_cell]  # [cells 5 cells]
+    return left.argmin(axis=1).astype(np.int32)
 
 
 def _record(

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from envs import layout
 from envs.base import Transition
@@ -90,7 +90,12 @@ class Gridworld:
 
     @cached_property
     def distribution(self) -> Float[np.ndarray, "cells 5 cells"]:
-        """The probability of the next cell given cell and move; equation (3)."""
+        """The probability of the next cell given cell and move; equation (3).
+
+        Raises:
+            ValueError: for more than `layout.MAX_CELLS` cells.
+        """
+        layout.check_table(len(self.cells))
         sure = np.eye(len(self.cells))[self.next_cell]
         return (1 - self.slip) * sure + self.slip * sure.mean(axis=1, keepdims=True)
 
@@ -165,30 +170,13 @@ def generate(seed: int, height: int, width: int, density: float, slip: float = 0
         if remaining == 0:
             break
         tiles[i, j] = "#"
-        if _connected(tiles != "#"):
+        free = tiles != "#"
+        if free.any() and (layout.reachable(free) == free).all():
             remaining -= 1
         else:
             tiles[i, j] = "O"
     tiles[tuple(rng.choice(np.argwhere(tiles == "O")))] = "G"
     return Gridworld.from_text("\n".join("".join(row) for row in tiles), slip, max_steps=4 * (height + width))
-
-
-def _connected(free: Bool[np.ndarray, "i j"]) -> bool:
-    """Whether there are free cells and all can be reached from each other; the rim must be wall."""
-    if not free.any():
-        return False
-    reached = np.zeros_like(free)
-    reached[tuple(np.argwhere(free)[0])] = True
-    while True:
-        grown = reached.copy()
-        grown[1:] |= reached[:-1]
-        grown[:-1] |= reached[1:]
-        grown[:, 1:] |= reached[:, :-1]
-        grown[:, :-1] |= reached[:, 1:]
-        grown &= free
-        if (grown == reached).all():
-            return bool((reached == free).all())
-        reached = grown
 
 
 FOUR_ROOMS = Gridworld.from_text(
