@@ -38,7 +38,7 @@ facts.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import pi
 from typing import NamedTuple
@@ -65,6 +65,10 @@ SPEED_BOUND = MAX_SPEED + STEP * (GEAR - DAMPING * MAX_SPEED) / (MASS + STEP * D
 MARGIN, TIME_CONSTANT, IMPEDANCE, WIDTH = 0.002, 0.02, (0.9, 0.95), 0.001
 STIFFNESS, DRAG = 1 / (IMPEDANCE[1] * TIME_CONSTANT) ** 2, 2 / (IMPEDANCE[1] * TIME_CONSTANT)
 NEWTON_STEPS = 4
+REGION = 0.3
+"""Radius of a default region, in cells."""
+ENDS = 512
+"""Cells whose pairs choose a default region, at most."""
 
 Gold = Callable[["Maze2d", Float[Array, "4"], Float[Array, "2"]], Float[Array, ""]]
 """(maze, observation, action) -> reward. Must be hashable: a function, or a frozen dataclass that can be called."""
@@ -114,11 +118,15 @@ class Maze2d:
     rows: layout.Rows
     gold: Gold = time_near_goal
     max_steps: int = 300
-    """Steps after which a transition is marked truncated."""
+    """Steps after which a transition is marked truncated; at least 1."""
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps={self.max_steps}: must be at least 1")
 
     @classmethod
     def from_text(cls, text: str, gold: Gold = time_near_goal, max_steps: int = 300) -> "Maze2d":
-        """A maze from a drawing, one row per line, `#` wall, `O` free, `G` goal.
+        """A maze from a drawing, one row per line, `#` wall, `O` free, `G` goal. A file's is Maze2d(layout.read(path)).
 
         Raises:
             ValueError: one line naming what is wrong with the drawing; see `layout.parse`.
@@ -309,19 +317,71 @@ LARGE = Maze2d.from_text(
 )
 
 
-def named(name: str) -> Maze2d:
-    """D4RL's training layouts by name.
+NAMED = {"open": OPEN, "umaze": UMAZE, "medium": MEDIUM, "large": LARGE}
+
+
+def named(name: str, max_steps: int | None = None) -> Maze2d:
+    """Returns one of D4RL's training layouts.
+
+    Args:
+        name: one of NAMED.
+        max_steps: steps of an episode; None for D4RL's own.
 
     Raises:
         ValueError: if there is no layout of that name; the message lists those there are.
     """
-    match name:
-        case "open":
-            return OPEN
-        case "umaze":
-            return UMAZE
-        case "medium":
-            return MEDIUM
-        case "large":
-            return LARGE
-    raise ValueError(f"unknown maze {name!r}: choose 'open', 'umaze', 'medium' or 'large', or draw one with from_text")
+    if name not in NAMED:
+        raise ValueError(
+            f"unknown maze {name!r}: choose 'open', 'umaze', 'medium' or 'large', or draw one with from_text"
+        )
+    return NAMED[name] if max_steps is None else replace(NAMED[name], max_steps=max_steps)
+
+
+def open_place(maze: Maze2d, centre: tuple[float, float], radius: float) -> bool:
+    """Says whether the ball can stand anywhere in a disc: RADIUS away from all walls, its centre in the disc.
+
+    Args:
+        maze: the walls.
+        centre: centre of the disc, in cells (observation coordinates).
+        radius: radius of the disc, in cells; 0 asks for the centre alone.
+    """
+    middle = np.array(centre, np.float64)
+    away = min(float(np.linalg.norm(middle - _standing(maze, middle, cell))) for cell in maze.cells)
+    return away <= radius + 1e-9
+
+
+def _standing(maze: Maze2d, place: Float[np.ndarray, "2"], cell: Int[np.ndarray, "2"]) -> Float[np.ndarray, "2"]:
+    """The nearest of the places in a free cell at which the ball touches no wall."""
+    i, j = cell
+    low, high = cell - 0.7, cell + 0.3
+    sides = np.array([[maze.walls[i - 1, j], maze.walls[i, j - 1]], [maze.walls[i + 1, j], maze.walls[i, j + 1]]])
+    nearest = np.clip(place, low + RADIUS * sides[0], high - RADIUS * sides[1])
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        step = np.array([2 * down - 1, 2 * right - 1])
+        corner = np.array([(low, high)[down][0], (low, high)[right][1]])
+        alone = maze.walls[i + step[0], j + step[1]] and not (sides[down][0] or sides[right][1])
+        if alone and np.linalg.norm(nearest - corner) < RADIUS:  # the nearest point of the quarter circle
+            inward = (corner - place) * step
+            way = np.maximum(inward, 0) if (inward > 0).any() else np.eye(2)[inward.argmax()]
+            nearest = corner - step * RADIUS * way / np.linalg.norm(way)
+    return nearest
+
+
+def default_region(maze: Maze2d) -> tuple[tuple[float, float], float]:
+    """Chooses a disc of free space that much traffic passes: (centre, radius) in cells, for `time_in_region`.
+
+    In the U-maze the disc is the one of the demo, in the corridor between the arms. Elsewhere it is in the middle of
+    the free cell that lies on a shortest path for the most pairs of free cells; the first in reading order of several.
+    In mazes of more than ENDS cells, the pairs are of ENDS cells, evenly spaced in reading order.
+
+    Raises:
+        ValueError: for more than `layout.MAX_CELLS` free cells.
+    """
+    if maze.rows == UMAZE.rows:
+        return (1.6, 2.7), REGION
+    hops = layout.hops(layout.successors(maze.rows, ((-1, 0), (1, 0), (0, -1), (0, 1))))
+    ends = np.linspace(0, len(hops) - 1, min(len(hops), ENDS)).astype(int)
+    apart = hops[np.ix_(ends, ends)]
+    passes = [((hops[ends, c][:, None] + hops[c, ends] == apart) & (apart >= 0)).sum() for c in range(len(hops))]
+    i, j = maze.cells[int(np.argmax(passes))].tolist()
+    return (round(i - 0.2, 1), round(j - 0.2, 1)), REGION

@@ -91,6 +91,102 @@ def test_an_unknown_name_lists_the_known_ones():
         maze2d.named("u-maze")
 
 
+def test_the_limit_of_steps_may_be_set():
+    assert maze2d.named("medium", max_steps=70) == maze2d.Maze2d(maze2d.MEDIUM.rows, max_steps=70)
+    maze = maze2d.Maze2d.from_text("###\n#G#\n###", max_steps=2)
+    actions = jnp.zeros((4, 2))
+    run = base.rollout(maze, jax.random.key(0), maze.reset(jax.random.key(0)), actions)
+    assert run.truncated.tolist() == [False, True, True, True]
+    for make in (lambda: maze2d.named("open", max_steps=0), lambda: maze2d.Maze2d(maze2d.OPEN.rows, max_steps=0)):
+        with pytest.raises(ValueError, match="max_steps=0: must be at least 1"):
+            make()
+
+
+CROSS = maze2d.Maze2d.from_text("#######\n#OO#OO#\n#OOOOO#\n##O#OO#\n#OOOO##\n#######")
+
+
+def clearances(maze, points):
+    """The distance of each point from the nearest wall cell, as a box; outside the drawing all is wall."""
+    low = np.argwhere(np.pad(maze.walls, 2, constant_values=True)) - 2.7
+    beyond = np.maximum(np.maximum(low - points[:, None], points[:, None] - low - 1), 0)
+    return np.linalg.norm(beyond, axis=-1).min(axis=1)
+
+
+def test_open_places_agree_with_dense_sampling():
+    """A disc is open if one of 3000 points in it is a ball's radius away from all walls."""
+    rng, answers = np.random.default_rng(0), []
+    turn, share = rng.uniform(0, 2 * np.pi, 1500), np.sqrt(rng.random(1500))
+    for maze in (maze2d.UMAZE, CROSS):
+        for _ in range(120):
+            centre, radius = rng.uniform(-0.6, 5.2, 2), rng.uniform(0.0, 0.6)
+            places = centre + radius * np.stack([share * np.cos(turn), share * np.sin(turn)], axis=1)
+            places = np.concatenate([places, centre + radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)])
+            best = clearances(maze, places).max()
+            if abs(best - maze2d.RADIUS) > 0.005:  # what the samples can tell
+                answers.append(maze2d.open_place(maze, tuple(centre), radius))
+                assert answers[-1] == (best > maze2d.RADIUS), (centre, radius)
+    assert len(answers) > 200 and 0.2 < np.mean(answers) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("name", "centre", "radius", "answer"),
+    [
+        ("umaze", (1.6, 2.7), 0.3, True),
+        ("large", (1.6, 2.7), 0.3, False),  # in a wall
+        ("umaze", (2.7, 1.6), 0.3, True),  # the lower corridor
+        ("umaze", (1.6, 1.7), 0.3, False),  # the wall of the U; the disc touches its face, but the ball needs 0.1
+        ("umaze", (1.6, 1.7), 0.41, True),
+        ("umaze", (0.8, 0.8), 0.0, True),
+        ("umaze", (0.35, 0.8), 0.0, False),  # a point in a free cell that is too near to its wall
+        ("umaze", (9.0, 9.0), 1.0, False),
+    ],
+)
+def test_open_places_by_hand(name, centre, radius, answer):
+    assert maze2d.open_place(maze2d.named(name), centre, radius) is answer
+
+
+def test_default_regions_are_open_and_rewarded(key):
+    assert maze2d.default_region(maze2d.UMAZE) == ((1.6, 2.7), 0.3)
+    assert maze2d.default_region(maze2d.OPEN) == ((1.8, 2.8), 0.3)  # by symmetry the middle
+    dumbbell = maze2d.Maze2d.from_text("#######\n#O###O#\n#OOOOO#\n#O###O#\n#######")
+    assert maze2d.default_region(dumbbell) == ((1.8, 2.8), 0.3)
+    single = maze2d.Maze2d.from_text("###\n#G#\n###")
+    assert maze2d.default_region(single) == ((0.8, 0.8), 0.3)
+    for maze in (*maze2d.NAMED.values(), dumbbell, single, CROSS):
+        centre, radius = maze2d.default_region(maze)
+        assert maze2d.open_place(maze, centre, radius) and maze2d.open_place(maze, centre, 0)
+        rewarded = maze2d.Maze2d(maze.rows, maze2d.time_in_region(centre, radius))
+        at_rest = rewarded.state_of(jnp.array([*centre, 0, 0]))
+        run = base.rollout(rewarded, key, at_rest, jnp.zeros((10, 2)))
+        assert (run.reward == 1).all()  # nothing pushes the ball out
+        np.testing.assert_allclose(run.observation[-1, :2], centre, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["open", "medium", "large"])
+def test_a_default_region_lies_on_the_most_shortest_paths(name):
+    """Against paths enumerated by a queue: a cell counts for a pair if a shortest path of the pair has it."""
+    maze = maze2d.named(name)
+    cells = [tuple(cell) for cell in maze.cells.tolist()]
+    around = lambda cell: [(cell[0] + di, cell[1] + dj) for di, dj in ((1, 0), (-1, 0), (0, 1), (0, -1))]
+    count = dict.fromkeys(cells, 0)
+    for start in cells:
+        distance, order = {start: 0}, [start]
+        for cell in order:
+            for other in around(cell):
+                if other in count and other not in distance:
+                    distance[other] = distance[cell] + 1
+                    order.append(other)
+        for end in cells:
+            on, layer = set(), {end}
+            while layer:
+                on |= layer
+                layer = {other for cell in layer for other in around(cell) if distance.get(other) == distance[cell] - 1}
+            for cell in on:
+                count[cell] += 1
+    best = max(cells, key=lambda cell: count[cell])
+    assert maze2d.default_region(maze)[0] == pytest.approx((best[0] - 0.2, best[1] - 0.2))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
