@@ -7,11 +7,13 @@ largest is taken, so a one-hot vector is an action and so is any network's outpu
     c' = next_cell[c, m']                                   a move into a wall stays                   (2)
     P(c' | c, m) = (1 - slip) [c' = next_cell[c, m]] + slip / 5 sum_n [c' = next_cell[c, n]]           (3)
 
-The reward of a row is 1 on the goal and 0 elsewhere; an episode does not end there. `next_cell` and the distribution
-(3) are numpy tables, so that dynamic programming can be done beside the environment, without it.
+The reward of a row is `gold`: 1 on the goal and 0 elsewhere, if nothing else is asked for. An episode does not end
+there. `next_cell` and the distribution (3) are numpy tables, so that dynamic programming can be done beside the
+environment, without it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -27,6 +29,10 @@ MOVES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 """stay, up, down, left, right, as (row, column) differences."""
 
 
+Gold = Callable[["Gridworld", Float[Array, "2"], Float[Array, "5"]], Float[Array, ""]]
+"""(world, observation, action) -> reward. Must be hashable: a function, or a frozen dataclass that can be called."""
+
+
 class State(NamedTuple):
     """The number of the cell in reading order, and the steps taken since the reset."""
 
@@ -34,26 +40,59 @@ class State(NamedTuple):
     time: Int[Array, ""]
 
 
+def time_at_goal(world: "Gridworld", observation: Float[Array, "2"], action: Float[Array, "5"]) -> Float[Array, ""]:
+    """1 where the nearest free cell is the goal, else 0.
+
+    Raises:
+        ValueError: if the layout has no goal.
+    """
+    place = world.observe(world.state_of(observation))
+    return (place == np.array(world.goal, np.float32)).all().astype(jnp.float32)
+
+
+@dataclass(frozen=True)
+class _Region:
+    centre: tuple[float, float]
+    radius: float
+
+    def __call__(
+        self, world: "Gridworld", observation: Float[Array, "2"], action: Float[Array, "5"]
+    ) -> Float[Array, ""]:
+        place = world.observe(world.state_of(observation))
+        return (jnp.linalg.norm(place - np.array(self.centre, np.float32)) <= self.radius).astype(jnp.float32)
+
+
+def time_in_region(centre: tuple[float, float], radius: float) -> Gold:
+    """A reward of 1 where the nearest free cell's (row, column) is within `radius` cells of `centre`, else 0."""
+    return _Region((float(centre[0]), float(centre[1])), float(radius))
+
+
 @dataclass(frozen=True)
 class Gridworld:
-    """A layout with its slip. Static and hashable; build it with `from_text` or `generate`."""
+    """A layout with its slip and its gold reward. Static and hashable; build it with `from_text` or `generate`."""
 
     rows: layout.Rows
     slip: float = 0.0
     """Probability that a step takes a random move in place of its own."""
     max_steps: int = 100
-    """Steps after which a transition is marked truncated."""
+    """Steps after which a transition is marked truncated; at least 1."""
+    gold: Gold = time_at_goal
+    """The reward of a row."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.slip <= 1:
+            raise ValueError(f"slip is a probability, got {self.slip}")
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps={self.max_steps}: must be at least 1")
 
     @classmethod
-    def from_text(cls, text: str, slip: float = 0.0, max_steps: int = 100) -> "Gridworld":
-        """A gridworld from a drawing, one row per line, `#` wall, `O` free, `G` goal.
+    def from_text(cls, text: str, slip: float = 0.0, max_steps: int = 100, gold: Gold = time_at_goal) -> "Gridworld":
+        """A gridworld from a drawing, `#` wall, `O` free, `G` goal. A file's is Gridworld(layout.read(path)).
 
         Raises:
-            ValueError: one line naming what is wrong with the drawing, see `layout.parse`, or with the slip.
+            ValueError: one line naming what is wrong with the drawing, see `layout.parse`, with the slip or the steps.
         """
-        if not 0 <= slip <= 1:
-            raise ValueError(f"slip is a probability, got {slip}")
-        return cls(layout.parse(text), slip, max_steps)
+        return cls(layout.parse(text), slip, max_steps, gold)
 
     observation_dim = 2
     action_dim = len(MOVES)
@@ -122,13 +161,8 @@ class Gridworld:
         return State(jnp.argmin(distances).astype(jnp.int32), jnp.int32(0))
 
     def reward(self, observation: Float[Array, "2"], action: Float[Array, "5"]) -> Float[Array, ""]:
-        """1 where the nearest free cell is the goal, else 0.
-
-        Raises:
-            ValueError: if the layout has no goal.
-        """
-        place = self.observe(self.state_of(observation))
-        return (place == np.array(self.goal, np.float32)).all().astype(jnp.float32)
+        """The gold reward of one row."""
+        return self.gold(self, observation, action)
 
     def residual(self, o: Float[Array, "2"], a: Float[Array, "5"], o_next: Float[Array, "2"]) -> Float[Array, ""]:
         """The distance of o from the nearest free cell, plus that of o_next from the nearest cell the step could reach.
@@ -209,3 +243,37 @@ CORRIDORS = Gridworld.from_text(
     ###########
     """
 )
+STREET = Gridworld.from_text(
+    """
+    ###########
+    #OOOOOOOOO#
+    #OGOOOOOOO#
+    #OOOOOOOOO#
+    #OOOOOOOOO#
+    #OOOOOOOOO#
+    #OOOOOOOOO#
+    #OOOOOOOOO#
+    #OOOOOOOO##
+    #OOOOOOOOO#
+    ###########
+    """
+)
+"""Nine by nine cells; the goal is near one corner, and the opposite corner has one door."""
+NAMED = {"fourrooms": FOUR_ROOMS, "corridors": CORRIDORS, "street": STREET}
+
+
+def named(name: str, max_steps: int | None = None) -> Gridworld:
+    """Returns one of the gridworlds that ship.
+
+    Args:
+        name: one of NAMED.
+        max_steps: steps of an episode; None for the world's own.
+
+    Raises:
+        ValueError: if there is no world of that name; the message lists those there are.
+    """
+    if name not in NAMED:
+        raise ValueError(
+            f"unknown gridworld {name!r}: choose {', '.join(map(repr, NAMED))}, or draw one with from_text"
+        )
+    return NAMED[name] if max_steps is None else replace(NAMED[name], max_steps=max_steps)

@@ -34,13 +34,8 @@ from envs import gridworld, linear, maze2d, pendulum, potemkin, raster
 from envs.base import Environment
 
 ENVIRONMENTS: dict[str, Environment] = {
-    "Maze2d-open": maze2d.OPEN,
-    "Maze2d-umaze": maze2d.UMAZE,
-    "Maze2d-medium": maze2d.MEDIUM,
-    "Maze2d-large": maze2d.LARGE,
-    "Gridworld-fourrooms": gridworld.FOUR_ROOMS,
-    "Gridworld-corridors": gridworld.CORRIDORS,
-    "Gridworld-street": potemkin.STREET,
+    **{f"Maze2d-{name}": maze for name, maze in maze2d.NAMED.items()},
+    **{f"Gridworld-{name}": world for name, world in gridworld.NAMED.items()},
     "Linear-point": linear.POINT,
     "Pendulum": pendulum.PENDULUM,
 }

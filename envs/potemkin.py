@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from envs.base import Transition
-from envs.gridworld import MOVES, Gridworld, State
+from envs.gridworld import MOVES, STREET, Gridworld, State
 
 
 @dataclass(frozen=True)
@@ -155,22 +155,6 @@ class Potemkin:
         return self.grid.residual(o, a, o_next)
 
 
-STREET = Gridworld.from_text(
-    """
-    ###########
-    #OOOOOOOOO#
-    #OGOOOOOOO#
-    #OOOOOOOOO#
-    #OOOOOOOOO#
-    #OOOOOOOOO#
-    #OOOOOOOOO#
-    #OOOOOOOOO#
-    #OOOOOOOO##
-    #OOOOOOOOO#
-    ###########
-    """
-)
-"""Nine by nine cells; the goal is near one corner, and the opposite corner has one door."""
 CORNER, MIDDLE = (9, 9), (5, 5)
 
 

@@ -34,6 +34,34 @@ def test_generator_says_what_is_wrong():
         gridworld.generate(0, 5, 5, 1.0)
     with pytest.raises(ValueError, match="slip is a probability, got 2"):
         gridworld.Gridworld.from_text("###\n#G#\n###", slip=2.0)
+    with pytest.raises(ValueError, match="max_steps=0: must be at least 1"):
+        gridworld.named("street", max_steps=0)
+    with pytest.raises(ValueError, match="unknown gridworld 'maze': choose 'fourrooms', 'corridors', 'street', or dra"):
+        gridworld.named("maze")
+
+
+@pytest.mark.parametrize("name", gridworld.NAMED)
+def test_named_worlds_are_connected_and_take_a_limit_of_steps(name, key):
+    world = gridworld.named(name)
+    layout.check_connected(world.rows)
+    assert world.reward(jnp.array(world.goal, jnp.float32), jnp.zeros(5)) == 1
+    short = gridworld.named(name, max_steps=2)
+    assert short == gridworld.Gridworld(world.rows, max_steps=2) and gridworld.named(name) is world
+    run = base.rollout(short, key, short.reset(key), jnp.zeros((3, 5)))
+    assert run.truncated.tolist() == [False, True, True]
+
+
+def test_a_region_is_rewarded_cell_by_cell():
+    """Against the distances of all cells; a point counts as its nearest free cell."""
+    gold = gridworld.time_in_region((3, 4), 1.5)
+    world = gridworld.Gridworld(gridworld.FOUR_ROOMS.rows, gold=gold)
+    assert hash(world) == hash(gridworld.Gridworld(world.rows, gold=gridworld.time_in_region((3.0, 4.0), 1.5)))
+    rewards = jax.vmap(lambda o: world.reward(o, jnp.zeros(5)))(jnp.asarray(world.cells, jnp.float32))
+    rewarded = {tuple(cell) for cell in world.cells[np.asarray(rewards) == 1].tolist()}
+    assert rewarded == {(i, j) for i in (2, 3, 4) for j in (3, 4, 5)} and set(np.asarray(rewards)) == {0, 1}
+    assert world.reward(jnp.array([2.2, 4.3]), jnp.zeros(5)) == 1
+    goalless = gridworld.Gridworld.from_text("####\n#OO#\n####", gold=gridworld.time_in_region((1, 2), 0))
+    assert goalless.reward(jnp.array([1.0, 2.0]), jnp.zeros(5)) == 1
 
 
 def test_tables_by_hand():
