@@ -6,7 +6,7 @@ from typing import Any
 from diffplan.models.messages import Messages, MessagesValue
 from diffplan.models.mixer import Mixer, Size, Value
 from diffplan.models.mlp import MLP
-from diffplan.models.pure import build, count, to_pure
+from diffplan.models.pure import build, count, in_bfloat16, to_pure
 from diffplan.models.temporal_unet import TemporalUNet
 from diffplan.types import Apply, Params, PRNGKey
 
@@ -20,6 +20,7 @@ __all__ = [
     "Value",
     "build",
     "count",
+    "in_bfloat16",
     "to_pure",
 ]
 

@@ -97,7 +97,7 @@ class Trunk(nnx.Module):
     def __call__(
         self, x: Float[Array, "h d"], c_noise: Float[Array, ""], condition: Float[Array, "c"] | None = None
     ) -> Float[Array, "t w"]:
-        e = self.noise_out(nnx.silu(self.noise_in(sinusoidal(c_noise, self.width))))
+        e = self.noise_out(nnx.silu(self.noise_in(sinusoidal(c_noise, self.width).astype(x.dtype))))
         if condition is not None:
             e = e + self.condition_out(nnx.silu(self.condition_in(condition)))
         e = nnx.silu(e)

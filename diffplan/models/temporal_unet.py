@@ -101,7 +101,7 @@ class TemporalUNet(nnx.Module):
         if x.shape[0] % self.factor:
             raise ValueError(f"the horizon must be divisible by {self.factor} for this U-Net, got {x.shape[0]}")
         first, second = self.embed
-        e = second(jax.nn.mish(first(sinusoidal(c_noise, self.dim))))
+        e = second(jax.nn.mish(first(sinusoidal(c_noise, self.dim).astype(x.dtype))))
         skips = []
         for level in self.down:
             x, kept = level(x, e)
