@@ -28,14 +28,16 @@ NEWEST_PINNED := 3.13
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
-demo: $(VENV)/.core  ## draw the first figure: guidance against its rivals in a small maze
-	@$(RUN) scripts/compare.py demo
+TASK ?= maze2d-umaze
+
+demo: $(VENV)/.core  ## draw the first figure: guidance against its rivals; TASK=gridworld-fourrooms and others
+	@$(RUN) scripts/compare.py $(TASK) --preset demo $(ARGS)
 
 exact: $(VENV)/.core  ## measure every exact answer: is it the sampler, the guide or the model?
 	@$(RUN) scripts/exact.py $(ARGS)
 
-methods: $(VENV)/.core  ## every method on the demo's problem at equal budgets
-	@$(RUN) scripts/compare.py methods $(ARGS)
+methods: $(VENV)/.core  ## every method in a small maze, at equal budgets
+	@$(RUN) scripts/compare.py maze2d-umaze --preset full --run runs/methods $(ARGS)
 	@mkdir -p results/methods; cd runs/methods && cp results.csv summary.csv config.json ../../results/methods/ && \
 		cp budgets.csv ../../results/methods.csv && cp axes.png ../../results/methods.png
 

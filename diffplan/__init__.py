@@ -30,7 +30,9 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     count       count, counted
     settings    settings, ConfigError
     resolve     resolve
-    task        Task
+    episodes    Episodes, from_arrays
+    simulators  Environment, Host, Transition, Truth, carry_out
+    task        Task, Plane, Words
     runs        Run, stage, keep, RunError
     models      Mixer, Messages, Value, TemporalUNet, to_pure, NETWORKS
     oracle      distribution, gaussian, mixture, tabular, control
@@ -39,7 +41,7 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     learn       train, prior, reward, reward_models, value, behaviour, dynamics, conditional, contrastive
     methods     Method, Problem, Plans, and a module a family
     planner     planner, training, control
-    tasks       maze2d
+    tasks       make_task, TASKS
     experiment  compare, tune, build, harness
     report      figure, axes, page, table, budgets
     studies     frame, and a folder a study
@@ -50,10 +52,36 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
 Importing this package imports none of them, and neither jax, flax nor matplotlib.
 """
 
-# pyright: reportUnsupportedDunderAll=false
-# these are modules, which `from diffplan import guide` imports when it is asked to
-__all__ = [
+from importlib import import_module
+from typing import Any
+
+MODULES = (
     *("types", "codec", "noise", "denoise", "guide", "samplers", "smc", "discrete", "dynamics", "policy", "count"),
-    *("settings", "resolve", "task", "runs", "models", "oracle", "metrics", "data", "learn", "methods", "planner"),
-    *("tasks", "experiment", "report", "studies", "validation", "benchmarks", "cli"),
-]
+    *("settings", "resolve", "episodes", "simulators", "task", "runs", "models", "oracle", "metrics", "data", "learn"),
+    *("methods", "planner", "tasks", "experiment", "report", "studies", "validation", "benchmarks", "cli"),
+)
+NAMES = {
+    "Task": "task",
+    "Plane": "task",
+    "Words": "task",
+    "Episodes": "episodes",
+    "Transition": "simulators",
+    "Cells": "codec",
+    "Trajectory": "types",
+    "make_task": "tasks",
+}
+"""Public names, and the modules that hold them; they are imported when they are asked for."""
+
+__all__ = [*MODULES, *NAMES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in NAMES:
+        return getattr(import_module(f"diffplan.{NAMES[name]}"), name)
+    if name in MODULES:
+        return import_module(f"diffplan.{name}")
+    raise AttributeError(f"module 'diffplan' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -22,26 +22,40 @@ class Codec:
     mean: Float[Array, "d"]
     std: Float[Array, "d"]
     observation_dim: int = struct.field(pytree_node=False)
+    discrete: bool = struct.field(pytree_node=False, default=False)
+    """Whether an action is a score for each of `a` moves, of which the largest is taken."""
 
     @property
     def width(self) -> int:
         """d."""
         return self.mean.size
 
+    @property
+    def action_dim(self) -> int:
+        """a."""
+        return self.width - self.observation_dim
+
     @classmethod
-    def fit(cls, observations: Float[np.ndarray, "*rows o"], actions: Float[np.ndarray, "*rows a"]) -> "Codec":
+    def fit(
+        cls, observations: Float[np.ndarray, "*rows o"], actions: Float[np.ndarray, "*rows a"], discrete: bool = False
+    ) -> "Codec":
         """From data rows in the environment's units.
 
+        An entry that is constant, or varies by no more than rounding, has a floor in place of its standard deviation:
+        a hundred-thousandth of its mean, and a thousandth of the median standard deviation of the other entries.
+
         Raises:
-            ValueError: if an entry never changes, so that it cannot be scaled.
+            ValueError: if no entry ever changes.
         """
         rows = np.concatenate([observations, actions], axis=-1).reshape(-1, observations.shape[-1] + actions.shape[-1])
         mean, std = rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)
-        if not (std > 0).all():
-            raise ValueError(
-                f"entry {int(np.argmin(std))} of observation + action is constant: it cannot be normalised"
-            )
-        return cls(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32), observations.shape[-1])
+        varies = std > 1e-5 * np.abs(mean)
+        if not varies.any():
+            raise ValueError(f"observations and actions: all {len(rows)} rows are the same: there is nothing to learn")
+        floor = np.maximum(1e-5 * np.abs(mean), 1e-3 * np.median(std[varies]))
+        std = np.where(varies, std, floor)
+        mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+        return cls(mean, std, observations.shape[-1], discrete)
 
     def encode(self, trajectory: Trajectory) -> Float[Array, "*batch h d"]:
         """To a plan in normalised units."""
@@ -84,6 +98,16 @@ class Cells:
     def observation_dim(self) -> int:
         """o, the coordinates of a place."""
         return self.places.shape[1]
+
+    @property
+    def action_dim(self) -> int:
+        """m, the number of moves."""
+        return self.next_cell.shape[1]
+
+    @property
+    def discrete(self) -> bool:
+        """True: actions are moves."""
+        return True
 
     def cell(self, place: Float[Array, "*batch o"]) -> Int[Array, "*batch"]:
         """The number of the cell nearest to a place."""

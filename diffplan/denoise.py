@@ -61,15 +61,17 @@ class CategoricalDenoiser:
         own = log_likelihood - jnp.max(log_likelihood, axis=1, keepdims=True)
         return jnp.maximum(own, FAINT) + self.apply(self.params, amplitudes(own), jnp.zeros(()))
 
-    def log_likelihood(self, x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h k"]:
-        """l of (4b)."""
-        return -jnp.sum((x[:, None] - self.points[None]) ** 2, axis=-1) / (2 * sigma**2)
+    def log_likelihood(self, x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h k"]:
+        """l of (4b). With a level for every entry a row is as noisy as its noisiest; a known row is at `CLEAN`."""
+        level = jnp.broadcast_to(sigma, x.shape).max(axis=1, keepdims=True)
+        level = jnp.where(level > 0, level, CLEAN)
+        return -jnp.sum((x[:, None] - self.points[None]) ** 2, axis=-1) / (2 * level**2)
 
     def posterior(self, log_likelihood: Float[Array, "h k"]) -> Float[Array, "h k"]:
         """The learned distribution of every step's point, given evidence."""
         return jax.nn.softmax(self.logits(log_likelihood))
 
-    def __call__(self, x: Float[Array, "h d"], sigma: Scalar) -> Float[Array, "h d"]:
+    def __call__(self, x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
         """E[x0 | x_sigma = x]: a mean of points, ``[h, d]``."""
         return counted("network_evals", self.posterior(self.log_likelihood(x, sigma)) @ self.points)
 
@@ -131,11 +133,21 @@ def loss(
 
 
 def categorical_loss(
-    key: PRNGKey, model: CategoricalDenoiser, path: Int[Array, "h"], levels: NoiseLevels
+    key: PRNGKey,
+    model: CategoricalDenoiser,
+    path: Int[Array, "h"],
+    levels: NoiseLevels,
+    mask: Bool[Array, "h d"] | None = None,
 ) -> tuple[Scalar, dict[str, Scalar]]:
-    """Cross-entropy of the points of one path, noised to one random level, under the model's posterior (4b)."""
+    """Cross-entropy of the points of one path, noised to one random level, under the model's posterior (4b).
+
+    Entries under `mask`, if there is one, stay clean.
+    """
     key_sigma, key_noise = jax.random.split(key)
     sigma = levels.draw(key_sigma)
-    x = noised(key_noise, model.points[path], sigma)
-    log_p = jax.nn.log_softmax(model.logits(model.log_likelihood(x, sigma)))
+    x0 = model.points[path]
+    x, level = noised(key_noise, x0, sigma), sigma
+    if mask is not None:
+        x, level = jnp.where(mask, x0, x), jnp.where(mask, 0.0, sigma)
+    log_p = jax.nn.log_softmax(model.logits(model.log_likelihood(x, level)))
     return -jnp.mean(jnp.take_along_axis(log_p, path[:, None], axis=1)), {"sigma": sigma}

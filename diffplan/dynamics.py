@@ -33,7 +33,7 @@ from diffplan.types import Apply, Params, PRNGKey, Scalar, Trajectory
 
 @runtime_checkable
 class Dynamics(Protocol):
-    """Equation (71). A pytree, so that what was learned is traced; `diffplan.tasks.truth.Truth` is the truth."""
+    """Equation (71). A pytree, so that what was learned is traced; `diffplan.simulators.Truth` is the truth."""
 
     @property
     def action_low(self) -> Float[Array, "a"]:

@@ -128,6 +128,16 @@ class Gridworld:
         return layout.successors(self.rows, MOVES)
 
     @cached_property
+    def moves_to_goal(self) -> Int[np.ndarray, "cells"]:
+        """The moves on the shortest path from each cell to the goal, -1 where there is none.
+
+        Raises:
+            ValueError: where there is no goal, or for more than `layout.MAX_CELLS` cells.
+        """
+        at_goal = (self.cells == np.array(self.goal)).all(axis=1)
+        return layout.hops(self.next_cell)[:, at_goal.argmax()]
+
+    @cached_property
     def distribution(self) -> Float[np.ndarray, "cells 5 cells"]:
         """The probability of the next cell given cell and move; equation (3).
 

@@ -71,6 +71,9 @@ class Host:
         self.max_steps: int | None = getattr(first.spec, "max_episode_steps", None)
         """Steps after which gymnasium truncates an episode, or None."""
 
+    def __repr__(self) -> str:
+        return f"Host({self.id!r}, {self._settings})"
+
     @property
     def observation_dim(self) -> int:
         return len(self.observation_low)

@@ -1,9 +1,10 @@
-"""A slider over the guidance scale; the plans are sampled as it moves, from what `make demo` has trained.
+"""A slider over the guidance scale; the plans are sampled as it moves, from what a comparison has trained.
 
     .venv/bin/pip install -e '.[app]'
     .venv/bin/marimo run notebooks/live.py
 
-Run it from the root of the repository. If nothing is trained there, it trains first, as `make demo` would.
+Run it from the root of the repository, after `diffplan compare maze2d-umaze`. If nothing is trained there, it trains
+first.
 """
 
 import marimo
@@ -21,30 +22,34 @@ def _():
     import numpy as np
     from matplotlib.figure import Figure
 
-    from diffplan.cli.experiment import Experiment, load
-    from diffplan.experiment import build
+    from diffplan.cli.experiment import experiment, load
+    from diffplan.experiment import build, compare, feasible, record
     from diffplan.methods import Guided
-    from diffplan.report import maze
-    from diffplan.report.load import Plans
+    from diffplan.report import load as reading
+    from diffplan.report import space
 
-    return Experiment, Figure, Guided, Path, Plans, build, jax, jnp, load, maze, mo, np
+    return Figure, Guided, Path, build, compare, experiment, feasible, jax, jnp, load, mo, np, reading, record, space
 
 
 @app.cell
-def _(Experiment, Path, load):
-    made = Path("runs/demo/config.json")
-    config = load(made) if made.exists() else Experiment()  # the settings of `make demo`
+def _(Path, experiment, load):
+    made = Path("runs/maze2d-umaze/config.json")
+    config = load(made) if made.exists() else experiment("maze2d-umaze")
     return (config,)
 
 
 @app.cell
-def _(Guided, build, config, jax):
+def _(Guided, build, compare, config, feasible, jax, record):
     run, task = config.open()
-    parts = build.start(run, task, config.experiment)
-    problem, _ = build.assemble(parts)
-    starts = build.starts_for(parts, jax.random.key(0), 32)
+    built = build.start(run, task, config.experiment)
+    problem, _ = build.assemble(built, {"regression"})
+    starts = compare.starts_of(built, jax.random.key(0), 32).observations
+    windows = built.data.train.draws(jax.random.key(1), 1024)
     draw = jax.jit(Guided("guided", (0.0,)))  # one program for every scale: the scale is traced
-    return draw, parts, problem, starts, task
+    place, violations = record.place_of(task), feasible.violations_of(task, built.data.train)
+    parts = (built.data.codec, built.reward, violations, task.residual, place, built.stride)
+    measure = jax.jit(compare.Measures(*parts).__call__)
+    return built, draw, measure, place, problem, starts, task, windows
 
 
 @app.cell
@@ -56,18 +61,22 @@ def _(mo, np):
 
 
 @app.cell
-def _(Figure, Plans, draw, jax, jnp, maze, np, parts, problem, scale, seed, starts, task):
+def _(Figure, built, draw, jax, jnp, measure, np, place, problem, reading, scale, seed, space, starts, task, windows):
     x = draw(jax.random.key(seed.value), problem, starts, jnp.array([scale.value])).x[0]
-    positions = np.asarray(task.place(parts.data.codec.decode(x).observations))
-    promised, proxy = parts.returns(x).mean(), jax.vmap(problem.regression.score)(x).mean()
-    broken = maze.crossing(positions, task.walls).any(-1).mean()
-    region = np.asarray(task.target or (0.0, 0.0, 0.0))
+    means = measure(problem.regression, windows, x)
+    seen = lambda x: np.asarray(place(built.data.codec.decode(x).observations))
+    positions, plane = seen(x), task.plane
+    grid = reading.Grid(plane.solid, np.asarray(plane.origin), plane.size)
+    region = None if plane.region is None else np.asarray(plane.region)
+    plans = reading.Plans({}, {}, {}, positions[:, 0], grid, region, plane.labels, True)
+    data = reading.Data(np.empty(0), np.empty(0), seen(windows[:1]))
     figure = Figure(figsize=(5, 5.4), layout="constrained")
     axes = figure.add_subplot()
-    maze.draw_maze(axes, Plans({}, {}, task.walls, region, positions[:, 0]))
-    maze.draw_plans(axes, positions, task.walls)
-    numbers = f"proxy {proxy:.1f} sd, promised {promised:.1f} steps, {broken:.0%} through walls"
-    axes.set_title(f"scale {scale.value:g}: {numbers}")
+    space.draw_plane(axes, plans, space.bounds(plans, data))
+    space.draw_lines(axes, space.turned(positions, plans), space.crossing(positions, grid))
+    promised = f"promised {means['promised']:.1f} {task.words.returns}"
+    numbers = f"proxy {means['proxy']:.1f} sd, {promised}, {means['feasible']:.0%} feasible"
+    axes.set_title(f"scale {scale.value:g}: {numbers}", fontsize="medium")
     figure
     return (figure,)
 

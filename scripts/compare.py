@@ -1,6 +1,6 @@
 """`diffplan compare`, from a checkout:
 
-python scripts/compare.py demo                 # about 7 minutes on two CPU cores: table, figure and page in runs/demo
+python scripts/compare.py maze2d-umaze        # minutes on two CPU cores: table, figure and page in runs/maze2d-umaze
 """
 
 import sys

@@ -1,6 +1,6 @@
 """`diffplan make-data`, from a checkout:
 
-python scripts/make_data.py demo               # 10 seconds: 1 M rows of behaviour
+python scripts/make_data.py maze2d-umaze      # 10 seconds: 1 M rows of behaviour
 """
 
 import sys

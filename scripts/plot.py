@@ -1,6 +1,6 @@
 """`diffplan plot`, from a checkout:
 
-python scripts/plot.py runs/demo               # 5 seconds: figure and page again
+python scripts/plot.py runs/maze2d-umaze      # 5 seconds: figure and page again
 """
 
 import sys

@@ -1,6 +1,6 @@
 """`diffplan tune`, from a checkout:
 
-python scripts/tune.py demo                    # about 2 minutes after compare; recommends a scale of about 9
+python scripts/tune.py maze2d-umaze           # about 2 minutes after compare; recommends a scale
 """
 
 import sys

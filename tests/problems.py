@@ -26,7 +26,7 @@ from diffplan.oracle.gaussian import Gaussian
 from diffplan.oracle.tabular import Chain
 from diffplan.policy import Policy
 from diffplan.samplers import Sampler
-from diffplan.tasks.truth import Truth
+from diffplan.simulators import Truth
 from diffplan.types import Denoise, Level, PRNGKey, Scalar, Trajectory
 from diffplan.validation.known import Additive, TabularPrior, cells_of, from_cell, grid_problem, walk
 from envs.gridworld import Gridworld
@@ -169,7 +169,12 @@ def linear(horizon: int = 6, count: int = 4, seed: int = 0) -> Known:
         False,
     )
     problem = Problem(
-        *(prior, proxy, proxy, proxy, codec, Sampler(noise.karras(32, 0.02, 10.0), (horizon, d))),
+        denoise=prior,
+        codec=codec,
+        sampler=Sampler(noise.karras(32, 0.02, 10.0), (horizon, d)),
+        regression=proxy,
+        classifier=proxy,
+        clean=proxy,
         data=draws[:512],
         dynamics=Truth(env),
         behaviour=behaviour,

@@ -79,7 +79,7 @@ def normal(apply=lambda params, x, c_noise: x[1, 0]) -> Problem:
     proxy = Learned((), jnp.zeros(()), jnp.ones(()), apply, "regression")
     codec = Codec(jnp.zeros(2), jnp.ones(2), 1)
     one_level = lambda x, sigma: x  # of which the sampler makes exactly its first noise
-    return Problem(one_level, proxy, proxy, proxy, codec, Sampler(jnp.ones(1), (2, codec.width)))
+    return Problem(one_level, codec, Sampler(jnp.ones(1), (2, codec.width)), proxy, proxy, proxy)
 
 
 def run(method: Method, problem: Problem, starts: jax.Array, seed: int = 0):

@@ -4,7 +4,6 @@ import ast
 import importlib
 import inspect
 import itertools
-import json
 import os
 import re
 import subprocess
@@ -12,57 +11,49 @@ import sys
 import textwrap
 import tomllib
 from collections.abc import Iterator
-from dataclasses import field, is_dataclass, replace
-from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+from dataclasses import is_dataclass
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 
-from diffplan.cli import command, exact, experiment, make_data, tune
-from diffplan.cli.experiment import PRESETS, Experiment
+from diffplan.benchmarks import ogbench_data
+from diffplan.cli import command, exact, experiment, tune
+from diffplan.cli.experiment import Experiment
 from diffplan.cli.main import COMMANDS, main
-from diffplan.runs import Run, RunError, lock
-from diffplan.runs.config import recorded, settle
-from diffplan.settings import ConfigError, at_least, settings
+from diffplan.methods import catalogue
+from diffplan.methods.strengths import StrengthSettings
+from diffplan.runs import RunError
+from diffplan.settings import ConfigError, settings
+from diffplan.tasks import TASKS, source
+from diffplan.tasks.linear import LinearSettings
+from diffplan.tasks.maze2d import Maze2dSettings
+from tests.commands import ROOT, refused, run
 
-ROOT = Path(__file__).parents[1]
+ON_A_TASK = ("compare", "tune", "train", "train-reward", "make-data")
+"""Commands whose first word is a task."""
 
-
-def run(capsys, *arguments: str, code: int = 0) -> str:
-    """Run a command in this process; returns what it said: on an error one line, and nothing else."""
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-        raise SystemExit(0)
-    out, err = capsys.readouterr()
-    assert (ended.value.code or 0) == code, out + err
-    if code == 0:
-        return out
-    assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n") and out == "", out + err
-    return err.removeprefix("error: ").strip()
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+LISTS = ("tasks", "methods")
+"""Commands that print a list, and take no flags."""
 
 
 # -- the command itself --
 
 
-def test_it_lists_its_commands(capsys):
+def test_it_lists_its_commands():
     for arguments in ((), ("--help",), ("-h",)):
-        text = run(capsys, *arguments)
+        text = run(*arguments)
         assert all(re.search(rf"^ +{name} +\S", text, re.M) for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", ["nonsense", "Compare", "compare.py", "--run", ""])
-def test_an_unknown_command_is_refused_with_those_that_there_are(capsys, name):
-    said = run(capsys, name, code=2)
+def test_an_unknown_command_is_refused_with_those_that_there_are(name):
+    said = refused(name)
     assert said == f"command={name!r}: must be one of {', '.join(COMMANDS)}"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(capsys, name):
-    text = " ".join(re.sub("[│╭╮╰╯─]", " ", run(capsys, name, "--help")).split())
+def test_every_command_explains_itself(name):
+    text = " ".join(re.sub("[│╭╮╰╯─]", " ", run(name, "--help")).split())
     module = importlib.import_module(f"diffplan.cli.{name.replace('-', '_')}")
     assert f"diffplan {name}" in text and " ".join((module.__doc__ or "").split(".")[0].split()) in text
 
@@ -85,20 +76,36 @@ def flags(cls: type, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield f"--{own.removesuffix('.')}".replace("_", "-"), texts.get(name, "")
 
 
-@pytest.mark.parametrize(
-    ("name", "first", "cls"),
-    [
-        ("compare", "smoke", Experiment),
-        ("tune", "smoke", tune.Tuning),
-        ("make-data", "ogbench", make_data.PointMazeSettings),
-        ("exact", "--help", exact.ExactSettings),
-    ],
-)
-def test_every_flag_is_explained(capsys, name, first, cls):
-    page = " ".join(re.sub("[│╭╮╰╯─]", " ", run(capsys, name, first, "--help")).split())
-    for flag, text in flags(cls):
+EXPLAINED = [
+    ("compare", "maze2d-umaze", Experiment, ""),
+    ("compare", "maze2d-umaze", Maze2dSettings, "task."),
+    ("compare", "linear-point", LinearSettings, "task."),
+    ("tune", "linear-point", tune.Tuning, ""),
+    ("tune", "linear-point", LinearSettings, "task."),
+    ("make-data", "ogbench", ogbench_data.DataSettings, ""),
+    ("exact", "--help", exact.ExactSettings, ""),
+]
+
+
+@pytest.mark.parametrize(("name", "first", "cls", "prefix"), EXPLAINED)
+def test_every_flag_is_explained(name, first, cls, prefix):
+    page = " ".join(re.sub("[│╭╮╰╯─]", " ", run(name, first, "--help")).split())
+    for flag, text in flags(cls, prefix):
+        if flag == "--name":  # is no flag: the task is the first word
+            continue
         assert text, f"{flag} has no docstring"
         assert re.search(rf"{flag}(,| )", page) and " ".join(text.split()) in page, flag
+
+
+def test_the_lists_name_every_task_and_every_method(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    tasks, methods = run("tasks"), run("methods")
+    assert all(re.search(rf"^ *{task} ", tasks, re.M) for task in TASKS)
+    for name, entry in catalogue(StrengthSettings()).items():
+        (line,) = re.findall(rf"^ *{name} .*", methods, re.M)
+        assert entry.family in line and entry.delivered_by.replace("_", " ") in line
+    assert re.search(r"^ *tree .*plans in one-hot cells alone", run("methods", "linear-point"), re.M)
+    assert refused("methods", "maze3d").startswith("task='maze3d': must be one of")
 
 
 def test_it_is_installed_as_a_command():
@@ -123,237 +130,128 @@ REFUSED = {
     "--prior.horizon 36 --prior.patch 4": "prior.horizon=36: must be a multiple of proxy.patch (8)",
     "--prior.horizon 33": "prior.horizon=33: must be a multiple of 8",
     "--prior.patch -8": "prior.patch=-8: must be between 1 and",
+    "--prior.stride 0": "prior.stride=0: must be between 1 and",
     "--value.depth 0": "value.depth=0: must be between 1 and",
     "--proxy.width -3": "proxy.width=-3: must be between 1 and",
     f"--prior.width {10**30}": f"prior.width={10**30}: must be a whole number of at most 64 bits",
-    f"--data.seed {10**30}": f"data.seed={10**30}: must be a whole number of at most 64 bits",
-    "--data.noise nan": "data.noise=nan: must be finite",
+    f"--task.seed {10**30}": f"task.seed={10**30}: must be a whole number of at most 64 bits",
+    "--task.noise nan": "task.noise=nan: must be finite",
     "--strengths.scale 1 inf": "strengths.scale=inf: must be finite",
     "--strengths.scale 3 1": "strengths.scale=(3.0, 1.0): must be two numbers, the smaller first",
-    "--data.trajectories 1": "data.trajectories=1: must be between 2 and",
-    "--data.trajectories 4 --prior.held-out 0.99": "prior.held_out=0.99: must be such that some of the 4 trajectories",
-    "--data.rows 100": "data.rows=100: must be more than data.trajectories * prior.horizon (1280)",
+    "--noise.low 3 --noise.high 2": "noise.low=3.0: must be below noise.high (2.0)",
+    "--task.episodes 1": "task.episodes=1: must be between 2 and",
     "--plans 1": "plans=1: must be between 2 and",
     "--proxy.quantile 2": "proxy.quantile=2.0: must be between 0 and 1, neither of them",
+    "--methods guided gided": "methods='gided': must be one of all, prior, guided,",
     "--plans many": "plans='many': must be a whole number; see diffplan compare --help",
-    "--data.rows 1e6": "data.rows='1e6': must be a whole number; see",
-    "--gold.centre 1 x": "gold.centre='1 x': must be a number; see",
-    "--gold.kind bold": "gold.kind='bold': must be one of region, goal, path; see",
+    "--task.steps 1e6": "task.steps='1e6': must be a whole number; see",
+    "--task.centre 1 x": "task.centre='1 x': must be None or a number; see",
+    "--prior.horizon many": "prior.horizon='many': must be None or a whole number; see",
+    "--task.reward bold": "task.reward='bold': must be one of region, goal, path; see",
+    "--preset smoke": "preset='smoke': must be one of demo, debug, full, accelerator",
     "--track foo": "track='foo': must be one of none, wandb, tensorboard; see",
     "--prior.horizon": "prior.horizon: must be followed by 1 value; see",
     "--strengths.scale 3": "strengths.scale: must be followed by 2 values; see",
     "--nonsense 3": "--nonsense 3: unknown; see diffplan compare --help",
+    "--name gridworld-street": "--name gridworld-street: unknown; see",
     "--prior.horizn 32": "--prior.horizn 32: unknown; perhaps --prior.horizon; see diffplan compare --help",
+    "--task.slip 0.1": "--task.slip 0.1: unknown; see diffplan compare --help",
     "--plan 3": "--plan 3: unknown; perhaps --plans",
     "--plans 3 4": "4: unknown; see",
     "more": "more: unknown; see",
     "--new-settings maybe": "maybe: unknown; see",
-    "--data.maze nowhere": "unknown maze 'nowhere'",
-    "--data.maze=": "--data.maze='': must not be empty",
+    "--task.maze nowhere": "task.maze='nowhere': unknown maze 'nowhere'",
+    "--task.centre 0 0": "task.centre=(0.0, 0.0): no point within task.radius (0.3) of it is free in umaze",
+    "--task.maze=": "--task.maze='': must not be empty",
 }
 
 
 @pytest.mark.parametrize("arguments", REFUSED)
-def test_a_wrong_flag_or_value_is_refused_before_anything_is_made(capsys, tmp_path, monkeypatch, arguments):
+def test_a_wrong_flag_or_value_is_refused_before_anything_is_made(tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
-    assert run(capsys, "compare", "smoke", "--run", "run", *arguments.split(), code=2).startswith(REFUSED[arguments])
+    assert refused("compare", "maze2d-umaze", "--run", "run", *arguments.split()).startswith(REFUSED[arguments])
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("width", ["40", "300"])
-def test_the_line_does_not_depend_on_the_terminal(capsys, monkeypatch, width):
+def test_the_line_does_not_depend_on_the_terminal(monkeypatch, width):
     monkeypatch.setenv("COLUMNS", width)
-    for arguments in ("--gold.centre 1 x", "--gold.kind bold", "--prior.horizn 32", "--plans many"):
-        assert run(capsys, "train", "smoke", *arguments.split(), code=2).startswith(REFUSED[arguments].split(";")[0])
+    for arguments in ("--task.centre 1 x", "--task.reward bold", "--prior.horizn 32", "--plans many"):
+        assert refused("train", "maze2d-umaze", *arguments.split()).startswith(REFUSED[arguments].split(";")[0])
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "plot"])
-def test_every_command_keeps_these_manners(capsys, tmp_path, monkeypatch, name):
+def test_every_command_keeps_these_manners(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    first = {"study": ["list"], "exact": [], "scores": []}.get(name, ["smoke"])
-    assert run(capsys, name, *first, "--nonsense", "3", code=2) == f"--nonsense 3: unknown; see diffplan {name} --help"
-    if name not in ("scores", "study"):
-        assert run(capsys, name, *first, "--run", "", code=2) == "--run='': must not be empty"
+    first = ["linear-point"] if name in ON_A_TASK else {"study": ["list"]}.get(name, [])
+    words = "--nonsense" if name in LISTS else "--nonsense 3"
+    assert refused(name, *first, "--nonsense", "3") == f"{words}: unknown; see diffplan {name} --help"
+    if name not in ("scores", "study", *LISTS):
+        assert refused(name, *first, "--run", "") == "--run='': must not be empty"
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "first"),
-    [([], "nothing"), (["dmo"], "'dmo'"), (["--run", "runs/nowhere"], "nothing"), (["--plans", "8"], "nothing")],
-)
-def test_without_a_preset_or_a_run_that_is_said(capsys, tmp_path, monkeypatch, arguments, first):
+@pytest.mark.parametrize("name", ON_A_TASK)
+@pytest.mark.parametrize("arguments", [[], ["--run", "runs/nowhere"], ["--plans", "8"], ["--preset", "debug"]])
+def test_without_a_task_or_a_run_that_is_said(tmp_path, monkeypatch, name, arguments):
     monkeypatch.chdir(tmp_path)
-    said = run(capsys, "compare", *arguments, code=2)
-    assert said == f"preset={first}: must be one of {', '.join(PRESETS)}; or give --run of a run, or --config"
+    said = refused(name, *arguments)
+    assert said.startswith("task: none is named: name one of maze2d-open, ") and all(task in said for task in TASKS)
+    assert said.endswith("my_world.py:NAME; or give --run of a run, or --config")
     assert list(tmp_path.iterdir()) == []
 
 
-# -- where a run is --
+WORLD = """
+from diffplan.settings import settings
+from diffplan.tasks import make_task
+
+number = 3
+point = make_task("linear-point")
+
+@settings("task")
+class Mine:
+    episodes: int = 70
+    \"\"\"How many.\"\"\"
+
+def small(config: Mine = Mine()):
+    return make_task("linear-point", episodes=config.episodes)
+
+def wrong():
+    return 3
+"""
+
+UNKNOWN = {
+    "maze3d": "task='maze3d': must be one of maze2d-open, maze2d-umaze, ",
+    "debug": "task='debug': must be one of maze2d-open, maze2d-umaze, ",
+    "nowhere.npz": "task.path='nowhere.npz': no such file",
+    "world.py:nobody": "task='world.py:nobody': world.py has no nobody; it has ",
+    "world.py:number": "task='world.py:number': is of type int: must be a Task or a function of one",
+    "world.py:wrong": "task='world.py:wrong': makes a value of type int: must make a Task",
+    "elsewhere.py:task": "task='elsewhere.py:task': cannot load elsewhere.py: ",
+    "nowhere.module:task": "task='nowhere.module:task': cannot load nowhere.module: ",
+}
 
 
-def parsed(*arguments: str) -> Experiment:
-    return experiment.read(arguments, "diffplan compare", None)
-
-
-def test_a_home_is_expanded_wherever_a_path_is_named(tmp_path, monkeypatch):
-    home = tmp_path / "home"
-    monkeypatch.setenv("HOME", str(home))
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_a_task_that_does_not_exist_is_refused_before_anything_is_made(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    for flag in (["--run=~/x"], ["--run", "~/x"]):
-        config = parsed("smoke", *flag)
-        assert config.run == home / "x"
-    run, _ = config.open()
-    assert run.directory == home / "x" and not list(tmp_path.rglob("~*"))
-    assert parsed("--run", "~/x").run == parsed("--config=~/x/config.json").run == home / "x"
+    (tmp_path / "world.py").write_text(WORLD)
+    assert refused("compare", name).startswith(UNKNOWN[name])
+    assert not (tmp_path / "runs").exists()
 
 
-def test_names_that_look_like_markup_and_relative_paths_are_taken_as_they_are(tmp_path, monkeypatch):
+def test_a_world_of_ones_own_brings_its_settings(tmp_path, monkeypatch):
+    """Its one argument's default decides which flags there are, and which values the preset debug makes smaller."""
     monkeypatch.chdir(tmp_path)
-    for name in ("[/x]", "./b"):
-        run, _ = parsed("smoke", "--run", name).open()
-        assert (Path(name) / "config.json").exists() and run.directory == Path(name)
-    assert {path.name for path in tmp_path.iterdir()} == {"[", "b"} and (tmp_path / "[" / "x]").is_dir()
-
-
-def test_a_file_where_the_run_should_be_is_left_alone(capsys, tmp_path):
-    (tmp_path / "run").write_text("mine")
-    for place in ("run", "run/deeper"):
-        said = run(capsys, "train", "smoke", "--run", str(tmp_path / place), code=2)
-        assert str(tmp_path / "run") in said and "name another directory with --run" in said
-    assert (tmp_path / "run").read_text() == "mine"
-
-
-# -- settings of a run --
-
-
-def test_the_run_alone_is_enough_and_its_file_repeats_it_elsewhere(tmp_path):
-    first = parsed("smoke", "--run", str(tmp_path / "a"), "--prior.width", "48", "--methods", "guided", "ascent")
-    first.open()
-    again = parsed("--run", str(tmp_path / "a"))
-    assert again == replace(first, new_settings=False)
-    other = parsed("--config", str(tmp_path / "a" / "config.json"), "--run", str(tmp_path / "b"))
-    assert other == replace(first, run=tmp_path / "b")
-    before = tree(tmp_path)
-    again.open()
-    assert tree(tmp_path) == before
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_what_is_recorded_is_read_back(tmp_path, preset):
-    """As JSON knows neither tuples nor paths nor optional parts."""
-    config = replace(PRESETS[preset], run=tmp_path)
-    config.open()
-    assert recorded(tmp_path / "config.json", Experiment) == config
-    settle(Run(tmp_path), recorded(tmp_path / "config.json", Experiment))
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        ("--prior.width 48", "experiment.prior.width was 32 and is now 48; --new-settings"),
-        ("--data.noise 0.1 --seeds 3", "data.noise was 0.5 and is now 0.1; --new-settings"),
-        ("--prior.train.steps 80", r"experiment.prior.train.steps was 60 and is now 80 \(.*decays.*\); --new-settings"),
-    ],
-)
-def test_changed_settings_are_named_and_need_a_word(capsys, tmp_path, flags, words):
-    place = ["--run", str(tmp_path / "run")]
-    parsed("smoke", *place).open()
-    before = tree(tmp_path)
-    for start in (["smoke"], []):
-        assert re.match(rf"{tmp_path}/run: {words}", run(capsys, "train", *start, *place, *flags.split(), code=2))
-    assert tree(tmp_path) == before
-    changed = parsed("smoke", *place, *flags.split(), "--new-settings")
-    changed.open()
-    assert parsed(*place) == replace(changed, new_settings=False)
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--prior.train.chunk", "10", "--proxy.train.save-every", "7"],
-        ["--methods", "all"],
-        ["--track", "tensorboard"],
-    ],
-)
-def test_what_decides_no_number_may_change(tmp_path, flags):
-    place = ["--run", str(tmp_path)]
-    parsed("smoke", *place).open()
-    changed = parsed(*place, *flags)
-    changed.open()
-    assert parsed(*place) == changed  # the latest are those that the run alone goes on with
-
-
-def test_more_steps_at_a_constant_rate_are_recorded(tmp_path):
-    place = ["--run", str(tmp_path)]
-    parsed("smoke", *place, "--prior.train.decay", "constant").open()
-    parsed(*place, "--prior.train.steps", "80").open()
-    assert parsed(*place).experiment.prior.train.steps == 80
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"mine": 1}', "null"])
-def test_a_file_of_that_name_that_is_no_runs_is_left_alone(capsys, tmp_path, content):
-    path = tmp_path / "config.json"
-    path.write_text(content)
-    for first, words in ((["smoke"], "move it away, or name another --run"), ([], "holds no settings of a run")):
-        said = run(capsys, "train", *first, "--run", str(tmp_path), code=2)
-        assert said.startswith(f"{path}: ") and words in said
-    assert path.read_text() == content and [path.name for path in tmp_path.iterdir()] == ["config.json"]
-
-
-@settings("part")
-class Part:
-    """Some settings."""
-
-    size: Annotated[int, at_least(1)] = 2
-    pair: tuple[float, float] = (1.0, 2.0)
-    kind: Literal["a", "b"] = "a"
-    place: Path | None = None
-
-
-@settings("")
-class Local:
-    """Settings of a run, in a module whose types nothing else checks."""
-
-    part: Part = field(default_factory=Part)
-    name: str = "n"
-
-
-EDITED = [
-    ({"size": "x"}, "part.size='x': must be a whole number"),
-    ({"size": 0}, "part.size=0: must be at least 1"),
-    ({"wings": 2}, "config.json: part.wings is not a setting of this version"),
-    ({"pair": 3}, "part.pair=3: must be several values"),
-    ({"pair": [1]}, r"part.pair=\(1,\): must be 2 values"),
-    ({"kind": "c"}, "part.kind='c': must be one of a, b"),
-    ({"place": 3}, "part.place=3: must be a path"),
-]
-
-
-@pytest.mark.parametrize(("changes", "words"), EDITED)
-def test_settings_edited_by_hand_are_checked_like_flags(tmp_path, changes, words):
-    own = Local(Part(3, (0.5, 4), "b", Path("x")))
-    settle(Run(tmp_path), own)
-    path = tmp_path / "config.json"
-    assert recorded(path, Local) == own
-    content = json.loads(path.read_text())
-    content["settings"]["part"] |= changes
-    path.write_text(json.dumps(content))
-    with pytest.raises((ConfigError, RunError), match=words) as error:
-        recorded(path, Local)
-    assert "\n" not in str(error.value)
-    content["settings"]["part"] = 3
-    path.write_text(json.dumps(content))
-    with pytest.raises(RunError, match=r"config.json: part holds no settings"):
-        recorded(path, Local)
-
-
-def test_a_run_that_another_process_uses_is_refused_by_every_command(capsys, tmp_path):
-    holder = {"pid": os.getppid(), "started": lock._started(os.getppid()), **lock._where(), "token": "another"}
-    (tmp_path / lock.FILE).write_text(json.dumps(holder))
-    for name in ("compare", "train", "train-reward", "make-data", "tune"):
-        said = run(capsys, name, "smoke", "--run", str(tmp_path), code=2)
-        assert said.startswith(f"{tmp_path}: in use by process {os.getppid()} on ")
-    assert [path.name for path in tmp_path.iterdir()] == [lock.FILE]
+    (tmp_path / "world.py").write_text(WORLD)
+    read = lambda *flags: experiment.read(["world.py:small", *flags], "diffplan compare", None)
+    assert read().make().settings == LinearSettings(episodes=70)
+    assert read("--preset", "debug").make().settings.episodes == 40
+    assert read("--task.episodes", "50").make().settings.episodes == 50
+    assert str(read().run) == "runs/world" and "How many." in run("compare", "world.py:small", "--help")
+    assert source("world.py:small").settings.episodes == 70
+    assert "--task.episodes" not in run("compare", "world.py:point", "--help")
+    assert "--task.slip" in run("compare", "gridworld-street", "--help")
 
 
 # -- manners --
@@ -390,53 +288,3 @@ def test_flags_are_read_and_the_last_one_counts():
     assert command.value_of("--run", ["--run", "a", "--run=b", "--runs", "c"]) == "b"
     assert command.value_of("--run", ["--plans", "3"]) is None
     assert command.without("--config", ["--config", "a", "x", "--config=b", "--run", "c"]) == ["x", "--run", "c"]
-
-
-# -- whole commands, as a user starts them --
-
-
-def shell(*arguments: str, code: int = 0, **environment: str) -> str:
-    """`diffplan` in a process of its own."""
-    line = [sys.executable, "-c", "from diffplan.cli.main import main; main()", *arguments]
-    whole = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **environment}
-    done = subprocess.run(line, env=whole, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == code and "Traceback" not in done.stderr, done.stdout + done.stderr
-    assert code == 0 or done.stderr.count("\n") == 1
-    return done.stdout + done.stderr
-
-
-@pytest.mark.slow
-def test_one_run_through_other_settings_other_types_and_two_processes(tmp_path):
-    run = ["--run", str(tmp_path / "run")]
-    model = shell("train", "smoke", *run).splitlines()[-1]
-    before = {name: content for name, content in tree(tmp_path / "run").items() if name != "config.json"}
-    unchanged = lambda: {k: v for k, v in tree(tmp_path / "run").items() if k != "config.json"} == before
-    for name, value, words in (
-        ("JAX_ENABLE_X64", "1", "float32"),
-        ("JAX_DEFAULT_PRNG_IMPL", "rbg", "key<fry>"),
-    ):
-        said = shell("train", "smoke", *run, code=2, **{name: value})
-        assert said.startswith(f"error: {tmp_path}/run/prior: checkpoints/60 is of another kind: ") and words in said
-        assert "run as it was made" in said and unchanged()
-    for flags in (["--prior.train.chunk", "10"], ["--prior.train.save-every", "30"]):
-        assert shell("train", *run, *flags).splitlines()[-1] == model and unchanged()
-    assert "steps was 60 and is now 80" in shell("train", *run, "--prior.train.steps", "80", code=2) and unchanged()
-    line = [sys.executable, "-c", "from diffplan.cli.main import main; main()", "train", "smoke", "--run"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    flags = (["--prior.width", "32"], ["--prior.width", "64"])
-    jobs = [
-        subprocess.Popen(
-            [*line, str(tmp_path / "both"), *more],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for more in flags
-    ]
-    said = [job.communicate(timeout=300)[0] for job in jobs]
-    codes = [job.returncode for job in jobs]
-    assert sorted(codes) == [0, 2], said
-    assert re.search("in use by process|width was", said[codes.index(2)])
-    width = json.loads((tmp_path / "both" / "prior" / "stage.json").read_text())["settings"]["prior"]["width"]
-    assert width == (32, 64)[codes.index(0)]

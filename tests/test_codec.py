@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.codec import Codec
+from diffplan.codec import Cells, Codec
 from diffplan.types import Trajectory
 
 MEAN, SCALE = np.asarray([2.0, -30.0, 0.0, 0.5, 1.0]), np.asarray([0.1, 4.0, 1.0, 100.0, 1e-3])
@@ -51,8 +51,36 @@ def test_pins_are_the_encoded_start_and_goal():
 
 
 @pytest.mark.parametrize("entry", range(5))
-def test_an_entry_that_never_changes_is_refused_by_number(entry):
+def test_an_entry_that_never_changes_has_a_floor_and_plans_pass_through(entry):
+    """The floor is a thousandth of the median deviation of the entries that change; encoded, the entry is 0."""
     data = rows()
-    data[..., entry] = 0.1  # has no exact binary form: its mean must still come out exactly
-    with pytest.raises(ValueError, match=f"^entry {entry} of observation \\+ action is constant[^\n]*$"):
-        Codec.fit(data[..., :3], data[..., 3:])
+    data[..., entry] = 0.1  # has no exact binary form, so that its mean is off by a rounding
+    codec = Codec.fit(data[..., :3], data[..., 3:])
+    others = np.delete(data.reshape(-1, 5).std(axis=0, dtype=np.float64), entry)
+    assert float(codec.std[entry]) == pytest.approx(1e-3 * np.median(others), rel=1e-4)
+    x = np.asarray(codec.encode(Trajectory(jnp.asarray(data[..., :3]), jnp.asarray(data[..., 3:]))))
+    assert np.isfinite(x).all() and np.abs(x[..., entry]).max() < 1e-3
+    back = codec.decode(jnp.asarray(x))
+    np.testing.assert_allclose(np.concatenate([back.observations, back.actions], -1)[..., entry], 0.1, atol=1e-6)
+
+
+def test_noise_of_rounding_on_a_large_number_is_no_variation():
+    """1000 in float32 has steps of 6e-5: a deviation of that size says nothing, whatever other entries do."""
+    rng = np.random.default_rng(0)
+    large = (1000 + 1e-4 * rng.normal(size=(500, 1))).astype(np.float32)
+    codec = Codec.fit(large, rng.normal(size=(500, 1)).astype(np.float32))
+    assert float(codec.std[0]) == pytest.approx(1000e-5, rel=1e-4)
+    assert float(codec.std[1]) == pytest.approx(1, abs=0.1)
+
+
+def test_data_in_which_nothing_changes_are_refused():
+    with pytest.raises(ValueError, match="all 40 rows are the same: there is nothing to learn"):
+        Codec.fit(np.full((40, 2), 0.1, np.float32), np.ones((40, 1), np.float32))
+
+
+def test_a_codec_says_how_wide_rows_are_and_whether_actions_are_moves():
+    codec = fitted()
+    assert (codec.width, codec.observation_dim, codec.action_dim, codec.discrete) == (5, 3, 2, False)
+    assert Codec.fit(rows()[..., :3], rows()[..., 3:], discrete=True).discrete
+    cells = Cells(jnp.asarray([[0.0, 0.0], [0.0, 1.0]]), jnp.asarray([[0, 1, 0], [1, 1, 0]]))
+    assert (cells.width, cells.observation_dim, cells.action_dim, cells.discrete) == (2, 2, 3, True)

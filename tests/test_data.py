@@ -1,68 +1,57 @@
-"""Data files: what is saved comes back, what is damaged is refused by name, and windows are fair."""
+"""The project's own data files: what is saved comes back, and what is damaged is refused by name."""
 
 import json
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
 
-from diffplan.codec import Codec
-from diffplan.data import windows
-from diffplan.data.windows import DataError, Rows, Windows
+from diffplan.data import files, readers
+from diffplan.data.errors import DataError
+from diffplan.episodes import Episodes
 
-SHAPE = (4, 30)
+LENGTHS = (40, 3, 77)
 
 
-def random_rows() -> Rows:
+def some(rewards: bool = True) -> Episodes:
     rng = np.random.default_rng(0)
-    draw = lambda entries: rng.normal(size=(*SHAPE, entries)).astype(np.float32)
-    return Rows(draw(4), draw(2))
+    draw = lambda *entries: rng.normal(size=(120, *entries)).astype(np.float32)
+    return Episodes(draw(4), draw(2), np.array(LENGTHS), draw() if rewards else None)
 
 
-def saved(folder: Path, rows: Rows | None = None) -> Path:
+def saved(folder: Path, episodes: Episodes | None = None) -> Path:
     path = folder / "deep" / "rows.npz"
-    windows.save(
-        path, random_rows() if rows is None else rows, {"seed": 7, "config": {"maze": "umaze"}, "versions": {}}
-    )
+    files.save(path, episodes or some(), {"seed": 7, "config": {"maze": "umaze"}})
     return path
 
 
-def test_what_is_saved_comes_back(tmp_path):
-    path = saved(tmp_path)
-    rows, description = windows.load(path)
-    for ours, theirs in zip(rows, random_rows(), strict=True):
+@pytest.mark.parametrize("rewards", [True, False])
+def test_what_is_saved_comes_back(tmp_path, rewards):
+    path = saved(tmp_path, some(rewards))
+    episodes, description = files.load(path)
+    for ours, theirs in zip(episodes, some(rewards), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-        assert ours.dtype == np.float32
+    assert {ours.dtype.name for ours in episodes if ours is not None} == {"float32", "int64"}
     assert description["seed"] == 7 and description["config"] == {"maze": "umaze"}
-    assert description["shapes"] == {"observations": [4, 30, 4], "actions": [4, 30, 2]}
+    shapes = {"observations": [120, 4], "actions": [120, 2], "lengths": [3]} | ({"rewards": [120]} if rewards else {})
+    assert description["shapes"] == shapes
     assert sorted(file.name for file in path.parent.iterdir()) == ["rows.json", "rows.npz"]
     with np.load(path) as archive:  # without diffplan
-        np.testing.assert_array_equal(archive["actions"], random_rows().actions)
+        np.testing.assert_array_equal(archive["actions"], some().actions)
+    again, notes = readers.read(path)
+    assert again.lengths.tolist() == list(LENGTHS) and notes == ()
 
 
 def rewritten(path: Path, **fields: np.ndarray | None) -> None:
     """The file with some fields replaced, or left out if None; its description stays."""
-    content = {**random_rows()._asdict(), **fields}
+    content = {**some()._asdict(), **fields}
     np.savez(path, **{name: value for name, value in content.items() if value is not None})
 
 
-def with_nan(path: Path) -> None:
-    actions = random_rows().actions
-    actions[2, 5, 1] = np.nan
-    rewritten(path, actions=actions)
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
-def altered(path: Path) -> None:
-    """Another number, in a file that is otherwise sound."""
-    actions = random_rows().actions
-    actions[0, 0, 0] += 1e-3
+def changed(path: Path, value: float) -> None:
+    """Another action in row 2 of episode 2, in a file that is otherwise valid."""
+    actions = some().actions
+    actions[45, 1] = value
     rewritten(path, actions=actions)
 
 
@@ -71,37 +60,46 @@ def described(path: Path, **entries: object) -> None:
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | entries))
 
 
+def shapes(**entries: list[int]) -> dict:
+    return {"shapes": {"observations": [120, 4], "actions": [120, 2], "lengths": [3], "rewards": [120]} | entries}
+
+
 DAMAGE = {
     "the file is missing": (Path.unlink, ["rows.npz", "no such file"]),
     "the description is missing": (lambda path: path.with_suffix(".json").unlink(), ["rows.json", "no such file"]),
     "the description is cut": (lambda path: path.with_suffix(".json").write_text('{"seed": 7, "sha'), ["rows.json"]),
     "the description is of something else": (lambda path: path.with_suffix(".json").write_text("[1]"), ["rows.json"]),
     "the description has other shapes": (
-        lambda path: described(path, shapes={"observations": [4, 30, 5], "actions": [4, 30, 2]}),
-        ["rows.npz", "'observations'", "[4, 30, 4]", "[4, 30, 5]"],
+        lambda path: described(path, **shapes(observations=[120, 5])),
+        ["rows.npz", "'observations'", "[120, 4]", "[120, 5]"],
     ),
+    "the description has another field": (
+        lambda path: described(path, **shapes(goals=[120, 2])),
+        ["rows.npz", "'goals'", "described"],
+    ),
+    "it is a directory": (lambda path: (path.unlink(), path.mkdir()), ["rows.npz", "is a directory"]),
     "it is empty": (lambda path: path.write_bytes(b""), ["rows.npz", "truncated"]),
-    "it is cut": (cut, ["rows.npz", "truncated"]),
-    "it is no archive": (lambda path: path.write_bytes(b"hello\n" * 50), ["rows.npz", "truncated or not"]),
-    "a number is NaN": (with_nan, ["rows.npz", "'actions'", "NaN", "trajectory 2", "step 5"]),
-    "a field is flat": (
-        lambda path: rewritten(path, observations=random_rows().observations.reshape(-1, 4)),
-        ["rows.npz", "'observations'", "[120, 4]"],
+    "it is cut": (lambda path: path.write_bytes(path.read_bytes()[:-1000]), ["rows.npz", "truncated"]),
+    "it is no archive": (lambda path: path.write_bytes(b"hello\n" * 50), ["rows.npz", "truncated, damaged or not"]),
+    "a number is NaN": (
+        lambda path: changed(path, np.nan),
+        ["rows.npz: episode 2", "'actions'", "nan", "row 2", "entry 1"],
     ),
-    "fields disagree": (
-        lambda path: rewritten(path, actions=random_rows().actions[:, :20]),
-        ["rows.npz", "'observations'", "'actions'", "[4, 20, 2]"],
+    "a field has another shape": (
+        lambda path: rewritten(path, observations=some().observations.reshape(4, 30, 4)),
+        ["rows.npz", "'observations'", "[4, 30, 4]"],
     ),
-    "a field is missing": (lambda path: rewritten(path, actions=None), ["rows.npz", "'actions'", "missing"]),
-    "a field is of another kind": (
-        lambda path: rewritten(path, actions=random_rows().actions.astype(np.float64)),
+    "lengths do not fit": (lambda path: rewritten(path, lengths=np.array([40, 3, 78])), ["'lengths'", "121", "120"]),
+    "a field is missing": (lambda path: rewritten(path, actions=None), ["rows.npz", "'actions'", "described"]),
+    "a field is of another type": (
+        lambda path: rewritten(path, actions=some().actions.astype(np.float64)),
         ["rows.npz", "'actions'", "float64"],
     ),
     "a field holds objects": (
         lambda path: rewritten(path, actions=np.asarray([None, {}], object)),
-        ["rows.npz"],
+        ["rows.npz", "'actions'", "object"],
     ),
-    "a number has changed": (altered, ["rows.npz", "altered", "sha256", "rows.json"]),
+    "a number has changed": (lambda path: changed(path, 0.5), ["rows.npz", "altered", "sha256", "rows.json"]),
 }
 
 
@@ -111,7 +109,7 @@ def test_damage_is_named_in_one_line(tmp_path, damage):
     act, words = DAMAGE[damage]
     act(path)
     with pytest.raises(DataError) as caught:
-        windows.load(path)
+        files.load(path)
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
@@ -127,11 +125,11 @@ def test_no_flipped_byte_and_no_cut_goes_unseen(tmp_path):
         damaged[place] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
         with pytest.raises(DataError):
-            windows.load(path)
+            files.load(path)
     for length in rng.integers(0, len(content), 50):
         path.write_bytes(content[:length])
         with pytest.raises(DataError):
-            windows.load(path)
+            files.load(path)
     path.write_bytes(content)
     text = sidecar.read_bytes()
     for place in range(len(text)):
@@ -139,52 +137,7 @@ def test_no_flipped_byte_and_no_cut_goes_unseen(tmp_path):
         damaged[place] ^= 1 << rng.integers(8)
         sidecar.write_bytes(damaged)
         try:
-            rows, _ = windows.load(path)
+            episodes, _ = files.load(path)
         except DataError:
             continue
-        np.testing.assert_array_equal(rows.observations, random_rows().observations)  # a letter of its text
-
-
-def test_a_trajectory_must_hold_a_window(tmp_path):
-    rows = random_rows()
-    codec = Codec.fit(rows.observations, rows.actions)
-    assert Windows.of(rows, codec, 30).draw(jax.random.key(0)).shape == (30, 6)
-    with pytest.raises(DataError, match=r"^trajectories of 30 steps are shorter than the horizon 31$"):
-        Windows.of(rows, codec, 31)
-
-
-def test_held_out_trajectories_are_the_rest():
-    rows = random_rows()
-    for fraction, count in ((0.1, 1), (0.25, 1), (0.5, 2)):
-        kept, held_out = rows.split(fraction)
-        assert len(held_out.observations) == len(held_out.actions) == count
-        for field in range(2):
-            np.testing.assert_array_equal(np.concatenate([kept[field], held_out[field]]), rows[field])
-
-
-LANES, STEPS, HORIZON = 3, 12, 5
-
-
-def labelled_windows() -> Windows:
-    """Rows that carry their own address: 100 * trajectory + step in the observation, the same negated in the action."""
-    address = (100 * np.arange(LANES)[:, None] + np.arange(STEPS)[None]).astype(np.float32)[..., None]
-    return Windows.of(Rows(address, -address), Codec(jnp.zeros(2), jnp.ones(2), 1), HORIZON)
-
-
-def test_windows_stay_in_their_trajectory_and_are_uniform(key):
-    x = np.asarray(labelled_windows().draws(key, 6000))
-    assert x.shape == (6000, HORIZON, 2)
-    np.testing.assert_array_equal(x[..., 1], -x[..., 0])
-    trajectory, step = np.divmod(x[..., 0].astype(int), 100)
-    assert (trajectory == trajectory[:, :1]).all() and (np.diff(step) == 1).all()
-    counts = np.zeros((LANES, STEPS - HORIZON + 1))
-    np.add.at(counts, (trajectory[:, 0], step[:, 0]), 1)  # fails on a first step from which the window would run over
-    assert stats.chisquare(counts.ravel()).pvalue > 1e-3
-
-
-def test_a_window_is_a_function_of_the_key_alone(key):
-    windows = labelled_windows()
-    draw = jax.jit(lambda windows, key: windows.draw(key))
-    np.testing.assert_array_equal(windows.draw(key), draw(labelled_windows(), key))
-    firsts = {float(draw(windows, jax.random.fold_in(key, i))[0, 0]) for i in range(100)}
-    assert len(firsts) > 15  # of 24
+        np.testing.assert_array_equal(episodes.observations, some().observations)  # a letter of its text

@@ -5,15 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffplan.codec import Codec
 from diffplan.count import count
+from diffplan.data.windows import Windows
 from diffplan.dynamics import Dynamics, Ensemble, imagine
+from diffplan.episodes import from_stacked
 from diffplan.learn import dynamics, train
 from diffplan.learn.dynamics import DynamicsSettings
 from diffplan.learn.train import TrainSettings
 from diffplan.learn.value import ValueSettings
 from diffplan.models import MLP, build
 from diffplan.settings import ConfigError
-from diffplan.types import Trajectory
 from diffplan.validation import known
 from envs.gridworld import Gridworld
 from envs.linear import POINT
@@ -22,14 +24,20 @@ from tests import problems
 MATRIX, CONTROL = np.array(POINT.transition), np.array(POINT.control)
 
 
-def behaviour(trajectories: int = 64, steps: int = 20) -> Trajectory:
-    """Random pushes of the point, from its matrices alone."""
+def behaviour(trajectories: int = 64, steps: int = 20) -> Windows:
+    """Steps of random pushes of the point, from its matrices alone."""
     rng = np.random.default_rng(0)
     actions = rng.normal(size=(trajectories, steps, 1))
     rows = [rng.normal(size=(trajectories, 2)) / 2]
     for t in range(steps - 1):
         rows.append(rows[-1] @ MATRIX.T + actions[:, t] @ CONTROL.T)
-    return Trajectory(jnp.asarray(np.stack(rows, axis=1), jnp.float32), jnp.asarray(actions, jnp.float32))
+    return pairs(np.stack(rows, axis=1), actions)
+
+
+def pairs(observations: np.ndarray, actions: np.ndarray) -> Windows:
+    """The windows of two rows of trajectories of one length."""
+    episodes = from_stacked(observations.astype(np.float32), actions.astype(np.float32))
+    return Windows.of(episodes, Codec.fit(episodes.observations, episodes.actions), 2)
 
 
 def fitted(count: int, members: int = 4, steps: int = 300) -> Ensemble:
@@ -80,13 +88,23 @@ def test_a_step_of_an_ensemble_costs_one_and_clips_its_action():
 
 def test_transitions_follow_one_another_and_come_once():
     trajectories, steps = 3, 4
-    number = jnp.arange(trajectories * steps, dtype=jnp.float32).reshape(trajectories, steps, 1)
-    observed = dynamics.transitions(jax.random.key(0), Trajectory(number, 10 * number), 9)
+    number = np.arange(trajectories * steps).reshape(trajectories, steps, 1)
+    observed = dynamics.transitions(jax.random.key(0), pairs(number, 10 * number), 9)
     np.testing.assert_array_equal(observed.after, observed.observation + 1)
     np.testing.assert_array_equal(observed.action, 10 * observed.observation)
     assert len(np.unique(observed.observation)) == 9 and not np.isin(number[:, -1], observed.observation).any()
-    with pytest.raises(ValueError, match="transitions=10: must be between 1 and the 9 in the data"):
-        dynamics.transitions(jax.random.key(0), Trajectory(number, number), 10)
+    everything = dynamics.transitions(jax.random.key(0), pairs(number, 10 * number), 10)
+    np.testing.assert_array_equal(np.sort(everything.observation[:, 0]), np.delete(number.ravel(), [3, 7, 11]))
+
+
+def test_transitions_of_a_model_of_several_steps_have_the_mean_action():
+    number = np.arange(12.0).reshape(1, 12, 1)
+    codec = Codec.fit(number, number)
+    windows = Windows.of(from_stacked(number.astype(np.float32), number.astype(np.float32)), codec, 2, stride=3)
+    observed = dynamics.transitions(jax.random.key(0), windows, 100)
+    assert len(observed.observation) == 7  # 12 - 2 * 3 + 1
+    np.testing.assert_array_equal(observed.after, observed.observation + 3)
+    np.testing.assert_array_equal(observed.action, observed.observation + 1)
 
 
 def test_bootstraps_give_every_member_its_own_draws():

@@ -128,7 +128,7 @@ def test_policy_gradient_tunes_a_network():
     apply, params = build(jax.random.key(0), lambda rngs: Mixer(h, d, Size(patch=2, width=16, depth=1), rngs=rngs))
     prior, codec = Edm(params, apply), Codec(jnp.zeros(d), jnp.ones(d), 1)
     proxy = Clean(prior, jnp.zeros(()), jnp.ones(()), lambda x: x[1:].sum() / jnp.sqrt(6.0))
-    problem = Problem(prior, proxy, proxy, proxy, codec, Sampler(karras(12, 0.05, 10.0), (h, d)))
+    problem = Problem(prior, codec, Sampler(karras(12, 0.05, 10.0), (h, d)), proxy, proxy, proxy)
     method = PolicyGradient((0.0, 1.0), updates=100, chains=128, learning_rate=5e-3)
     white = LINEAR._replace(problem=problem, starts=jnp.zeros((1, 1)))
     x, path_kl = plans(method, white, copies=1000)

@@ -1,6 +1,6 @@
-"""The harness: which strengths it tries, and that it finds the peak of a curve that is known."""
+"""The harness: which strengths it tries, that it finds the peak of a curve that is known, and what it fills in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -8,14 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.codec import Cells
-from diffplan.experiment.harness import Bench, Plan, between, method_rows
-from diffplan.methods import FAMILIES, Plans, Problem, catalogue, chosen, guidance
+from diffplan.experiment.harness import (
+    Begin,
+    Bench,
+    Plan,
+    between,
+    keys_of,
+    method_rows,
+    method_stage,
+    problem_for,
+    program_of,
+    run_method,
+)
+from diffplan.methods import FAMILIES, Entry, Plans, Problem, catalogue, guidance
 from diffplan.methods.grids import log_grid, whole_grid
 from diffplan.methods.strengths import StrengthSettings
 from diffplan.metrics.table import best_strength
-from diffplan.settings import ConfigError
-from diffplan.studies import grids
+from diffplan.runs import Run, RunError
 from tests import problems
 
 
@@ -37,20 +46,12 @@ def test_new_strengths_lie_on_both_sides_of_the_best():
     assert between((0, 1, 2), 1, 3) == ()
 
 
-def rows(gold: dict[float, float], invalid: dict[float, float]) -> list[dict[str, Any]]:
-    return [{"strength": s, "promised": g, "violations.walls": invalid[s]} for s, g in gold.items()]
-
-
-def test_the_best_strength_keeps_out_of_walls_where_it_can():
-    gold = {0.0: 1.0, 1.0: 3.0, 2.0: 9.0}
-    assert best_strength(rows(gold, {0.0: 0.0, 1.0: 0.01, 2.0: 0.5})) == 1.0
-    assert best_strength(rows(gold, {0.0: 0.3, 1.0: 0.3, 2.0: 0.5})) == 2.0
-    assert best_strength(rows(gold | {2.0: np.nan}, {0.0: 1.0, 1.0: 1.0, 2.0: np.nan})) == 1.0
+HORIZON = 40
 
 
 @dataclass(frozen=True)
 class Peaked:
-    """Plans whose every step is in cell 0 with a share that is largest at strength 3, for it alone."""
+    """Plans whose every step is in cell 0 with a fraction that is largest at strength 3."""
 
     strengths: tuple[float, ...] = (0.0, 1.0, 10.0, 100.0)
     name: str = "peaked"
@@ -66,40 +67,149 @@ class Peaked:
         return Plans.of(jnp.broadcast_to(x[:, None], (len(strengths), len(starts), *problem.shape)))
 
 
-def grid_bench(problem: Problem, start: jax.Array, gold: jax.Array) -> Bench:
-    """A gridworld problem as the harness takes it: every plan begins at one place."""
-    cells = problem.codec
-    assert isinstance(cells, Cells)
-    compiled = jax.jit(grids.measures)
-    return Bench(
-        problem,
-        lambda key, count: jnp.broadcast_to(start[None], (count, *start.shape)),
-        lambda key, proxy, x: compiled(key, proxy, cells, gold, x),
-        lambda x: cells.decode(x).observations,
-        "grid",
-    )
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return problems.grid(horizon=HORIZON).problem
 
 
-@pytest.mark.slow
-def test_a_peak_between_grid_points_is_found():
-    problem = problems.grid(horizon=40).problem
-    gold = jnp.zeros(8).at[0].set(1.0)
-    bench = grid_bench(problem, problem.codec.places[0], gold)
-    coarse, _ = method_rows(Peaked(), Plan(seeds=1, plans=2, refine=0, seed=0), bench, "coarse")
-    fine, pictures = method_rows(Peaked(), Plan(seeds=1, plans=2, refine=3, seed=0), bench, "fine")
+def bench_of(problem: Problem, replanned: Any = None, program: str = "grid", **columns: Any) -> Bench:
+    """A gridworld as the harness takes it: begins differ by seed, and columns are functions of the steps in cell 0."""
+    cells: Any = problem.codec
+
+    def starts(key, count):
+        cell = jax.random.randint(key, (count,), 0, len(cells.places))
+        return Begin(cell, cells.places[cell], jnp.zeros(count, int))
+
+    def measure(key, proxy, begin, x):
+        stays = jnp.mean(jnp.sum(jnp.argmax(x, axis=2) == 0, axis=1))
+        return {"promised": stays, "feasible": 1.0} | {name: value(stays) for name, value in columns.items()}
+
+    pictures = lambda x: {"positions": cells.decode(x).observations}
+    return Bench("grid", problem, starts, measure, lambda proxy: program, replanned, pictures, "models")
+
+
+ONE = Plan(seeds=1, plans=2, refine=0, seed=0)
+
+
+def entry_of(family: str = "own", acts_on: Any = "plans", **fields: Any) -> Entry:
+    return Entry(family, "", acts_on, Peaked(**fields), ())
+
+
+def test_a_peak_between_grid_points_is_found(problem):
+    bench = bench_of(problem)
+    coarse, _ = method_rows(entry_of(), ONE, bench, "coarse")
+    fine, pictures = method_rows(entry_of(), ONE._replace(refine=3), bench, "fine")
     assert best_strength(coarse) == 1.0
     assert best_strength(fine) == pytest.approx(3, abs=1.5)
     strengths = [row["strength"] for row in fine]
     assert strengths == sorted(strengths) and len(strengths) == 4 + 6
     np.testing.assert_allclose(pictures["strengths"], strengths, rtol=1e-6)
-    assert pictures["positions"].shape == (10, 2, 40, 2)
+    assert pictures["positions"].shape == (10, 2, HORIZON, 2)
 
 
-def test_the_catalogue_names_methods_once_and_every_family():
-    entries = catalogue(StrengthSettings())
-    assert {entry.family for entry in entries.values()} == set(FAMILIES)
-    assert all(name == entry.method.name for name, entry in entries.items())
-    assert [entry.method.name for entry in chosen(StrengthSettings(), ("critic",))] == ["prior", "critic"]
-    assert len(chosen(StrengthSettings(), ("all",))) == len(entries)
-    with pytest.raises(ConfigError, match="methods='nothing': must be one of all, prior, guided"):
-        chosen(StrengthSettings(), ("guided", "nothing"))
+def test_strengths_are_added_around_the_best_by_what_plans_deliver(problem):
+    """Where plans are carried out, and promise the more the less they deliver: at 0, and not at 1."""
+    rows, _ = method_rows(entry_of(), ONE._replace(refine=1), bench_of(problem, inverse=lambda stays: -stays), "")
+    assert [row["strength"] for row in rows] == pytest.approx([0, 0.32, 1, 10, 100])
+    assert all(row["delivered"] == row["inverse"] == -row["promised"] for row in rows)
+
+
+def test_what_a_method_acts_on_says_what_delivers(problem):
+    """Plans by inverse dynamics, actions in the open loop; a policy's plans are runs already. Levels are of plans."""
+    bench = bench_of(problem, inverse=lambda stays: stays + 1, open_loop=lambda stays: stays + 2)
+    for acts_on, further in (("plans", 1), ("actions", 2), ("policy", 0)):
+        (((row,), _),) = run_method(entry_of(acts_on=acts_on, strengths=(3.0,)), ONE, bench)
+        assert row["delivered"] == row["promised"] + further and ("levels" in row) == (acts_on == "plans")
+        assert (row["task"], row["method"], row["seed"], row["plans"]) == ("grid", "peaked", 0, 2)
+    (((row,), _),) = run_method(entry_of(strengths=(3.0,)), ONE, bench_of(problem))
+    assert np.isnan(row["delivered"])  # nothing is carried out
+
+
+class Replanned:
+    """A fake: notes how it is called, and returns the steps in cell 0 of the plans that it draws."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, key, draw, begin, column):
+        x = draw(key, begin.observations)
+        self.calls.append((tuple(jax.random.key_data(key).tolist()), begin, column))
+        return float(jnp.sum(jnp.argmax(x, axis=2) == 0)) / len(x)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_plans_are_made_anew_at_the_best_strength_alone(problem, shared):
+    replanned, plan = Replanned(), Plan(seeds=2, plans=3, refine=1, seed=7)
+    rows, _ = method_rows(entry_of(shared=shared), plan, bench_of(problem, replanned), "")
+    best = best_strength(rows)
+    for row in rows:
+        assert ("replanned" in row) == (row["strength"] == best)
+        assert row.get("replanned", row["promised"]) == row["promised"]  # of the same strength, from any start
+    assert len(replanned.calls) == 2 == len({key for key, *_ in replanned.calls})
+    for seed, (_, begin, column) in enumerate(replanned.calls):
+        expected = bench_of(problem).starts(keys_of(plan, seed)[0], 3)
+        np.testing.assert_array_equal(begin.observations, expected.observations)
+        assert column == "inverse"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_policies_tuned_priors_and_controls_are_not_made_anew(problem, family):
+    replanned = Replanned()
+    method_rows(entry_of(family, "actions", strengths=(3.0,)), ONE, bench_of(problem, replanned), "")
+    assert [column for *_, column in replanned.calls] == ["open_loop"] * (
+        family not in ("policies", "fine-tuning", "controls")
+    )
+
+
+def test_every_seed_has_its_own_starts_and_is_the_same_again(problem):
+    seen = []
+    bench = bench_of(problem)
+    starts = lambda key, count: (
+        seen.append(np.asarray(bench.starts(key, count).observations)) or bench.starts(key, count)
+    )
+    for _ in range(2):
+        list(run_method(entry_of(), Plan(2, 16, 0, 0), bench._replace(starts=starts)))
+    first, second, *again = seen
+    assert (first != second).any()
+    np.testing.assert_array_equal([first, second], again)
+
+
+def test_rows_are_kept_until_strengths_or_programs_change(problem, tmp_path):
+    """A changed measure or method makes rows anew; so does a changed model, where that is allowed."""
+    entry, bench, run = entry_of(strengths=(1.0, 3.0)), bench_of(problem), Run(tmp_path)
+    made = lambda entry=entry, bench=bench, run=run: method_stage(entry, ONE, bench, run, {}, "sampler")
+    rows, path = made(), tmp_path / "methods" / "peaked"
+    written = (path / "rows.csv").stat().st_mtime_ns
+    assert made() == rows and (path / "rows.csv").stat().st_mtime_ns == written
+    assert [row["strength"] for row in rows] == ["1", "3"] and rows[0]["task"] == "grid"
+    assert made(bench=bench_of(problem, program="other")) != []
+    assert [folder.name for folder in path.parent.iterdir() if folder != path] == ["peaked.old-1"]
+    more = entry._replace(method=replace(entry.method, strengths=(1.0, 2.0, 3.0)))
+    assert len(made(entry=more, run=Run(tmp_path, new_settings=True))) == 3
+    assert (path.parent / "peaked.old-2").is_dir()
+
+
+def test_replans_are_recorded_where_plans_are_made_anew(problem, tmp_path):
+    bench = bench_of(problem, Replanned())
+
+    def rows(folder, plan, new_settings=False, **fields):
+        entry = entry_of(**fields, strengths=(3.0,))
+        return method_stage(entry, plan, bench, Run(tmp_path / folder, new_settings), {}, "sampler")
+
+    (first,), more = rows("a", ONE._replace(replans=2)), ONE._replace(replans=4)
+    with pytest.raises(RunError, match=r"peaked: plan\.replans was 2 and is now 4; --new-settings"):
+        rows("a", more)
+    assert rows("a", more, True)[0]["replanned"] == first["replanned"] != ""
+    policy = {"family": "policies", "acts_on": "policy"}
+    assert rows("b", ONE._replace(replans=2), **policy) == rows("b", more, **policy)
+
+
+def test_a_method_is_the_same_program_among_any_others(problem):
+    """Whatever other methods need: of the optional parts it is given those alone that it names."""
+    entry = catalogue(StrengthSettings(points=1))["guided_dps"]
+    parts = {name for name, value in vars(problem_for(entry, problem)).items() if value is not None}
+    assert parts == {"denoise", "codec", "sampler", "data", "clean"}
+    alone = bench_of(replace(problem, regression=None, dynamics=None))
+    assert program_of(entry, ONE, alone) == program_of(entry, ONE, bench_of(problem))
+    other = replace(problem, sampler=replace(problem.sampler, sigmas=problem.sampler.sigmas[::2]))
+    assert program_of(entry, ONE, alone) != program_of(entry, ONE, bench_of(other))

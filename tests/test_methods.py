@@ -25,8 +25,9 @@ from diffplan.noise import karras
 from diffplan.samplers import Sampler, ancestral, heun, sample
 
 HORIZON, OBSERVATION, DIM, STARTS = 16, 4, 6, 5
-DIALS = StrengthSettings(points=2, scale=(1, 30), pool=6, ascent_steps=40)
-METHODS: dict[str, Method] = {entry.method.name: entry.method for entry in chosen(DIALS, DEMO_METHODS)}
+FEW = StrengthSettings(points=2, scale=(1, 30), pool=6, ascent_steps=40)
+MORE = ("guided_classifier", "guided_raw", "ascent_clean")
+METHODS: dict[str, Method] = {entry.name: entry.method for entry in chosen(FEW, (*DEMO_METHODS, *MORE))}
 GUIDED = [name for name, method in METHODS.items() if isinstance(method, Guided)]
 
 
@@ -54,8 +55,16 @@ def problem(rule=ancestral) -> Problem:
         value, weights = random_weights(Value(HORIZON, DIM, size, rngs=nnx.Rngs(seed)), seed)
         return Learned(weights, jnp.asarray(0.3), jnp.asarray(0.5), value, kind)
 
-    proxies = proxy(1, "regression"), proxy(2, "classifier"), proxy(3, "regression")
-    return Problem(Edm(params, apply), *proxies, codec(), Sampler(karras(6, 0.02, 10.0), (HORIZON, DIM), rule))
+    return Problem(
+        denoise=Edm(params, apply),
+        codec=codec(),
+        sampler=Sampler(karras(6, 0.02, 10.0), (HORIZON, DIM), rule),
+        regression=proxy(1, "regression"),
+        classifier=proxy(2, "classifier"),
+        clean=proxy(3, "regression"),
+        shuffled=proxy(4, "regression"),
+        untrained=proxy(5, "regression"),
+    )
 
 
 def starts() -> jax.Array:
@@ -90,7 +99,7 @@ def scores(name: str, x) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_an_method_keeps_the_contract(name):
+def test_a_method_keeps_the_contract(name):
     method, draws = METHODS[name], plans(name)
     s = len(method.strengths)
     assert isinstance(method, Method) and list(method.strengths) == sorted(method.strengths)
@@ -212,10 +221,10 @@ def counting(name: str, apply):
 def counted_problem(rule) -> Problem:
     network = Edm((), counting("network", lambda params, x, c_noise: 0.1 * x))
     value = counting("proxy", lambda params, x, c_noise: -jnp.sum((x - 1) ** 2))
-    proxies = [
-        Learned((), jnp.zeros(()), jnp.ones(()), value, kind) for kind in ("regression", "classifier", "regression")
-    ]
-    return Problem(network, *proxies, codec(), Sampler(karras(4, 0.02, 10.0), (3, DIM), rule))
+    kinds = {"regression": "regression", "classifier": "classifier"}
+    kinds |= dict.fromkeys(("clean", "shuffled", "untrained"), "regression")
+    proxies = {name: Learned((), jnp.zeros(()), jnp.ones(()), value, kind) for name, kind in kinds.items()}
+    return Problem(network, codec(), Sampler(karras(4, 0.02, 10.0), (3, DIM), rule), **proxies)
 
 
 RULED = [*((name, ancestral) for name in METHODS), ("prior", heun), ("guided_dps", heun)]

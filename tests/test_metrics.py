@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from diffplan.codec import Codec
-from diffplan.experiment.compare import measured
+from diffplan.experiment.compare import Measures
+from diffplan.experiment.deliver import Delivery
+from diffplan.experiment.harness import Begin
 from diffplan.guide import Learned
 from diffplan.metrics import diversity, returns, validity
+from diffplan.simulators import OpenLoop, Tracking
 from diffplan.task import Task
 from diffplan.tasks import maze2d as tasks
-from diffplan.tasks.maze2d import DataSettings, GoldSettings
+from diffplan.tasks.maze2d import Maze2dSettings
 from diffplan.types import Trajectory
 from envs import experts, maze2d
 from envs.base import follow
@@ -114,8 +117,8 @@ def recorded() -> experts.Behaviour:
     return experts.collect(maze2d.UMAZE, jax.random.key(1), trajectories=12, steps=STEPS)
 
 
-REGION = tasks.task(DataSettings(), GoldSettings("region", (1.0, 1.5), 0.8))
-PATH = tasks.task(DataSettings(), GoldSettings("path"))
+REGION = tasks.make(Maze2dSettings(centre=(1.0, 1.5), radius=0.8))
+PATH = tasks.make(Maze2dSettings(reward="path"))
 
 
 @pytest.fixture(scope="module")
@@ -153,11 +156,12 @@ def test_the_residual_is_zero_on_real_runs_and_not_on_broken_ones(recorded):
 def carried_out(task: Task, codec: Codec, recorded: experts.Behaviour) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The returns of real runs: as they were, by their own actions again, and tracked."""
     x = codec.encode(Trajectory(recorded.observations, recorded.actions))
-    rollouts = [task.rollouts[name] for name in ("open_loop", "tracked")]
-    execute = lambda x: tuple(rollout(jax.random.key(0), codec.decode(x)) for rollout in rollouts)
+    starts = recorded.observations[:, 0]
+    begin = Begin(jax.vmap(task.simulator.state_of)(starts), starts, jnp.zeros(len(starts), int))
+    delivery = Delivery(task.simulator, codec, {"own": OpenLoop(1), "tracked": Tracking(task.tracker, 1)}, STEPS, 1)
+    delivered = delivery.returns(jax.random.key(0), begin, x)
     planned = jax.vmap(lambda o, a: returns.plan_return(task.reward, Trajectory(o, a)))
-    values = planned(recorded.observations, recorded.actions), *jax.jit(jax.vmap(execute))(x)
-    return tuple(np.asarray(value) for value in values)
+    return np.asarray(planned(recorded.observations, recorded.actions)), delivered["own"], delivered["tracked"]
 
 
 def test_executing_a_real_run_repeats_it(recorded, codec):
@@ -189,16 +193,32 @@ def test_measures_of_a_batch_are_means_over_its_finite_plans(recorded, codec):
     proxy = Learned((), jnp.asarray(1.0), jnp.asarray(2.0), lambda params, x, c_noise: x.mean(), "regression")
     windows = codec.encode(Trajectory(recorded.observations[:8], recorded.actions[:8]))
     x = windows[:6] + 0.1
-    batch = jax.jit(lambda x: measured(jax.random.key(0), proxy, REGION, codec, windows, x))
+    measures = Measures(codec, REGION.reward, REGION.violations, REGION.residual, REGION.plane.place, 1)
+    batch = jax.jit(lambda x: measures(proxy, windows, x))
     alone = [{name: float(value) for name, value in batch(jnp.stack([plan, plan])).items()} for plan in x]
     whole, holed = batch(x), batch(x.at[2, 5, 1].set(jnp.nan).at[4, 0, 0].set(jnp.inf))
     assert float(whole["finite"]) == 1 and float(holed["finite"]) == pytest.approx(4 / 6)
-    for name in set(whole) - {"finite", "diversity"}:
+    for name in set(whole) - {"finite", "feasible", "diversity"}:
         values = [row[name] for row in alone]
         assert float(whole[name]) == pytest.approx(np.mean(values), rel=1e-4, abs=1e-5), name
         assert float(holed[name]) == pytest.approx(np.mean([values[i] for i in (0, 1, 3, 5)]), rel=1e-4, abs=1e-5), name
+    feasible = [row["feasible"] for row in alone]
+    assert float(whole["feasible"]) == pytest.approx(np.mean(feasible)) == pytest.approx(1 - whole["violations.walls"])
+    assert float(holed["feasible"]) == pytest.approx(sum(feasible[i] for i in (0, 1, 3, 5)) / 6)
     # measures known another way: the mean entry, the data themselves 0.1 away
     assert float(whole["proxy"]) == pytest.approx((float(x.mean()) - 1.0) / 2.0, rel=1e-2)
     assert float(whole["data_distance"]) == pytest.approx(0.1, rel=1e-3)
     none = batch(jnp.full_like(x, jnp.nan))
-    assert float(none["finite"]) == 0 and all(np.isnan(float(none[name])) for name in set(none) - {"finite"})
+    assert float(none["finite"]) == float(none["feasible"]) == 0
+    assert all(np.isnan(float(none[name])) for name in set(none) - {"finite", "feasible"})
+
+
+def test_a_plan_whose_rows_are_several_steps_apart_promises_their_reward_for_all_steps(recorded, codec):
+    """The residual is of single steps, and is not known of such plans; nor is what the task does not say."""
+    windows = codec.encode(Trajectory(recorded.observations[:8], recorded.actions[:8]))
+    one, four = (Measures(codec, REGION.reward, {}, REGION.residual, REGION.plane.place, stride) for stride in (1, 4))
+    alone, held = one(None, windows, windows[:4]), four(None, windows, windows[:4])
+    assert float(held["promised"]) == pytest.approx(4 * float(alone["promised"])) != 0
+    assert set(alone) - set(held) == {"residual"} and "proxy" not in alone
+    assert float(held["feasible"]) == 1  # no violation is known
+    assert "promised" not in Measures(codec, None, {}, None, REGION.plane.place, 1)(None, windows, windows[:4])

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from diffplan.cli.experiment import PRESETS, load
+from diffplan.cli.experiment import experiment, load
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 NOTEBOOK = NOTEBOOKS / "01_three_equations.ipynb"
@@ -57,12 +57,13 @@ def test_the_app_draws_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     from matplotlib.figure import Figure
 
     monkeypatch.chdir(tmp_path)
-    smoke = PRESETS["smoke"].experiment
-    short = replace(smoke.proxy.train, steps=2)
-    prior, proxy = replace(smoke.prior, train=short), replace(smoke.proxy, train=short)
-    tiny = replace(PRESETS["smoke"], run=Path("runs/demo"), experiment=replace(smoke, prior=prior, proxy=proxy))
+    debug = experiment("maze2d-umaze", "debug")
+    short = replace(debug.experiment.proxy.train, steps=2)
+    prior = replace(debug.experiment.prior, train=short, horizon=32, stride=1)
+    settings = replace(debug.experiment, prior=prior, proxy=replace(debug.experiment.proxy, train=short))
+    tiny = replace(debug, experiment=settings)
     app = runpy.run_path(str(APP))["app"]
     _, result = app.run(defs={"config": tiny})
     assert isinstance(result["figure"], Figure)
     assert result["figure"].axes[0].collections
-    assert load(Path("runs/demo/config.json")) == tiny  # what the app reads when it is started again
+    assert load(Path("runs/maze2d-umaze/config.json")) == tiny  # what the app reads when it is started again

@@ -9,7 +9,7 @@ import pytest
 
 from diffplan.benchmarks import maze2d
 from diffplan.benchmarks.rows import ScoresSettings
-from diffplan.data.windows import Rows
+from diffplan.episodes import Episodes
 from diffplan.guide import Learned
 from diffplan.learn.reach import Reach
 from diffplan.learn.train import TrainSettings
@@ -39,7 +39,7 @@ SMALL = planner.PlannerSettings(
 
 
 @pytest.fixture(scope="module")
-def rows() -> Rows:
+def rows() -> Episodes:
     return behaviour()
 
 
@@ -49,7 +49,7 @@ def trained(tmp_path_factory, rows) -> planner.Planner:
     return training.fit(Run(tmp_path_factory.getbasetemp() / "planner0"), SMALL, rows, "rows")[0]
 
 
-STARTS = jnp.asarray(maze2d.draw_episodes(ScoresSettings(), UMAZE, jax.random.key(5), 3).starts)
+STARTS = jnp.asarray(maze2d.draw_trials(ScoresSettings(), UMAZE, jax.random.key(5), 3).starts)
 GOALS = jnp.asarray([[1.0, 1.0, 0, 0], [3.0, 3.0, 0, 0], [1.0, 3.0, 0, 0]])
 
 

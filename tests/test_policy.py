@@ -11,7 +11,8 @@ import pytest
 from scipy import integrate, stats
 
 from diffplan.codec import Codec
-from diffplan.data.windows import Rows, Windows
+from diffplan.data.windows import Windows
+from diffplan.episodes import from_stacked
 from diffplan.learn import behaviour, train
 from diffplan.learn.behaviour import BehaviourSettings
 from diffplan.learn.train import TrainSettings
@@ -102,7 +103,7 @@ def cloned(policy: Policy, codec, x, steps: int = 300) -> Policy:
 
 def mlp(codec, width: int = 32):
     """A small network for a codec's observations and actions."""
-    sizes = (codec.observation_dim + 1, behaviour.actions(codec))
+    sizes = (codec.observation_dim + 1, codec.action_dim)
     return build(jax.random.key(1), lambda rngs: MLP(*sizes, width=width, rngs=rngs))
 
 
@@ -150,13 +151,33 @@ def test_behaviour_is_cloned_from_windows():
     """In the end an action follows the first two observations, which the data's actions are."""
     rng = np.random.default_rng(0)
     observations = rng.normal(size=(8, 48, 4)).astype(np.float32)
-    rows = Rows(observations, observations[..., :2] + 0.1 * rng.normal(size=(8, 48, 2)).astype(np.float32))
+    rows = from_stacked(observations, observations[..., :2] + 0.1 * rng.normal(size=(8, 48, 2)).astype(np.float32))
     codec = Codec.fit(rows.observations, rows.actions)
     setting = TrainSettings(steps=60, batch=8, learning_rate=1e-2, warmup=5, chunk=30)
     policy = behaviour.fit(Windows.of(rows, codec, 32), codec, BehaviourSettings(setting, width=16, depth=1))
+    assert not policy.discrete
     centre = lambda x: policy.distribution(jnp.asarray([x, 0.0, 0.0, 0.0]), jnp.asarray(0.5)).centre
     ahead = centre(1.0) - centre(-1.0)
     assert ahead[0] > 0.5 and abs(ahead[1]) < 0.5
+
+
+def test_scores_of_moves_are_cloned_as_moves():
+    """The state is one of two; each of three moves is made as often as counted, and no place has a cell."""
+    rng = np.random.default_rng(0)
+    state = rng.integers(2, size=(16, 48))
+    chance = np.asarray([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
+    moves = (rng.uniform(size=(16, 48, 1)) > chance.cumsum(axis=1)[state]).sum(axis=-1)
+    actions = np.eye(3, dtype=np.float32)[moves]
+    rows = from_stacked(state[..., None].astype(np.float32), actions)
+    assert rows.discrete
+    codec = Codec.fit(rows.observations, rows.actions, discrete=True)
+    setting = TrainSettings(steps=300, batch=16, learning_rate=1e-2, warmup=5, chunk=100, ema=0.98)
+    policy = behaviour.fit(Windows.of(rows, codec, 16), codec, BehaviourSettings(setting, width=16, depth=1))
+    assert policy.discrete
+    for value in (0, 1):
+        often = actions[state == value].mean(axis=0)
+        logits = policy.distribution(jnp.asarray([float(value)]), jnp.asarray(0.5)).centre
+        np.testing.assert_allclose(jax.nn.softmax(logits), often, atol=0.08)
 
 
 def test_a_clone_needs_a_network():

@@ -95,7 +95,14 @@ def test_costs_grow_with_iterations_and_are_those_of_the_search():
     ]
 
 
-def test_a_horizon_that_is_not_a_multiple_is_refused():
+def test_steps_between_plans_divide_the_horizon():
+    """Of 6 rows no more than 3 at a time, where 4 or 5 are allowed; all 6 where there may be more."""
     one = problem_of("linear")
-    with pytest.raises(ValueError, match=r"every=4: must divide the horizon \(6\)"):
-        Receding("control", (1,), every=4)(jax.random.key(0), one.problem, one.starts, jnp.ones(1))
+
+    def run(every):
+        method = Receding("control", (1,), dynamics=true, lookahead=6, every=every, population=4)
+        return jax.jit(lambda key: method(key, one.problem, one.starts, jnp.ones(1)).x)(jax.random.key(0))
+
+    for every, same in ((4, 3), (5, 3), (100, 6)):
+        np.testing.assert_array_equal(run(every), run(same))
+    assert float(jnp.abs(run(3) - run(6)).max()) > 1e-3

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from diffplan.codec import Codec
-from diffplan.data.windows import Rows, Windows
+from diffplan.data.windows import Windows
+from diffplan.episodes import from_stacked
 from diffplan.experiment import build
 from diffplan.experiment.build import Behaviour, Builder
+from diffplan.experiment.decide import Decided
 from diffplan.experiment.settings import ExperimentSettings
 from diffplan.guide import Ensemble, Learned, Proxy, Sum
 from diffplan.learn import reward, reward_models, train
@@ -21,19 +23,21 @@ from diffplan.learn.prior import PriorSettings
 from diffplan.learn.reward import PROXIES, ProxySettings
 from diffplan.learn.reward_models import RewardModelSettings
 from diffplan.learn.train import TrainSettings
-from diffplan.noise import LogUniform
+from diffplan.noise import LogUniform, NoiseSettings
 from diffplan.runs import Run, RunError
 from diffplan.runs.files import plain, read_json
 from diffplan.settings import ConfigError
+from diffplan.task import Task
 from diffplan.tasks import maze2d as tasks
-from diffplan.tasks.maze2d import DataSettings, GoldSettings
+from diffplan.tasks.maze2d import Maze2dSettings
 from envs import maze2d
 
 H = 16
-GOLD = GoldSettings(centre=(1.6, 2.7), radius=0.3)
+SETTINGS = Maze2dSettings(centre=(1.6, 2.7), radius=0.3)
 DECOY = (2.8, 0.8, 0.15)
 ACTION = jnp.zeros(2)
-TASK = tasks.task(DataSettings(rows=20_000, trajectories=40), GOLD)
+TASK = tasks.make(SETTINGS)
+LEVELS = NoiseSettings(0.02, 10.0)
 ONE = TrainSettings(steps=1, batch=4, chunk=1, save_every=1)
 CONFIG = ExperimentSettings(prior=PriorSettings(ONE, horizon=H), proxy=ProxySettings(ONE, labels=60, width=8, depth=1))
 
@@ -46,14 +50,14 @@ def behaviour() -> Behaviour:
     along = np.linspace(0, 1, 2 * H)[None, :, None]
     position = (1 - along) * ends[0] + along * ends[1]
     observations = np.concatenate([position, rng.normal(size=position.shape)], axis=-1).astype(np.float32)
-    rows = Rows(observations, rng.normal(size=position.shape).astype(np.float32))
-    codec = Codec.fit(*rows)
+    rows = from_stacked(observations, rng.normal(size=position.shape).astype(np.float32))
+    codec = Codec.fit(rows.observations, rows.actions)
     windows = Windows.of(rows, codec, H)
-    return Behaviour(codec, windows, windows, "lines")
+    return Behaviour(rows, rows, codec, codec, windows, windows, windows, "lines")
 
 
-def builder(directory: Path) -> Builder:
-    return Builder(Run(directory), TASK, CONFIG, behaviour())
+def builder(directory: Path, task: Task = TASK) -> Builder:
+    return Builder(Run(directory), task, Decided(CONFIG, LEVELS, H, 1, {}), behaviour(), task.reward)
 
 
 def at(x: float, y: float) -> jax.Array:
@@ -81,17 +85,24 @@ def test_a_deceived_labeller_takes_the_decoy_for_the_target():
 def test_a_decoy_needs_a_target():
     with pytest.raises(ConfigError, match=r"^reward_model\.kind='deceivable': must be another, where the reward pays"):
         reward_models.labeller_reward(RewardModelSettings("deceivable"), TASK.reward, None)
-    assert tasks.target(maze2d.UMAZE, GoldSettings("path")) is None
-    assert tasks.target(maze2d.UMAZE, GoldSettings("goal")) == (*maze2d.UMAZE.goal, 0.5)
-    assert TASK.target == (1.6, 2.7, 0.3)
+    assert tasks.make(Maze2dSettings(reward="path")).plane.region is None
+    assert tasks.make(Maze2dSettings(reward="goal")).plane.region == (*maze2d.UMAZE.goal, 0.5)
+    assert TASK.plane.region == (1.6, 2.7, 0.3)
+
+
+@pytest.mark.parametrize("kind", ["blind", "deceivable"])
+def test_nobody_errs_about_a_reward_that_is_only_recorded(kind):
+    with pytest.raises(
+        ConfigError, match=f"^reward_model.kind='{kind}': must be another, where the task has no reward"
+    ):
+        reward_models.labeller_reward(RewardModelSettings(kind), None, (1.6, 2.7, 0.3))
+    assert reward_models.labeller_reward(RewardModelSettings("noisy"), None, None) is None
 
 
 def labels(kind: str, model: RewardModelSettings, rows: slice = slice(None)) -> np.ndarray:
-    x = behaviour().train.draws(jax.random.key(1), 2000)
-    classify = (kind == "classifier", 0.9)
-    return np.asarray(
-        reward_models.labels(jax.random.key(2), x, builder(Path("unused")).returns, classify, model, rows)
-    )
+    windows = behaviour().train
+    gains = builder(Path("unused")).gains(windows, windows.places(jax.random.key(1), 2000))
+    return np.asarray(reward_models.labels(jax.random.key(2), gains, (kind == "classifier", 0.9), model, rows))
 
 
 @pytest.mark.parametrize(("kind", "stay"), [("regression", 0.7), ("classifier", 0.7)])
@@ -105,6 +116,13 @@ def test_noise_replaces_labels_and_flips_classes(kind, stay):
         assert (true == noisy).mean() == pytest.approx(stay + (1 - stay) * chance, abs=0.05)
         assert set(noisy) <= set(true)
     np.testing.assert_array_equal(labels(kind, RewardModelSettings("noisy", noise=0.0)), true)
+
+
+def test_shuffled_labels_are_the_same_labels_of_other_windows():
+    for kind in ("regression", "classifier"):
+        true, shuffled = labels(kind, RewardModelSettings()), labels(kind, RewardModelSettings("shuffled"))
+        np.testing.assert_array_equal(np.sort(true), np.sort(shuffled))
+        assert abs(np.corrcoef(true, shuffled)[0, 1]) < 0.1
 
 
 def test_labels_of_stretches_add_up_to_those_of_the_plan():
@@ -214,7 +232,7 @@ def untrained(task, params, data, config, recorder):
 
 TRAINED: list = []
 KINDS = (
-    *("learned", "true", "noisy", "ensemble_mean", "ensemble_min", "ensemble_uwo"),
+    *("learned", "true", "noisy", "shuffled", "ensemble_mean", "ensemble_min", "ensemble_uwo"),
     *("adversarial", "conservative", "blind", "deceivable", "decomposed"),
 )
 SHAPE = {"true": reward_models.Perfect, "decomposed": Sum} | {
@@ -240,28 +258,34 @@ def test_every_reward_model_makes_three_proxies_whose_scores_are_those_of_the_da
     model = RewardModelSettings(kind, members=2, labels=500 if kind == "true" else None)
     x = behaviour().train.draws(jax.random.key(9), 1000)
     for each in PROXIES:
-        proxy, identities = build.fit_proxy(builder(tmp_path), each, model)
+        proxy, networks = build.fit_proxy(builder(tmp_path), each, model)
         assert isinstance(proxy, SHAPE.get(kind, Learned)) and isinstance(proxy, Proxy)
         scores = jax.jit(jax.vmap(proxy.score))(x)
         assert float(scores.mean()) == pytest.approx(0, abs=0.15) and float(scores.std()) == pytest.approx(1, abs=0.15)
         several = kind.startswith(("ensemble", "decomposed"))
-        assert len(identities) == 1 + several
+        assert len(networks) == 1 + several
     where = "reward" if kind == "learned" else f"reward/{kind.split('_')[0]}"
     numbers = ["/0", "/1"] if several else [""]
     assert stages_of(tmp_path) == {f"{where}/{each}{number}" for each in PROXIES for number in numbers}
 
 
+def identities(run: Builder, model: RewardModelSettings) -> list[str]:
+    """Of the networks of a clean proxy."""
+    return [network.identity for network in build.fit_proxy(run, "clean", model)[1]]
+
+
 def test_a_learned_model_of_as_many_labels_is_the_same_and_one_of_others_stands_elsewhere(quick, tmp_path):
     run = builder(tmp_path)
-    _, identity = build.fit_proxy(run, "clean", RewardModelSettings())
-    assert build.fit_proxy(run, "clean", RewardModelSettings(labels=60))[1] == identity
-    assert build.fit_proxy(run, "clean", RewardModelSettings(noise=0.1, push=0.1))[1] == identity  # of other kinds
+    identity = identities(run, RewardModelSettings())
+    assert identities(run, RewardModelSettings(labels=60)) == identity
+    assert identities(run, RewardModelSettings(noise=0.1, push=0.1)) == identity  # of other kinds
     assert stages_of(tmp_path) == {"reward/clean"}
-    assert build.fit_proxy(run, "clean", RewardModelSettings(labels=50))[1] != identity
+    assert identities(run, RewardModelSettings(labels=50)) != identity
     assert stages_of(tmp_path) == {"reward/clean", "reward/learned/clean"}
     record = read_json(tmp_path / "reward" / "clean" / "stage.json")
-    assert record["inputs"] == {"data": "lines"} and record["settings"]["reward"] == plain(GOLD)
-    assert record["settings"]["kind"] == "clean" and record["settings"]["noise"] == plain(CONFIG.noise)
+    assert record["inputs"] == {"data": "lines"}
+    assert record["settings"]["reward"] == {"reward": "region", "region": [1.6, 2.7, 0.3]}
+    assert record["settings"]["kind"] == "clean" and record["settings"]["noise"] == plain(LEVELS)
 
 
 def test_what_decides_the_labels_of_a_model_is_part_of_its_stage(quick, tmp_path):
@@ -269,16 +293,16 @@ def test_what_decides_the_labels_of_a_model_is_part_of_its_stage(quick, tmp_path
     build.fit_proxy(run, "clean", RewardModelSettings("noisy", noise=0.3))
     with pytest.raises(RunError, match=r"decisive\.noise was 0\.3 and is now 0\.4"):
         build.fit_proxy(run, "clean", RewardModelSettings("noisy", noise=0.4))
-    other = run._replace(task=tasks.task(DataSettings(rows=20_000, trajectories=40), replace(GOLD, radius=0.4)))
-    with pytest.raises(RunError, match=r"reward\.radius was 0\.3 and is now 0\.4"):
+    other = builder(tmp_path, tasks.make(replace(SETTINGS, radius=0.4)))
+    with pytest.raises(RunError, match=r"reward\.region was \[1\.6, 2\.7, 0\.3\] and is now \[1\.6, 2\.7, 0\.4\]"):
         build.fit_proxy(other, "clean", RewardModelSettings("noisy", noise=0.3))
 
 
 def test_members_differ_in_their_seed_alone_and_are_trained_once_for_all_readings_of_them(quick, tmp_path):
     run = builder(tmp_path)
     ways = (("ensemble_mean", 0.5), ("ensemble_uwo", 0.5), ("ensemble_uwo", 0.7))
-    identities = [build.fit_proxy(run, "clean", RewardModelSettings(w, members=2, caution=c))[1] for w, c in ways]
-    assert identities[0] == identities[1] == identities[2]
+    first, second, third = (identities(run, RewardModelSettings(way, members=2, caution=c)) for way, c in ways)
+    assert first == second == third
     (first, config), (second, another) = TRAINED[:2]
     for own, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(own, other)
@@ -289,8 +313,9 @@ def test_the_true_model_scores_by_the_true_reward_and_lends_it_a_gradient(quick,
     run = builder(tmp_path)
     proxy, _ = build.fit_proxy(run, "regression", RewardModelSettings("true", labels=100))
     assert isinstance(proxy, reward_models.Perfect)
-    x = behaviour().train.draws(jax.random.key(4), 200)
-    gold = np.asarray(run.returns(x))
+    windows = behaviour().train
+    first = windows.places(jax.random.key(4), 200)
+    x, gold = jax.vmap(windows.at)(first), np.asarray(run.returns(windows, first))
     scores, rewards = (np.asarray(jax.vmap(f)(x)) for f in (proxy.score, proxy.reward))
     np.testing.assert_allclose(scores, (gold - float(proxy.centre)) / float(proxy.std), atol=1e-5)
     np.testing.assert_allclose(rewards, scores, atol=1e-5)

@@ -18,11 +18,11 @@ import pytest
 from diffplan import runs
 from diffplan.codec import Cells
 from diffplan.denoise import Edm
-from diffplan.experiment.harness import Bench, Plan, method_stage
+from diffplan.experiment.harness import Begin, Bench, Plan, method_stage
 from diffplan.guide import Learned
 from diffplan.learn import train
 from diffplan.learn.train import TrainSettings
-from diffplan.methods import Plans, Problem
+from diffplan.methods import Entry, Plans, Problem
 from diffplan.runs import Progress, Run, RunError, keep, stage
 from diffplan.runs.checkpoints import Checkpoints
 from diffplan.runs.files import difference, digest, file_digest, plain, read_json, write_json
@@ -591,7 +591,7 @@ def little() -> Problem:
     """As much of a problem as the harness asks for: 4 steps in 2 numbers."""
     proxy = Learned({}, jnp.zeros(()), jnp.ones(()), output, "regression")
     cells = Cells(jnp.zeros((2, 2)), jnp.zeros((2, 1), int))
-    return Problem(Edm({}, output), proxy, proxy, proxy, cells, Sampler(jnp.ones(1), (4, 2)))
+    return Problem(Edm({}, output), cells, Sampler(jnp.ones(1), (4, 2)), regression=proxy)
 
 
 @dataclass(frozen=True)
@@ -602,7 +602,6 @@ class Toy:
     strength_name: str = "strength"
     strengths: tuple[float, ...] = (0.0, 1.0)
     shared: bool = False
-    needs: frozenset[str] = frozenset()
 
     def proxy(self, problem):
         return problem.regression
@@ -617,13 +616,17 @@ class Toy:
 def test_an_edited_method_is_run_again_and_its_old_rows_are_named(tmp_path, monkeypatch, capsys):
     """Its settings are the same; its formula is not."""
     bench = Bench(
-        little(),
-        lambda key, count: jnp.zeros((count, 2)),
-        lambda key, proxy, x: {"promised": x.mean()},
-        lambda x: x[..., :2],
-        "bench",
+        task="toy",
+        problem=little(),
+        starts=lambda key, count: Begin(None, jnp.zeros((count, 2)), jnp.zeros(count, int)),
+        measure=lambda key, proxy, begin, x: {"promised": x.mean()},
+        program=lambda proxy: "measures",
+        replanned=None,
+        pictures=lambda x: {"positions": x[..., :2]},
+        identity="bench",
     )
-    rows = lambda: method_stage(Toy(), Plan(1, 2, 0, 0), bench, Run(tmp_path), {}, {"steps": 3})
+    entry = Entry("own", "", "plans", Toy(), ())
+    rows = lambda: method_stage(entry, Plan(1, 2, 0, 0), bench, Run(tmp_path), {}, {"steps": 3})
     promised = lambda: [float(row["promised"]) for row in rows()]
     assert promised() == pytest.approx([1, 2])
     before = tree(tmp_path)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from diffplan.benchmarks import bound
+from diffplan.benchmarks.maze2d import TRACKER
 from diffplan.benchmarks.published import REFERENCES
-from diffplan.benchmarks.rows import Episodes
+from diffplan.benchmarks.rows import Trials
 from diffplan.codec import Codec
-from diffplan.data.windows import DataError, Rows, Strided
+from diffplan.data.windows import Windows
+from diffplan.episodes import Episodes, from_stacked
 from diffplan.learn import inverse, reach, train
 from diffplan.learn.inverse import Inverse
 from diffplan.learn.train import TrainSettings
@@ -18,7 +20,6 @@ from diffplan.planner import control
 from diffplan.planner.control import Controller, Execution
 from diffplan.planner.examples import Reaching
 from diffplan.runs import Run
-from diffplan.types import Trajectory
 from envs import experts, maze2d, mujoco
 from envs.base import rollout
 from envs.maze2d import UMAZE, Maze2d
@@ -26,35 +27,28 @@ from envs.maze2d import UMAZE, Maze2d
 CORRIDOR = Maze2d.from_text("##########\n#OOOOOOOG#\n##########", max_steps=200)
 
 
-def behaviour() -> Rows:
-    """A little behaviour in the U-maze."""
+def behaviour() -> Episodes:
+    """A little behaviour in the U-maze: four episodes of 600 steps."""
     result = experts.collect(UMAZE, jax.random.key(0), trajectories=4, steps=600, burn_in=0)
-    return Rows(np.asarray(result.observations), np.asarray(result.actions))
+    return from_stacked(np.asarray(result.observations), np.asarray(result.actions))
 
 
 @pytest.fixture(scope="module")
-def rows() -> Rows:
+def rows() -> Episodes:
     return behaviour()
-
-
-def test_strided_windows_fit_into_their_trajectories(rows):
-    codec = Codec.fit(rows.observations, rows.actions)
-    windows = Strided.of(rows, codec, horizon=4, stride=15)
-    assert windows.length == 60
-    with pytest.raises(DataError, match="600 steps are shorter than 41 points, 15 steps apart"):
-        Strided.of(rows, codec, horizon=41, stride=15)
 
 
 def test_a_reaching_window_is_the_data_until_it_first_arrives_and_then_stays(rows):
     """Every drawn window is looked for in the data, step by step."""
     codec = Codec.fit(rows.observations, rows.actions)
-    examples = Reaching.of(Strided.of(rows, codec, horizon=8, stride=15), codec)
+    examples = Reaching(Windows.of(rows, codec, horizon=8, stride=15))
     keys = jax.random.split(jax.random.key(0), 40)
     held, soonest = jax.jit(jax.vmap(examples.arrival))(keys)
     z = (rows.observations - np.asarray(codec.mean[:4])) / np.asarray(codec.std[:4])
     for x, k in zip(np.asarray(held), np.asarray(soonest, int), strict=True):
-        trajectory, first = np.unravel_index(np.abs(z - x[0]).sum(-1).argmin(), z.shape[:2])
-        path, last = z[trajectory, first : first + 106], -(-k // 15)
+        first = np.abs(z - x[0]).sum(-1).argmin()
+        path, last = z[first : first + 106], -(-k // 15)
+        assert first // 600 == (first + 119) // 600  # of one episode
         np.testing.assert_allclose(x[0], path[0], atol=1e-5)
         np.testing.assert_allclose(x[1:last], path[15:k:15][: last - 1], atol=1e-5)
         np.testing.assert_allclose(x[max(last, 1) :, :2] - path[k, :2], 0, atol=1e-5)
@@ -71,9 +65,9 @@ def test_arriving_is_the_first_time_that_it_was_there():
     """A trajectory that goes round in a square of four places never arrives later than after three."""
     corners = np.asarray([[0, 0], [0, 1], [1, 1], [1, 0]], np.float32)
     places = np.tile(corners, (50, 1))[None]
-    rows = Rows(places, np.random.default_rng(0).normal(size=places.shape).astype(np.float32))
-    codec = Codec.fit(*rows)
-    examples = Reaching.of(Strided.of(rows, codec, horizon=16, stride=2), codec)
+    rows = from_stacked(places, np.random.default_rng(0).normal(size=places.shape).astype(np.float32))
+    codec = Codec.fit(rows.observations, rows.actions)
+    examples = Reaching(Windows.of(rows, codec, horizon=16, stride=2))
     _, soonest = jax.vmap(examples.arrival)(jax.random.split(jax.random.key(0), 300))
     assert set(np.unique(soonest)) == {0.0, 1.0, 2.0, 3.0}
 
@@ -83,14 +77,13 @@ def test_inverse_dynamics_are_learned_where_they_are_known():
     rng = np.random.default_rng(0)
     speed = rng.normal(size=(64, 1, 2))
     observations = rng.normal(size=(64, 1, 2)) + 0.1 * speed * np.arange(40)[None, :, None]
-    rows = Rows(observations.astype(np.float32), np.broadcast_to(speed, observations.shape).astype(np.float32))
-    codec = Codec.fit(*rows)
+    rows = from_stacked(observations.astype(np.float32), np.broadcast_to(speed, observations.shape).astype(np.float32))
+    codec = Codec.fit(rows.observations, rows.actions)
     apply, params = build(jax.random.key(0), lambda rngs: MLP(5, 2, width=64, depth=2, rngs=rngs))
     model = Inverse(params, codec, apply, 8)
     config = TrainSettings(steps=1500, batch=128, learning_rate=3e-3, ema=0.98)
-    encoded = codec.encode(Trajectory(jnp.asarray(rows.observations), jnp.asarray(rows.actions)))
     learn = jax.jit(lambda state, data: train.chunk(inverse.task(model), config, state, data, config.steps)[0].ema)
-    model = model.replace(params=learn(train.start(jax.random.key(1), params, config), encoded))
+    model = model.replace(params=learn(train.start(jax.random.key(1), params, config), Windows.of(rows, codec, 9)))
     start, velocity = jnp.asarray([0.3, -0.2]), jnp.asarray([0.8, -1.1])
     for k in (1, 4, 8):
         np.testing.assert_allclose(model(start, start + 0.1 * k * velocity, jnp.int32(k)), velocity, atol=0.1)
@@ -102,11 +95,13 @@ def test_reach_is_learned_where_it_is_known():
     speed = rng.normal(size=(256, 1, 2))
     places = rng.normal(size=(256, 1, 2)) + 0.1 * speed * np.arange(60)[None, :, None]
     rows = np.concatenate([places, np.broadcast_to(speed, places.shape)], axis=-1).astype(np.float32)
+    unit = Codec(jnp.zeros(6), jnp.ones(6), 4)
+    data = Windows.of(from_stacked(rows, rows[..., 2:]), unit, reach.span(most))
     mlp, params = build(jax.random.key(0), lambda rngs: MLP(4, 1, width=64, depth=3, rngs=rngs))
     model = reach.Reach(params, lambda params, z, place: mlp(params, z[2:], place - z[:2]), most)
     config = TrainSettings(steps=2000, batch=256, learning_rate=3e-3, ema=0.98)
     learn = jax.jit(lambda state, data: train.chunk(reach.task(model, 4), config, state, data, config.steps)[0].ema)
-    model = model.replace(params=learn(train.start(jax.random.key(1), params, config), jnp.asarray(rows)))
+    model = model.replace(params=learn(train.start(jax.random.key(1), params, config), data))
     velocity = jnp.asarray([0.8, -1.1])
     here = jnp.concatenate([jnp.asarray([0.3, -0.2]), velocity])
     steps = lambda k: model.weakest(jnp.stack([here, here.at[:2].add(0.1 * k * velocity)]))
@@ -121,11 +116,15 @@ IDLE = Inverse((), Codec(jnp.zeros(6), jnp.ones(6), 4), lambda params, *inputs: 
 NONE = jnp.zeros((1, 1, 2))
 
 
+def in_jax(maze: Maze2d) -> control.Physics:
+    return control.in_jax(maze, TRACKER)
+
+
 def in_mujoco(maze: Maze2d) -> control.Physics:
-    return control.outside(mujoco.Simulator(maze))
+    return control.outside(mujoco.Simulator(maze), TRACKER)
 
 
-@pytest.mark.parametrize("make", [control.in_jax, in_mujoco])
+@pytest.mark.parametrize("make", [in_jax, in_mujoco])
 def test_a_plan_s_own_actions_lead_where_they_led(make):
     maze, start = maze2d.OPEN, jnp.asarray([2.0, 2.0, 0.0, 0.0])
     actions = 0.3 * jax.random.normal(jax.random.key(1), (60, 2))
@@ -140,7 +139,7 @@ def test_a_plan_s_own_actions_lead_where_they_led(make):
 def test_tracking_goes_along_the_points_to_the_last_and_stays_there():
     corner = jnp.asarray([[1.0, 1.0], [1.0, 2.0], [1.0, 3.0], [2.0, 3.0], [3.0, 3.0]])
     points = jnp.concatenate([corner, jnp.zeros((5, 2))], axis=1)[None]
-    physics = control.in_jax(UMAZE)
+    physics = in_jax(UMAZE)
     states = physics.start(np.asarray([[1.0, 1.0, 0.0, 0.0]]))
     path = np.asarray(physics.run(states, "tracking", IDLE, Execution.of(points, NONE), 300)[1])[0]
     near = lambda point: np.linalg.norm(path[:, :2] - np.asarray(point), axis=1).argmin()
@@ -160,7 +159,7 @@ def test_planning_anew_begins_where_the_ball_is_and_once_is_once():
     starts = np.asarray([[1.0, 1.0, 0.0, 0.0], [3.0, 1.0, 0.0, 0.0]], np.float32)
     push = lambda key, points: jnp.ones((len(points), 20, 2))
     run = lambda every: control.episodes(
-        jax.random.key(0), control.in_jax(UMAZE), plans, Controller("actions", every, IDLE, push), starts, 50
+        jax.random.key(0), in_jax(UMAZE), plans, Controller("actions", every, IDLE, push), starts, 50
     )
     result = run(20)
     assert result.paths.shape == (2, 50, 4) and result.plans.shape == (2, 3, 2, 4)
@@ -192,10 +191,10 @@ def test_the_bound_of_a_corridor_is_that_of_full_force(tmp_path):
     corners, weights = grid.corners(start)
     np.testing.assert_allclose(weights @ value[corners], fastest, rtol=0.02)
     starts = np.tile(np.asarray(start), (2, 1))
-    path = bound.paths(Run(tmp_path / "bound"), CORRIDOR, Episodes(starts, goals), 200, (5, 11))
+    path = bound.paths(Run(tmp_path / "bound"), CORRIDOR, Trials(starts, goals), 200, (5, 11))
     left = 200 - fastest - control.returns(goals, path)
     assert (0 <= left).all() and (left <= 3).all()
-    again = bound.paths(Run(tmp_path / "bound"), CORRIDOR, Episodes(starts, goals), 200, (5, 11))
+    again = bound.paths(Run(tmp_path / "bound"), CORRIDOR, Trials(starts, goals), 200, (5, 11))
     np.testing.assert_array_equal(again, path)
 
 

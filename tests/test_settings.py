@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 import numpy as np
 import pytest
 
-from diffplan.cli.experiment import PRESETS, Experiment
-from diffplan.experiment.settings import ExperimentSettings
+from diffplan.cli.experiment import PRESETS, experiment
+from diffplan.experiment.settings import DEMO_METHODS, ExperimentSettings, NoiseRange
 from diffplan.learn.conditional import ConditionalSettings
 from diffplan.learn.prior import PriorSettings
 from diffplan.learn.reward import ProxySettings
@@ -23,7 +23,10 @@ from diffplan.resolve import resolve
 from diffplan.runs.files import content
 from diffplan.samplers import STEPS, SamplerSettings, heun
 from diffplan.settings import COUNT, FRACTION, INSIDE, SEED, SIZE, ConfigError, at_least, more_than, require, settings
-from diffplan.tasks.maze2d import DataSettings, GoldSettings
+from diffplan.tasks import TASKS, source
+from diffplan.tasks.gridworld import GridworldSettings
+from diffplan.tasks.linear import LinearSettings
+from diffplan.tasks.maze2d import Maze2dSettings
 
 
 @settings("part")
@@ -130,13 +133,13 @@ def test_no_network_has_an_impossible_size(field, value):
 
 
 REFUSED = [
-    (DataSettings, {"rows": 0}, "data.rows=0: must be between 1 and 10000000000"),
-    (DataSettings, {"trajectories": 1}, "data.trajectories=1: must be between 2 and 10000000"),
-    (DataSettings, {"rows": 10, "trajectories": 11}, "data.trajectories=11: must be between 2 and data.rows (10)"),
-    (DataSettings, {"noise": -0.1}, "data.noise=-0.1: must be at least 0"),
-    (DataSettings, {"seed": -1}, "data.seed=-1: must be between 0 and 4294967295"),
-    (GoldSettings, {"radius": 0.0}, "gold.radius=0.0: must be more than 0"),
-    (GoldSettings, {"centre": (math.nan, 0.0)}, "gold.centre=nan: must be finite"),
+    (Maze2dSettings, {"episodes": 1}, "task.episodes=1: must be between 2 and 10000000"),
+    (Maze2dSettings, {"steps": 1}, "task.steps=1: must be between 2 and 10000000"),
+    (Maze2dSettings, {"radius": 0.0}, "task.radius=0.0: must be more than 0"),
+    (Maze2dSettings, {"centre": (math.nan, 0.0)}, "task.centre=nan: must be finite"),
+    (GridworldSettings, {"slip": 1.1}, "task.slip=1.1: must be between 0 and 1"),
+    (LinearSettings, {"noise": -0.1}, "task.noise=-0.1: must be at least 0"),
+    (LinearSettings, {"seed": -1}, "task.seed=-1: must be between 0 and 4294967295"),
     (TrainSettings, {"steps": 0}, "train.steps=0: must be at least 1"),
     (TrainSettings, {"steps": 1, "save_every": 0}, "train.save_every=0: must be at least 1"),
     (TrainSettings, {"steps": 1, "learning_rate": 0.0}, "train.learning_rate=0.0: must be more than 0"),
@@ -145,11 +148,15 @@ REFUSED = [
     (TrainSettings, {"steps": 1, "warmup": -1}, "train.warmup=-1: must be at least 0"),
     (NoiseSettings, {"low": 0.0}, "noise.low=0.0: must be more than 0"),
     (NoiseSettings, {"high": 0.01}, "noise.low=0.02: must be below noise.high (0.01)"),
+    (NoiseRange, {"low": 0.0}, "noise.low=0.0: must be more than 0"),
+    (NoiseRange, {"low": 3.0, "high": 2.0}, "noise.low=3.0: must be below noise.high (2.0)"),
     (PriorSettings, {"horizon": 0}, "prior.horizon=0: must be between 2 and 1048576"),
     (PriorSettings, {"horizon": -8}, "prior.horizon=-8: must be between 2 and 1048576"),
     (PriorSettings, {"horizon": 1, "patch": 1}, "prior.horizon=1: must be between 2 and 1048576"),
     (PriorSettings, {"horizon": 33}, "prior.horizon=33: must be a multiple of 8"),
     (PriorSettings, {"horizon": 30, "network": "unet"}, "prior.horizon=30: must be a multiple of 4"),
+    (PriorSettings, {"stride": 0}, "prior.stride=0: must be between 1 and 1048576"),
+    (PriorSettings, {"passes": 0.0}, "prior.passes=0.0: must be more than 0"),
     (PriorSettings, {"goal_fraction": 1.1}, "prior.goal_fraction=1.1: must be between 0 and 1"),
     (PriorSettings, {"held_out": 1.0}, "prior.held_out=1.0: must be between 0 and 1, neither of them"),
     (ProxySettings, {"labels": 1}, "proxy.labels=1: must be between 2 and 16777216"),
@@ -162,7 +169,9 @@ REFUSED = [
     (StrengthSettings, {"ascent_rate": 0.0}, "strengths.ascent_rate=0.0: must be more than 0"),
     (ExperimentSettings, {"seeds": 0}, "seeds=0: must be between 1 and 100000"),
     (ExperimentSettings, {"plans": 1}, "plans=1: must be between 2 and 16777216"),
+    (ExperimentSettings, {"replans": 0}, "replans=0: must be between 1 and 10000"),
     (ExperimentSettings, {"reference": 1}, "reference=1: must be between 2 and 16777216"),
+    (ExperimentSettings, {"methods": ("guided", "gided")}, "methods='gided': must be one of all, prior, guided"),
 ]
 
 
@@ -177,7 +186,7 @@ def test_the_widest_values_are_allowed():
     TrainSettings(steps=1, batch=1, warmup=0, ema=0.0, chunk=1, save_every=1, seed=2**32 - 1)
     PriorSettings(goal_fraction=0.0, horizon=2, patch=1, width=1, depth=1)
     StrengthSettings(points=1, refine=0, pool=1, ascent_steps=1)
-    DataSettings(rows=2, trajectories=2, noise=0.0)
+    Maze2dSettings(episodes=2, steps=2, noise=0.0)
     assert SIZE.allows(1) and SEED.allows(0)
 
 
@@ -189,15 +198,46 @@ def test_horizons_must_suit_every_network():
     assert ExperimentSettings(prior=PriorSettings(horizon=36, patch=4), **patch).prior.horizon == 36
 
 
-def test_trajectories_are_longer_than_a_plan_and_some_are_trained_on():
-    with pytest.raises(ConfigError, match=r"^data.rows=6400: must be more than data.trajectories \* prior.horizon"):
-        replace(PRESETS["demo"], data=DataSettings(rows=6400, trajectories=100))
-    smoke: Experiment = PRESETS["smoke"]
-    prior = replace(smoke.experiment.prior, held_out=0.99)
-    with pytest.raises(
-        ConfigError, match=r"^prior.held_out=0.99: must be such that some of the 4 trajectories are left"
-    ):
-        replace(smoke, data=DataSettings(rows=2000, trajectories=4), experiment=replace(smoke.experiment, prior=prior))
+def test_horizon_and_noise_levels_that_nobody_chose_are_left_to_the_episodes():
+    """A horizon that is not known yet is divided by no patch; one end of the noise may be chosen without the other."""
+    assert PriorSettings(patch=7).horizon is None and PriorSettings().stride is None
+    assert ExperimentSettings(proxy=ProxySettings(patch=3)).prior.horizon is None
+    assert NoiseRange() == NoiseRange(None, None)
+    assert NoiseRange(low=100.0).high is None and NoiseRange(high=0.001).low is None
+
+
+def test_presets_differ_in_size_alone():
+    """Demo is the default; debug is smaller in everything that takes time; full has every method there is."""
+    demo, debug, full, accelerator = (PRESETS[name] for name in ("demo", "debug", "full", "accelerator"))
+    assert demo == ExperimentSettings() and demo.methods == DEMO_METHODS == debug.methods == accelerator.methods
+    assert {entry.name for entry in chosen(full.strengths, full.methods)} == chosen_names(("all",))
+    for name in ("prior", "proxy", "row_reward", "inverse", "dynamics", "value", "behaviour", "conditional"):
+        small, usual = getattr(debug, name), getattr(demo, name)
+        assert small.train.steps < usual.train.steps and small.width < usual.width
+    for name in ("seeds", "plans", "replans", "reference"):
+        assert getattr(debug, name) < getattr(demo, name)
+    assert accelerator.prior.width > demo.prior.width and accelerator.plans > demo.plans
+
+
+def chosen_names(methods) -> set[str]:
+    return {entry.name for entry in chosen(StrengthSettings(), methods)}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_world_that_ships_has_settings_which_debug_makes_smaller(name):
+    whole, small = experiment(name), experiment(name, "debug")
+    assert (whole.name, whole.preset, small.preset) == (name, "demo", "debug")
+    assert whole.task == source(name).settings and small.experiment == PRESETS["debug"]
+    assert small.task.episodes == 40 and 2 <= small.task.steps <= 500
+    others = {key: value for key, value in vars(small.task).items() if key not in ("episodes", "steps")}
+    assert others.items() <= vars(whole.task).items()
+
+
+def test_an_experiment_without_such_a_preset_or_task_is_refused():
+    with pytest.raises(ConfigError, match=r"^preset='smoke': must be one of demo, debug, full, accelerator$"):
+        experiment("linear-point", "smoke")
+    with pytest.raises(ConfigError, match=r"^task='maze3d': must be one of maze2d-open, .*; or a data file"):
+        experiment("maze3d")
 
 
 def test_networks_rules_and_methods_may_be_objects():
@@ -210,7 +250,8 @@ def test_networks_rules_and_methods_may_be_objects():
     config = ExperimentSettings(
         prior=PriorSettings(network=network), sampler=SamplerSettings(rule=heun), methods=("guided", own)
     )
-    assert [entry.name for entry in chosen(config.strengths, config.methods)] == ["prior", "guided", "own"]
+    names = [entry.name for entry in chosen(config.strengths, config.methods)]
+    assert names == ["prior", "guided", "null_noise", "null_shuffled", "own"]
     assert resolve(config.sampler.rule, STEPS, "rule") is heun and config.prior.network is network
     assert content(config)["sampler"]["rule"] == "diffplan.samplers:heun"
     assert resolve("diffplan.samplers:heun", {}, "rule") is heun

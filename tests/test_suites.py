@@ -11,15 +11,18 @@ import pytest
 from diffplan.benchmarks import gridworld, maze2d, ogbench, report, statistics
 from diffplan.benchmarks import run as suites
 from diffplan.benchmarks.published import PUBLISHED, TASKS
-from diffplan.benchmarks.rows import MEASURED, SUITES, ScoresSettings
+from diffplan.benchmarks.rows import MEASURED, SUITES, DataSettings, ScoresSettings
 from diffplan.cli import scores
-from diffplan.data import windows
-from diffplan.data.windows import Rows
+from diffplan.codec import Codec
+from diffplan.data import files
+from diffplan.data.errors import DataError
+from diffplan.data.windows import Windows
+from diffplan.episodes import Episodes
 from diffplan.metrics.table import read_rows
 from diffplan.planner import control, planner
-from diffplan.tasks.maze2d import DataSettings
+from diffplan.tasks.gridworld import nearest_move
 from envs import robotics
-from envs.gridworld import MOVES
+from envs.gridworld import CORRIDORS, MOVES
 from envs.maze2d import UMAZE, named
 from tests.test_planner import SMALL
 from tests.test_scores import behaviour
@@ -29,14 +32,14 @@ IN_SMALL = {
     "ogbench": {"tasks": ("medium",), "planner": SMALL},
     "gridworld": {"tasks": ("corridors",), "every": 50, "planner": replace(SMALL, stride=1, patch=2)},
 }
-DATA = DataSettings(rows=20_000, trajectories=20)
+DATA = DataSettings(episodes=20, steps=1000)
 SIMULATORS = {"maze2d": {"mujoco", "jax", "gymnasium-robotics"}, "ogbench": {"ogbench"}, "gridworld": {"jax"}}
 BESIDE = {"maze2d": {"optimal", "waypoints"}, "ogbench": set(), "gridworld": {"optimal"}}
 """Rows of ours that no planner made."""
 
 
 @pytest.fixture(scope="module")
-def rows() -> Rows:
+def rows() -> Episodes:
     return behaviour()
 
 
@@ -103,7 +106,7 @@ def test_a_table_keeps_the_mazes_that_are_not_run_again_and_only_a_suite_s_own_i
 
 def test_the_bound_of_a_gridworld_is_what_its_best_player_gets():
     """The player looks up the neighbour that is nearest to the goal, by a search of its own."""
-    world = gridworld.WORLDS["corridors"]
+    world = CORRIDORS
     left = {world.goal: 0}
     queue = [world.goal]
     for cell in queue:
@@ -126,7 +129,7 @@ def test_the_bound_of_a_gridworld_is_what_its_best_player_gets():
 def test_the_move_towards_a_place_goes_along_its_longer_way_and_stays_in_its_cell():
     observed = jnp.asarray([3.0, 3.0])
     for place, move in [((3, 3), 0), ((3.4, 2.7), 0), ((2, 3), 1), ((4.9, 4), 2), ((3, 1), 3), ((5, 6), 4)]:
-        assert int(jnp.argmax(gridworld.nearest_move(observed, jnp.asarray(place, jnp.float32)))) == move
+        assert int(jnp.argmax(nearest_move(observed, jnp.asarray(place, jnp.float32)))) == move
 
 
 def test_each_suite_begins_with_settings_of_its_own():
@@ -136,8 +139,8 @@ def test_each_suite_begins_with_settings_of_its_own():
 
 
 def test_goals_are_the_maze_s_own_or_random_free_cells():
-    own = maze2d.draw_episodes(ScoresSettings(), UMAZE, jax.random.key(0), 50)
-    random = maze2d.draw_episodes(ScoresSettings(suite="multi2d"), UMAZE, jax.random.key(0), 50)
+    own = maze2d.draw_trials(ScoresSettings(), UMAZE, jax.random.key(0), 50)
+    random = maze2d.draw_trials(ScoresSettings(suite="multi2d"), UMAZE, jax.random.key(0), 50)
     np.testing.assert_array_equal(own.goals, np.tile(np.asarray(UMAZE.goal, np.float32), (50, 1)))
     np.testing.assert_array_equal(own.starts, random.starts)
     cells = {tuple(cell) for cell in np.round(random.goals).astype(int)}
@@ -146,11 +149,11 @@ def test_goals_are_the_maze_s_own_or_random_free_cells():
 
 
 def test_the_data_s_statistics_stand_beside_the_published_ones(rows, tmp_path):
-    windows.save(tmp_path / "umaze" / "data" / "rows.npz", rows, {})
+    files.save(tmp_path / "umaze" / "data" / "rows.npz", rows, {})
     ours, theirs = statistics.table(tmp_path)
     assert (ours["source"], theirs["source"]) == ("regenerated", "published") and ours["rows"] == 2400
-    assert float(ours["observation_mean"].split()[0]) == pytest.approx(rows.observations[..., 0].mean(), abs=1e-4)
-    paid = np.hypot(*(rows.observations[..., :2] - 1).reshape(-1, 2).T) <= 0.5  # the goal is at (1, 1)
+    assert float(ours["observation_mean"].split()[0]) == pytest.approx(rows.observations[:, 0].mean(), abs=1e-4)
+    paid = np.hypot(*(rows.observations[:, :2] - 1).T) <= 0.5  # the goal is at (1, 1)
     assert float(ours["reward_mean"]) == pytest.approx(paid.mean(), abs=1e-4)
     assert theirs["action_std"] == "0.7043 0.7506"
     ogbench.write(tmp_path / "ogbench", "medium", "stitch", episodes=2, steps=200)
@@ -169,9 +172,9 @@ def test_statistics_of_no_data_are_refused_and_what_is_written_stays(tmp_path):
 
 
 def test_behaviour_is_read_from_the_files_of_others(rows, tmp_path, monkeypatch):
-    """One trajectory of behaviour, written as D4RL and as Minari's PointMaze hold it, is the same rows again."""
+    """One episode of behaviour, written as D4RL and as Minari's PointMaze hold it, is the same rows again."""
     h5py, minari, spaces = (pytest.importorskip(name) for name in ("h5py", "minari", "gymnasium.spaces"))
-    observed, done = rows.observations[0], rows.actions[0]
+    observed, done, *_ = next(rows.parts())
     with h5py.File(tmp_path / "umaze.hdf5", "w") as file:
         file["observations"], file["actions"] = observed, done
     space = lambda size, most: spaces.Box(-most, most, (size,), np.float64)
@@ -187,16 +190,43 @@ def test_behaviour_is_read_from_the_files_of_others(rows, tmp_path, monkeypatch)
     short = replace(SMALL, horizon=8)
     for source in (f"{tmp_path}/{{task}}.hdf5", "pointmaze/{task}-v0"):
         result, identity = maze2d.behaviour(ScoresSettings(behaviour=source, planner=short), "umaze", UMAZE)
-        assert result.actions.shape == (1, 600, 2) and identity
-        np.testing.assert_allclose(result.observations[0], observed, atol=1e-5)
-        np.testing.assert_allclose(result.actions[0], done, atol=1e-6)
+        assert result.lengths.tolist() == [600] and identity
+        np.testing.assert_allclose(result.observations, observed, atol=1e-5)
+        np.testing.assert_allclose(result.actions, done, atol=1e-6)
     with pytest.raises(Exception, match="behaviour='x': must be empty in the suite ogbench"):
         ScoresSettings(suite="ogbench", behaviour="x")
     with pytest.raises(Exception, match=r"behaviour='x': must be with \{task\} for several mazes"):
         ScoresSettings(behaviour="x")
     wrong = ScoresSettings(behaviour=f"{tmp_path}/umaze.hdf5", tasks=("medium",), planner=short)
-    with pytest.raises(windows.DataError, match=r"umaze.hdf5: run 0, row \d+ is at \[.*\]: must be in free cells of m"):
+    with pytest.raises(DataError, match=r"umaze.hdf5: episode 0, row \d+ is at \[.*\]: must be in free cells of m"):
         maze2d.behaviour(wrong, "medium", named("medium"))
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz"])
+def test_episodes_of_any_lengths_are_all_used(tmp_path, suffix):
+    """1,000 episodes of 500 to 900 steps beside one of 1,200: nothing is cut to the shortest or to a multiple."""
+    rng = np.random.default_rng(0)
+    lengths = np.append(rng.integers(500, 901, 1000), 1200)
+    total = int(lengths.sum())
+    places = UMAZE.cells[rng.integers(len(UMAZE.cells), size=total)] + rng.uniform(-0.1, 0.1, (total, 2))
+    fields = {
+        "observations": np.concatenate([places, rng.normal(size=(total, 2))], axis=1).astype(np.float32),
+        "actions": rng.uniform(-1, 1, (total, 2)).astype(np.float32),
+        "timeouts": np.isin(np.arange(total) + 1, np.cumsum(lengths)),
+    }
+    if suffix == ".npz":
+        np.savez(tmp_path / "umaze.npz", **fields)
+    else:
+        with pytest.importorskip("h5py").File(tmp_path / "umaze.h5", "w") as file:
+            for name, value in fields.items():
+                file[name] = value
+    episodes, _ = maze2d.behaviour(
+        ScoresSettings(behaviour=f"{tmp_path}/umaze{suffix}", tasks=("umaze",)), "umaze", UMAZE
+    )
+    np.testing.assert_array_equal(episodes.lengths, lengths)
+    np.testing.assert_array_equal(episodes.observations, fields["observations"])
+    windows = Windows.of(episodes, Codec.fit(episodes.observations, episodes.actions), 32, 15)
+    assert len(windows.first) == (lengths - 480 + 1).sum()
 
 
 def test_a_setting_that_cannot_work_is_named():

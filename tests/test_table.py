@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from diffplan.metrics.table import COLUMNS, TableError, best, matching, read, read_rows, write
+from diffplan.metrics.table import (
+    COLUMNS,
+    TableError,
+    best,
+    best_strength,
+    columns_of,
+    headline,
+    matching,
+    read,
+    read_rows,
+    write,
+)
 
 
 def test_numbers_text_and_missing_values_come_back(tmp_path):
@@ -57,6 +68,40 @@ def test_an_error_names_file_line_and_column(tmp_path, text, words):
 
 def test_the_best_strength_is_feasible_where_one_is():
     returns = np.array([1.0, 3.0, 9.0, np.nan])
-    assert best(returns, np.array([0.0, 0.02, 0.5, 0.0])) == 1
-    assert best(returns, np.array([0.3, 0.3, 0.5, 0.0])) == 2  # the only feasible strength has no return
-    assert len(set(COLUMNS)) == len(COLUMNS) and COLUMNS[:3] == ("method", "strength", "seed")
+    assert best(returns, np.array([1.0, 0.98, 0.5, 1.0])) == 1  # 0.02 of the plans may be infeasible
+    assert best(returns, np.array([1.0, 0.97, 0.5, 1.0])) == 0
+    assert best(returns, np.array([0.7, 0.7, 0.5, 1.0])) == 2  # the only feasible strength has no return
+    assert best(returns, np.full(4, np.nan)) == 2  # nothing is known of feasibility
+    assert best(np.array([2.0, 5.0, 5.0]), np.ones(3)) == 1  # the weakest of equals
+
+
+def test_the_best_strength_of_rows_is_by_means_over_seeds():
+    """A strength whose return is missing in one seed is not compared."""
+    of = lambda strength, *returns: [{"strength": strength, "promised": r, "feasible": 1.0} for r in returns]
+    assert best_strength(of(0.0, 3.0, 3.0) + of(1.0, 9.0, 1.0) + of(2.0, 0.0, 2.0)) == 1.0
+    assert best_strength(of(0.0, 3.0, 3.0) + of(1.0, 9.0, np.nan)) == 0.0
+    infeasible = [row | {"feasible": 0.0} for row in of(1.0, 9.0, 1.0)]
+    assert best_strength(of(0.0, 3.0, 3.0) + infeasible) == 0.0
+
+
+def test_the_headline_is_the_first_that_is_known():
+    """What is delivered, else promised, else the proxy: NaN or a missing column is not known."""
+    nan, one = np.array([np.nan, np.nan]), np.array([np.nan, 1.0])
+    assert headline({"delivered": one, "promised": one}.get) == "delivered"
+    assert headline({"delivered": nan, "promised": one, "proxy": one}.get) == "promised"
+    assert headline({"proxy": one}.get) == headline({}.get) == "proxy"
+    rows = [{"strength": s, "delivered": d, "promised": s, "feasible": 1.0} for s, d in ((0.0, 2.0), (1.0, 1.0))]
+    assert best_strength(rows) == 0.0
+    assert best_strength([row | {"delivered": np.nan} for row in rows]) == 1.0
+
+
+def test_a_column_stands_for_every_way_to_be_infeasible(tmp_path):
+    """After `feasible`, by name; where rows differ, cells are empty."""
+    rows = [{"feasible": 1.0, "violations.walls": 0.5}, {"violations.bounds": 0.0}]
+    at = COLUMNS.index("feasible")
+    wide = (*COLUMNS[: at + 1], "violations.bounds", "violations.walls", *COLUMNS[at + 1 :])
+    assert columns_of(rows) == wide and columns_of([]) == COLUMNS
+    path = write(tmp_path / "results.csv", rows)
+    assert tuple(path.read_text().splitlines()[0].split(",")) == wide
+    assert [row["violations.walls"] for row in read_rows(path)] == ["0.5", ""]
+    assert len(set(COLUMNS)) == len(COLUMNS) and COLUMNS[:4] == ("task", "method", "strength", "seed")

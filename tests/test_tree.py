@@ -10,6 +10,7 @@ import pytest
 from diffplan.codec import Codec
 from diffplan.count import count
 from diffplan.data.windows import Windows
+from diffplan.episodes import from_stacked
 from diffplan.learn import train, value
 from diffplan.learn.train import TrainSettings
 from diffplan.learn.value import LearnedValue
@@ -40,7 +41,9 @@ def learned() -> LearnedValue:
     width = problem.codec.width + 1
     apply, params = build(jax.random.key(1), lambda rngs: Value(HORIZON, width, size, rngs=rngs))
     config = TrainSettings(steps=500, batch=64, learning_rate=3e-3, ema=0.98)
-    data = value.Scored(Windows(problem.data, HORIZON), problem.regression)
+    plans = problem.codec.decode(problem.data)
+    episodes = from_stacked(np.asarray(plans.observations), np.asarray(plans.actions))
+    data = value.Scored(Windows.of(episodes, problem.codec, HORIZON), problem.regression)
     run = jax.jit(lambda state, data: train.chunk(value.task(apply), config, state, data, config.steps)[0].ema)
     return LearnedValue(run(train.start(jax.random.key(2), params, config), data), apply)
 

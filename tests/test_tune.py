@@ -7,17 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.cli.main import main
+from diffplan.cli.experiment import PRESETS
 from diffplan.experiment import scale_rules
 from diffplan.experiment.scale_rules import Choice
 from diffplan.experiment.settings import ExperimentSettings
-from diffplan.experiment.tune import TuneSettings, fits
+from diffplan.experiment.tune import TuneSettings, fits, tune
 from diffplan.guide import guided
 from diffplan.noise import karras
 from diffplan.oracle.gaussian import Gaussian
+from diffplan.runs import Run
 from diffplan.samplers import Sampler, SamplerSettings, sample
 from diffplan.settings import ConfigError
+from diffplan.task import Task
 from diffplan.types import Strengths
+from tests.commands import refused, run
 
 SCALES = np.asarray([0.0, 1, 2, 4, 8, 16])
 
@@ -63,21 +66,21 @@ def test_the_largest_scale_not_below_the_best_goes_by_paired_differences():
 
 
 def test_the_paired_test_rejects_one_time_in_twenty():
-    """Two scales of equal gold: the stronger is found below the weaker in some 5 % of sweeps with the weaker best."""
+    """Of two equal scales the stronger seems below the weaker in 5 % of sweeps whose best is the weaker."""
     rng = np.random.default_rng(1)
     draws = rng.normal(size=(3000, 2, 5))
-    first = [gold for gold in draws if gold[0].mean() > gold[1].mean()]
-    rejected = sum(not scale_rules._limits(gold[:1] - gold[1:])[0] <= 0 for gold in first)
+    first = [returns for returns in draws if returns[0].mean() > returns[1].mean()]
+    rejected = sum(not scale_rules._limits(returns[:1] - returns[1:])[0] <= 0 for returns in first)
     assert rejected / len(draws) == pytest.approx(0.05, abs=0.015)
 
 
-def test_missing_gold_counts_as_below_and_one_seed_is_refused():
-    gold = seeds([1, 2, 3, 3, 3, 3], noise=0.1)
-    gold[4, 2] = np.nan
-    assert scale_rules.largest_not_below_best(SCALES, gold).scale < 8
+def test_missing_returns_count_as_below_and_one_seed_is_refused():
+    returns = seeds([1, 2, 3, 3, 3, 3], noise=0.1)
+    returns[4, 2] = np.nan
+    assert scale_rules.largest_not_below_best(SCALES, returns).scale < 8
     assert np.isnan(scale_rules.largest_not_below_best(SCALES, np.full((6, 2), np.nan)).scale)
-    with pytest.raises(ValueError, match="gold of 1 seeds: must be of at least 2"):
-        scale_rules.largest_not_below_best(SCALES, gold[:, :1])
+    with pytest.raises(ValueError, match="returns of 1 seeds: must be of at least 2"):
+        scale_rules.largest_not_below_best(SCALES, returns[:, :1])
 
 
 def test_the_largest_valid_scale_is_sure_of_itself_and_forgives_disagreement_below():
@@ -110,11 +113,16 @@ def choice(scale: float) -> Choice:
 
 
 @pytest.mark.parametrize(
-    ("gold", "valid", "expected"),
+    ("returns", "valid", "expected"),
     [(3.0, 8.0, "not_below_best"), (8.0, 3.0, "valid"), (np.nan, 3.0, "label_free"), (3.0, np.nan, "valid")],
 )
-def test_recommend(gold, valid, expected):
-    result = {"knee": choice(50.0), "not_below_best": choice(gold), "valid": choice(valid), "label_free": choice(1.0)}
+def test_recommend(returns, valid, expected):
+    result = {
+        "knee": choice(50.0),
+        "not_below_best": choice(returns),
+        "valid": choice(valid),
+        "label_free": choice(1.0),
+    }
     assert scale_rules.recommend(result)[0] == expected
     assert scale_rules.recommend({"label_free": choice(1.0)})[0] == "label_free"
 
@@ -158,9 +166,9 @@ GRID = 2.0 ** np.arange(-2, 2.5, 0.5)
 
 
 def sweep(steps: int, unit: float = 1.0):
-    """(proxy, gold, path KL), each [scale, seed], of the reward unit * c.x, guided exactly.
+    """(proxy, returns, path KL), each [scale, seed], of the reward unit * c.x, guided exactly.
 
-    gold = c.x - (c.x)^2 / (2 V): at scale w of c.x the mean of c.x is w V, so that gold peaks at w = 1, by hand.
+    return = c.x - (c.x)^2 / (2 V): at scale w of c.x the mean of c.x is w V. So the return peaks at w = 1.
     """
     prior = Gaussian.of(jnp.zeros(6), jnp.diag(VARIANCES), SHAPE)
     sigmas = karras(steps, 0.02, 20.0)
@@ -187,8 +195,8 @@ def fine():
 
 
 def test_a_scale_chosen_at_16_steps_holds_at_64(coarse, fine):
-    (_, gold, _), (_, finer, _) = coarse, fine
-    chosen = scale_rules.largest_not_below_best(GRID, gold)
+    (_, returns, _), (_, finer, _) = coarse, fine
+    chosen = scale_rules.largest_not_below_best(GRID, returns)
     assert chosen.low <= 1.0 <= chosen.high and chosen.high / chosen.low <= 2
     at_64 = scale_rules.largest_not_below_best(GRID, finer)
     assert at_64.low <= 1.0 <= at_64.high and at_64.scale >= chosen.scale  # it passes for the best there too
@@ -206,12 +214,12 @@ def test_the_path_kl_of_few_steps_is_a_loose_bound(coarse, fine):
 
 
 def test_twice_the_reward_is_half_the_scale(coarse):
-    """And the same plans: so scale * spread is what carries over."""
-    _, gold, path_kl = coarse
-    _, doubled_gold, doubled_kl = sweep(16, unit=2.0)
+    """And the same plans: so scale times the standard deviation is what carries over."""
+    _, returns, path_kl = coarse
+    _, doubled_returns, doubled_kl = sweep(16, unit=2.0)
     np.testing.assert_allclose(doubled_kl, path_kl, rtol=1e-3)
-    chosen = scale_rules.largest_not_below_best(GRID, gold).scale
-    doubled = scale_rules.largest_not_below_best(GRID / 2, doubled_gold).scale
+    chosen = scale_rules.largest_not_below_best(GRID, returns).scale
+    doubled = scale_rules.largest_not_below_best(GRID / 2, doubled_returns).scale
     assert doubled == chosen / 2
 
 
@@ -232,26 +240,43 @@ def test_calibrated_path_kl_of_the_exact_guide():
 # -- the command --
 
 
-def run(capsys, *arguments: str) -> str:
-    """`diffplan tune` on the smoke preset, in this process; returns what it said."""
-    main(["tune", "smoke", *arguments])
-    return capsys.readouterr().out
-
-
 @pytest.mark.slow
-def test_the_command_chooses_and_meets_a_budget(tmp_path, capsys):
+def test_the_command_chooses_and_meets_a_budget(tmp_path):
     folder = str(tmp_path / "run")
-    said = run(capsys, "--run", folder, "--points", "4", "--high", "30")
+    said = run("tune", "linear-point", "--preset", "debug", "--run", folder, "--points", "4", "--high", "30")
     content = json.loads((tmp_path / "run" / "scale.json").read_text())
-    assert all(name in said for name in content["choices"])
+    assert all(name in said for name in content["choices"]) and content["returns"] == "delivered"
     assert content["scale"] == content["choices"][content["rule"]]["scale"]
     assert content["units"]["steps"] == content["experiment"]["sampler"]["steps"] == 6
+    assert not (tmp_path / "run" / "reward" / "classifier").exists()  # what the method does not need is not learned
 
-    again = run(capsys, "--run", folder, "--points", "4", "--high", "30", "--nats", "2")
+    again = run("tune", "--run", folder, "--points", "4", "--high", "30", "--nats", "2")
     content = json.loads((tmp_path / "run" / "scale.json").read_text())
-    assert "upper bound of the marginal KL" in again and "prior" not in again
+    assert "upper bound of the marginal KL" in again and "/prior:" not in again
     assert content["scale_per_unit_of_reward"] == pytest.approx(content["scale"] / content["units"]["return_std"])
     assert content["measured"]["value"] == pytest.approx(2.0, rel=0.1) and 0.3 < content["scale"] < 30
+
+
+def test_what_cannot_be_tuned_is_refused_before_anything_is_made(tmp_path):
+    place = ("--preset", "debug", "--run", str(tmp_path / "run"))
+    for flags, words in (
+        (("--points", "2"), "points=2: must be between 3 and"),
+        (("--seeds", "1"), "seeds=1: must be at least 2, to tell scales apart"),
+        (("--nats", "1", "--sampler.rule", "heun"), "sampler.rule='heun': must be one of"),
+        (("--method", "ascent"), "method='ascent': must be one of guided, guided_classifier, guided_dps, guided_raw"),
+    ):
+        assert refused("tune", "linear-point", *place, *flags).startswith(words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", ["guided", "guided_classifier", "guided_dps"])
+def test_without_a_reward_there_is_nothing_to_tune(tmp_path, method):
+    rng = np.random.default_rng(0)
+    steps = rng.normal(size=(2, 200, 2)).astype(np.float32)
+    task = Task.from_arrays(steps[0].cumsum(axis=0), steps[1], timeouts=np.arange(1, 201) % 50 == 0, name="walks")
+    with pytest.raises(ConfigError, match=f"^method='{method}': cannot be tuned: task walks has no reward$"):
+        tune(Run(tmp_path), task, PRESETS["debug"], TuneSettings(method=method))
+    assert not (tmp_path / "prior").exists()
 
 
 @pytest.mark.parametrize(

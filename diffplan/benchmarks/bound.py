@@ -24,7 +24,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from diffplan.benchmarks.rows import Episodes, Paths
+from diffplan.benchmarks.rows import Paths, Trials
 from diffplan.runs import Progress, Run, keep
 from diffplan.types import Scalar
 from envs.maze2d import RADIUS, SPEED_BOUND, Maze2d, State
@@ -125,13 +125,13 @@ def solve(
 
 @partial(jax.jit, static_argnames=("maze", "steps"))
 def play(
-    maze: Maze2d, grid: Grid, value: Float[Array, "p g"], which: Int[Array, "n"], episodes: Episodes, steps: int
+    maze: Maze2d, grid: Grid, value: Float[Array, "p g"], which: Int[Array, "n"], trials: Trials, steps: int
 ) -> Float[Array, "n steps 4"]:
     """Episodes of the player who knows V. At each step it takes the force whose next K steps are the best.
 
     which: the column of each episode's goal in `value`.
     """
-    starts, goals = map(jnp.asarray, episodes)
+    starts, goals = map(jnp.asarray, trials)
 
     def choose(column: Int[Array, ""], goal: Float[Array, "2"], observation: Float[Array, "4"]) -> Float[Array, "2"]:
         def cost_to_go(force: Float[Array, "2"]) -> Scalar:
@@ -150,19 +150,19 @@ def play(
     return jnp.swapaxes(jax.lax.scan(body, states, None, length=steps)[1], 0, 1)
 
 
-def paths(run: Run, maze: Maze2d, episodes: Episodes, steps: int, fineness: tuple[int, int]) -> Paths:
+def paths(run: Run, maze: Maze2d, trials: Trials, steps: int, fineness: tuple[int, int]) -> Paths:
     """Episodes of the best player, kept in ``RUN/bound``.
 
     V is solved for the cells of the goals; the player's own steps count the costs of the goals themselves. fineness:
     positions a cell and velocities of the grid.
     """
-    digest = hashlib.sha256(episodes.starts.tobytes() + episodes.goals.tobytes()).hexdigest()
+    digest = hashlib.sha256(trials.starts.tobytes() + trials.goals.tobytes()).hexdigest()
     about = {"drawing": list(maze.rows), "episodes": digest, "steps": steps, "fineness": list(fineness)}
 
     def make(directory: Path) -> None:
-        cells, which = np.unique(np.round(episodes.goals), axis=0, return_inverse=True)
+        cells, which = np.unique(np.round(trials.goals), axis=0, return_inverse=True)
         grid, value = solve(maze, cells, *fineness)
-        best = play(maze, grid, value, jnp.asarray(which), episodes, steps)
+        best = play(maze, grid, value, jnp.asarray(which), trials, steps)
         np.save(directory / "paths.npy", np.asarray(best))
 
     return np.load(keep(run, f"bound/{digest[:8]}", make, about, files=("paths.npy",)).directory / "paths.npy")

@@ -7,26 +7,23 @@ With d the moves from start to goal, at least 1 for a first step that stays, and
 Nobody else publishes scores in these worlds, so every row is ours.
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from diffplan.benchmarks.rows import Drawing, Episodes, Name, Row, Scores, ScoresSettings, Sheet
+from diffplan.benchmarks.rows import Drawing, Name, Row, Scores, ScoresSettings, Sheet, Trials
 from diffplan.benchmarks.tuning import methods
-from diffplan.data.windows import Rows
 from diffplan.planner import control, playing, training
 from diffplan.planner.control import Tracker
 from diffplan.planner.planner import PlanOptions
 from diffplan.runs import Run
 from diffplan.runs.files import plain
-from envs import experts, gridworld, layout
-from envs.gridworld import MOVES, Gridworld
-
-WORLDS = {"fourrooms": gridworld.FOUR_ROOMS, "corridors": gridworld.CORRIDORS}
-
+from diffplan.tasks import gridworld as tasks
+from diffplan.tasks.gridworld import GridworldSettings, ShortestPath, nearest_move
+from envs.gridworld import Gridworld
 
 ONE_MOVE = 1.25
 """Cells: from this near, tracking's next move leads to a point, and the one after it to the next."""
@@ -38,45 +35,39 @@ def returns(goals: Float[np.ndarray, "n 2"], paths: Float[np.ndarray, "n steps 2
 
 
 def bound(world: Gridworld, starts: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n"]:
-    """(127) for the world's own goal."""
-    number = {tuple(cell): i for i, cell in enumerate(world.cells.tolist())}
-    hops = layout.hops(world.next_cell)[:, number[world.goal]]
-    apart = hops[[number[tuple(cell)] for cell in starts.astype(int).tolist()]]
-    return (world.max_steps + 1 - np.maximum(apart, 1)).astype(np.float64)
+    """(127) for the world's own goal.
 
-
-def nearest_move(observation: Float[Array, "2"], place: Float[Array, "2"]) -> Float[Array, "5"]:
-    """(124) in a gridworld: the move that leads nearest to a place, as one-hot; staying if no move leads nearer."""
-    apart = jnp.asarray(MOVES, jnp.float32) + (observation - place)[None]
-    return jax.nn.one_hot(jnp.argmin((apart**2).sum(axis=-1)), len(MOVES))
+    The task's bound counts the T + 1 observations of an episode; the first of them is no step and counts for nothing.
+    """
+    best, steps = ShortestPath(world), world.max_steps
+    return np.asarray([min(steps, best(start, steps + 1)) for start in starts], np.float64)
 
 
 def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     """All rows of one world, ours."""
-    world, data = WORLDS[task], config.data
-    steps = data.rows // data.trajectories
-    walks = experts.wander(world, jax.random.key(data.seed), data.trajectories, steps, data.noise)
-    rows, identity = Rows(np.asarray(walks.observations), np.asarray(walks.actions)), f"{task} {plain(data)}"
+    settings = GridworldSettings(layout=task, **dataclasses.asdict(config.data))
+    world = tasks.environment(settings)
+    behaviour = tasks.simulate(world, settings)
     run = Run(config.run / "gridworld" / task, config.new_settings)
-    planner, minutes = training.fit(run, config.planner, rows, identity)
+    planner, minutes = training.fit(run, config.planner, behaviour, f"{task} {plain(config.data)}")
     physics = control.in_jax(world, Tracker(nearest_move, ONE_MOVE))
 
-    def episodes(part: int, count: int) -> Episodes:
+    def trials(part: int, count: int) -> Trials:
         """Starts in random cells, and the world's goal; part 0 is scored, part 1 is for tuning."""
         starts = np.random.default_rng((config.seed, part)).choice(world.cells.astype(np.float32), count)
-        return Episodes(starts, np.broadcast_to(np.asarray(world.goal, np.float32), starts.shape))
+        return Trials(starts, np.broadcast_to(np.asarray(world.goal, np.float32), starts.shape))
 
     def play(part: int, count: int, options: PlanOptions, name: control.Name, every: int) -> control.Outcome:
-        starts, goals = episodes(part, count)
+        starts, goals = trials(part, count)
         plans = playing.plans(planner, options, goals, every, near=0.5)
         controller = playing.controller(planner, name, every)
         key = jax.random.fold_in(jax.random.key(config.seed), part)
         return control.episodes(key, physics, plans, controller, starts, world.max_steps)
 
     def score(options: PlanOptions) -> Scores:
-        return returns(episodes(1, config.tuning).goals, play(1, config.tuning, options, "inverse", config.every).paths)
+        return returns(trials(1, config.tuning).goals, play(1, config.tuning, options, "inverse", config.every).paths)
 
-    starts, goals = episodes(0, config.episodes)
+    starts, goals = trials(0, config.episodes)
     best = bound(world, starts)
     sheet = Sheet(config, task, goals, Drawing(world.walls, (-0.5, -0.5), 1.0, 0.4, turned=False), best.mean())
     yield sheet.measured(Name("bound (shortest path)", "optimal", "jax"), best)

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from diffplan.benchmarks.rows import Drawing, Episodes, Name, Row, Scores, ScoresSettings, Sheet
+from diffplan.benchmarks.rows import Drawing, Name, Row, Scores, ScoresSettings, Sheet, Trials
 from diffplan.benchmarks.tuning import Method, Methods, methods
-from diffplan.data import readers
-from diffplan.data.windows import Rows
+from diffplan.data import npz
+from diffplan.episodes import Episodes
 from diffplan.planner import control, playing, training
 from diffplan.planner.control import Tracker
 from diffplan.planner.planner import PlanOptions
@@ -41,13 +41,13 @@ class Worlds:
         self.over = np.zeros(count, bool)
         self.reached = np.zeros(count, bool)
 
-    def begin(self, options: list[dict[str, Any]], seed: int) -> Episodes:
+    def begin(self, options: list[dict[str, Any]], seed: int) -> Trials:
         """Resets every environment with its own options."""
         np.random.seed(seed)  # noqa: NPY002  (OGBench draws its noise from numpy's global generator)
         firsts = [env.reset(seed=seed + i, options=options[i]) for i, env in enumerate(self.envs)]
         self.observations = np.asarray([first for first, _ in firsts], np.float32)
         self.over, self.reached = np.zeros(len(firsts), bool), np.zeros(len(firsts), bool)
-        return Episodes(self.observations.copy(), np.asarray([info["goal"] for _, info in firsts], np.float32))
+        return Trials(self.observations.copy(), np.asarray([info["goal"] for _, info in firsts], np.float32))
 
     def start(self, observations: Float[np.ndarray, "n 2"]) -> None:
         """They have begun already."""
@@ -65,20 +65,19 @@ class Worlds:
         return path
 
 
-def data(folder: Path, name: str, kind: str = "navigate") -> tuple[Rows, str]:
-    """The rows of ``FOLDER/pointmaze-NAME-KIND-v0.npz``, an episode a trajectory; made first, if there is no such file.
+def data(folder: Path, name: str, kind: str = "navigate") -> tuple[Episodes, str]:
+    """The episodes of ``FOLDER/pointmaze-NAME-KIND-v0.npz``; made first, if there is no such file.
 
-    A file that was downloaded may stand there instead. Returns (rows, digest of the file).
+    A file that was downloaded may stand there instead. Returns (episodes, digest of the file).
     """
     path = folder / f"pointmaze-{name}-{kind}-v0.npz"
     maze = pointmaze.named(name)
     if not path.exists():
         write(folder, name, kind, *pointmaze.published(name, kind))
-    runs = readers.from_ogbench(path, maze)
-    rows, left = readers.trajectories(runs, min(len(run.actions) for run in runs))
-    if left:
-        say(f"{path}: {left} rows are left out, of episodes longer than the shortest")
-    return rows, file_digest(path)
+    episodes, notes = npz.read(path, limits=maze)
+    for note in notes:
+        say(f"{path}: {note}")
+    return episodes, file_digest(path)
 
 
 def write(
@@ -118,15 +117,15 @@ def anywhere(maze: PointMaze, count: int, seed: int) -> list[dict[str, Any]]:
 def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     """All rows of one maze, ours."""
     maze, directory = pointmaze.named(task), config.run / "ogbench"
-    rows, identity = data(directory, task)
-    planner, minutes = training.fit(Run(directory / task, config.new_settings), config.planner, rows, identity)
+    run = Run(directory / task, config.new_settings)
+    planner, minutes = training.fit(run, config.planner, *data(directory, task))
     tasks = [{"task_id": number + 1} for number in range(len(maze.tasks)) for _ in range(EPISODES)]
     worlds, few = Worlds(task, len(tasks)), Worlds(task, config.tuning)
     left, top = maze.observation_low.tolist()
     tracker = Tracker(lambda observation, place: (place - observation) / maze.stride, maze.tolerance)  # (124)
     drawing = Drawing(maze.walls, (top, left), maze.unit, maze.tolerance, turned=True)
 
-    def play(asked: Episodes, inside: Worlds, options: PlanOptions, name: control.Name, every: int) -> control.Outcome:
+    def play(asked: Trials, inside: Worlds, options: PlanOptions, name: control.Name, every: int) -> control.Outcome:
         plans = playing.plans(planner, options, asked.goals, every, maze.tolerance)
         controller = playing.controller(planner, name, every)
         physics = control.outside(inside, tracker)

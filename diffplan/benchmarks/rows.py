@@ -14,7 +14,6 @@ from diffplan.planner.control import Outcome
 from diffplan.planner.planner import PlannerSettings
 from diffplan.runs import say
 from diffplan.settings import COUNT, SEED, at_least, require, settings
-from diffplan.tasks.maze2d import DataSettings
 
 COLUMNS = (
     *("suite", "task", "simulator", "method", "controller", "episodes", "mean", "sem", "bound_fraction"),
@@ -32,6 +31,21 @@ KEPT = 16
 """Episodes of a row whose paths and plans are kept for pictures."""
 
 
+@settings("data")
+class DataSettings:
+    """Behaviour that is made here."""
+
+    episodes: Annotated[int, at_least(2, 1e7)] = 250
+    """Independent trajectories, simulated side by side."""
+    steps: Annotated[int, at_least(2, 1e7)] = 4000
+    """Steps of each."""
+    noise: Annotated[float, at_least(0)] = 0.5
+    """In mazes, the standard deviation of the noise on actions, in units of the largest action; in gridworlds, the
+    probability of a random move."""
+    seed: Annotated[int, SEED] = 0
+    """Seed of the data."""
+
+
 @settings("")
 class ScoresSettings:
     """Which suite, and how much of it."""
@@ -43,12 +57,14 @@ class ScoresSettings:
     tasks: tuple[str, ...] = ()
     """Mazes; all of the suite's, if none is named."""
     behaviour: str = ""
-    """Behaviour to learn Maze2D from, in place of data made here: a file of D4RL's (.hdf5), or the id of a Minari data
-    set of PointMaze on this machine; {task} in it stands for the maze."""
+    """Behaviour to learn Maze2D from, in place of data made here: a file in Maze2D's coordinates (.hdf5, .h5, .npz), or
+    the id of a Minari data set of PointMaze on this machine; {task} in it stands for the maze."""
+    skip_bad: bool = False
+    """Leave out episodes of that file that hold NaN or places outside the maze's bounds, instead of stopping."""
     new_settings: bool = False
     """Go on in a run that was made with other settings: what they made is kept aside, and made anew."""
-    data: DataSettings = field(default_factory=lambda: DataSettings(trajectories=250))
-    """Behaviour that is made here; its maze is the task's."""
+    data: DataSettings = field(default_factory=DataSettings)
+    """Behaviour that is made here, in the suites maze2d, multi2d and gridworld."""
     planner: PlannerSettings = field(default_factory=PlannerSettings)
     """What is trained; the same for all mazes."""
     episodes: Annotated[int, COUNT] = 500
@@ -85,7 +101,7 @@ SUITES = {
     "ogbench": ScoresSettings(suite="ogbench", planner=PlannerSettings(stride=27, prior=SHORTER), every=100, tuning=50),
     "gridworld": ScoresSettings(
         suite="gridworld",
-        data=DataSettings("fourrooms", rows=200_000, trajectories=200, noise=0.2),
+        data=DataSettings(episodes=200, steps=1000, noise=0.2),
         planner=PlannerSettings(horizon=48, stride=1, prior=SHORTER, width=64, patch=2),
         every=10,
     ),
@@ -105,8 +121,8 @@ class Drawing(NamedTuple):
     turned: bool
 
 
-class Episodes(NamedTuple):
-    """Where episodes start, as observations, and their goals, as places."""
+class Trials(NamedTuple):
+    """Where the episodes that are scored start, as observations, and their goals, as places."""
 
     starts: Float[np.ndarray, "n o"]
     goals: Float[np.ndarray, "n 2"]

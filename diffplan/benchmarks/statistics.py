@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffplan.benchmarks.rows import Row
-from diffplan.data import readers
-from diffplan.data import windows as files
-from diffplan.data.windows import Rows
+from diffplan.data import files, npz
+from diffplan.episodes import Episodes
 from envs import maze2d, pointmaze
 
 NUMBERS = ("observation_mean", "observation_std", "action_mean", "action_std")
@@ -43,12 +42,12 @@ def text(values: np.ndarray | list[float]) -> str:
     return " ".join("?" if np.isnan(value) else f"{value:.4f}" for value in values)
 
 
-def described(name: str, source: str, rows: Rows) -> Row:
+def described(name: str, source: str, episodes: Episodes) -> Row:
     """A row of the table, of data at hand."""
-    result: Row = {"data": name, "source": source, "rows": rows.actions.shape[0] * rows.actions.shape[1]}
-    for what, values in (("observation", rows.observations), ("action", rows.actions)):
-        result[f"{what}_mean"] = text(values.mean((0, 1), dtype=np.float64))
-        result[f"{what}_std"] = text(values.std((0, 1), dtype=np.float64))
+    result: Row = {"data": name, "source": source, "rows": len(episodes.actions)}
+    for what, values in (("observation", episodes.observations), ("action", episodes.actions)):
+        result[f"{what}_mean"] = text(values.mean(axis=0, dtype=np.float64))
+        result[f"{what}_std"] = text(values.std(axis=0, dtype=np.float64))
     return result
 
 
@@ -62,14 +61,12 @@ def table(run: Path) -> Iterator[Row]:
     for task, (mean, std, action_std, reward) in PUBLISHED.items():
         path = run / task / "data" / "rows.npz"
         if path.exists():
-            rows, goal = files.load(path)[0], jnp.asarray(maze2d.named(task).goal)
-            paid = np.linalg.norm(rows.observations[..., :2] - np.asarray(goal), axis=-1) <= 0.5
-            yield described(f"maze2d-{task}", "regenerated", rows) | {"reward_mean": f"{paid.mean():.4f}"}
+            episodes, goal = files.load(path)[0], jnp.asarray(maze2d.named(task).goal)
+            paid = np.linalg.norm(episodes.observations[:, :2] - np.asarray(goal), axis=-1) <= 0.5
+            yield described(f"maze2d-{task}", "regenerated", episodes) | {"reward_mean": f"{paid.mean():.4f}"}
             yield published(f"maze2d-{task}", mean, std, [NAN, NAN], action_std) | {"reward_mean": reward}
     for (task, kind), numbers in OGBENCH.items():
         path = run / "ogbench" / f"pointmaze-{task}-{kind}-v0.npz"
         if path.exists():
-            runs = readers.from_ogbench(path, pointmaze.named(task))
-            rows, _ = readers.trajectories(runs, min(len(run.actions) for run in runs))
-            yield described(path.stem, "regenerated", rows)
+            yield described(path.stem, "regenerated", npz.read(path, limits=pointmaze.named(task))[0])
             yield published(path.stem, *numbers)

@@ -5,10 +5,9 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from diffplan.runs import RunError, signals
@@ -66,7 +65,22 @@ def parse(cls: type[Config] | Any, arguments: Sequence[str], prog: str, text: st
         raise ConfigError(f"{one_line(said.getvalue(), arguments)}; see {prog} --help") from None
 
 
+def no_arguments(arguments: Sequence[str], prog: str, text: str | None) -> None:
+    """Print the help, or refuse what is left of the arguments of a command that takes no flags."""
+    if {"-h", "--help"} & set(arguments):
+        print(f"usage: {prog}\n\n{text}")
+        raise SystemExit(0)
+    if arguments:
+        fail(f"{arguments[0]}: unknown; see {prog} --help")
+
+
 KINDS = {"INT": "a whole number", "FLOAT": "a number", "True|False": "True or False"}
+
+
+def kind_of(shown: str) -> str:
+    """What a parser's help shows for the values of a flag, in words."""
+    bare = shown.removeprefix("{None}|").strip("{}")
+    return ("None or " if shown.startswith("{None}|") else "") + KINDS.get(bare, bare)
 
 
 def one_line(text: str, arguments: Sequence[str]) -> str:
@@ -74,7 +88,7 @@ def one_line(text: str, arguments: Sequence[str]) -> str:
     words = " ".join(re.sub(rf"\x1b\[[0-9;]*m|[{BOX}]|-{{9,}}", " ", text).split())
     if match := re.search(r"Error parsing --(\S+): .* Argument helptext: (?:-\w, )?--\S+ (\S+)", words):
         given = re.search(rf"--{match[1]}[ =](.*?)(?= --|$)", " ".join(arguments))
-        return f"{match[1]}={given and given[1]!r}: must be {KINDS.get(match[2], match[2])}"
+        return f"{match[1]}={given and given[1]!r}: must be {kind_of(match[2])}"
     if match := re.search(r"invalid choice (\S+) for argument '-*(\S+)'. Expected one of \((.*?),?\)", words):
         return f"{match[2]}={match[1]}: must be one of {match[3].replace(chr(39), '')}"
     if match := re.search(r"Missing value for argument '-*(\S+)'. Expected (\d+)", words):
@@ -107,22 +121,3 @@ def without(flag: str, arguments: Sequence[str]) -> list[str]:
         elif not argument.startswith(f"{flag}="):
             kept.append(argument)
     return kept
-
-
-def begin(presets: Mapping[str, Any], arguments: Sequence[str], load: Callable[[Path], Any]) -> tuple[Any, list[str]]:
-    """What flags change: a preset, the settings of `--config`, or those that the run of `--run` was made with.
-
-    Raises:
-        ConfigError: if none of them is named.
-    """
-    if arguments and arguments[0] in presets:
-        return presets[arguments[0]], list(arguments[1:])
-    file, directory = value_of("--config", arguments), value_of("--run", arguments)
-    if file:
-        return load(Path(file).expanduser()), without("--config", arguments)
-    if directory and (path := Path(directory).expanduser() / "config.json").exists():
-        return load(path), list(arguments)
-    if {"-h", "--help"} & set(arguments):
-        return next(iter(presets.values())), list(arguments)
-    first = f"{arguments[0]!r}" if arguments and not arguments[0].startswith("-") else "nothing"
-    raise ConfigError(f"preset={first}: must be one of {', '.join(presets)}; or give --run of a run, or --config")

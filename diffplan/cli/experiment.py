@@ -1,7 +1,9 @@
-"""The settings that every command on an experiment in a maze shares, and their presets."""
+"""The settings that every command on an experiment shares: a task, a preset, a run."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import field, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,111 +14,200 @@ from diffplan.experiment.settings import ExperimentSettings
 from diffplan.learn.behaviour import BehaviourSettings
 from diffplan.learn.conditional import ConditionalSettings
 from diffplan.learn.dynamics import DynamicsSettings
+from diffplan.learn.inverse import InverseSettings
 from diffplan.learn.prior import PriorSettings
 from diffplan.learn.reward import ProxySettings
+from diffplan.learn.row_reward import RowRewardSettings
 from diffplan.learn.train import TrainSettings
 from diffplan.learn.value import ValueSettings
 from diffplan.methods.strengths import StrengthSettings
 from diffplan.runs import Run
 from diffplan.runs.config import recorded, settle
+from diffplan.runs.files import RunError, read_json
 from diffplan.samplers import SamplerSettings
-from diffplan.settings import require, settings
+from diffplan.settings import ConfigError, settings
 from diffplan.task import Task
-from diffplan.tasks import maze2d
-from diffplan.tasks.maze2d import DataSettings, GoldSettings
+from diffplan.tasks import TASKS, source
+
+TINY = TrainSettings(steps=20, batch=16, chunk=20, save_every=20)
+FEW = StrengthSettings(
+    points=2,
+    refine=1,
+    scale=(10, 1000),
+    pool=4,
+    ascent_steps=20,
+    particles=2,
+    iterations=2,
+    population=8,
+    simulations=2,
+    updates=3,
+    rounds=1,
+    round_plans=2,
+    round_steps=2,
+)
+DEBUG = ExperimentSettings(
+    prior=PriorSettings(replace(TINY, steps=60), width=32, depth=1),
+    proxy=ProxySettings(replace(TINY, steps=40), labels=200, width=16, depth=1),
+    row_reward=RowRewardSettings(replace(TINY, steps=100), width=16, depth=1),
+    inverse=InverseSettings(replace(TINY, steps=60), width=16),
+    sampler=SamplerSettings(steps=6),
+    dynamics=DynamicsSettings(TINY, transitions=500, members=2, width=8, depth=1),
+    value=ValueSettings(TINY, width=8, depth=1),
+    behaviour=BehaviourSettings(TINY, width=8, depth=1),
+    conditional=ConditionalSettings(TINY, width=16, depth=1),
+    strengths=FEW,
+    seeds=2,
+    plans=8,
+    replans=2,
+    reference=256,
+)
+FULL = ExperimentSettings(methods=("all",), strengths=StrengthSettings(points=5, refine=1), seeds=3, plans=32)
+ACCELERATOR = ExperimentSettings(
+    prior=PriorSettings(TrainSettings(steps=20_000, batch=512, learning_rate=2e-3), width=256, depth=4),
+    proxy=ProxySettings(TrainSettings(steps=4000, batch=256), labels=4000, width=128),
+    seeds=8,
+    plans=256,
+)
+PRESETS = {"demo": ExperimentSettings(), "debug": DEBUG, "full": FULL, "accelerator": ACCELERATOR}
+"""demo: the headline figure, in minutes on two CPU cores; debug: every part once, as small as it gets; full: every
+method that the task allows; accelerator: larger networks and batches, for a GPU or TPU."""
+
+SMALL = {"episodes": 40, "steps": 500}
+"""Of the settings of tasks that simulate, under the preset debug: at most so many."""
 
 
 @settings("")
 class Experiment:
-    """An experiment in a maze, and the directory of its run."""
+    """An experiment on a task, and the directory of its run. A task with settings adds them (`experiment_class`)."""
 
-    run: Path = Path("runs/demo")
-    """Directory of the run. What is finished in it is used again."""
+    name: tyro.conf.Suppress[str] = ""
+    """The task, as the command names it."""
+    preset: Literal["demo", "debug", "full", "accelerator"] = "demo"
+    """Where settings start from: demo, minutes on two cores; debug, as small as it gets; full, every method;
+    accelerator, larger networks."""
+    run: Path = Path()
+    """Directory of the run, runs/TASK by default. What is finished in it is used again."""
     new_settings: bool = False
     """Go on in a run that was made with other settings: what they made is kept aside, and made anew."""
     track: Literal["none", "wandb", "tensorboard"] = "none"
     """Where training metrics go beside metrics.jsonl; wandb and tensorboard need the `track` extra."""
-    data: DataSettings = field(default_factory=DataSettings)
-    gold: GoldSettings = field(default_factory=GoldSettings)
     experiment: Annotated[ExperimentSettings, tyro.conf.arg(name="")] = field(default_factory=ExperimentSettings)
     """What is learned and compared."""
 
     def undecided(self) -> tuple[str, ...]:
         """The fields that do not decide what is made."""
-        return "run", "new_settings", "track"
+        return "preset", "run", "new_settings", "track"
 
-    def check(self) -> None:
-        """Raise ConfigError unless windows fit into trajectories, of which some are trained on and some held out."""
-        data, prior = self.data, self.experiment.prior
-        least = data.trajectories * prior.horizon
-        allowed = f"more than data.trajectories * prior.horizon ({least})"
-        require(data.steps > prior.horizon, "data.rows", data.rows, allowed)
-        aside = max(1, round(prior.held_out * data.trajectories))
-        allowed = f"such that some of the {data.trajectories} trajectories are left to train on"
-        require(aside < data.trajectories, "prior.held_out", prior.held_out, allowed)
+    def make(self) -> Task:
+        """The task.
+
+        Raises:
+            ConfigError: if there is no such task, or if its settings cannot work.
+        """
+        return source(self.name).make(getattr(self, "task", None))
 
     def open(self) -> tuple[Run, Task]:
         """The run, whose settings are recorded, and the task.
 
         Raises:
             RunError: if the run was made with other settings.
-            ValueError: if there is no such maze.
+            ConfigError: if the task cannot be made.
         """
-        task = maze2d.task(self.data, self.gold)
+        task = self.make()
         opened = Run(self.run, self.new_settings, self.track)
         settle(opened, self)
         return opened, task
 
 
-TINY = TrainSettings(steps=20, batch=16, chunk=20, save_every=20)
-SMOKE = Experiment(
-    run=Path("runs/smoke"),
-    data=DataSettings(rows=20_000, trajectories=40),
-    experiment=ExperimentSettings(
-        prior=PriorSettings(replace(TINY, steps=60), horizon=32, width=32, depth=1),
-        proxy=ProxySettings(replace(TINY, steps=40), labels=200, width=16, depth=1),
-        sampler=SamplerSettings(steps=6),
-        dynamics=DynamicsSettings(TINY, transitions=500, members=2, width=8, depth=1),
-        value=ValueSettings(TINY, width=8, depth=1),
-        behaviour=BehaviourSettings(TINY, width=8, depth=1),
-        conditional=ConditionalSettings(TINY, width=16, depth=1),
-        strengths=StrengthSettings(
-            points=2,
-            refine=1,
-            scale=(10, 1000),
-            pool=4,
-            ascent_steps=20,
-            particles=2,
-            iterations=2,
-            population=8,
-            updates=3,
-            rounds=1,
-            round_plans=2,
-            round_steps=2,
-        ),
-        seeds=2,
-        plans=8,
-        reference=256,
-    ),
-)
-ALL = Experiment(
-    run=Path("runs/methods"),
-    experiment=ExperimentSettings(methods=("all",), strengths=StrengthSettings(points=5, refine=1), seeds=3, plans=32),
-)
-PRESETS = {"demo": Experiment(), "methods": ALL, "smoke": SMOKE}
-"""demo: the headline figure in the U-maze; methods: every method on the demo's problem; smoke: every part once, as
-small as it gets, for tests."""
+@cache
+def extended(cls: type, name: str, kind: Any) -> type:
+    """A settings class with one more field."""
+    fields = {"__doc__": cls.__doc__, "__annotations__": {name: kind}, "__module__": cls.__module__}
+    return settings("")(type(cls.__name__, (cls,), fields | {name: field(default=None)}))
+
+
+def experiment_class(task: Any) -> type[Experiment]:
+    """The class of an experiment on a task with these settings, None if it has none."""
+    return Experiment if task is None else extended(Experiment, "task", type(task))
+
+
+def experiment(name: str, preset: str = "demo", run: Path | None = None) -> Experiment:
+    """An experiment on a task, as a preset has it.
+
+    Raises:
+        ConfigError: if there is no such task or preset.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"preset={preset!r}: must be one of {', '.join(PRESETS)}")
+    task = source(name).settings
+    if preset == "debug" and task is not None:
+        names = {each.name for each in dataclasses.fields(task)}
+        smaller = {key: min(getattr(task, key) or most, most) for key, most in SMALL.items() if key in names}
+        task = replace(task, **smaller)
+    more = {} if task is None else {"task": task}
+    run = run or default_run(name)
+    values: dict[str, Any] = {"name": name, "preset": preset, "run": run, "experiment": PRESETS[preset]}
+    return experiment_class(task)(**values, **more)
+
+
+def default_run(name: str) -> Path:
+    """``runs/`` and a short form of a task's name: of ``folder/world.py:task``, world."""
+    origin, _, last = name.rpartition(":")
+    stem = Path(origin).stem if origin.endswith(".py") else Path(last or name).name
+    return Path("runs") / (Path(stem).stem if Path(stem).suffix in (".npz", ".hdf5", ".h5", ".hdf") else stem)
 
 
 def load(path: Path) -> Experiment:
-    """The settings of a run's config.json; `run` is the directory that the file stands in."""
-    return replace(recorded(path, Experiment), run=path.parent, new_settings=False)
+    """The settings of a run's config.json; `run` is the directory that the file stands in.
+
+    Raises:
+        RunError: if the file is missing, or holds no settings of a run.
+    """
+    there = read_json(path)
+    name = there.get("settings", {}).get("name") if isinstance(there, dict) else None
+    if not isinstance(name, str) or not name:
+        why = "holds no settings of a run; move it away, or name another --run" if path.exists() else "no such file"
+        raise RunError(f"{path}: {why}")
+    found = recorded(path, experiment_class(source(name).settings))
+    return replace(found, run=path.parent, new_settings=False)
+
+
+def begin(arguments: Sequence[str]) -> tuple[Experiment, list[str]]:
+    """What flags change, and the flags: a task's preset, the settings of `--config`, or those of a run.
+
+    A task that is named, without a preset, goes on with the settings of its run where there is one.
+
+    Raises:
+        ConfigError: if no task is named and no run is given, or if `--config` is given beside another task or preset.
+    """
+    named = bool(arguments) and not arguments[0].startswith("-")
+    rest = list(arguments[1:] if named else arguments)
+    file, preset = command.value_of("--config", rest), command.value_of("--preset", rest)
+    directory = command.value_of("--run", rest)
+    if file:
+        found = load(Path(file).expanduser())
+        if named and found.name != arguments[0]:
+            raise ConfigError(f"task={arguments[0]!r}: must be {found.name}, as in {file}, or be left out")
+        if preset:
+            raise ConfigError(f"preset={preset!r}: must be left out where --config is given")
+        return found, command.without("--config", rest)
+    where = Path(directory).expanduser() if directory else default_run(arguments[0]) if named else None
+    if where is not None and not preset and (where / "config.json").exists():
+        found = load(where / "config.json")
+        if not named or found.name == arguments[0]:
+            return found, rest
+    if named:
+        return experiment(arguments[0], preset or "demo", where), rest
+    if {"-h", "--help"} & set(arguments):
+        return experiment(next(iter(TASKS))), rest
+    known = f"{', '.join(TASKS)}; a data file, a gymnasium id, or my_world.py:NAME"
+    raise ConfigError(f"task: none is named: name one of {known}; or give --run of a run, or --config")
 
 
 def read(arguments: Sequence[str], prog: str, text: str | None) -> Experiment:
-    """An experiment from flags: a preset first, or `--config FILE`, or `--run` of a run that exists."""
-    default, rest = command.begin(PRESETS, arguments, load)
-    return command.parse(Experiment, rest, prog, text, default)
+    """An experiment from flags: a task first, or `--config FILE`, or `--run` of a run that exists."""
+    default, rest = begin(arguments)
+    return command.parse(type(default), rest, prog, text, default)
 
 
 def main(action: Callable[[Experiment], Any], prog: str, text: str | None, arguments: Sequence[str]) -> None:

@@ -5,12 +5,14 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
-    "compare": "every method at all its strengths on one prior and one proxy, with figure, page and table",
+    "compare": "every method at all its strengths on one task, with figure, page and table",
     "tune": "the guidance scale for a run, and why",
     "plot": "draw a run again from its files",
     "train": "the prior of a run by itself",
-    "train-reward": "the proxies of a run by themselves",
+    "train-reward": "the learned rewards of a run by themselves",
     "make-data": "behaviour to learn from",
+    "tasks": "the worlds that ship, and what else names a task",
+    "methods": "every method, what it acts on and what it needs",
     "study": "a question with its claim, its table and its verdict",
     "exact": "every exact answer there is, measured",
     "scores": "scores that others publish, in the simulators that others use",

@@ -1,18 +1,18 @@
 """Scores that others publish, in the simulators that others use: train, tune, run the episodes, print the table.
 
-    diffplan scores                                    # Maze2D, three mazes, from nothing
+    diffplan scores                                    # D4RL's protocol, three tasks, from nothing
     diffplan scores --suite multi2d                    # with random goals; the planners are the same
-    diffplan scores --suite ogbench                    # point mazes, five tasks each
+    diffplan scores --suite ogbench                    # OGBench's, five questions a task
     diffplan scores --suite gridworld                  # where the bound is the shortest path
-    diffplan scores --tasks umaze --episodes 100 --run runs/quick
+    diffplan scores --tasks medium --episodes 100 --run runs/quick
     diffplan scores --do render --tasks large          # table, figure and every row's rollouts, from files
     diffplan scores --do table                         # table and figure alone
     diffplan scores --do data                          # statistics of the data, beside the published ones
     diffplan scores --do markdown                      # the README's table, from results/
 
-Writes RUN/SUITE/scores.csv and scores.png; beside them, for every maze, its data, its networks and rollouts/*.npz, some
+Writes RUN/SUITE/scores.csv and scores.png; beside them, for every task, its data, its networks and rollouts/*.npz, some
 episodes of every row. Table and figure of a whole suite at its own settings are copied to results/. Stopped and started
-again, it goes on after what was trained. Maze2D takes about an hour on two cores, of which 11 minutes a maze are
+again, it goes on after what was trained. The first suite takes about an hour on two cores; 11 minutes a task are
 training.
 """
 
@@ -29,6 +29,9 @@ from diffplan.cli import command
 from diffplan.runs import console, say
 from diffplan.settings import ConfigError, settings
 
+FIRST = next(iter(SUITES.values()))
+"""The suite that the command begins with."""
+
 
 @settings("")
 class Command:
@@ -38,18 +41,18 @@ class Command:
     """run: everything; table: print and draw scores.csv again; render: that and pictures of every row's episodes; data:
     statistics of the data made so far; markdown: the README's table, from the results that are committed."""
     results: Path = Path("results")
-    """Where the table and the figure of a whole suite at its own settings are copied: scores.csv of Maze2D,
-    scores/SUITE.csv of others."""
-    scores: Annotated[ScoresSettings, tyro.conf.arg(name="")] = SUITES["maze2d"]
+    """Where the table and the figure of a whole suite at its own settings are copied: scores.csv of the
+    first, scores/SUITE.csv of others."""
+    scores: Annotated[ScoresSettings, tyro.conf.arg(name="")] = FIRST
     """What is scored."""
 
     def committed(self, suite: str) -> Path:
         """A suite's table among the results."""
-        return self.results / ("scores.csv" if suite == "maze2d" else f"scores/{suite}.csv")
+        return self.results / ("scores.csv" if suite == FIRST.suite else f"scores/{suite}.csv")
 
 
 def whole(config: ScoresSettings, path: Path) -> bool:
-    """Whether a table holds all mazes of a suite, and was made by the settings that the suite begins with."""
+    """Whether a table holds all tasks of a suite, and was made by the settings that the suite begins with."""
     from diffplan.metrics.table import read_rows
 
     own = SUITES[config.suite]
@@ -59,8 +62,7 @@ def whole(config: ScoresSettings, path: Path) -> bool:
 
 def begun(arguments: Sequence[str]) -> Command:
     """What flags change: the settings of the suite that they name."""
-    named = command.value_of("--suite", arguments) or "maze2d"
-    return Command(scores=SUITES.get(named, SUITES["maze2d"]))
+    return Command(scores=SUITES.get(command.value_of("--suite", arguments) or "", FIRST))
 
 
 def action(config: Command) -> None:

@@ -1,7 +1,7 @@
 """The prior of a run by itself: the diffusion model of behaviour (and the data, if they are not there yet).
 
-    diffplan train demo                                     # about 2 minutes on two CPU cores, loss near 0.29
-    diffplan train demo --run runs/unet --prior.network unet --prior.train.steps 20000 --track tensorboard
+    diffplan train TASK                                   # about 2 minutes on two CPU cores, loss near 0.29
+    diffplan train TASK --run runs/unet --prior.network unet --prior.train.steps 20000 --track tensorboard
 
 Writes RUN/prior: stage.json, metrics.jsonl, checkpoints. Stopped at any moment, it resumes at its last checkpoint.
 Settings are those of `diffplan compare`, which goes on from here.
@@ -22,7 +22,7 @@ def action(config: Experiment) -> None:
 
     run, task = config.open()
     with locked(run.directory):
-        made = build.fit_prior(build.start(run, task, config.experiment))
+        made = build.fit_prior(build.start(run, task, config.experiment, learns=False))
     say(f"{config.run / 'prior'}: {count(made.model.params):,} parameters, digest {made.identity[:12]}")
 
 

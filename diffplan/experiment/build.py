@@ -1,6 +1,6 @@
 """Everything that a comparison learns, each in a stage of the run: made once, and read back afterwards.
 
-data -> prior, reward/KIND -> dynamics, value, behaviour, conditional      the last four only where methods need them
+data -> prior, inverse, reward/KIND -> dynamics, value, behaviour, conditional      each only where it is used
 """
 
 from dataclasses import replace
@@ -10,93 +10,231 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from diffplan import noise
-from diffplan.codec import Codec
-from diffplan.data import windows as files
-from diffplan.data.windows import Rows, Windows
+from diffplan.codec import Cells, Codec
+from diffplan.data import files, stream
+from diffplan.data.stream import Data
+from diffplan.data.windows import Windows
+from diffplan.episodes import Episodes
+from diffplan.experiment.decide import Decided, decide
 from diffplan.experiment.settings import ExperimentSettings
 from diffplan.guide import Learned, Proxy
-from diffplan.learn import behaviour, conditional, dynamics, prior, reward, reward_models, value
+from diffplan.learn import behaviour, conditional, dynamics, inverse, prior, reward, reward_models, row_reward, value
 from diffplan.learn.reward import PROXIES, Labelled
 from diffplan.learn.reward_models import MANY, RewardModelSettings
-from diffplan.methods.base import Problem
-from diffplan.metrics.returns import plan_return
+from diffplan.methods import Problem
 from diffplan.resolve import resolve
-from diffplan.runs import Made, Run, keep, stage
+from diffplan.runs import Made, Run, keep, say, stage
 from diffplan.runs.files import plain, text_digest, versions
+from diffplan.runs.program import program
 from diffplan.samplers import STEPS, Sampler
-from diffplan.task import Reward, Task
+from diffplan.settings import ConfigError
+from diffplan.simulators import Truth, is_host
+from diffplan.task import Reward, Task, bounds_of
 
 DATA = 2048
 """Windows of behaviour that methods may use."""
 
+SAMPLE = 65_536
+"""Windows that stand for all where these do not fit the device."""
+
 
 class Behaviour(NamedTuple):
-    """Behaviour, normalised, as windows; and the identity of both parts."""
+    """Episodes and their windows.
 
-    codec: Codec
+    kept, aside: the episodes to train on, and the held-out ones. rows: the normaliser of rows. codec: that of plans.
+    every: all windows to train on, on the device or in blocks. train: those, or a sample of them.
+    """
+
+    kept: Episodes
+    aside: Episodes
+    rows: Codec
+    codec: Codec | Cells
+    every: Data
     train: Windows
     held_out: Windows
     identity: str
 
+    def windows(self, horizon: int, stride: int = 1) -> Data:
+        """Other windows of the rows to train on, normalised as rows are."""
+        return stream.windows_of(self.kept, self.rows, horizon, stride)
+
 
 class Builder(NamedTuple):
-    """What every stage of an experiment is built from."""
+    """What every stage of an experiment is built from. reward: the true reward of a row, or what stands for it."""
 
     run: Run
     task: Task
-    config: ExperimentSettings
+    decided: Decided
     data: Behaviour
+    reward: Reward | None
+
+    @property
+    def config(self) -> ExperimentSettings:
+        """The settings, as far as they were chosen, and as they follow from the episodes."""
+        return self.decided.config
+
+    @property
+    def stride(self) -> int:
+        """Steps from one row of a plan to the next."""
+        return self.decided.stride
+
+    @property
+    def span(self) -> int:
+        """Steps of a plan."""
+        return self.decided.horizon * self.stride
 
     @property
     def inputs(self) -> dict[str, str]:
         """What everything that is learned depends on."""
         return {"data": self.data.identity}
 
-    def returns(self, x: Float[Array, "n h d"], true: Reward | None = None) -> Float[Array, "n"]:
-        """The return of each window, by the task's reward or by another."""
-        of_row = true or self.task.reward
-        return jax.jit(jax.vmap(lambda x: plan_return(of_row, self.data.codec.decode(x))))(x)
+    @property
+    def rewarded(self) -> bool:
+        """Whether there is anything that a reward could be learned from."""
+        return self.task.reward is not None or self.data.kept.rewards is not None
+
+    def gains(self, windows: Windows, first: Int[Array, "n"], true: Reward | None = None) -> Float[Array, "n h"]:
+        """What each row of some windows earns, all steps up to the next row counted.
+
+        By `true`, or the task's reward, held from row to row; by the recorded rewards where there is neither.
+        """
+        by = true or self.task.reward
+
+        def earned(first: Int[Array, ""]) -> Float[Array, "h"]:
+            if by is None:
+                assert windows.rewards is not None
+                recorded = jax.lax.dynamic_slice(windows.rewards, (first,), (windows.span,))
+                return recorded.reshape(windows.horizon, -1).sum(axis=1)
+            plan = windows.trajectory(first)
+            return self.stride * jax.vmap(by)(plan.observations, plan.actions)
+
+        return jax.jit(jax.vmap(earned))(first)
+
+    def returns(self, windows: Windows, first: Int[Array, "n"]) -> Float[Array, "n"]:
+        """The return of some windows."""
+        return self.gains(windows, first).sum(axis=1)
 
     def key(self, number: int) -> Array:
         """A key of the experiment, for draws of reference data."""
         return jax.random.fold_in(jax.random.key(self.config.seed), self.config.seeds + number)
 
 
-def make_data(run: Run, task: Task, name: str = "data") -> tuple[Rows, str]:
-    """The data stage: ``RUN/data/rows.npz``; returns (rows, identity)."""
+def lacks(task: Task, rewarded: bool = True) -> set[str]:
+    """The parts of a problem that a task cannot have. rewarded: whether there is anything to learn a reward from."""
+    missing = set() if rewarded else {*PROXIES, "conservative", "shuffled", "untrained", "value", "conditional"}
+    in_jax = task.simulator is not None and not is_host(task.simulator) and hasattr(task.simulator, "state_of")
+    return missing if in_jax else missing | {"dynamics"}
+
+
+def make_data(run: Run, task: Task, name: str = "data") -> tuple[Episodes, str]:
+    """The data stage: ``RUN/data/rows.npz``; returns (episodes, identity)."""
 
     def write(directory: Path) -> None:
-        rows = Rows(*task.episodes())
-        files.save(directory / "rows.npz", rows, {"config": plain(task.settings), "versions": versions()})
+        files.save(directory / "rows.npz", task.episodes(), {"config": plain(task.settings), "versions": versions()})
 
-    kept = keep(run, name, write, task.settings, files=("rows.npz", "rows.json"))
+    kept = keep(run, name, write, {"task": task.settings}, files=("rows.npz", "rows.json"))
     return files.load(kept.directory / "rows.npz")[0], kept.identity
 
 
-def start(run: Run, task: Task, config: ExperimentSettings) -> Builder:
-    """Data, normaliser and windows."""
-    rows, identity = make_data(run, task)
-    horizon, held_out = config.prior.horizon, config.prior.held_out
-    kept, aside = rows.split(held_out)
-    codec = Codec.fit(kept.observations, kept.actions)
-    parts = Windows.of(kept, codec, horizon), Windows.of(aside, codec, horizon)
-    return Builder(run, task, config, Behaviour(codec, *parts, text_digest(f"{identity} {horizon} {held_out}")))
+def start(run: Run, task: Task, config: ExperimentSettings, learns: bool = True) -> Builder:
+    """Data, what follows from them, normaliser and windows. learns: whether a reward will be learned from them.
+
+    Raises:
+        ConfigError: if no window fits into an episode, or if all windows earn the same and a reward is to be learned.
+    """
+    episodes, identity = make_data(run, task)
+    decided = decide(config, task, episodes)
+    data = split(task, decided, episodes, identity)
+    describe(task, decided, episodes, data)
+    build = Builder(run, task, decided, data, task.reward)
+    if build.rewarded:
+        check_earnings(build, learns)
+    if task.reward is None and episodes.rewards is not None:
+        build = build._replace(reward=fit_row_reward(build))
+    return build
+
+
+def split(task: Task, decided: Decided, episodes: Episodes, identity: str) -> Behaviour:
+    """Episodes to train on and held-out ones, of those that hold a window, as windows."""
+    held_out, shape = decided.config.prior.held_out, (decided.horizon, decided.stride)
+    span = decided.horizon * decided.stride
+    long = episodes.lengths >= span
+    if long.sum() == 1 and episodes.count > 1:
+        raise ConfigError(f"prior.horizon={shape[0]}: but one of {episodes.count} episodes has {span} steps: need two")
+    kept, aside = episodes.select(long).split(held_out)
+    codec = Codec.fit(kept.observations, kept.actions, task.discrete)
+    plans = task.cells or codec
+    on_device = lambda part: part._replace(
+        observations=jnp.asarray(part.observations), actions=jnp.asarray(part.actions)
+    )
+    if stream.fits(kept.nbytes):
+        kept, aside = on_device(kept), on_device(aside)
+    every = stream.windows_of(kept, plans, *shape)
+    train = every if isinstance(every, Windows) else every.sample(jax.random.key(0), SAMPLE)
+    about = text_digest(f"{identity} {shape} {held_out}")
+    return Behaviour(kept, aside, codec, plans, every, train, Windows.of(aside, plans, *shape), about)
+
+
+def describe(task: Task, decided: Decided, episodes: Episodes, data: Behaviour) -> None:
+    """Say what the episodes are, what was left out of them, and what follows from them."""
+    lengths, span = episodes.lengths, data.train.span
+    say(f"{task.name}: {episodes.count} episodes of {lengths.min()} to {lengths.max()} steps, {lengths.sum()} rows")
+    if short := int((lengths < span).sum()):
+        say(f"{task.name}: {short} of {episodes.count} episodes are shorter than a plan ({span} steps): left out")
+    for note in task.notes:
+        say(f"{task.name}: {note}")
+    for name, reason in decided.reasons.items():
+        say(f"{name}: {reason}")
+
+
+def check_earnings(build: Builder, learns: bool) -> None:
+    """Say how many windows earn anything; raise ConfigError if all earn the same and a reward is to be learned."""
+    windows, count = build.data.train, build.config.proxy.labels
+    returns = build.returns(windows, labelled_windows(build, count))
+    earning = float(jnp.mean(returns > returns.min()))
+    if earning == 0 and learns:
+        raise ConfigError(
+            f"reward: all {len(returns)} labelled windows earn {float(returns[0]):g}: there is nothing to learn; "
+            "choose another reward, behaviour that earns some, or more labels (proxy.labels)"
+        )
+    if earning < 0.1:
+        say(f"reward: {100 * earning:.2g} % of windows earn more than the least, {float(returns.min()):g}")
 
 
 def fit_prior(build: Builder) -> Made:
     """The prior, in ``RUN/prior``."""
-    config, data = build.config, build.data
-    fit = partial(prior.fit, data.train, data.codec.observation_dim, config.prior, config.noise)
-    return stage(build.run, "prior", fit, {"prior": config.prior, "noise": config.noise}, build.inputs)
+    config, levels = build.config.prior, build.decided.levels
+    fit = partial(prior.fit, build.data.every, config, levels)
+    return stage(build.run, "prior", fit, {"prior": config, "noise": levels}, build.inputs)
 
 
-def labelled_windows(build: Builder, count: int) -> Float[Array, "n h d"]:
-    """The training windows whose labels the proxies learn."""
-    return build.data.train.draws(jax.random.fold_in(jax.random.key(build.config.proxy.train.seed), 1), count)
+def fit_inverse(build: Builder) -> Made:
+    """The learned controller, in ``RUN/inverse``."""
+    data, config = build.data, build.config.inverse
+    steps = min(build.stride, max(1, int(data.kept.lengths.min()) - 1))
+    fit = partial(inverse.fit, data.windows(steps + 1), data.rows, config.width, config.train)
+    return stage(build.run, "inverse", fit, {"inverse": config, "steps": steps}, build.inputs)
+
+
+def fit_row_reward(build: Builder) -> Reward:
+    """The reward of a row, learned from held-out episodes; it stands in for a true reward that is not known."""
+    data, config = build.data, build.config.row_reward
+    fit = partial(row_reward.fit, Windows.of(data.aside, data.rows, 1), data.rows, config)
+    model = stage(build.run, "reward/rows", fit, config, build.inputs).model
+    explained = row_reward.explained(model, data.train)
+    say(
+        "promised returns are by a reward of single rows, learned from the recorded rewards of held-out episodes; it "
+        f"explains {100 * explained:.1f} % of the variance of the others'"
+    )
+    return model
+
+
+def labelled_windows(build: Builder, count: int) -> Int[Array, "n"]:
+    """The training windows whose labels the proxies learn, by their first rows."""
+    return build.data.train.places(jax.random.fold_in(jax.random.key(build.config.proxy.train.seed), 1), count)
 
 
 def fit_network(
@@ -106,26 +244,35 @@ def fit_network(
 
     The labelled windows are the same for every `seed`, which is added to that of the training.
     """
-    config, data = build.config, build.data
-    proxy, root = config.proxy, jax.random.key(config.proxy.train.seed)
+    data, proxy, levels = build.data, build.config.proxy, build.decided.levels
+    root = jax.random.key(proxy.train.seed)
     count = model.labels or proxy.labels * (MANY if model.kind == "true" else 1)
-    x = labelled_windows(build, count)
-    labeller = reward_models.labeller_reward(model, build.task.reward, build.task.target)
-    returns = lambda x: build.returns(x, labeller)
+    first = labelled_windows(build, count)
+    by = reward_models.labeller_reward(model, build.reward, build.task.plane and build.task.plane.region)
+    gains = build.gains(data.train, first, None if by is build.reward else by)
     classify = (kind == "classifier", proxy.quantile)
-    target = reward_models.labels(jax.random.fold_in(root, 2), x, returns, classify, model, rows)
+    target = reward_models.labels(jax.random.fold_in(root, 2), gains, classify, model, rows)
     own = replace(proxy, labels=count, train=replace(proxy.train, seed=proxy.train.seed + seed))
-    labelled = Labelled(x, target, prior.pin_mask(data.train, data.codec.observation_dim, jnp.asarray(False)))
-    fit = partial(reward.fit, kind, labelled, own, config.noise, make=reward_models.task_of(model))
-    about = {"proxy": own, "kind": kind, "noise": config.noise, "decisive": model.decisive()}
+    x = jax.vmap(data.train.at)(first)
+    labelled = Labelled(x, target, prior.pin_mask(data.train, jnp.asarray(False)))
+    fit = partial(reward.fit, kind, labelled, own, levels, make=reward_models.task_of(model))
+    about = {"proxy": own, "kind": kind, "noise": levels, "decisive": model.decisive()}
     about |= {"model": model.kind.partition("_")[0]}  # members of an ensemble are the same however it is read
-    labels = {"rows": [rows.start, rows.stop], "seed": proxy.train.seed, "reward": build.task.reward_settings}
+    labels = {"rows": [rows.start, rows.stop], "seed": proxy.train.seed, "reward": identity_of(build)}
     made = stage(build.run, f"reward/{where}", lambda recorder: fit(recorder=recorder), about | labels, build.inputs)
     return made._replace(model=reward.standardised(made.model, data.train))
 
 
-def fit_proxy(build: Builder, kind: str, model: RewardModelSettings) -> tuple[Proxy, list[str]]:
-    """One of `PROXIES` of a reward model, and the identities of its networks."""
+def identity_of(build: Builder) -> Any:
+    """What decides the true reward: its settings, or its program; None where rewards are recorded."""
+    task = build.task
+    if task.reward_settings is not None or task.reward is None:
+        return task.reward_settings
+    return program(task.reward, jnp.zeros(task.observation_dim), jnp.zeros(task.action_dim))
+
+
+def fit_proxy(build: Builder, kind: str, model: RewardModelSettings) -> tuple[Proxy, list[Made]]:
+    """One of `PROXIES` of a reward model, and its networks."""
     windows = build.data.train
     match model.kind:
         case "learned" if model.labels in (None, build.config.proxy.labels):
@@ -133,90 +280,83 @@ def fit_proxy(build: Builder, kind: str, model: RewardModelSettings) -> tuple[Pr
         case "ensemble_mean" | "ensemble_min" | "ensemble_uwo":
             made = [fit_network(build, kind, model, f"ensemble/{kind}/{i}", i) for i in range(model.members)]
             proxy = reward_models.ensemble(_models(made), model, windows)
-            return proxy, _identities(made)
+            return proxy, made
         case "decomposed":
             parts = enumerate(reward_models.stretches(windows.horizon, model.parts))
             made = [fit_network(build, kind, model, f"decomposed/{kind}/{i}", 0, rows) for i, rows in parts]
-            return reward_models.summed(_models(made), windows), _identities(made)
+            return reward_models.summed(_models(made), windows), made
         case _:
             made = [fit_network(build, kind, model, f"{model.kind}/{kind}")]
     if model.kind == "true":
-        returns = build.returns(windows.draws(jax.random.key(2), 2048))
-        energy = made[0].model
-        codec, true = build.data.codec, build.task.reward
-        return reward_models.Perfect(energy, codec, returns.mean(), returns.std(), true), _identities(made)
-    return made[0].model, _identities(made)
+        if build.reward is None:
+            raise ConfigError("reward_model.kind='true': must be another: the task has no reward function")
+        returns = build.returns(windows, windows.places(jax.random.key(2), 2048))
+        mean, std = returns.mean() / build.stride, returns.std() / build.stride
+        return reward_models.Perfect(made[0].model, build.data.codec, mean, std, build.reward), made
+    return made[0].model, made
 
 
 def _models(made: list[Made]) -> list[Learned]:
     return [each.model for each in made]
 
 
-def _identities(made: list[Made]) -> list[str]:
-    return [each.identity for each in made]
-
-
-def assemble(build: Builder) -> tuple[Problem, str]:
-    """Prior and proxies, made or read back; returns (problem, identity of all models)."""
-    config, data = build.config, build.data
+def assemble(build: Builder, needs: set[str]) -> tuple[Problem, dict[str, Made]]:
+    """The prior and the parts that are needed, made or read back; returns (problem, each part by name)."""
+    config, data, levels = build.config, build.data, build.decided.levels
     denoiser = fit_prior(build)
-    proxies = {kind: fit_proxy(build, kind, config.reward_model) for kind in PROXIES}
-    learned: dict[str, Any] = {kind: proxy for kind, (proxy, _) in proxies.items()}
-    identity = [denoiser.identity, plain(config.reward_model), *(names for _, names in proxies.values())]
     problem = Problem(
         denoise=denoiser.model,
-        **learned,
         codec=data.codec,
         sampler=Sampler(
-            noise.karras(config.sampler.steps, config.noise.low, config.noise.high),
-            (config.prior.horizon, data.codec.width),
+            noise.karras(config.sampler.steps, levels.low, levels.high),
+            (build.decided.horizon, data.codec.width),
             resolve(config.sampler.rule, STEPS, "sampler.rule"),
         ),
         data=data.train.draws(build.key(2), DATA),
     )
-    return problem, text_digest(str(identity))
+    parts = {"prior": denoiser}
+    for name in sorted(needs, key=lambda name: (name not in PROXIES, name)):  # what others are learned from comes first
+        parts[name] = fit_part(build, problem, parts, name)
+        problem = replace(problem, **{name: parts[name].model})
+    return problem, parts
 
 
-def equip(build: Builder, problem: Problem, identity: str, needs: set[str]) -> tuple[Problem, dict[str, str]]:
-    """The parts that only some methods use, made or read back; returns (problem with them, their identities)."""
-    parts = {name: fit_part(build, problem, identity, name) for name in sorted(needs)}
-    models: dict[str, Any] = {name: part.model for name, part in parts.items()}
-    return replace(problem, **models), {name: part.identity for name, part in parts.items()}
-
-
-def fit_part(build: Builder, problem: Problem, identity: str, name: str) -> Made:
-    """One optional part of a problem, in a stage of its name; the true dynamics are no stage."""
-    config, data, truth = build.config, build.data, build.task.dynamics
-    scored = build.inputs | {"proxies": identity}
+def fit_part(build: Builder, problem: Problem, parts: dict[str, Made], name: str) -> Made:
+    """One part of a problem, in a stage of its name; the true dynamics are no stage."""
+    config, data, task = build.config, build.data, build.task
+    scored = build.inputs | {"proxies": parts["regression"].identity if "regression" in parts else ""}
     match name:
+        case "regression" | "classifier" | "clean":
+            proxy, networks = fit_proxy(build, name, config.reward_model)
+            identity = text_digest(str([plain(config.reward_model), *(network.identity for network in networks)]))
+            return Made(proxy, identity, sum(network.seconds for network in networks))
+        case "conservative" | "shuffled":
+            kind = "clean" if name == "conservative" else "regression"
+            return fit_network(build, kind, replace(config.reward_model, kind=name), f"{name}/{kind}")
+        case "untrained":
+            network = reward.network(config.proxy, *problem.shape)
+            learned = Learned(network[1], jnp.zeros(()), jnp.ones(()), network[0], "regression")
+            return Made(reward.standardised(learned, data.train), text_digest(str(plain(config.proxy))), 0.0)
         case "dynamics":
-            return Made(truth, "", 0.0)
+            return Made(Truth(task.simulator, task.discrete, build.stride), "", 0.0)
+        case "model" if isinstance(data.codec, Cells):
+            seen = dynamics.transitions(jax.random.key(0), data.windows(2, build.stride), config.dynamics.transitions)
+            return Made(dynamics.tabulate(seen, data.codec.places), data.identity, 0.0)
         case "model":
-            rows, bounds = data.codec.decode(data.train.rows), (truth.action_low, truth.action_high)
-            fit = partial(dynamics.fit, rows, bounds, config.dynamics)
+            bounds = bounds_of(task.simulator, data.kept)
+            fit = partial(dynamics.fit, data.windows(2, build.stride), bounds, task.discrete, config.dynamics)
             return stage(build.run, "dynamics", fit, config.dynamics, build.inputs)
         case "value":
-            fit = partial(value.fit, data.train, problem.regression, config.value)
+            assert problem.regression is not None
+            fit = partial(value.fit, data.every, problem.regression, config.value)
             return stage(build.run, name, fit, config.value, scored)
         case "behaviour":
-            fit = partial(behaviour.fit, data.train, data.codec, config.behaviour)
+            fit = partial(behaviour.fit, data.every, data.codec, config.behaviour)
             return stage(build.run, name, fit, config.behaviour, build.inputs)
         case "conditional":
-            settings = config.conditional
-            fit = partial(conditional.fit, data.train, data.codec, problem.regression, settings, config.noise)
-            return stage(build.run, name, fit, {"conditional": settings, "noise": config.noise}, scored)
+            assert problem.regression is not None
+            settings, levels = config.conditional, build.decided.levels
+            fit = partial(conditional.fit, data.every, data.codec, problem.regression, settings, levels)
+            return stage(build.run, name, fit, {"conditional": settings, "noise": levels}, scored)
         case _:
-            return fit_network(build, "clean", replace(config.reward_model, kind=name), f"{name}/clean")
-
-
-def starts_for(build: Builder, key: Array, count: int) -> Float[Array, "n o"]:
-    """First observations of held-out windows, in the environment's units."""
-    return build.data.codec.decode(build.data.held_out.draws(key, count)[:, :1]).observations[:, 0]
-
-
-def reference(build: Builder, problem: Problem) -> dict[str, np.ndarray]:
-    """Returns, proxies and some paths of held-out windows, which pictures compare plans with."""
-    x = build.data.held_out.draws(build.key(0), build.config.reference)
-    places = build.task.place(build.data.codec.decode(x[:64]).observations)
-    scores = {"gold": build.returns(x), "proxy": jax.jit(jax.vmap(problem.regression.score))(x)}
-    return {name: np.asarray(value) for name, value in (scores | {"positions": places}).items()}
+            raise ConfigError(f"methods: no part of a problem is named {name!r}")

@@ -1,107 +1,175 @@
 """The comparison on a task: methods x strengths x seeds x plans, each batch of plans one row of ``results.csv``.
 
-Every method gets the same prior, reward model, starts and noise keys (`harness`). Only what the chosen methods use is
-trained.
+Every method gets the same prior, reward models, starts and noise keys (`harness`), and its plans are carried out
+(`deliver`). Only what the chosen methods use is trained. Beside the methods stand controls: guidance by a reward that
+means nothing, behaviour itself, and the optimal return where the task knows it.
 """
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffplan.codec import Codec
+from diffplan.codec import Cells, Codec
 from diffplan.experiment import build as building
+from diffplan.experiment import feasible
 from diffplan.experiment.build import Builder
-from diffplan.experiment.harness import Bench, Plan, method_stage
+from diffplan.experiment.deliver import Delivery, delivery_of
+from diffplan.experiment.harness import Begin, Bench, Plan, keys_of, method_stage
+from diffplan.experiment.record import Extras, place_of, write
 from diffplan.experiment.settings import ExperimentSettings
 from diffplan.guide import Proxy
-from diffplan.methods import Entry, Problem, chosen
+from diffplan.methods import Entry, Problem, chosen, suited
 from diffplan.metrics import diversity, returns, table, validity
-from diffplan.runs import Run
-from diffplan.runs.files import plain, read_json, versions, write_json
+from diffplan.runs import Run, say
+from diffplan.runs.files import plain, text_digest
 from diffplan.runs.lock import locked
-from diffplan.task import Task
-from diffplan.types import PRNGKey
+from diffplan.runs.program import program
+from diffplan.settings import ConfigError
+from diffplan.simulators import is_host
+from diffplan.task import Reward, Task, Violation
 
-QUANTILES = (0.5, 0.9, 0.99, 1.0)
-"""Of the data's true return and proxy, in config.json."""
 
+class Measures(NamedTuple):
+    """What is measured of plans that are not carried out."""
 
-def measured(
-    key: PRNGKey, proxy: Proxy, task: Task, codec: Codec, windows: Float[Array, "m h d"], x: Float[Array, "n h d"]
-) -> dict[str, Array]:
-    """Every measure of one batch of plans, averaged over the finite ones; NaN where none is.
+    codec: Codec | Cells
+    reward: Reward | None
+    violations: Mapping[str, Violation]
+    residual: Any
+    place: Any
+    stride: int
 
-    The diversity is over all pairs of the batch, and NaN as soon as one plan is not finite.
-    """
+    def __call__(
+        self, proxy: Proxy | None, windows: Float[Array, "m h d"], x: Float[Array, "n h d"]
+    ) -> dict[str, Array]:
+        """Means over the finite plans of one batch; NaN where none is, or where something is not known.
 
-    def one(x: Float[Array, "h d"]) -> dict[str, Array]:
+        The diversity is over all pairs of the batch, and NaN as soon as one plan is not finite.
+        """
+        values = jax.vmap(partial(self.one, proxy, windows))(x)
+        means = {name: jnp.nanmean(value) for name, value in values.items()}
+        return means | {"feasible": jnp.mean(values["feasible"]), "diversity": diversity.pairwise_distance(x)}
+
+    def one(self, proxy: Proxy | None, windows: Float[Array, "m h d"], x: Float[Array, "h d"]) -> dict[str, Array]:
+        """The measures of one plan."""
         finite = validity.is_finite(x)
         x = jnp.where(finite, x, 0.0)
-        plan = codec.decode(x)
-        values = {"proxy": proxy.score(x), "promised": returns.plan_return(task.reward, plan)}
-        values |= {name: rollout(key, plan) for name, rollout in task.rollouts.items()}
-        values |= {f"violations.{name}": violation(plan) for name, violation in task.violations.items()}
-        values["longest_step"] = validity.longest_step(task.place(plan.observations))
-        if task.residual is not None:
-            values["residual"] = validity.dynamics_residual(task.residual, plan)
+        plan = self.codec.decode(x)
+        values = {} if proxy is None else {"proxy": proxy.score(x)}
+        if self.reward is not None:
+            values["promised"] = self.stride * returns.plan_return(self.reward, plan)
+        broken = {name: violation(plan) for name, violation in self.violations.items()}
+        values |= {f"violations.{name}": value for name, value in broken.items()}
+        values["longest_step"] = validity.longest_step(self.place(plan.observations))
+        if self.residual is not None and self.stride == 1:
+            values["residual"] = validity.dynamics_residual(self.residual, plan)
         values["data_distance"] = diversity.data_distance(x, windows)
-        return {name: jnp.where(finite, value, jnp.nan) for name, value in values.items()} | {
-            "finite": finite.astype(jnp.float32)
-        }
-
-    means = {name: jnp.nanmean(value) for name, value in jax.vmap(one)(x).items()}
-    return means | {"diversity": diversity.pairwise_distance(x)}
+        known = {name: jnp.where(finite, value, jnp.nan) for name, value in values.items()}
+        sound = finite & (sum(broken.values(), jnp.zeros(())) == 0)
+        return known | {"feasible": sound.astype(jnp.float32), "finite": finite.astype(jnp.float32)}
 
 
-def bench_of(build: Builder, problem: Problem, identity: str) -> Bench:
-    """The task as the harness takes it."""
-    task, codec = build.task, build.data.codec
-    windows = build.data.train.draws(build.key(1), build.config.reference)
-    compiled = jax.jit(lambda key, proxy, windows, x: measured(key, proxy, task, codec, windows, x))
-    return Bench(
-        problem,
-        lambda key, count: building.starts_for(build, key, count),
-        lambda key, proxy, x: compiled(key, proxy, windows, x),
-        lambda x: task.place(codec.decode(x).observations),
-        identity,
+def starts_of(build: Builder, key: Array, count: int) -> Begin:
+    """Where plans begin: as the task says, else at first observations of held-out windows.
+
+    The windows of behaviour beside them begin at the same observations, or else where held-out episodes begin.
+    """
+    held_out, simulator = build.data.held_out, build.task.simulator
+    if build.task.starts is not None or (simulator is not None and is_host(simulator)):
+        key_starts, key_windows = jax.random.split(key)
+        begins = jnp.asarray(build.data.aside.begins, jnp.int32)
+        windows = jax.random.choice(key_windows, begins, (count,))
+        starts = build.task.starts or partial(seeded, simulator)
+        return Begin(*starts(key_starts, count), windows)
+    windows = held_out.places(key, count)
+    observations = held_out.observations[windows]
+    states = None if simulator is None else jax.vmap(simulator.state_of)(observations)
+    return Begin(states, observations, windows)
+
+
+def seeded(host: Any, key: Array, count: int) -> tuple[np.ndarray, Float[Array, "n o"]]:
+    """(seeds, first observations) of a host's episodes."""
+    seeds = np.asarray(jax.random.randint(key, (count,), 0, 2**30))
+    handles, observations = host.reset(seeds)
+    host.release(handles)
+    return seeds, jnp.asarray(observations, jnp.float32)
+
+
+def bench_of(build: Builder, problem: Problem, identity: str) -> tuple[Bench, Delivery | None]:
+    """The task as the harness takes it, and how its plans are carried out."""
+    task, data = build.task, build.data
+    windows = data.train.draws(build.key(1), build.config.reference)
+    place = place_of(task)
+    violations = feasible.violations_of(task, data.train)
+    measures = Measures(data.codec, build.reward, violations, task.residual, place, build.stride)
+    compiled = jax.jit(lambda proxy, windows, x: measures(proxy, windows, x))
+    model = building.fit_inverse(build) if task.simulator is not None else None
+    delivery = delivery_of(task, data.codec, model and model.model, build.span, build.stride)
+
+    def measure(key: Array, proxy: Proxy | None, begin: Begin, x: Float[Array, "n h d"]) -> dict[str, Any]:
+        carried = {} if delivery is None else delivery.returns(key, begin, x)
+        means = {name: np.nanmean(value) if np.isfinite(value).any() else np.nan for name, value in carried.items()}
+        return compiled(proxy, windows, x) | means
+
+    begin, x = starts_of(build, jax.random.key(0), 2), jnp.zeros((2, *problem.shape))
+    carried = "" if delivery is None or model is None else f"{delivery.program(begin, x)}-{model.identity}"
+
+    def code(proxy: Proxy | None) -> str:
+        return text_digest(program(lambda proxy: measures(proxy, windows, x), proxy) + carried)
+
+    replan = (
+        None
+        if delivery is None or build.config.replans < 2
+        else partial(delivery.replanned, times=build.config.replans)
     )
 
+    def pictures(x: Float[Array, "n h d"]) -> dict[str, Array]:
+        return {"positions": place(data.codec.decode(x).observations)}
 
-def write_plans(build: Builder, entries: tuple[Entry, ...]) -> None:
-    """``plans.npz``: the paths kept by every method, with the world they lie in."""
-    task, run = build.task, build.run.directory
-    arrays: dict[str, Any] = {
-        "walls": np.zeros((0, 0), bool) if task.walls is None else task.walls,
-        "region": np.asarray(task.target or (0.0, 0.0, 0.0), np.float32),
-    }
-    for entry in entries:
-        with np.load(run / "methods" / entry.method.name / "plans.npz") as kept:
-            arrays |= {f"{entry.method.name}.{name}": kept[name] for name in kept.files}
-    arrays["starts"] = arrays["prior.positions"][0, :, 0]
-    np.savez(run / "plans.npz", **arrays)
+    starts = partial(starts_of, build)
+    return Bench(task.name, problem, starts, measure, code, replan, pictures, identity), delivery
 
 
-def write_config(build: Builder, problem: Problem, entries: tuple[Entry, ...]) -> None:
-    """``data.npz``, and in ``config.json`` what tables and figures say of the run."""
-    run, data = build.run.directory, building.reference(build, problem)
-    np.savez(run / "data.npz", allow_pickle=False, **data)
-    about = {
-        "environment": build.task.name,
-        "methods": {
-            entry.method.name: {"strength_name": entry.method.strength_name, "family": entry.family}
-            for entry in entries
-        },
-        "data_quantiles": {
-            name: {f"{q:g}": float(jnp.quantile(data[name], q)) for q in QUANTILES} for name in ("gold", "proxy")
-        },
-        "versions": versions(),
-    }
-    before = read_json(run / "config.json")
-    write_json(run / "config.json", (before if isinstance(before, dict) else {}) | about)
+def control_rows(build: Builder, plan: Plan, bench: Bench) -> list[dict[str, Any]]:
+    """The rows of behaviour itself, and of the optimal return, for every seed."""
+    rows, task = [], build.task
+    for seed in range(plan.seeds):
+        key_starts, _, key_measure = keys_of(plan, seed)
+        begin = bench.starts(key_starts, plan.plans)
+        about = {"task": task.name, "strength": 0.0, "seed": seed, "plans": plan.plans}
+        x = jax.vmap(build.data.held_out.at)(begin.windows)
+        values = bench.measure(key_measure, bench.problem.regression, begin, x)
+        if build.rewarded:
+            earned = float(jnp.mean(build.returns(build.data.held_out, begin.windows)))
+            values |= {"promised": earned, "delivered": earned}
+        rows.append({name: float(value) for name, value in values.items()} | about | {"method": "behaviour"})
+        if task.bound is not None:
+            best = float(np.mean([task.bound(start, build.span) for start in np.asarray(begin.observations)]))
+            rows.append(about | {"method": "bound", "promised": best, "delivered": best})
+    return sorted(rows, key=lambda row: row["method"])
+
+
+def entries_for(build: Builder) -> tuple[tuple[Entry, ...], dict[str, str]]:
+    """The methods that can run on this task, and why the others cannot.
+
+    Raises:
+        ConfigError: if none of the methods that were named can run.
+    """
+    asked = chosen(build.config.strengths, build.config.methods)
+    entries, left = suited(asked, building.lacks(build.task, build.rewarded), isinstance(build.data.codec, Cells))
+    wanted = {entry.name for entry in asked} - {"prior", *(name for name in left if name.startswith("null_"))}
+    named = [name for name in build.config.methods if isinstance(name, str) and name in left]
+    if named and len(entries) == 1 and wanted:
+        raise ConfigError(f"methods={named[0]!r}: cannot run on {build.task.name}: {left[named[0]]}")
+    for name, why in left.items():
+        say(f"method {name} is left out: {why}")
+    return entries, left
 
 
 def compare(run: Run, task: Task, config: ExperimentSettings) -> Path:
@@ -109,21 +177,25 @@ def compare(run: Run, task: Task, config: ExperimentSettings) -> Path:
 
     Raises:
         RunError: if the run is in use, or holds what other settings made (`diffplan.runs`).
-        ConfigError: naming a method that does not exist.
+        ConfigError: naming a method that does not exist, or a setting that cannot work for these episodes.
     """
-    entries = chosen(config.strengths, config.methods)
+    learns = any(entry.needs for entry in chosen(config.strengths, config.methods))
     with locked(run.directory):
-        build = building.start(run, task, config)
-        problem, identity = building.assemble(build)
+        build = building.start(run, task, config, learns)
+        entries, left = entries_for(build)
         needs = {part for entry in entries for part in entry.needs}
-        problem, identities = building.equip(build, problem, identity, needs)
-        bench = bench_of(build, problem, identity)
-        plan = Plan(config.seeds, config.plans, config.strengths.refine, config.seed)
-        rows = []
+        problem, parts = building.assemble(build, needs)
+        bench, delivery = bench_of(build, problem, parts["prior"].identity)
+        settings = build.config
+        plan = Plan(settings.seeds, settings.plans, settings.strengths.refine, settings.seed, settings.replans)
+        rows: list[dict[str, Any]] = []
         for entry in entries:
-            inputs = {"models": identity} | {part: identities[part] for part in entry.needs}
-            rows += method_stage(entry.method, plan, bench, run, inputs, plain(config.sampler))
-        write_config(build, problem, entries)
-        write_plans(build, entries)
+            inputs = {part: parts[part].identity for part in entry.needs}
+            made = method_stage(entry, plan, bench, run, inputs, plain(settings.sampler))
+            cost = sum(parts[part].seconds for part in {"prior", *entry.needs} if part in parts)
+            rows += [row | {"pretrain_seconds": cost} for row in made]
+        rows += control_rows(build, plan, bench)
+        first = bench.starts(keys_of(plan, 0)[0], plan.plans).observations
+        write(build, problem, entries, Extras(delivery, left, np.asarray(first)))
         table.write(run.directory / "results.csv", rows)
     return run.directory / "results.csv"

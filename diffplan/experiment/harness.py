@@ -1,14 +1,14 @@
-"""Running methods: same problem, same starts, same noise keys; strengths on a log grid, refined around gold's peak.
+"""Running methods: same problem, same starts, same noise keys; strengths on a log grid, refined around the best.
 
 A method is one compiled call a seed. What a call evaluates is counted from its program (`diffplan.count`), what it
 takes is timed, without compilation. The rows of a method are kept as soon as it is done, so that a run that is stopped
 goes on with the next method. Where strengths are read from one run of the largest, the grid is fine from the start and
 each strength's cost is that of its run alone; other methods get a coarse grid, and then strengths on both sides of the
-best.
+best. At the best strength plans are made anew on the way as well.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -20,9 +20,10 @@ from jaxtyping import Array, Float
 
 from diffplan.count import WHATS, count
 from diffplan.guide import Proxy
-from diffplan.methods import Method, Problem
+from diffplan.methods import Entry, Method, Problem
 from diffplan.metrics import table
 from diffplan.runs import Progress, Run, keep
+from diffplan.runs.files import digest
 from diffplan.runs.program import program
 from diffplan.types import PRNGKey
 
@@ -32,27 +33,53 @@ DRAWN = 12
 Rows = list[dict[str, Any]]
 
 
+class Begin(NamedTuple):
+    """Where plans begin. states: of the simulator, None where there is none. windows: first rows of held-out windows
+    of behaviour that begin there, or as behaviour begins.
+    """
+
+    states: Any
+    observations: Float[Array, "n o"]
+    windows: Array
+
+
+Measure = Callable[[PRNGKey, Proxy | None, Begin, Float[Array, "n h d"]], dict[str, Any]]
+"""``measure(key, proxy, begin, x) -> numbers`` by column: means over plans, also of carrying them out."""
+
+Draw = Callable[[PRNGKey, Float[Array, "n o"]], Float[Array, "n h d"]]
+"""``draw(key, observations) -> plans``."""
+
+
 class Bench(NamedTuple):
     """What methods are compared on: a problem, its starts, and what is measured of plans.
 
-    starts: ``(key, n) -> [n, o]``. measure: ``(key, proxy, x[n, h, d]) -> numbers`` by column, compiled once for all.
-    positions: ``x[..., h, d] -> [..., h, 2]``, for pictures. identity: a digest of all that this is made from.
+    task: its name. starts: ``(key, n) -> Begin``. measure: compiled once for all. program: ``program(proxy)``, a
+    digest of what is measured.
+    replanned: ``(key, draw, begin, column) -> return``, of plans that are made anew on the way; None where nothing is
+    carried out. pictures: plans ``[n, h, d]`` by field, for pictures. identity: a digest of all that this is made from.
     """
 
+    task: str
     problem: Problem
-    starts: Callable[[PRNGKey, int], Float[Array, "n o"]]
-    measure: Callable[[PRNGKey, Proxy, Float[Array, "n h d"]], dict[str, Array]]
-    positions: Callable[[Float[Array, "*b h d"]], Float[Array, "*b h 2"]]
+    starts: Callable[[PRNGKey, int], Begin]
+    measure: Measure
+    program: Callable[[Proxy | None], str]
+    replanned: Callable[[PRNGKey, Draw, Begin, str], float] | None
+    pictures: Callable[[Float[Array, "n h d"]], dict[str, Array]]
     identity: str
 
 
 class Plan(NamedTuple):
-    """How much is run: seeds, each with its own starts and noise; plans a batch; strengths added around the best."""
+    """How much is run: seeds, each with its own starts and noise; plans a batch; strengths added around the best.
+
+    replans: times that a plan is made on the way (`Bench.replanned` knows it; here it is recorded).
+    """
 
     seeds: int
     plans: int
     refine: int
     seed: int
+    replans: int = 1
 
 
 def costs(
@@ -72,14 +99,34 @@ def costs(
     return {what: np.array([one[what] for one in result]) / len(starts) for what in WHATS}
 
 
-def run_method(method: Method, plan: Plan, bench: Bench) -> Iterator[tuple[Rows, Array]]:
+def keys_of(plan: Plan, seed: int) -> tuple[PRNGKey, PRNGKey, PRNGKey]:
+    """The keys of a seed: of the starts, of the method, of what is measured."""
+    return tuple(jax.random.split(jax.random.fold_in(jax.random.key(plan.seed), seed), 3))
+
+
+PARTS = {field.name for field in fields(Problem) if field.default is None} - {"data"}
+"""The parts of a problem that only some methods use."""
+
+
+def problem_for(entry: Entry, problem: Problem) -> Problem:
+    """The problem with those optional parts alone that a method needs: its program is the same among any others."""
+    return replace(problem, **dict.fromkeys(PARTS - {*entry.needs}))
+
+
+def proxy_of(method: Method, problem: Problem) -> Proxy | None:
+    """The learned reward that a method pushes; None where nothing was learned."""
+    return None if problem.regression is None and method.name == "prior" else method.proxy(problem)
+
+
+def run_method(entry: Entry, plan: Plan, bench: Bench) -> Iterator[tuple[Rows, Array]]:
     """Run a method for every seed; yields (rows, plans ``[s, n, h, d]``) a seed. Compilation is not timed."""
+    method, problem = entry.method, problem_for(entry, bench.problem)
     strengths = jnp.asarray(method.strengths, jnp.float32)
-    root = jax.random.key(plan.seed)
     call, cost = None, {}
     for seed in range(plan.seeds):
-        key_starts, key_method, key_measure = jax.random.split(jax.random.fold_in(root, seed), 3)
-        arguments = (key_method, bench.problem, bench.starts(key_starts, plan.plans), strengths)
+        key_starts, key_method, key_measure = keys_of(plan, seed)
+        begin = bench.starts(key_starts, plan.plans)
+        arguments = (key_method, problem, begin.observations, strengths)
         cost = cost or costs(method, *arguments)
         leaves, tree = jax.tree.flatten(arguments)
         call = (
@@ -91,21 +138,29 @@ def run_method(method: Method, plan: Plan, bench: Bench) -> Iterator[tuple[Rows,
         seconds = perf_counter() - began
         work = np.sum(list(cost.values()), axis=0)
         paid = work.max() if method.shared else work.sum()  # what this call really did
+        path_kl, exact_kl = np.asarray(plans.path_kl.mean(axis=1)), np.asarray(plans.exact_kl)
         known = {
             "strength": strengths,
-            "path_kl": plans.path_kl.mean(axis=1),
-            "exact_kl": plans.exact_kl,
+            "path_kl": path_kl,
+            "exact_kl": exact_kl,
             "ess": plans.ess,
+            "pressure": np.where(np.isfinite(exact_kl), exact_kl, path_kl),
             "seconds": seconds / plan.plans * work / max(paid, 1e-9),
             **cost,
         }
         rows = []
         for i, x in enumerate(plans.x):
-            values = bench.measure(key_measure, method.proxy(bench.problem), x)
+            values = bench.measure(key_measure, proxy_of(method, bench.problem), begin, x)
+            values["delivered"] = values.get(DELIVERED.get(entry.delivered_by, entry.delivered_by), np.nan)
             values |= {name: value[i] for name, value in known.items()}
-            about = {"method": method.name, "seed": seed, "plans": len(x)}
-            rows.append({name: float(value) for name, value in values.items()} | about)
+            about = {"task": bench.task, "method": method.name, "seed": seed, "plans": len(x)}
+            levels = {"levels": len(bench.problem.sampler.sigmas)} if entry.acts_on == "plans" else {}
+            rows.append({name: float(value) for name, value in values.items()} | about | levels)
         yield rows, plans.x
+
+
+DELIVERED = {"itself": "promised"}
+"""What plans deliver that are runs already: what they promise."""
 
 
 def between(strengths: tuple[float, ...], best: float, count: int) -> tuple[float, ...]:
@@ -127,51 +182,77 @@ def between(strengths: tuple[float, ...], best: float, count: int) -> tuple[floa
     return tuple(sorted(new - set(grid.tolist())))
 
 
-def method_rows(method: Method, plan: Plan, bench: Bench, name: str) -> tuple[Rows, dict[str, np.ndarray]]:
-    """All rows of a method, strengths ascending, and the positions of some of its plans: grid, then refinement."""
+def method_rows(entry: Entry, plan: Plan, bench: Bench, name: str) -> tuple[Rows, dict[str, np.ndarray]]:
+    """All rows of a method, strengths ascending, and pictures of some of its plans: grid, refinement, replanning."""
     rows: Rows = []
-    draws: dict[float, np.ndarray] = {}
+    method = entry.method
+    draws: dict[float, dict[str, np.ndarray]] = {}
     refined = plan.refine > 0 and not method.shared and len(method.strengths) > 1
     with Progress(name, total=plan.seeds * (1 + refined), unit="seeds") as progress:
         for again in range(1 + refined):
             extra = between(method.strengths, table.best_strength(rows), plan.refine) if again else method.strengths
             if not extra:
                 break
-            part = replace(method, strengths=extra)  # pyright: ignore[reportArgumentType]
+            part = entry._replace(method=replace(method, strengths=extra))  # pyright: ignore[reportArgumentType]
             for seed, (batch, x) in enumerate(run_method(part, plan, bench)):
                 if seed == 0:
-                    draws |= dict(zip(map(float, extra), np.asarray(bench.positions(x[:, :DRAWN])), strict=True))
+                    for strength, plans in zip(map(float, extra), x, strict=True):
+                        pictures = bench.pictures(plans[:DRAWN])
+                        draws[strength] = {field: np.asarray(value) for field, value in pictures.items()}
                 rows += batch
-                progress.advance(1, gold=max(row["promised"] for row in batch))
-    strengths = sorted(draws)
+                best = table.headline(lambda name, rows=batch: np.array([row.get(name, np.nan) for row in rows]))
+                progress.advance(1, **{best: max(row.get(best, np.nan) for row in batch)})
+        if entry.replans and bench.replanned is not None:
+            replan(entry, plan, bench, rows)
     rows.sort(key=lambda row: (row["seed"], row["strength"]))
-    return rows, {"strengths": np.array(strengths), "positions": np.stack([draws[s] for s in strengths])}
+    strengths = sorted(draws)
+    fields = {field: np.stack([draws[s][field] for s in strengths]) for field in draws[strengths[0]]}
+    return rows, {"strengths": np.array(strengths)} | fields
 
 
-def program_of(method: Method, plan: Plan, bench: Bench) -> str:
+def replan(entry: Entry, plan: Plan, bench: Bench, rows: Rows) -> None:
+    """Fill in `replanned` in the rows of the best strength."""
+    assert bench.replanned is not None
+    best = table.best_strength(rows)
+    alone = replace(entry.method, strengths=(best,))  # pyright: ignore[reportArgumentType]
+    strengths = jnp.full(1, best, jnp.float32)
+    call = jax.jit(lambda key, problem, observations: alone(key, problem, observations, strengths).x[0])
+    for row in rows:
+        if row["strength"] == best:
+            key_starts, key_method, _ = keys_of(plan, row["seed"])
+            begin, problem = bench.starts(key_starts, plan.plans), problem_for(entry, bench.problem)
+            draw = lambda key, observations, problem=problem: call(key, problem, observations)
+            row["replanned"] = bench.replanned(jax.random.fold_in(key_method, 1), draw, begin, entry.delivered_by)
+
+
+def program_of(entry: Entry, plan: Plan, bench: Bench) -> str:
     """A digest of what the rows of a method are computed by: its own program, and the measures'."""
-    key = jax.random.key(0)
-    starts, strengths = bench.starts(key, plan.plans), jnp.asarray(method.strengths, jnp.float32)
-    plans = program(lambda key, problem: method(key, problem, starts, strengths), key, bench.problem)
-    x = jnp.zeros((plan.plans, *bench.problem.shape))
-    measures = program(lambda proxy, x: bench.measure(key, proxy, x), method.proxy(bench.problem), x)
-    return f"{plans}-{measures}"
+    key, method = jax.random.key(0), entry.method
+    starts, strengths = bench.starts(key, plan.plans).observations, jnp.asarray(method.strengths, jnp.float32)
+    plans = program(
+        lambda key, problem: method(key, problem, starts, strengths), key, problem_for(entry, bench.problem)
+    )
+    proxy = proxy_of(method, bench.problem)
+    scored_by = "" if entry.needs or proxy is None else digest(proxy)  # a method of no needs is scored all the same
+    return f"{plans}-{bench.program(proxy)}{scored_by}"
 
 
 def method_stage(
-    method: Method, plan: Plan, bench: Bench, run: Run, inputs: dict[str, str], sampler: Any
+    entry: Entry, plan: Plan, bench: Bench, run: Run, inputs: dict[str, str], sampler: Any
 ) -> list[dict[str, str]]:
     """A method's stage, ``RUN/methods/NAME``: its rows as read from ``rows.csv``, and ``plans.npz``.
 
     The rows are made anew where the method's program has changed, though all settings are the same.
     """
+    method = entry.method
 
     def make(directory: Path) -> None:
-        rows, pictures = method_rows(method, plan, bench, str(run.directory / "methods" / method.name))
+        rows, pictures = method_rows(entry, plan, bench, str(run.directory / "methods" / method.name))
         np.savez(directory / "plans.npz", allow_pickle=False, **pictures)
         table.write(directory / "rows.csv", rows)
 
-    settings = {"strengths": list(method.strengths), "plan": plan._asdict(), "sampler": sampler}
-    files, code = ("rows.csv", "plans.npz"), program_of(method, plan, bench)
+    recorded = plan if entry.replans else plan._replace(replans=1)
+    settings = {"strengths": list(method.strengths), "plan": recorded._asdict(), "sampler": sampler}
+    files, code = ("rows.csv", "plans.npz"), program_of(entry, plan, bench)
     kept = keep(run, f"methods/{method.name}", make, settings, {"models": bench.identity, **inputs}, files, code)
     return table.read_rows(kept.directory / "rows.csv")

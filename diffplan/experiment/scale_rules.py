@@ -2,9 +2,9 @@
 
 Every rule goes up the scales, weakest first, and answers with one of them:
 
-    best              the one with the highest mean executed gold                needs gold
+    best              the one with the highest mean return                needs returns
     knee              the farthest from the chord of (pressure, proxy gain)      needs no label; names a bend, no more
-    not_below_best    the last whose executed gold is not below the best's       needs gold
+    not_below_best    the last whose return is not below the best's       needs returns
     valid             the last at which plans are surely valid                   needs a check of plans
     label_free        the last before the plans leave the data                   needs held-out data
 
@@ -78,9 +78,9 @@ def _limits(values: Float[np.ndarray, "s m"]) -> tuple[Float[np.ndarray, "s"], F
     return mean - margin, mean + margin
 
 
-def _means(gold: Float[np.ndarray, "s m"]) -> Float[np.ndarray, "s"]:
+def _means(returns: Float[np.ndarray, "s m"]) -> Float[np.ndarray, "s"]:
     """The means over seeds, minus infinity where a batch is missing."""
-    return np.where(np.isfinite(gold).all(axis=1), gold.mean(axis=1), -np.inf)
+    return np.where(np.isfinite(returns).all(axis=1), returns.mean(axis=1), -np.inf)
 
 
 def knee(scales: Float[np.ndarray, "s"], pressure: Float[np.ndarray, "s m"], gain: Float[np.ndarray, "s m"]) -> Choice:
@@ -104,21 +104,21 @@ def knee(scales: Float[np.ndarray, "s"], pressure: Float[np.ndarray, "s m"], gai
     return _choose(scales, rule, reason, none, pressure, gain)
 
 
-def best(scales: Float[np.ndarray, "s"], gold: Float[np.ndarray, "s m"]) -> Choice:
-    """The scale with the highest mean executed gold, the weakest of equals; a missing batch counts against its scale.
+def best(scales: Float[np.ndarray, "s"], returns: Float[np.ndarray, "s m"]) -> Choice:
+    """The scale with the highest mean return, the weakest of equals; a missing batch counts against its scale.
 
     It leans to neither side, as a comparison of strengths must; what it chooses among scales that are alike is luck.
     """
 
-    def rule(gold: np.ndarray) -> int:
-        mean = _means(gold)
+    def rule(returns: np.ndarray) -> int:
+        mean = _means(returns)
         return int(np.argmax(mean)) if np.isfinite(mean).any() else -1
 
-    return _choose(scales, rule, "the highest mean executed gold", "no scale has gold in every seed", gold)
+    return _choose(scales, rule, "the highest mean return", "no scale has returns in every seed", returns)
 
 
-def largest_not_below_best(scales: Float[np.ndarray, "s"], gold: Float[np.ndarray, "s m"]) -> Choice:
-    """The largest scale whose executed gold is not below the best scale's, at 95 %.
+def largest_not_below_best(scales: Float[np.ndarray, "s"], returns: Float[np.ndarray, "s m"]) -> Choice:
+    """The largest scale whose return is not below the best scale's, at 95 %.
 
     From the scale of the best mean upwards, each is compared with it seed by seed (one-sided Student test of the paired
     differences), until the first that is below. What cannot be told apart is let pass: more seeds and plans make
@@ -127,20 +127,20 @@ def largest_not_below_best(scales: Float[np.ndarray, "s"], gold: Float[np.ndarra
     Raises:
         ValueError: if there are fewer than two seeds, which no test can compare.
     """
-    if gold.shape[1] < 2:
-        raise ValueError(f"gold of {gold.shape[1]} seeds: must be of at least 2, to tell scales apart")
+    if returns.shape[1] < 2:
+        raise ValueError(f"returns of {returns.shape[1]} seeds: must be of at least 2, to tell scales apart")
 
-    def rule(gold: np.ndarray) -> int:
-        mean = _means(gold)
+    def rule(returns: np.ndarray) -> int:
+        mean = _means(returns)
         best = int(np.argmax(mean))
         if mean[best] == -np.inf:
             return -1
         known = np.isfinite(mean[best:])
-        behind = gold[best][None] - np.where(known[:, None], gold[best:], 0.0)
+        behind = returns[best][None] - np.where(known[:, None], returns[best:], 0.0)
         return best + _last_in_a_row(known & (_limits(behind)[0] <= 0))
 
-    reason = "the executed gold is not below the best, at 95 %"
-    return _choose(scales, rule, reason, "no scale has gold in every seed", gold)
+    reason = "the return is not below the best, at 95 %"
+    return _choose(scales, rule, reason, "no scale has returns in every seed", returns)
 
 
 def largest_valid(scales: Float[np.ndarray, "s"], invalid: Float[np.ndarray, "s m"], allowed: float = 0.02) -> Choice:
@@ -162,7 +162,7 @@ def largest_valid(scales: Float[np.ndarray, "s"], invalid: Float[np.ndarray, "s 
 
 
 def label_free(scales: Float[np.ndarray, "s"], distance: Float[np.ndarray, "s m"], typical: float) -> Choice:
-    """The largest scale before the plans leave the data: it needs neither gold nor a check of plans.
+    """The largest scale before the plans leave the data: it needs neither returns nor a check of plans.
 
     distance: any typicality statistic that grows off the data (distance to the data, denoising error), averaged over
     the plans of a batch. typical: its 95 % quantile over held-out data. A missing batch has left. A learned prior is
@@ -180,18 +180,18 @@ def label_free(scales: Float[np.ndarray, "s"], distance: Float[np.ndarray, "s m"
 def recommend(choices: Mapping[str, Choice]) -> tuple[str, str]:
     """Which of the choices to follow, and why; the names are those of the module's docstring.
 
-    With gold labels, the smaller of `not_below_best` and `valid`: past the first, pushing costs gold, past the second
+    With returns, the smaller of `not_below_best` and `valid`: past the first, pushing costs returns, past the second
     it breaks plans; up to both it costs nothing that was measured. Without, `label_free`: the one rule that a proxy
     cannot fool as it is not asked. `knee` is never followed: a hacked proxy has no bend where it begins to be wrong.
     """
-    gold, valid = choices.get("not_below_best"), choices.get("valid")
-    if gold is None or valid is None or np.isnan(gold.scale):
-        return "label_free", "there is no gold to compare scales by: stay where plans look like the data"
+    returns, valid = choices.get("not_below_best"), choices.get("valid")
+    if returns is None or valid is None or np.isnan(returns.scale):
+        return "label_free", "there is no returns to compare scales by: stay where plans look like the data"
     if np.isnan(valid.scale):
         return "valid", "no scale is surely valid: use none of them, or allow more"
-    if valid.scale < gold.scale:
-        return "valid", "gold would bear more, but the plans would break"
-    return "not_below_best", "more would cost gold, and the plans are still valid"
+    if valid.scale < returns.scale:
+        return "valid", "returns would bear more, but the plans would break"
+    return "not_below_best", "more would cost returns, and the plans are still valid"
 
 
 Measure = Callable[[Float[np.ndarray, "s"]], Float[np.ndarray, "s n"]]

@@ -28,9 +28,9 @@ from diffplan.experiment.build import Builder
 from diffplan.experiment.harness import Plan, method_stage
 from diffplan.experiment.scale_rules import Calibrated, Choice, Units
 from diffplan.experiment.settings import ExperimentSettings
-from diffplan.methods import Guided, Plans, Problem, catalogue
-from diffplan.metrics import diversity
-from diffplan.runs import Progress, Run, console, say
+from diffplan.methods import Entry, Guided, Plans, Problem, catalogue
+from diffplan.metrics import diversity, table
+from diffplan.runs import Made, Progress, Run, console, say
 from diffplan.runs.files import plain, versions, write_json
 from diffplan.runs.lock import locked
 from diffplan.settings import INSIDE, ConfigError, at_least, more_than, require, settings
@@ -58,7 +58,7 @@ class TuneSettings:
     points: Annotated[int, at_least(3, 10_000)] = 13
     """Scales of the sweep from low to high, evenly spaced in their logarithm."""
     allowed: Annotated[float, at_least(0, 1 - 1e-9)] = 0.02
-    """Fraction of plans that may be invalid: through a wall, or not finite."""
+    """Fraction of plans that may be infeasible, or not finite."""
     nats: Annotated[float | None, more_than(0)] = None
     """Instead of the rules: the scale whose path KL (an upper bound of the marginal KL) is this."""
     typicality: Annotated[float | None, INSIDE] = None
@@ -81,11 +81,15 @@ def fits(config: TuneSettings, experiment: ExperimentSettings) -> None:
 
 
 class Sweep(NamedTuple):
-    """Batch means of the method, scales by seeds; NaN where a batch has none."""
+    """Batch means of the method, scales by seeds; NaN where a batch has none.
+
+    returns: what plans deliver, or promise where nothing is carried out; `known_by` says which.
+    """
 
     scales: Float[np.ndarray, "s"]
     proxy: Float[np.ndarray, "s m"]
-    gold: Float[np.ndarray, "s m"]
+    returns: Float[np.ndarray, "s m"]
+    known_by: str
     path_kl: Float[np.ndarray, "s m"]
     invalid: Float[np.ndarray, "s m"]
     distance: Float[np.ndarray, "s m"]
@@ -110,7 +114,7 @@ class Distances(NamedTuple):
         return cls(windows, np.asarray(jax.jit(jax.vmap(diversity.data_distance, (0, None)))(held_out, windows)))
 
     def allowance(self, fraction: float) -> float:
-        """How far the share's quantile of held-out data is beyond their mean."""
+        """How far the fraction's quantile of held-out data is beyond their mean."""
         return float(np.quantile(self.held_out, fraction) - self.held_out.mean())
 
 
@@ -120,14 +124,18 @@ class Tuning(NamedTuple):
     config: TuneSettings
     build: Builder
     problem: Problem
-    identity: str
+    parts: dict[str, Made]
+
+    @property
+    def entry(self) -> Entry:
+        """The method, by its name in the comparison."""
+        return catalogue(self.build.config.strengths)[self.config.method]
 
     @property
     def method(self) -> Guided:
-        """The method, by its name in the comparison."""
-        method = catalogue(self.build.config.strengths)[self.config.method].method
-        assert isinstance(method, Guided), self.config.method
-        return method
+        """The same, as it is called."""
+        assert isinstance(self.entry.method, Guided), self.config.method
+        return self.entry.method
 
 
 def sweep(tuning: Tuning) -> Sweep:
@@ -137,19 +145,19 @@ def sweep(tuning: Tuning) -> Sweep:
     grid = tuple(float(f"{scale:.4g}") for scale in scales)
     method = replace(tuning.method, name=f"tune_{config.method}", strengths=grid)
     plan = Plan(setting.seeds, setting.plans, 0, setting.seed)
-    bench = compare.bench_of(tuning.build, tuning.problem, tuning.identity)
-    rows = method_stage(method, plan, bench, tuning.build.run, {}, plain(setting.sampler))  # seeds by scales
+    bench, _ = compare.bench_of(tuning.build, tuning.problem, tuning.parts["prior"].identity)
+    entry = tuning.entry._replace(method=method, family="controls")  # nothing is planned anew
+    inputs = {part: tuning.parts[part].identity for part in entry.needs}
+    rows = method_stage(entry, plan, bench, tuning.build.run, inputs, plain(setting.sampler))  # seeds by scales
     shape = setting.seeds, len(scales)
-    column = lambda name: np.asarray([float(row[name] or "nan") for row in rows]).reshape(shape).T
-    valid = column("finite") * (1 - np.nan_to_num(column("violations.walls"), nan=1.0))
-    return Sweep(
-        np.asarray(method.strengths),
-        column("proxy"),
-        column("tracked"),
-        column("path_kl"),
-        1 - valid,
-        column("data_distance"),
-    )
+
+    def column(name: str) -> Float[np.ndarray, "s m"]:
+        return np.asarray([float(row.get(name) or "nan") for row in rows]).reshape(shape).T
+
+    known = table.headline(column)
+    path_kl, feasible, distance = (column(name) for name in ("path_kl", "feasible", "data_distance"))
+    scales, proxy = np.asarray(method.strengths), column("proxy")
+    return Sweep(scales, proxy, column(known), known, path_kl, 1 - feasible, distance)
 
 
 def choices(result: Sweep, further: float, allowed: float) -> dict[str, Choice]:
@@ -157,8 +165,8 @@ def choices(result: Sweep, further: float, allowed: float) -> dict[str, Choice]:
     scales = result.scales
     return {
         "knee": scale_rules.knee(scales, result.path_kl, result.proxy - result.proxy[:1]),
-        "best": scale_rules.best(scales, result.gold),
-        "not_below_best": scale_rules.largest_not_below_best(scales, result.gold),
+        "best": scale_rules.best(scales, result.returns),
+        "not_below_best": scale_rules.largest_not_below_best(scales, result.returns),
         "valid": scale_rules.largest_valid(scales, result.invalid, allowed),
         "label_free": scale_rules.label_free(scales, result.distance - result.distance[:1], further),
     }
@@ -175,7 +183,7 @@ def measure_of(tuning: Tuning, statistic: Callable[[Plans], Float[Array, "s n"]]
         with Progress(f"{build.run.directory}/{tuning.config.method}", setting.seeds, unit="seeds") as progress:
             for seed in range(setting.seeds):
                 key_starts, key_method, _ = jax.random.split(jax.random.fold_in(root, seed), 3)
-                starts = building.starts_for(build, key_starts, setting.plans)
+                starts = compare.starts_of(build, key_starts, setting.plans).observations
                 strengths = jnp.asarray(scales, jnp.float32)
                 values.append(np.asarray(call(key_method, tuning.problem, starts, strengths)))
                 progress.advance(1, smallest=scales[0], largest=scales[-1])
@@ -211,9 +219,10 @@ def meet(tuning: Tuning) -> tuple[str, Calibrated]:
 def units_of(build: Builder) -> Units:
     """What the scales of this run are in."""
     config = build.config
-    returns = build.returns(building.labelled_windows(build, config.proxy.labels))
-    std = tuple(float(f"{value:.6g}") for value in build.data.codec.std)
-    return Units(float(returns.std()), config.sampler.steps, config.noise.high, config.noise.low, std)
+    returns = build.returns(build.data.train, building.labelled_windows(build, config.proxy.labels))
+    std = tuple(float(f"{value:.6g}") for value in build.data.rows.std)
+    levels = build.decided.levels
+    return Units(float(returns.std()), config.sampler.steps, levels.high, levels.low, std)
 
 
 def tune(run: Run, task: Task, experiment: ExperimentSettings, config: TuneSettings) -> dict[str, Any]:
@@ -226,7 +235,10 @@ def tune(run: Run, task: Task, experiment: ExperimentSettings, config: TuneSetti
     fits(config, experiment)
     with locked(run.directory):
         build = building.start(run, task, experiment)
-        tuning = Tuning(config, build, *building.assemble(build))
+        needs = {"regression", *catalogue(experiment.strengths)[config.method].needs}
+        if building.lacks(task, build.rewarded) & needs:
+            raise ConfigError(f"method={config.method!r}: cannot be tuned: task {task.name} has no reward")
+        tuning = Tuning(config, build, *building.assemble(build, needs))
         units = units_of(build)
         result = budget(tuning) if config.nats is not None or config.typicality is not None else recommend(tuning)
         per_unit = None if config.method == "guided_classifier" else result["scale"] / units.return_std
@@ -249,20 +261,22 @@ def budget(tuning: Tuning) -> dict[str, Any]:
 
 def recommend(tuning: Tuning) -> dict[str, Any]:
     """The scale that the rules recommend, and every rule's choice, as scale.json has them."""
-    rules = choices(sweep(tuning), Distances.of(tuning.build).allowance(0.95), tuning.config.allowed)
+    result = sweep(tuning)
+    rules = choices(result, Distances.of(tuning.build).allowance(0.95), tuning.config.allowed)
     show(rules)
     rule, reason = scale_rules.recommend(rules)
     choice = {name: choice._asdict() for name, choice in rules.items()}
-    return {"rule": rule, "reason": reason, "scale": rules[rule].scale, "choices": choice}
+    about = {"rule": rule, "reason": reason, "returns": result.known_by}
+    return about | {"scale": rules[rule].scale, "choices": choice}
 
 
 def show(rules: dict[str, Choice]) -> None:
     """The choices as a table."""
-    table = rich.table.Table("rule", "scale", "95 % of seeds", "why", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    shown = rich.table.Table("rule", "scale", "95 % of seeds", "why", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name, (scale, low, high, reason) in rules.items():
         numbers = ("none", "") if np.isnan(scale) else (f"{scale:.4g}", f"{low:.4g} to {high:.4g}")
-        table.add_row(name, *numbers, reason)
-    console.print(table)
+        shown.add_row(name, *numbers, reason)
+    console.print(shown)
 
 
 def without_nan(content: Any) -> Any:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffplan.codec import Cells, Codec
-from diffplan.data.windows import Windows
+from diffplan.data.stream import Data
 from diffplan.learn.train import SILENT, Task, TrainSettings, train
 from diffplan.models import MLP, build
 from diffplan.policy import Policy, times
@@ -34,29 +34,25 @@ class BehaviourSettings:
     """Number of hidden layers."""
 
 
-def fit(windows: Windows, codec: Codec, config: BehaviourSettings, recorder: Recorder = SILENT) -> Policy:
+def fit(windows: Data, codec: Codec | Cells, config: BehaviourSettings, recorder: Recorder = SILENT) -> Policy:
     """Clone the policy that windows of behaviour show (83)."""
-    inputs, outputs = codec.observation_dim + 1, actions(codec)
+    inputs, outputs = codec.observation_dim + 1, codec.action_dim
     size = {"width": config.width, "depth": config.depth}
     network = build(jax.random.key(config.train.seed), lambda rngs: MLP(inputs, outputs, **size, rngs=rngs))
     policy = untrained_policy(codec, *network)
     return replace(policy, params=train(task(policy, codec), policy.params, windows, config.train, recorder))
 
 
-def actions(codec: Codec | Cells) -> int:
-    """a: the entries of an action, or the number of moves."""
-    return codec.next_cell.shape[1] if isinstance(codec, Cells) else codec.width - codec.observation_dim
-
-
 def untrained_policy(codec: Codec | Cells, apply: Apply, params: Params) -> Policy:
     """An untrained policy on a codec's scale, from a network ``apply(params, z[o], t[]) -> [a]``."""
-    a, o = actions(codec), codec.observation_dim
+    a, o = codec.action_dim, codec.observation_dim
     params = {"network": params, "log_std": jnp.zeros(a)}
     if isinstance(codec, Cells):
         mean, std = codec.places.mean(axis=0), codec.places.std(axis=0)
         std = jnp.where(std > 0, std, 1.0)  # 0 across a corridor
         return Policy(params, mean, std, jnp.zeros(a), jnp.ones(a), apply, True)
-    return Policy(params, codec.mean[:o], codec.std[:o], codec.mean[o:], codec.std[o:], apply, False)
+    scale = (jnp.zeros(a), jnp.ones(a)) if codec.discrete else (codec.mean[o:], codec.std[o:])
+    return Policy(params, codec.mean[:o], codec.std[:o], *scale, apply, codec.discrete)
 
 
 def task(policy: Policy, codec: Codec | Cells) -> Task:

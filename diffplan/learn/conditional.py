@@ -22,11 +22,12 @@ from jaxtyping import Array, Float, Int
 
 from diffplan import denoise
 from diffplan.codec import Cells, Codec
+from diffplan.data.stream import Data
 from diffplan.data.windows import Windows
 from diffplan.denoise import Edm, NoiseLevels
 from diffplan.guide import Proxy
 from diffplan.learn.prior import pin_mask
-from diffplan.learn.train import SILENT, Draw, Task, TrainSettings, train
+from diffplan.learn.train import SILENT, Draw, Task, TrainSettings, mapped, train
 from diffplan.models import Mixer, Size, build
 from diffplan.noise import LogUniform, NoiseSettings
 from diffplan.runs import Recorder
@@ -66,20 +67,20 @@ def condition(codec: Codec | Cells, x: Float[Array, "h d"], score: Scalar) -> Fl
 
 
 def fit(
-    windows: Windows,
-    codec: Codec,
+    windows: Data,
+    codec: Codec | Cells,
     proxy: Proxy,
     config: ConditionalSettings,
     levels: NoiseSettings,
     recorder: Recorder = SILENT,
 ) -> "ConditionalEdm":
     """Train (91) on windows of behaviour, each labelled by the proxy as it is drawn, and by where it ends."""
-    dim = windows.rows.shape[-1]
+    dim = windows.width
     which = parts(dim)
     size = Size(config.patch, config.width, config.depth)
     network = lambda rngs: Mixer(windows.horizon, dim, size, condition=len(which), rngs=rngs)
     apply, params = build(jax.random.key(config.train.seed), network)
-    mask = pin_mask(windows, codec.observation_dim, jnp.asarray(False))
+    mask = pin_mask(windows, jnp.asarray(False))
 
     def draw(key: PRNGKey, source: tuple[Windows, Proxy]) -> tuple:
         windows, proxy = source
@@ -87,7 +88,8 @@ def fit(
         return x, mask, condition(codec, x, proxy.score(x))
 
     learning = task(apply, draw, which, LogUniform(levels.low, levels.high), config.drop)
-    return ConditionalEdm(train(learning, params, (windows, proxy), config.train, recorder), apply)
+    source = mapped(windows, lambda windows: (windows, proxy))
+    return ConditionalEdm(train(learning, params, source, config.train, recorder), apply)
 
 
 @struct.dataclass

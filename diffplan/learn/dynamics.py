@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from diffplan.data.stream import Data, Stream
 from diffplan.dynamics import Ensemble, Tabular, nearest
 from diffplan.learn.train import SILENT, Task, TrainSettings, train
 from diffplan.models import MLP, build
 from diffplan.runs import Recorder
 from diffplan.settings import COUNT, SIZE, at_least, settings
-from diffplan.types import Apply, Params, PRNGKey, Scalar, Trajectory
+from diffplan.types import Apply, Params, PRNGKey, Scalar
 
 
 @settings("dynamics")
@@ -39,28 +40,27 @@ class DynamicsSettings:
 
 
 def fit(
-    rows: Trajectory,
+    windows: Data,
     bounds: tuple[Float[Array, "a"], Float[Array, "a"]],
+    discrete: bool,
     config: DynamicsSettings,
     recorder: Recorder = SILENT,
 ) -> Ensemble:
-    """Fit the ensemble (77) on transitions drawn from rows of behaviour.
+    """Fit the ensemble (77) on transitions of behaviour.
 
     Args:
-        rows: ``[trajectories, steps, .]``, in the environment's units.
+        windows: of two rows, as far apart as a step of the model leads.
         bounds: the least and the greatest action.
+        discrete: whether an action is a score for each of several moves.
         config: how many transitions and networks.
         recorder: hears of the training.
-
-    Raises:
-        ValueError: if the rows have fewer transitions.
     """
     key_data, key_index, *keys = jax.random.split(jax.random.key(config.train.seed), 2 + config.members)
-    data = transitions(key_data, rows, config.transitions)
+    data = transitions(key_data, windows, config.transitions)
     o, a = data.observation.shape[1], data.action.shape[1]
     size = {"width": config.width, "depth": config.depth}
     applies, members = zip(*(build(key, lambda rngs: MLP(o + a, o, **size, rngs=rngs)) for key in keys), strict=True)
-    model = untrained(applies[0], list(members), data, *bounds)
+    model = replace(untrained(applies[0], list(members), data, *bounds), discrete=discrete)
     resampled = bootstraps(key_index, data, config.members)
     return replace(model, params=train(task(model), model.params, resampled, config.train, recorder))
 
@@ -85,20 +85,17 @@ class Bootstraps(NamedTuple):
         return jax.tree.map(lambda rows: rows[chosen], self.transitions)
 
 
-def transitions(key: PRNGKey, rows: Trajectory, count: int) -> Transitions:
-    """`count` transitions of trajectories of behaviour ``[trajectories, steps, .]``, drawn without replacement.
+def transitions(key: PRNGKey, windows: Data, count: int) -> Transitions:
+    """`count` transitions of behaviour, or all there are if they are fewer, drawn without replacement.
 
-    Raises:
-        ValueError: if there are not as many.
+    windows: of two rows.
     """
-    trajectories, steps = rows.observations.shape[:2]
-    total = trajectories * (steps - 1)
-    if not 1 <= count <= total:
-        raise ValueError(f"transitions={count}: must be between 1 and the {total} in the data")
-    trajectory, step = jnp.divmod(jax.random.choice(key, total, (count,), replace=False), steps - 1)
-    return Transitions(
-        rows.observations[trajectory, step], rows.actions[trajectory, step], rows.observations[trajectory, step + 1]
-    )
+    if isinstance(windows, Stream):  # so many that hardly one is drawn twice
+        windows = windows.sample(key, count)
+    total = len(windows.first)
+    first = windows.first[jax.random.choice(key, total, (min(count, total),), replace=False)]
+    pair = jax.vmap(windows.trajectory)(first)
+    return Transitions(pair.observations[:, 0], pair.actions[:, 0], pair.observations[:, 1])
 
 
 def bootstraps(key: PRNGKey, data: Transitions, members: int) -> Bootstraps:

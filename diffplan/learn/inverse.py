@@ -8,7 +8,8 @@ The network reads o_t, the rate of change (o_t+k - o_t) K / k, which is of one s
 normalised units. What the noise on behaviour's actions adds is averaged away.
 """
 
-from dataclasses import replace
+from dataclasses import field, replace
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,22 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from diffplan.codec import Codec
+from diffplan.data.stream import Data
+from diffplan.data.windows import Windows
 from diffplan.learn.train import SILENT, Task, TrainSettings, train
 from diffplan.models import MLP, build
 from diffplan.runs import Recorder
+from diffplan.settings import SIZE, settings
 from diffplan.types import Apply, Params, PRNGKey, Scalar
+
+
+@settings("inverse")
+class InverseSettings:
+    """The learned controller: the action from where one is to where a plan goes on."""
+
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=3000, batch=256, learning_rate=3e-3))
+    width: Annotated[int, SIZE] = 128
+    """Width of each of three hidden layers."""
 
 
 @struct.dataclass
@@ -47,32 +60,32 @@ class Inverse:
         return self.normalised(z(observation), z(target), left) * std[o:] + mean[o:]
 
 
-def fit(
-    rows: Float[Array, "trajectories steps d"],
-    codec: Codec,
-    steps: int,
-    width: int,
-    config: TrainSettings,
-    recorder: Recorder = SILENT,
-) -> Inverse:
-    """Fit (121), up to `steps` steps ahead, on normalised rows; a network of three hidden layers of `width`."""
+def fit(windows: Data, codec: Codec, width: int, config: TrainSettings, recorder: Recorder = SILENT) -> Inverse:
+    """Fit (121) by a network of three hidden layers of `width`.
+
+    Args:
+        windows: of K + 1 rows of behaviour, K the most steps ahead, normalised by `codec`.
+        codec: the normaliser of rows, observation and action.
+        width: of a hidden layer.
+        config: the training.
+        recorder: hears of the training.
+    """
     o = codec.observation_dim
     network = lambda rngs: MLP(2 * o + 1, codec.width - o, width=width, depth=3, rngs=rngs)
     apply, params = build(jax.random.key(config.seed), network)
-    model = Inverse(params, codec, apply, steps)
-    return replace(model, params=train(task(model), params, rows, config, recorder))
+    model = Inverse(params, codec, apply, windows.horizon - 1)
+    return replace(model, params=train(task(model), params, windows, config, recorder))
 
 
 def task(inverse: Inverse) -> Task:
-    """(121) as a training task on normalised rows ``[trajectories, steps, o + a]``; trains `inverse.params`."""
+    """(121) as a training task on windows; trains `inverse.params`."""
     o = inverse.codec.observation_dim
 
-    def draw(key: PRNGKey, rows: Float[Array, "trajectories steps d"]) -> tuple[Array, Array, Array]:
-        key_trajectory, key_step, key_left = jax.random.split(key, 3)
+    def draw(key: PRNGKey, windows: Windows) -> tuple[Array, Array, Array]:
+        key_place, key_left = jax.random.split(key)
+        first = windows.place(key_place)
         left = jax.random.randint(key_left, (), 1, inverse.steps + 1)
-        trajectory = jax.random.randint(key_trajectory, (), 0, rows.shape[0])
-        step = jax.random.randint(key_step, (), 0, rows.shape[1] - inverse.steps)
-        return rows[trajectory, step], rows[trajectory, step + left, :o], left
+        return windows.row(first), windows.row(first + left)[:o], left
 
     def loss(params: Params, key: PRNGKey, example: tuple[Array, Array, Array]) -> tuple[Scalar, dict[str, Scalar]]:
         row, target, left = example

@@ -4,7 +4,7 @@ What sampling pins stays clean in training: always the first observation, in som
 goal can be pinned.
 """
 
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated, Any
 
 import jax
@@ -12,15 +12,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from diffplan import denoise
+from diffplan.codec import Cells
+from diffplan.data.stream import Data
 from diffplan.data.windows import Windows
-from diffplan.denoise import Edm, NoiseLevels
+from diffplan.denoise import CategoricalDenoiser, Edm, NoiseLevels
 from diffplan.learn.train import SILENT, Draw, Task, TrainSettings, train
-from diffplan.models import NETWORKS
-from diffplan.noise import LogUniform, NoiseSettings
+from diffplan.models import NETWORKS, Messages, build
+from diffplan.noise import LogNormal, LogUniform, NoiseSettings
 from diffplan.resolve import resolve
 from diffplan.runs import Recorder
-from diffplan.settings import FRACTION, INSIDE, SIZE, Named, at_least, require, settings
-from diffplan.types import Apply, Params, PRNGKey
+from diffplan.settings import FRACTION, INSIDE, SIZE, Named, at_least, more_than, require, settings
+from diffplan.types import Apply, Params, PRNGKey, Scalar
+
+TOLD_APART = LogNormal(-0.8, 0.9)
+"""Training levels of one-hot plans: those at which cells are told apart, most of all."""
 
 
 @settings("prior")
@@ -31,8 +36,10 @@ class PriorSettings:
     network: Named = "mixer"
     """mixer: patched MLP-mixer, fast on CPU; unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M); or
     file.py:NAME of a function (key, horizon, dim, settings) -> (apply, params)."""
-    horizon: Annotated[int, at_least(2, 2**20)] = 128
-    """Steps of a plan; the mixer's patch, or 4 for the unet, must divide it."""
+    horizon: Annotated[int | None, at_least(2, 2**20)] = None
+    """Rows of a plan; the mixer's patch, or 4 for the unet, must divide it. From the episodes, if not given."""
+    stride: Annotated[int | None, at_least(1, 2**20)] = None
+    """Steps from one row of a plan to the next. From the episodes, if not given."""
     width: Annotated[int, SIZE] = 128
     """Mixer: width of a token."""
     depth: Annotated[int, SIZE] = 3
@@ -42,39 +49,67 @@ class PriorSettings:
     goal_fraction: Annotated[float, FRACTION] = 0.1
     """Fraction of training windows whose last observation is kept clean too, so that goals can be pinned."""
     held_out: Annotated[float, INSIDE] = 0.1
-    """Fraction of the trajectories that training never sees; starts and reference plans come from them."""
+    """Fraction of the episodes that training never sees, at least one; starts and reference plans come from them."""
+    passes: Annotated[float, more_than(0)] = 400.0
+    """Training stops after this many passes over the data, though prior.train.steps are more."""
 
     def check(self) -> None:
         """Raise ConfigError unless the network can be built for this horizon."""
         divisor = {"mixer": self.patch, "unet": 4}.get(str(self.network), 1)
-        require(self.horizon % divisor == 0, "prior.horizon", self.horizon, f"a multiple of {divisor}")
+        fits = self.horizon is None or self.horizon % divisor == 0
+        require(fits, "prior.horizon", self.horizon, f"a multiple of {divisor}")
 
 
-def pin_mask(windows: Windows, observation_dim: int, goal: Bool[Array, ""]) -> Bool[Array, "h d"]:
+def pin_mask(windows: Data, goal: Bool[Array, ""]) -> Bool[Array, "h d"]:
     """The entries that are kept clean: the first observation, and the last if `goal`."""
-    entry = jnp.arange(windows.rows.shape[-1]) < observation_dim
-    step = jnp.arange(windows.horizon)
-    return ((step == 0) | (goal & (step == windows.horizon - 1)))[:, None] & entry[None]
+    zero = jnp.zeros(windows.codec.observation_dim)
+    first = windows.codec.pin(windows.horizon, zero).mask
+    return first | (goal & windows.codec.pin(windows.horizon, zero, zero).mask)
 
 
 def fit(
-    windows: Windows, observation_dim: int, config: PriorSettings, levels: NoiseSettings, recorder: Recorder = SILENT
-) -> Edm:
-    """Train the prior on windows of normalised rows, observations first.
+    windows: Data, config: PriorSettings, levels: NoiseSettings, recorder: Recorder = SILENT
+) -> Edm | CategoricalDenoiser:
+    """Train the prior on windows of behaviour.
+
+    Args:
+        windows: what is learned, normalised by their own codec; all of them, or blocks of them.
+        config: the network and the training.
+        levels: the noise levels that sampling will use; of one-hot plans the levels are those at which cells are told
+            apart.
+        recorder: hears of the training.
 
     Returns:
         The denoiser of plans ``[h, d]``.
     """
-    make = resolve(config.network, NETWORKS, "prior.network")
-    apply, params = make(jax.random.key(config.train.seed), config.horizon, windows.rows.shape[-1], config)
+    key = jax.random.key(config.train.seed)
 
     def draw(key: PRNGKey, windows: Windows) -> tuple[Float[Array, "h d"], Bool[Array, "h d"]]:
         key_window, key_goal = jax.random.split(key)
-        goal = jax.random.uniform(key_goal) < config.goal_fraction
-        return windows.draw(key_window), pin_mask(windows, observation_dim, goal)
+        return windows.draw(key_window), pin_mask(windows, jax.random.uniform(key_goal) < config.goal_fraction)
 
-    distribution = LogUniform(levels.low, levels.high)
-    return fit_denoiser((apply, params), draw, windows, distribution, config.train, recorder)
+    if isinstance(windows.codec, Cells):
+        return fit_cells(key, windows.width, draw, windows, config.train, recorder)
+    make = resolve(config.network, NETWORKS, "prior.network")
+    network = make(key, windows.horizon, windows.width, config)
+    return fit_denoiser(network, draw, windows, LogUniform(levels.low, levels.high), config.train, recorder)
+
+
+def fit_cells(
+    key: PRNGKey, count: int, draw: Draw, data: Any, config: TrainSettings, recorder: Recorder
+) -> CategoricalDenoiser:
+    """Train a network of messages as a categorical denoiser (4b) of one-hot plans over `count` cells."""
+    apply, params = build(key, lambda rngs: Messages(count, count, rngs=rngs))
+    model = CategoricalDenoiser(params, jnp.eye(count), apply)
+    task = Task(lambda params, key, example: categorical(replace(model, params=params), key, *example), draw)
+    return replace(model, params=train(task, params, data, config, recorder))
+
+
+def categorical(
+    model: CategoricalDenoiser, key: PRNGKey, x: Float[Array, "h k"], mask: Bool[Array, "h k"]
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """The cross-entropy of a one-hot plan whose rows under `mask` stay clean."""
+    return denoise.categorical_loss(key, model, jnp.argmax(x, axis=1), TOLD_APART, mask)
 
 
 def fit_denoiser(

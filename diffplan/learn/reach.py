@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
+from diffplan.data.stream import Data
+from diffplan.data.windows import Windows
 from diffplan.learn.reward import classifier_error
 from diffplan.learn.train import SILENT, Task, TrainSettings, train
 from diffplan.models import MLP, build
@@ -40,15 +42,18 @@ class Reach:
         return jax.vmap(lambda point, place: self.apply(self.params, point, place)[0])(x[:-1], x[1:, :2]).min()
 
 
+def span(steps: int) -> int:
+    """Rows of the windows that the classifier of K steps learns from."""
+    return FARTHEST * steps + 1
+
+
 def fit(
-    rows: Float[Array, "trajectories steps d"],
-    o: int,
-    steps: int,
-    size: tuple[int, int],
-    config: TrainSettings,
-    recorder: Recorder = SILENT,
+    windows: Data, o: int, steps: int, size: tuple[int, int], config: TrainSettings, recorder: Recorder = SILENT
 ) -> Reach:
-    """Fit (126), within `steps` steps, on normalised rows. size: width of three hidden layers, Fourier features."""
+    """Fit (126), within `steps` steps, on windows of `span(steps)` rows.
+
+    size: width of three hidden layers, Fourier features.
+    """
     width, features = size
     inputs = o + 2 + 2 * (2 + 2 * features)
     network = lambda rngs: MLP(inputs, 1, width=width, depth=3, rngs=rngs)
@@ -59,21 +64,20 @@ def fit(
         return mlp(params, z, place - z[:2], here, there)
 
     model = Reach(params, apply, steps)
-    return replace(model, params=train(task(model, o), params, rows, config, recorder))
+    return replace(model, params=train(task(model, o), params, windows, config, recorder))
 
 
 def task(reach: Reach, o: int) -> Task:
-    """(126) as a training task on normalised rows ``[trajectories, steps, o + a]``; trains `reach.params`."""
+    """(126) as a training task on windows; trains `reach.params`."""
     most = FARTHEST * reach.steps
 
-    def draw(key: PRNGKey, rows: Float[Array, "trajectories steps d"]) -> tuple[Array, Array, Bool[Array, ""]]:
-        key_trajectory, key_step, key_near, key_far, key_which = jax.random.split(key, 5)
-        trajectory = jax.random.randint(key_trajectory, (), 0, rows.shape[0])
-        step = jax.random.randint(key_step, (), 0, rows.shape[1] - most)
+    def draw(key: PRNGKey, windows: Windows) -> tuple[Array, Array, Bool[Array, ""]]:
+        key_place, key_near, key_far, key_which = jax.random.split(key, 4)
+        first = windows.place(key_place)
         near = jax.random.randint(key_near, (), 0, reach.steps + 1)
         far = jax.random.randint(key_far, (), reach.steps + 1, most + 1)
         which = jax.random.bernoulli(key_which)
-        return rows[trajectory, step, :o], rows[trajectory, step + jnp.where(which, near, far), :2], which
+        return windows.row(first)[:o], windows.row(first + jnp.where(which, near, far))[:2], which
 
     def loss(params: Params, key: PRNGKey, example: tuple[Array, Array, Array]) -> tuple[Scalar, dict[str, Scalar]]:
         z, place, which = example

@@ -19,7 +19,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-from diffplan.data.windows import Windows
+from diffplan.data.stream import Data
 from diffplan.denoise import CLEAN, NoiseLevels, noised, scaled
 from diffplan.guide import Ensemble, Learned
 from diffplan.learn.train import SILENT, Task, TrainSettings, train
@@ -132,7 +132,7 @@ def fit(
     return Learned(params, jnp.zeros(()), jnp.ones(()), apply, "classifier" if classify else "regression")
 
 
-def standardised(proxy: Standardised, windows: Windows) -> Standardised:
+def standardised(proxy: Standardised, windows: Data) -> Standardised:
     """A proxy whose centre is 0 and std 1, so that its score is standardised over windows of the data."""
     scores = jax.jit(jax.vmap(proxy.score))(windows.draws(jax.random.key(2), 2048))
     return replace(proxy, centre=scores.mean(), std=scores.std())

@@ -3,6 +3,7 @@
     learned        the true returns as labels; the proxies of every run
     true           scores by the true reward itself; the energy that guides is learned from very many labels
     noisy          a fraction of the labels is wrong
+    shuffled       labels are dealt out at random: a null control
     blind          the labeller sees no reward in one disc
     deceivable     to the labeller, a decoy disc looks like the target
     ensemble_*     k networks with other seeds, read as (100)
@@ -29,16 +30,13 @@ from jaxtyping import Array, Float
 
 from diffplan.codec import Cells, Codec
 from diffplan.count import counted
-from diffplan.data.windows import Windows
+from diffplan.data.stream import Data
 from diffplan.guide import Ensemble, Learned, Sum
 from diffplan.learn import reward, robust
 from diffplan.learn.train import Task
-from diffplan.settings import COUNT, FRACTION, at_least, more_than, require, settings
+from diffplan.settings import COUNT, FRACTION, ConfigError, at_least, more_than, require, settings
 from diffplan.task import Disc, Reward
 from diffplan.types import Level, PRNGKey, Scalar
-
-Returns = Callable[[Float[Array, "n h d"]], Float[Array, "n"]]
-"""Windows -> their returns, by some reward."""
 
 MANY = 20
 """Times as many labels teach the energy that guides towards the true reward."""
@@ -53,6 +51,7 @@ class RewardModelSettings:
             "learned",
             "true",
             "noisy",
+            "shuffled",
             "ensemble_mean",
             "ensemble_min",
             "ensemble_uwo",
@@ -75,7 +74,7 @@ class RewardModelSettings:
     caution: Annotated[float, at_least(0)] = 0.5
     """ensemble_uwo: weight of the members' variance, taken off their mean."""
     blind: tuple[float, float, float] = (1.6, 3.0, 0.3)
-    """blind: x, y and radius of a disc in which the labeller sees no reward; in cells in a maze."""
+    """blind: x, y and radius of a disc in which the labeller sees no reward, in the units of observations."""
     decoy: tuple[float, float, float] = (2.8, 0.8, 0.3)
     """deceivable: x, y and radius of a disc that looks like the target to the labeller."""
     parts: Annotated[int, COUNT] = 2
@@ -130,25 +129,32 @@ def deceived(reward: Reward, decoy: Disc, target: Disc) -> Reward:
     return seeming
 
 
-def labeller_reward(config: RewardModelSettings, true: Reward, target: Disc | None) -> Reward:
-    """The reward as the labeller sees it. target: the disc that the true reward pays for, if there is one.
+def labeller_reward(config: RewardModelSettings, true: Reward | None, target: Disc | None) -> Reward | None:
+    """The reward as the labeller sees it.
+
+    Args:
+        config: what the labeller is blind to, or deceived by.
+        true: the true reward; None where rewards are only recorded.
+        target: the disc that the true reward pays for, if there is one.
 
     Raises:
-        ConfigError: if a decoy has no target to look like.
+        ConfigError: if a decoy has no target to look like, or if a labeller errs about a reward that is only recorded.
     """
-    if config.kind == "blind":
+    kind = config.kind
+    if kind not in ("blind", "deceivable"):
+        return true
+    if true is None:
+        raise ConfigError(f"reward_model.kind={kind!r}: must be another, where the task has no reward function")
+    if kind == "blind":
         return blind(true, config.blind)
-    if config.kind == "deceivable":
-        require(target is not None, "reward_model.kind", config.kind, "another, where the reward pays for no disc")
-        assert target is not None
-        return deceived(true, config.decoy, target)
-    return true
+    if target is None:
+        raise ConfigError(f"reward_model.kind={kind!r}: must be another, where the reward pays for no disc")
+    return deceived(true, config.decoy, target)
 
 
 def labels(
     key: PRNGKey,
-    x: Float[Array, "n h d"],
-    returns: Returns,
+    gains: Float[Array, "n h"],
     classify: tuple[bool, float],
     config: RewardModelSettings,
     rows: slice = slice(None),
@@ -159,18 +165,18 @@ def labels(
 
     Args:
         key: consumed.
-        x: windows.
-        returns: by the labeller's reward.
+        gains: what each row of each window earns, to the labeller.
         classify: whether the targets are classes, and the quantile that parts them.
         config: whether some labels are wrong.
         rows: which rows count.
     """
-    counting = returns(x[:, rows])
+    counting = gains[:, rows].sum(axis=1)
     if classify[0]:
         target = reward.top_class(counting, classify[1])
     else:
-        whole = counting if rows == slice(None) else returns(x)
-        target = (counting - counting.mean()) / jnp.maximum(whole.std(), 1e-6)
+        target = (counting - counting.mean()) / jnp.maximum(gains.sum(axis=1).std(), 1e-6)
+    if config.kind == "shuffled":
+        return jax.random.permutation(key, target)
     return robust.mislabelled(key, target, config.noise, classify[0]) if config.kind == "noisy" else target
 
 
@@ -191,7 +197,7 @@ def stretches(horizon: int, parts: int) -> list[slice]:
     return [slice(*pair) for pair in pairwise(ends)]
 
 
-def ensemble(members: list[Learned], config: RewardModelSettings, windows: Windows) -> Ensemble:
+def ensemble(members: list[Learned], config: RewardModelSettings, windows: Data) -> Ensemble:
     """Members that differ in their seed alone, read as the kind says (100)."""
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(member.params for member in members))
     combine: Any = config.kind.removeprefix("ensemble_")
@@ -200,7 +206,7 @@ def ensemble(members: list[Learned], config: RewardModelSettings, windows: Windo
     return reward.standardised(whole, windows)
 
 
-def summed(parts: list[Learned], windows: Windows) -> Sum:
+def summed(parts: list[Learned], windows: Data) -> Sum:
     """The proxies of all stretches as one; its score is in standard deviations of the sum."""
     plain = Sum(tuple(replace(part, std=jnp.ones(())) for part in parts), jnp.ones(len(parts)))
     std = jnp.std(jax.jit(jax.vmap(plain.score))(windows.draws(jax.random.key(2), 2048)))

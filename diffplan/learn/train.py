@@ -9,7 +9,7 @@ The loop itself knows no directory: a `Recorder` restores, records and saves (`d
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +73,54 @@ class Task(NamedTuple):
 
     loss: Loss
     draw: Draw
+
+
+@runtime_checkable
+class Blocks(Protocol):
+    """Data that are larger than the device's memory, block by block (`diffplan.data.stream`)."""
+
+    @property
+    def every(self) -> int:
+        """Steps that a block is used for."""
+        ...
+
+    def block(self, number: int) -> Any:
+        """The data of steps ``number * every`` and following."""
+        ...
+
+
+@dataclass
+class Whole:
+    """Data that fit into the device's memory: one block for all steps."""
+
+    data: Any
+    every: int
+
+    def block(self, number: int) -> Any:
+        """The data."""
+        return self.data
+
+
+@dataclass
+class Mapped:
+    """Blocks of which something is made."""
+
+    blocks: Blocks
+    make: Callable[[Any], Any]
+
+    @property
+    def every(self) -> int:
+        """Steps that a block is used for."""
+        return self.blocks.every
+
+    def block(self, number: int) -> Any:
+        """What is made of a block."""
+        return self.make(self.blocks.block(number))
+
+
+def mapped(data: Any, make: Callable[[Any], Any]) -> Any:
+    """`make(data)`; if the data are blocks, blocks of which each is ``make(block)``."""
+    return Mapped(data, make) if isinstance(data, Blocks) else make(data)
 
 
 @dataclass(frozen=True)
@@ -143,7 +191,8 @@ def train(task: Task, params: Params, data: Any, config: TrainSettings, recorder
     Args:
         task: what is trained.
         params: initial parameters.
-        data: what `task.draw` draws from; a pytree, traced.
+        data: what `task.draw` draws from; a pytree, traced; or `Blocks` of such, of which a step s draws from block
+            ``s // every``.
         config: how long and how fast. The state is due to be saved every `config.save_every` steps, and at the end.
         recorder: hears of every chunk.
 
@@ -153,12 +202,13 @@ def train(task: Task, params: Params, data: Any, config: TrainSettings, recorder
     Raises:
         FloatingPointError: naming the step, when a loss is not finite; what was saved is from before it.
     """
+    blocks = data if isinstance(data, Blocks) else Whole(data, config.steps)
     state = recorder.restore(start(jax.random.key(config.seed), params, config), config.steps)
     run = jax.jit(partial(chunk, task, config), static_argnames="steps", donate_argnums=0)
     with signals.deferred():
         while (step := int(state.step)) < config.steps:
-            steps = min(config.chunk, config.steps - step)
-            state, losses = run(state, data, steps=steps)
+            steps = min(config.chunk, config.steps - step, blocks.every - step % blocks.every)
+            state, losses = run(state, blocks.block(step // blocks.every), steps=steps)
             losses = np.asarray(losses)
             if not np.isfinite(losses).all():
                 bad = step + int(np.argmin(np.isfinite(losses)))

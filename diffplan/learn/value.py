@@ -16,9 +16,10 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from diffplan.count import counted
+from diffplan.data.stream import Data
 from diffplan.data.windows import Windows
 from diffplan.guide import Proxy
-from diffplan.learn.train import SILENT, Task, TrainSettings, train
+from diffplan.learn.train import SILENT, Task, TrainSettings, mapped, train
 from diffplan.models import Size, Value, build
 from diffplan.runs import Recorder
 from diffplan.settings import SIZE, settings
@@ -38,13 +39,14 @@ class ValueSettings:
     """Steps to a token; the horizon must be a multiple of it."""
 
 
-def fit(windows: Windows, proxy: Proxy, config: ValueSettings, recorder: Recorder = SILENT) -> "LearnedValue":
+def fit(windows: Data, proxy: Proxy, config: ValueSettings, recorder: Recorder = SILENT) -> "LearnedValue":
     """Fit (80) on windows of behaviour, scored by a proxy as they are drawn."""
     size = Size(config.patch, config.width, config.depth)
-    width = windows.rows.shape[-1] + 1  # an entry more says whether a row is known
+    width = windows.width + 1  # an entry more says whether a row is known
     network = lambda rngs: Value(windows.horizon, width, size, rngs=rngs)
     apply, params = build(jax.random.key(config.train.seed), network)
-    return LearnedValue(train(task(apply), params, Scored(windows, proxy), config.train, recorder), apply)
+    scored = mapped(windows, lambda windows: Scored(windows, proxy))
+    return LearnedValue(train(task(apply), params, scored, config.train, recorder), apply)
 
 
 @struct.dataclass

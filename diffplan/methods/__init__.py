@@ -6,6 +6,7 @@ named, ``file.py:NAME`` is accepted too.
 
 from collections.abc import Iterable
 from functools import partial
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 from diffplan.guide import Proxy
@@ -16,11 +17,12 @@ from diffplan.methods.best_of_n import BestOfN, Quantiliser, RegularisedBestOfN,
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
 from diffplan.methods.finetuning import ExpertIteration
 from diffplan.methods.grids import log_grid, whole_grid
-from diffplan.methods.guidance import Guided, Prior, classifier, clean, dps, raw
+from diffplan.methods.guidance import Guided, Prior, classifier, clean, dps, raw, shuffled, untrained
 from diffplan.methods.particles import Particles, annealed, fk_steering, svdd
 from diffplan.methods.receding import Receding
 from diffplan.methods.shooting import Shooting, learned
 from diffplan.methods.strengths import StrengthSettings
+from diffplan.methods.tree import Tree
 from diffplan.methods.weighting import Softmax
 from diffplan.resolve import resolve
 from diffplan.settings import ConfigError
@@ -39,27 +41,50 @@ __all__ = [
     "chosen",
 ]
 
-FAMILIES = ("prior", "guidance", "selection", "particles", "ascent", "planning", "policies", "fine-tuning")
+FAMILIES = ("prior", "guidance", "selection", "particles", "ascent", "planning", "policies", "fine-tuning", "controls")
 """In the order of tables and figures."""
+
+NULLS = ("null_noise", "null_shuffled")
+"""Controls: guidance by a reward that means nothing."""
+
+DELIVERY = {"plans": "inverse", "actions": "open_loop", "policy": "itself"}
+"""How the plans of a method are carried out, by what it acts on: by learned inverse dynamics; by their own actions; a
+policy's plans are runs of it, carried out already."""
+
+PROXY_PARTS = ("regression", "classifier", "clean")
+TRUE, MODEL = ("dynamics", "behaviour"), ("behaviour", "model")
 
 
 class Entry(NamedTuple):
     """One method, with its strengths, and what a table says of it.
 
     paper: short; empty for a baseline without one. acts_on: what the method changes. needs: the optional parts of
-    `Problem` without which it cannot run.
+    `Problem` without which it cannot run. cells: whether it plans in one-hot cells alone. module: a package that it
+    needs, of the `search` extra.
     """
 
     family: str
     paper: str
     acts_on: Literal["plans", "actions", "policy"]
     method: Method
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ("regression",)
+    cells: bool = False
+    module: str = ""
 
     @property
     def name(self) -> str:
         """The method's own."""
         return self.method.name
+
+    @property
+    def delivered_by(self) -> str:
+        """The column that says what its plans deliver."""
+        return DELIVERY[self.acts_on]
+
+    @property
+    def replans(self) -> bool:
+        """Whether planning anew on the way is another way to carry it out."""
+        return self.family not in ("policies", "fine-tuning", "controls")
 
 
 def conservative(problem: Problem) -> Proxy:
@@ -71,12 +96,13 @@ def guidance_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     """Pushing the denoiser."""
     scales, weights = log_grid(*strengths.scale, strengths.points), log_grid(0.5, 8, strengths.points)
     entry = partial(Entry, "guidance")
-    asked = ("conditional",)
+    asked, classes = ("regression", "conditional"), ("classifier",)
+    by_class = Guided("guided_classifier", scales, classifier, classifier)
     return (
         entry("Janner et al. 2022", "plans", Guided("guided", scales)),
-        entry("Dhariwal and Nichol 2021", "plans", Guided("guided_classifier", scales, classifier, classifier)),
-        entry("Chung et al. 2023", "plans", Guided("guided_dps", scales, dps, clean)),
-        entry("", "plans", Guided("guided_raw", scales, raw, clean)),
+        entry("Dhariwal and Nichol 2021", "plans", by_class, classes),
+        entry("Chung et al. 2023", "plans", Guided("guided_dps", scales, dps, clean), ("clean",)),
+        entry("", "plans", Guided("guided_raw", scales, raw, clean), ("clean",)),
         entry("Ajay et al. 2023", "plans", ClassifierFree(weights, name="classifier_free_return"), asked),
         entry("Ho and Salimans 2022", "plans", ClassifierFree(weights, best_goal, "classifier_free_goal"), asked),
     )
@@ -89,7 +115,7 @@ def selection_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     entry = partial(Entry, "selection")
     return (
         entry("Nakano et al. 2021", "plans", BestOfN(n)),
-        entry("Lu et al. 2025", "plans", BestOfN(n, "critic", proxy=clean)),
+        entry("Lu et al. 2025", "plans", BestOfN(n, "critic", proxy=clean), ("clean",)),
         entry("Verdun et al. 2025", "plans", SoftBestOfN(weights, pool=size)),
         entry("Jinnai et al. 2024", "plans", RegularisedBestOfN(log_grid(0.01, 10, points), pool=size)),
         entry("Taylor 2016", "plans", Quantiliser(n, pool=size)),
@@ -101,11 +127,12 @@ def particle_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     weights, count = log_grid(*strengths.weight, strengths.points), strengths.particles
     entry = partial(Entry, "particles")
     few = max(1, count // 8)
+    steered = Particles("fk_steering", weights, fk_steering, dps, clean, count=count)
     return (
         entry("Wu et al. 2023", "plans", Particles("tds", weights, count=count)),
         entry("Kim et al. 2025", "plans", Particles("annealed", weights, annealed, count=count)),
-        entry("Singhal et al. 2025", "plans", Particles("fk_steering", weights, fk_steering, dps, clean, count=count)),
-        entry("Li et al. 2024", "plans", Particles("svdd", weights, svdd, dps, clean, count=few)),
+        entry("Singhal et al. 2025", "plans", steered, ("clean",)),
+        entry("Li et al. 2024", "plans", Particles("svdd", weights, svdd, dps, clean, count=few), ("clean",)),
     )
 
 
@@ -116,7 +143,7 @@ def ascent_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     cautious = Ascent(steps, "ascent_conservative", conservative, rate, anneal=0)
     return (
         entry("", "plans", Ascent(steps, rate=rate)),
-        entry("", "plans", Ascent(steps, "ascent_clean", clean, rate, anneal=0)),
+        entry("", "plans", Ascent(steps, "ascent_clean", clean, rate, anneal=0), ("clean",)),
         entry("", "plans", AscentFrom(steps, rate=rate)),
         entry("", "plans", AscentEarly(rate=rate / 10, steps=strengths.ascent_steps)),
         entry("Yuan et al. 2024", "plans", AscentRenoised(steps, rate=rate / 10)),
@@ -130,9 +157,10 @@ def planning_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
         Shooting, strengths=whole_grid(strengths.iterations, strengths.points), population=strengths.population
     )
     few, half = whole_grid(max(1, strengths.iterations // 4), strengths.points), max(2, strengths.population // 2)
-    truth, model = ("dynamics", "behaviour"), ("dynamics", "behaviour", "model")
     disagreement = search("cem_disagreement", dynamics=learned, disagreement_penalty=1.0)
     receding = Receding("receding_model", few, population=half)
+    tree = Tree((0, *whole_grid(strengths.simulations, strengths.points)[1:]))
+    truth, model, value = (("regression", *parts) for parts in (TRUE, MODEL, (*TRUE, "model", "value")))
     entry = partial(Entry, "planning")
     return (
         entry("de Boer et al. 2005", "actions", search("cem"), truth),
@@ -140,7 +168,8 @@ def planning_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
         entry("Chua et al. 2018", "actions", search("cem_model", dynamics=learned), model),
         entry("Williams et al. 2017", "actions", search("mppi_model", weigh=Softmax(), dynamics=learned), model),
         entry("Yu et al. 2020", "actions", disagreement, model),
-        entry("Chua et al. 2018", "actions", receding, (*model, "value")),
+        entry("Chua et al. 2018", "actions", receding, value),
+        entry("Danihelka et al. 2022", "actions", tree, ("regression", *TRUE, "value"), True, "mctx"),
     )
 
 
@@ -149,7 +178,7 @@ def policy_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     coefficients = log_grid(*strengths.weight, max(1, strengths.points // 2))
     gradient = partial(policy_gradient.PolicyGradient, strengths=coefficients, updates=strengths.updates)
     ppo = partial(gradient, epochs=4, gae_lambda=0.95, critic_steps=4, rate=4e-3)
-    entry, needs = partial(Entry, "policies"), ("dynamics", "behaviour")
+    entry, needs = partial(Entry, "policies"), ("regression", *TRUE)
     return (
         entry("Williams 1992", "policy", gradient("reinforce", rate=2e-3), needs),
         entry("Schulman et al. 2017", "policy", ppo("ppo"), needs),
@@ -173,16 +202,26 @@ def tuning_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     )
 
 
+def control_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
+    """Guidance that knows nothing of the reward: what pushing alone does to plans."""
+    scales = log_grid(*strengths.scale, strengths.points)
+    noise, deal = Guided("null_noise", scales, untrained), Guided("null_shuffled", scales, shuffled)
+    nulls = (noise, ("regression", "untrained")), (deal, ("regression", "shuffled"))
+    return tuple(Entry("controls", "", "plans", null, needs) for null, needs in nulls)
+
+
 def catalogue(strengths: StrengthSettings) -> dict[str, Entry]:
     """All methods by name, in the order of the tables, with the strengths that a configuration asks for."""
     sampled = (guidance_entries, selection_entries, particle_entries)
-    families = (*sampled, ascent_entries, planning_entries, policy_entries, tuning_entries)
-    prior = Entry("prior", "Janner et al. 2022", "plans", Prior())
+    families = (*sampled, ascent_entries, planning_entries, policy_entries, tuning_entries, control_entries)
+    prior = Entry("prior", "Janner et al. 2022", "plans", Prior(), ())
     return {entry.name: entry for entry in (prior, *(entry for family in families for entry in family(strengths)))}
 
 
 def chosen(strengths: StrengthSettings, methods: Iterable[str | Method | Entry]) -> tuple[Entry, ...]:
     """The entries of some methods: the prior always, then those of the catalogue in its order, then your own.
+
+    Where any method pushes a reward, the null controls are among them.
 
     Args:
         strengths: how the strengths of the catalogue's methods are spaced.
@@ -199,17 +238,39 @@ def chosen(strengths: StrengthSettings, methods: Iterable[str | Method | Entry])
             named |= known.keys() if entry is None else {value}
         else:
             own.append(own_entry(entry, value, {*known, *(other.name for other in own)}))
+    named |= set(NULLS) if own or named != {"prior"} else set()
     return (*(entry for name, entry in known.items() if entry and name in named), *own)
+
+
+def suited(entries: Iterable[Entry], lacks: Iterable[str], cells: bool) -> tuple[tuple[Entry, ...], dict[str, str]]:
+    """The entries that can run where some parts of the problem cannot be had; returns (them, why not the others).
+
+    lacks: parts that cannot be had. cells: whether plans are one-hot cells.
+    """
+    lacks, kept, left = set(lacks), [], {}
+    for entry in entries:
+        missing = [part for part in entry.needs if part in lacks]
+        if missing:
+            left[entry.name] = f"needs {' and '.join(missing)}"
+        elif entry.cells and not cells:
+            left[entry.name] = "plans in one-hot cells alone"
+        elif entry.module and find_spec(entry.module) is None:
+            left[entry.name] = f"needs {entry.module}: pip install 'diffplan[search]'"
+        else:
+            kept.append(entry)
+    return tuple(kept), left
 
 
 def own_entry(method: object, value: object, taken: set[str]) -> Entry:
     """The entry of a method that is not in the catalogue; a class is called without arguments.
 
+    A method without an entry may use all three readings of the labels.
+
     Raises:
         ConfigError: if it is no method, or bears a name that is taken.
     """
     method = method() if isinstance(method, type) else method
-    entry = method if isinstance(method, Entry) else Entry("own", "", "plans", method)  # pyright: ignore
+    entry = method if isinstance(method, Entry) else Entry("own", "", "plans", method, PROXY_PARTS)  # pyright: ignore
     if not isinstance(entry.method, Method):
         raise ConfigError(f"methods={value!r}: must have the attributes of diffplan.methods.Method")
     if entry.name in taken:

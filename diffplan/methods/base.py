@@ -37,22 +37,28 @@ Grid = Float[Array, "s"]
 
 @struct.dataclass
 class Problem:
-    """All that a method may use. The gold reward is not in it. A pytree: parameters are traced, structure is static.
+    """All that a method may use. The true reward is not in it. A pytree: parameters are traced, structure is static.
 
-    The three proxies are three readings of one rater's labels. What only some methods use may be None; `need` names it.
+    What only some methods use may be None; `need` names it. The proxies are readings of the same labels.
     """
 
     denoise: Denoise
     """The prior."""
-    regression: Proxy
-    """Noise-conditioned regression of the return."""
-    classifier: Proxy
-    """Noise-conditioned classifier of a return in the top quantile."""
-    clean: Proxy
-    """Regression of the return that has only seen clean plans."""
     codec: Codec | Cells
     sampler: Sampler
     """How plans are drawn from the prior, guided or not."""
+    regression: Proxy | None = None
+    """Noise-conditioned regression of the return."""
+    classifier: Proxy | None = None
+    """Noise-conditioned classifier of a return in the top quantile."""
+    clean: Proxy | None = None
+    """Regression of the return that has only seen clean plans."""
+    conservative: Proxy | None = None
+    """The clean regression, trained to score lower what ascent finds."""
+    shuffled: Proxy | None = None
+    """Noise-conditioned regression of labels that were dealt out at random: a null control."""
+    untrained: Proxy | None = None
+    """Noise-conditioned regression by a network as it was initialised: a null control."""
     data: Float[Array, "m h d"] | None = None
     """Windows of behaviour, in normalised units."""
     dynamics: Dynamics | None = None
@@ -63,8 +69,6 @@ class Problem:
     """The policy that the behaviour data show: what learned policies start from and are held to."""
     value: PlanValue | None = None
     """The score to be expected of a plan whose first rows are known and which goes on as behaviour does; learned."""
-    conservative: Proxy | None = None
-    """The clean regression, trained to score lower what ascent finds."""
     second: Proxy | None = None
     """Another learned reward, for methods that weigh two."""
     conditional: Conditional | None = None

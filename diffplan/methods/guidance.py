@@ -10,34 +10,44 @@ from jaxtyping import Array, Float
 from diffplan import guide
 from diffplan.denoise import pinned
 from diffplan.guide import Proxy
-from diffplan.methods.base import Grid, Plans, Problem, Starts, draw_plans
+from diffplan.methods.base import Grid, Plans, Problem, Starts, draw_plans, need
 from diffplan.samplers import sample
 from diffplan.types import Energy, PRNGKey, Strengths
 
 
 def regression(problem: Problem) -> Proxy:
     """The noise-conditioned regression."""
-    return problem.regression
+    return need(problem, "regression", "by the noise-conditioned regression")
 
 
 def classifier(problem: Problem) -> Proxy:
     """The noise-conditioned classifier."""
-    return problem.classifier
+    return need(problem, "classifier", "by the classifier")
 
 
 def clean(problem: Problem) -> Proxy:
     """The regression of clean plans."""
-    return problem.clean
+    return need(problem, "clean", "by the clean regression")
+
+
+def shuffled(problem: Problem) -> Proxy:
+    """The regression of shuffled labels."""
+    return need(problem, "shuffled", "by shuffled labels")
+
+
+def untrained(problem: Problem) -> Proxy:
+    """The regression that has learned nothing."""
+    return need(problem, "untrained", "by an untrained network")
 
 
 def dps(problem: Problem) -> Energy:
     """The clean reward of the denoised plan."""
-    return guide.dps(problem.denoise, problem.clean.reward)
+    return guide.dps(problem.denoise, clean(problem).reward)
 
 
 def raw(problem: Problem) -> Energy:
     """The clean reward of the noisy plan."""
-    return guide.raw(problem.clean.reward)
+    return guide.raw(clean(problem).reward)
 
 
 def from_prior(key: PRNGKey, problem: Problem, start: Float[Array, "o"]) -> Float[Array, "h d"]:

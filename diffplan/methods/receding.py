@@ -52,7 +52,8 @@ class Receding:
     lookahead: int = 16
     """L."""
     every: int = 8
-    """Steps carried out before planning again; the horizon must be a multiple."""
+    """The most steps that are carried out before planning again: the largest number up to this that divides the horizon
+    is taken."""
     keep: float = 0.5
     disagreement_penalty: float = 0.0
     strength_name: str = "iterations"
@@ -60,8 +61,6 @@ class Receding:
 
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Iterations are structure: the numbers are those of self.strengths, whatever `strengths` says."""
-        if problem.horizon % self.every:
-            raise ValueError(f"every={self.every}: must divide the horizon ({problem.horizon})")
         keys = jax.random.split(key, len(starts))
         run = lambda iterations: jax.vmap(partial(self.control, problem, iterations))(keys, starts)
         return Plans.of(jnp.stack([run(int(iterations)) for iterations in self.strengths]))
@@ -69,16 +68,17 @@ class Receding:
     def control(self, problem: Problem, iterations: int, key: PRNGKey, start: Float[Array, "o"]) -> Float[Array, "h d"]:
         """One run from a start."""
         truth = need(problem, "dynamics", self.name)
+        every = max(steps for steps in range(1, self.every + 1) if problem.horizon % steps == 0)
 
         def block(state: ControlState, step: tuple[Array, Array]) -> tuple[ControlState, None]:
             key, row = step
             key_plan, key_act = jax.random.split(key)
-            actions = self.ahead(key_plan, problem, state, row, iterations)[: self.every]
+            actions = self.ahead(key_plan, problem, state, row, iterations)[:every]
             part, _ = imagine(truth, key_act, state.observation, actions)
             x = jax.lax.dynamic_update_slice(state.x, problem.codec.encode(part), (row, 0))
             return ControlState(truth(key_act, part.observations[-1], part.actions[-1])[0], x), None
 
-        rows = jnp.arange(0, problem.horizon, self.every)
+        rows = jnp.arange(0, problem.horizon, every)
         first = ControlState(start, jnp.zeros(problem.shape))
         return jax.lax.scan(block, first, (jax.random.split(key, len(rows)), rows))[0].x
 

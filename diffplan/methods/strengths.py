@@ -29,6 +29,8 @@ class StrengthSettings:
     """Iterations of a search of actions."""
     population: Annotated[int, COUNT] = 64
     """Sequences of actions in an iteration."""
+    simulations: Annotated[int, COUNT] = 16
+    """Simulations of a tree search, a move."""
     updates: Annotated[int, COUNT] = 60
     """Policy updates from fresh rollouts; a sixth of it where a whole prior is tuned."""
     rounds: Annotated[int, COUNT] = 6

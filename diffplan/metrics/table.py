@@ -5,7 +5,7 @@ cell. No other module of the package reads or writes CSV.
 """
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,19 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 COLUMNS = (
-    *("method", "strength", "seed", "plans", "proxy", "promised", "open_loop", "tracked"),
-    *("violations.walls", "longest_step", "residual", "data_distance", "diversity", "finite"),
-    *("path_kl", "exact_kl", "ess", "network_evals", "proxy_evals", "env_steps", "seconds"),
+    *("task", "method", "strength", "seed", "plans", "proxy"),
+    *("promised", "open_loop", "inverse", "tracked", "delivered", "replanned", "feasible"),
+    *("longest_step", "residual", "data_distance", "diversity", "finite", "path_kl", "exact_kl", "ess", "pressure"),
+    *("levels", "network_evals", "proxy_evals", "env_steps", "seconds", "pretrain_seconds"),
 )
-"""The columns of results.csv, in order; a row is a batch of plans."""
+"""The columns of results.csv, in order; a row is a batch of plans. After `feasible` stands a column for each way in
+which plans of the task can be infeasible, ``violations.NAME``."""
 
 VALID = 0.02
 """The largest fraction of infeasible plans at which a strength can be a method's best."""
+
+HEADLINES = ("delivered", "promised", "proxy")
+"""What tells strengths apart: the first of these that is known."""
 
 Row = dict[str, Any]
 Table = dict[str, np.ndarray]
@@ -38,17 +43,26 @@ def cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def write(path: Path, rows: Iterable[Mapping[str, Any]], columns: tuple[str, ...] = COLUMNS) -> Path:
+def columns_of(rows: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """`COLUMNS`, with the violations that occur in the rows, sorted, after `feasible`."""
+    violations = sorted({name for row in rows for name in row if name.startswith("violations.")})
+    after = COLUMNS.index("feasible") + 1
+    return (*COLUMNS[:after], *violations, *COLUMNS[after:])
+
+
+def write(path: Path, rows: Iterable[Mapping[str, Any]], columns: tuple[str, ...] | None = None) -> Path:
     """Write a table beside its place and move it there, so that a reader never sees half of it.
 
     Args:
         path: the file; its directory is made if it is missing.
         rows: values by column; a missing value gives an empty cell, other keys are left out.
-        columns: the columns, in order.
+        columns: the columns, in order; those of results.csv if not given.
 
     Returns:
         The path.
     """
+    rows = list(rows)
+    columns = columns_of(rows) if columns is None else columns
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with part.open("w", newline="") as file:
@@ -119,20 +133,31 @@ def matching(table: Table, **where: Any) -> Bool[np.ndarray, "rows"]:
     return np.logical_and.reduce([table[name] == value for name, value in where.items()])
 
 
-def best(promised: Float[np.ndarray, "s"], infeasible: Float[np.ndarray, "s"]) -> int:
-    """Index of the best strength: the highest promised return among strengths with at most `VALID` infeasible plans.
+def headline(known: Callable[[str], np.ndarray | None]) -> str:
+    """The first of `HEADLINES` with a finite value. known: the values of a column, None where there is no column."""
+    for name in HEADLINES:
+        values = known(name)
+        if values is not None and np.isfinite(values).any():
+            return name
+    return HEADLINES[-1]
+
+
+def best(returns: Float[np.ndarray, "s"], feasible: Float[np.ndarray, "s"]) -> int:
+    """Index of the best strength: the highest return among strengths with at most `VALID` infeasible plans.
 
     If no strength is feasible, all are compared. NaN stands for a missing value and never wins.
     """
-    feasible = np.where(infeasible <= VALID, promised, np.nan)
-    candidates = feasible if np.isfinite(feasible).any() else promised
+    allowed = np.where(feasible >= 1 - VALID, returns, np.nan)
+    candidates = allowed if np.isfinite(allowed).any() else returns
     return int(np.argmax(np.where(np.isfinite(candidates), candidates, -np.inf)))
 
 
 def best_strength(rows: list[Row]) -> float:
     """The best strength of one method's rows, by means over seeds."""
     strengths = np.unique([row["strength"] for row in rows])
-    mean = lambda name: np.array(
-        [np.mean([row.get(name, np.nan) for row in rows if row["strength"] == strength]) for strength in strengths]
-    )
-    return float(strengths[best(mean("promised"), mean("violations.walls"))])
+
+    def mean(name: str) -> Float[np.ndarray, "s"]:
+        of = lambda strength: [float(row.get(name, np.nan)) for row in rows if row["strength"] == strength]
+        return np.array([np.mean(of(strength)) for strength in strengths])
+
+    return float(strengths[best(mean(headline(mean)), mean("feasible"))])

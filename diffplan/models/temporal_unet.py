@@ -14,7 +14,7 @@ and the network is, for channels c_1 .. c_m (``dim`` times each of ``mults``),
     last     mish(norm(conv_k(x))), conv_1 to d                                                            (2)
 
 The embedding is e = linear(mish(linear(sinusoidal(c_noise)))) with ``dim`` numbers. As in the original, the finest
-level's output is not joined on the way up. ``dim=32, mults=(1, 4, 8)`` is the configuration of the Maze2D experiments.
+level's output is not joined on the way up. ``dim=32, mults=(1, 4, 8)`` is its configuration for navigation.
 """
 
 from itertools import pairwise

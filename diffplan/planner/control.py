@@ -4,9 +4,7 @@ With p_i, v_i the plan's points, one every K steps, and t the steps since it was
 
     actions     u = the plan's own action of step t            drawn by the low-level prior between two points
     inverse     u = f(o, (p_i+1, v_i+1), K - t mod K)          the learned f of (121): every action is learned
-    tracking    u = 10 (p_j - p) - v  in Maze2D                D4RL's rule, with points for waypoints         (124)
-                u = (p_j - p) / s     in OGBench               the displacement s u that leads there
-                min_u |p + u - p_j|   in gridworlds            the move that comes nearest
+    tracking    a rule of the world's own, towards the place p_j                                              (124)
 
 For `tracking` j begins at 1 and goes on by one when the ball is near p_j: it takes the way from the plan and its own
 time. All are clipped to [-1, 1]. When the plan is over, `inverse` and `tracking` stay at its last point, and `actions`
@@ -37,15 +35,6 @@ class Tracker(NamedTuple):
 
     aim: Callable[[Float[Array, "o"], Float[Array, "2"]], Float[Array, "2"]]
     near: float
-
-
-def spring(observation: Float[Array, "4"], place: Float[Array, "2"]) -> Float[Array, "2"]:
-    """D4RL's rule."""
-    return 10 * (place - observation[:2]) - observation[2:]
-
-
-MAZE2D = Tracker(spring, 0.75)
-"""With points further ahead the ball is faster: at 0.4 cells the same plans score 2 to 7 % less."""
 
 
 @struct.dataclass
@@ -108,7 +97,7 @@ class Simulator(Protocol):
     def run(self, states: Any, act: Callable[[np.ndarray], np.ndarray], steps: int) -> np.ndarray: ...
 
 
-def in_jax(world: World, tracker: Tracker = MAZE2D) -> Physics:
+def in_jax(world: World, tracker: Tracker) -> Physics:
     """An environment of this project, deterministic, compiled."""
 
     @partial(jax.jit, static_argnames=("name", "steps"))
@@ -125,7 +114,7 @@ def in_jax(world: World, tracker: Tracker = MAZE2D) -> Physics:
     return Physics(lambda starts: jax.vmap(world.state_of)(jnp.asarray(starts)), run)
 
 
-def outside(simulator: Simulator, tracker: Tracker = MAZE2D) -> Physics:
+def outside(simulator: Simulator, tracker: Tracker) -> Physics:
     """A simulator that is no JAX; controllers are compiled, and called once a step for all episodes."""
 
     @partial(jax.jit, static_argnames="name")

@@ -16,8 +16,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from diffplan.codec import Codec
-from diffplan.data.windows import Strided
-from diffplan.types import PRNGKey, Scalar
+from diffplan.data.windows import Windows
+from diffplan.types import PRNGKey, Scalar, Trajectory
 
 NEAR = 0.1
 """Deviations of the data, in a place."""
@@ -33,30 +33,33 @@ def clean(horizon: int, width: int) -> Bool[Array, "h d"]:
 
 @struct.dataclass
 class Reaching:
-    """Windows that are held from some step on. rest: a normalised observation whose velocity is 0, if it has one; its
-    first two entries are its place.
+    """Windows that are held from some step on. The first two entries of an observation are its place, the others its
+    velocity, which is 0 at rest.
     """
 
-    windows: Strided
-    rest: Float[Array, "o"]
+    windows: Windows
 
-    @classmethod
-    def of(cls, windows: Strided, codec: Codec) -> "Reaching":
-        """Windows that were normalised by `codec`."""
+    @property
+    def points(self) -> Codec:
+        """The normaliser of observations."""
+        codec = self.windows.codec
+        assert isinstance(codec, Codec)
         o = codec.observation_dim
-        return cls(windows, -codec.mean[:o] / codec.std[:o])
+        return Codec(codec.mean[:o], codec.std[:o], o)
 
     def arrival(self, key: PRNGKey) -> tuple[Float[Array, "h o"], Scalar]:
         """A window that is held, and k', in steps."""
-        windows, o = self.windows, len(self.rest)
+        windows, codec = self.windows, self.points
+        o = codec.observation_dim
         key_place, key_wait = jax.random.split(key)
-        trajectory, first = windows.place(key_place)
+        first = windows.place(key_place)
         steps = (windows.horizon - 1) * windows.stride  # to the last point, so that it is held
-        path = jax.lax.dynamic_slice(windows.rows, (trajectory, first, 0), (1, steps + 1, o))[0]
+        observed = jax.lax.dynamic_slice(windows.observations, (first, 0), (steps + 1, o))
+        path = codec.encode(Trajectory(observed, jnp.zeros((steps + 1, 0))))
         wait = jax.random.randint(key_wait, (), 1, steps + 1)
         there = jnp.linalg.norm(path[:, :2] - path[wait, :2][None], axis=1) < NEAR
         soonest = jnp.argmax(there)  # of k itself too: the distance is 0
-        goal = jnp.where(jnp.arange(o) < 2, path[soonest], self.rest)
+        goal = jnp.where(jnp.arange(o) < 2, path[soonest], -codec.mean / codec.std)
         points = path[:: windows.stride]
         later = windows.stride * jnp.arange(windows.horizon) >= soonest
         # the start stays the data's, velocity and all, also where it is the goal
@@ -66,4 +69,4 @@ class Reaching:
         """An example."""
         x, soonest = self.arrival(key)
         # standardised as if k' were uniform, which it nearly is; the score of a value is standardised anyway
-        return x, jnp.sqrt(12.0) * (0.5 - soonest / self.windows.length), clean(*x.shape)
+        return x, jnp.sqrt(12.0) * (0.5 - soonest / self.windows.span), clean(*x.shape)

@@ -40,7 +40,7 @@ from diffplan.types import Denoise, PRNGKey, Scalar, Strengths, Trajectory
 
 @settings("planner")
 class PlannerSettings:
-    """One configuration for all mazes."""
+    """One configuration for all worlds."""
 
     horizon: Annotated[int, SIZE] = 32
     """Points of a plan."""
@@ -104,7 +104,7 @@ class PlanOptions:
 
 @struct.dataclass
 class Planner:
-    """All that plans in one maze."""
+    """All that plans in one world."""
 
     rows: Codec
     """Of single rows of behaviour."""

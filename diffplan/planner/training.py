@@ -9,7 +9,8 @@ import numpy as np
 
 from diffplan import noise
 from diffplan.codec import Codec
-from diffplan.data.windows import Rows, Strided, Windows
+from diffplan.data.windows import Windows
+from diffplan.episodes import Episodes
 from diffplan.guide import Learned
 from diffplan.learn import inverse, prior, reach, reward
 from diffplan.learn.train import SILENT, TrainSettings, train
@@ -43,21 +44,35 @@ class Bench(NamedTuple):
         return stage(self.run, name, partial(fit, setting), shape | {"train": setting}, {"data": self.data})
 
 
-def fit(run: Run, config: PlannerSettings, rows: Rows, identity: str) -> tuple[Planner, float]:
-    """Train a planner in a run, or read it back; returns (planner, minutes that its training took)."""
-    codec = Codec.fit(rows.observations, rows.actions)
+def fit(run: Run, config: PlannerSettings, episodes: Episodes, identity: str) -> tuple[Planner, float]:
+    """Train a planner in a run, or read it back.
+
+    Args:
+        run: where the networks are kept.
+        config: what is trained.
+        episodes: behaviour, of any lengths.
+        identity: of the behaviour.
+
+    Returns:
+        (planner, minutes that its training took).
+
+    Raises:
+        DataError: if all episodes are shorter than a plan.
+    """
+    codec = Codec.fit(episodes.observations, episodes.actions)
     bench = Bench(run, config, identity, codec)
-    windows = Strided.of(rows, codec, config.horizon, config.stride)
-    examples = Reaching.of(windows, codec)
+    examples = Reaching(Windows.of(episodes, codec, config.horizon, config.stride))
+    near = Windows.of(episodes, codec, config.stride + 1)
+    far = Windows.of(episodes, codec, reach.span(config.stride))
     grid = noise.karras(config.levels, config.low, config.high)
     o, stride = codec.observation_dim, config.stride
     size = config.width, config.features
-    steering = partial(inverse.fit, windows.rows, codec, stride, 2 * config.width)
+    steering = partial(inverse.fit, near, codec, 2 * config.width)
     models = {
-        "reach": bench.stage("reach", partial(reach.fit, windows.rows, o, stride, size), config.reach),
+        "reach": bench.stage("reach", partial(reach.fit, far, o, stride, size), config.reach),
         "inverse": bench.stage("inverse", steering, config.inverse),
         "prior": fit_points(bench, examples),
-        "low_level": fit_low_level(bench, Windows.of(rows, codec, stride + 1)),
+        "low_level": fit_low_level(bench, near),
         "value": fit_value(bench, examples, "value_noisy", config.noise),
         "critic": fit_value(bench, examples, "value_clean", None),
     }

@@ -1,8 +1,8 @@
-"""Figures, tables and the page, drawn from the files of a run directory. Nothing here imports model code.
+"""Figures, tables and the page of any task, from the files of a run directory. Nothing here imports model code.
 
 Three things can be asked for:
 
-    figure.frontier(run_dir)   frontier.png and frontier.pdf
-    page.page(run_dir)         report.html, self-contained
+    draw.draw(run_dir, out)    summary.csv, budgets.csv, frontier.png, axes.png, report.html; `out` may be left out
     table.show(run_dir)        the results in the terminal; `table.markdown` for a README
+    budgets.show(run_dir)      the best return at equal budgets
 """

@@ -1,10 +1,9 @@
 """The best return of every method within equal budgets: in seconds and in evaluations per plan.
 
-A row of ``budgets.csv`` is a method within one budget: the strength, among those that cost no more, with the highest
-promised return whose plans are feasible (at most `VALID` through walls), and that return with its interval over
-seeds.
-An evaluation is one of a network, of the proxy, or a step in an environment or its model. What a policy or a fine-tuned
-prior costs to train counts in full, shared by the plans of its batch.
+A row of ``budgets.csv`` is a method within one budget: among the strengths that cost no more and have few infeasible
+plans (at most `VALID`), the one with the highest delivered return. Where no return is delivered, the promised return
+takes its place, and then the proxy. An evaluation is one of a network, of the proxy, or a step in an environment or its
+model.
 """
 
 from pathlib import Path
@@ -20,7 +19,8 @@ from diffplan.metrics.table import VALID
 from diffplan.metrics.table import write as write_table
 from diffplan.report import style
 from diffplan.report.load import read_results
-from diffplan.report.summary import Curve, curves
+from diffplan.report.save import directory
+from diffplan.report.summary import Curve, curves, headline, known, name_of, split
 
 UNITS = {"seconds": "s", "evaluations": "evals"}
 """What budgets are counted in, and what a table calls that."""
@@ -29,25 +29,26 @@ UNITS = {"seconds": "s", "evaluations": "evals"}
 class Within(NamedTuple):
     """The best strength of a method within a budget; NaN where no feasible strength is that cheap.
 
-    pressure: nats, of that strength; NaN where the method reports none.
+    low, high: the interval over seeds of the delivered return (or of what takes its place). pressure: nats; NaN where
+    the method reports none.
     """
 
     method: str
     unit: str
     budget: float
     strength: float
+    proxy: float
     promised: float
+    delivered: float
     low: float
     high: float
-    open_loop: float
-    tracked: float
     pressure: float
 
 
 def pressure(curve: Curve) -> Float[np.ndarray, "s"]:
     """The exact KL of a method where it is known, else its path KL; NaN for a method that reports neither."""
-    exact = curve.bands["exact_kl"].value
-    return np.where(np.isfinite(exact), exact, curve.bands["path_kl"].value)
+    exact = curve.value("exact_kl")
+    return np.where(np.isfinite(exact), exact, curve.value("path_kl"))
 
 
 def reports_pressure(curve: Curve) -> bool:
@@ -56,71 +57,80 @@ def reports_pressure(curve: Curve) -> bool:
 
 
 def cost(curve: Curve, unit: str) -> Float[np.ndarray, "s"]:
-    """What a plan of each strength costs."""
+    """What a plan of each strength costs; NaN where that is unknown."""
     if unit == "seconds":
-        return curve.bands["seconds"].value
-    return np.sum([curve.bands[name].value for name in ("network_evals", "proxy_evals", "env_steps")], axis=0)
+        return curve.value("seconds")
+    counts = np.stack([curve.value(name) for name in ("network_evals", "proxy_evals", "env_steps")])
+    return np.where(np.isfinite(counts).any(0), np.nansum(counts, axis=0), np.nan)
 
 
 def budgets_of(by_method: dict[str, Curve], unit: str) -> Float[np.ndarray, "b"]:
     """Powers of ten: from the first that pays for the prior's plans to the first that pays for everything."""
-    least = float(cost(by_method["prior"], unit).max()) if "prior" in by_method else 0.0
-    most = max(float(np.nanmax(cost(curve, unit))) for curve in by_method.values())
+    costs = {method: cost(curve, unit) for method, curve in by_method.items()}
+    every = np.concatenate([np.empty(0), *costs.values()])
+    if not np.isfinite(every).any():
+        return np.empty(0)
+    least, most = float(np.nan_to_num(costs.get("prior", np.zeros(1))).max()), float(np.nanmax(every))
     least = max(least, most / 1e6, 1e-6)
     return 10.0 ** np.arange(np.ceil(np.log10(least)), np.ceil(np.log10(max(most, least))) + 1)
 
 
-def within(curve: Curve, unit: str, budget: float) -> Within:
-    """The best valid strength of a method that costs no more than the budget."""
-    bands, band = curve.bands, curve.bands["promised"]
-    allowed = (cost(curve, unit) <= budget) & (bands["violations.walls"].value <= VALID)
-    promised = np.where(allowed, band.value, np.nan)
-    if not np.isfinite(promised).any():
+def within(curve: Curve, unit: str, budget: float, measure: str) -> Within:
+    """The best feasible strength of a method that costs no more than the budget."""
+    allowed = (cost(curve, unit) <= budget) & ~(curve.value("infeasible") > VALID)
+    scores = np.where(allowed, curve.value(measure), np.nan)
+    if not np.isfinite(scores).any():
         return Within(curve.method, unit, budget, *(np.nan,) * 7)
-    k = int(np.nanargmax(promised))
-    executed = bands["open_loop"].value, bands["tracked"].value
-    numbers = (curve.strengths, promised, band.low, band.high, *executed, pressure(curve))
+    k, band = int(np.nanargmax(scores)), curve.bands[measure]
+    returns = (curve.value(name) for name in ("proxy", "promised", "delivered"))
+    numbers = (curve.strengths, *returns, band.low, band.high, pressure(curve))
     return Within(curve.method, unit, budget, *(values[k] for values in numbers))
 
 
-def rows(run_dir: Path | str) -> list[Within]:
+def rows(by_method: dict[str, Curve]) -> list[Within]:
     """Every method within every budget of both units."""
-    by_method = curves(read_results(run_dir))
+    methods, measure = split(by_method)[0], headline(by_method)
     return [
-        within(curve, unit, float(budget))
+        within(curve, unit, float(budget), measure)
         for unit in UNITS
-        for budget in budgets_of(by_method, unit)
-        for curve in by_method.values()
+        for budget in budgets_of(methods, unit)
+        for curve in methods.values()
     ]
 
 
-def write(run_dir: Path | str) -> Path:
-    """Writes ``budgets.csv`` into the run directory."""
-    return write_table(Path(run_dir) / "budgets.csv", (row._asdict() for row in rows(run_dir)), Within._fields)
+def write(run_dir: Path | str, out: Path | str | None = None) -> Path:
+    """Writes ``budgets.csv`` into the run directory, or into `out`; returns its path."""
+    lines = rows(curves(read_results(run_dir)))
+    return write_table(directory(run_dir, out) / "budgets.csv", (row._asdict() for row in lines), Within._fields)
 
 
-def table(run_dir: Path | str) -> tuple[list[str], list[list[str]]]:
-    """(header, lines): a method a line, a budget a column, the best promised return in the cells.
+def table(by_method: dict[str, Curve]) -> tuple[list[str], list[list[str]]]:
+    """(header, lines): a method a line, a budget a column, the best return in the cells.
 
     Methods are in the order of their last cell.
     """
-    by_method, every = curves(read_results(run_dir)), rows(run_dir)
+    every, measure = rows(by_method), headline(by_method)
     columns = list(dict.fromkeys((row.unit, row.budget) for row in every))
     cells = {(row.method, row.unit, row.budget): row for row in every}
     header = ["method", "nats", *(f"{style.short(budget)} {UNITS[unit]}" for unit, budget in columns)]
-    last = lambda method: np.nan_to_num(cells[(method, *columns[-1])].promised, nan=-np.inf)
+    score = lambda row: getattr(row, measure)
+    methods = list(dict.fromkeys(row.method for row in every))
     lines = []
-    for method in sorted(by_method, key=last, reverse=True):
+    for method in sorted(methods, key=lambda m: -np.nan_to_num(score(cells[(m, *columns[-1])]), nan=-np.inf)):
         mine = [cells[(method, *column)] for column in columns]
         nats = style.short(mine[-1].pressure) if reports_pressure(by_method[method]) or method == "prior" else "none"
-        lines.append([style.look(method).label, nats, *(style.plain(row.promised) for row in mine)])
+        lines.append([style.look(method).label, nats, *(style.plain(score(row)) for row in mine)])
     return header, lines
 
 
 def show(run_dir: Path | str, console: Console | None = None) -> None:
-    """Prints the table in the terminal."""
-    header, lines = table(run_dir)
-    shown = Table(*header, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    """Prints the table in the terminal; nothing where no method has a score."""
+    results = read_results(run_dir)
+    by_method = curves(results)
+    if not known(by_method.values(), headline(by_method)).size:
+        return
+    header, lines = table(by_method)
+    shown = Table(*header, box=SIMPLE_HEAD, show_edge=False, padding=0)
     shown.columns[0].no_wrap = True
     for column in shown.columns[1:]:
         column.justify = "right"
@@ -128,5 +138,6 @@ def show(run_dir: Path | str, console: Console | None = None) -> None:
         shown.add_row(*line)
     console = console or Console()
     console.print(shown)
-    words = f"Best promised return at equal budgets per plan, with at most {100 * VALID:g} % of plans through walls."
+    best = f"Best {name_of(headline(by_method))} at equal budgets per plan"
+    words = f"{best}, with at most {100 * VALID:g} % of plans {results.words.infeasible}."
     console.print(words, style="dim", highlight=False)

@@ -1,171 +1,231 @@
-"""Parts A and B of the figure: one method against its strength; every method on the plane of gold and proxy."""
+"""Parts A and B of the figure: one method against its strength; every method on the plane of proxy and return."""
+
+from itertools import cycle
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.transforms import blended_transform_factory
+from matplotlib.figure import SubFigure
 
 from diffplan.metrics.statistics import data_quantiles
 from diffplan.report import style
 from diffplan.report.label import Named, place, stack
-from diffplan.report.load import Data
-from diffplan.report.summary import LEVELS, Band, Curve
+from diffplan.report.load import Run
+from diffplan.report.scale import broken_axis, reach, strength_axis
+from diffplan.report.summary import LEVELS, Band, Curve, headline, known, level, split
+
+NULLS = ("null_noise", "null_shuffled")
+CROWD = 14
+"""Methods beyond which only the main ones are named on the plane."""
+
+DASHES = {(0, (4, 1.5)): "– –", (0, (1, 1.2)): "· · ·", (0, (4, 1.5, 1, 1.5)): "– ·"}
+"""Line styles of the kinds of violation, as they look in a text."""
+
+DOTTED: dict[str, Any] = {"color": style.SOFT, "linewidth": 0.7, "linestyle": (0, (1, 1.6)), "zorder": 1}
+"""How a level of the data is drawn."""
 
 
-def pressure(proxy: Axes, gold: Axes, walls: Axes, curve: Curve, data: Data) -> None:
-    """Part A: proxy, gold and the fraction of plans that cross a wall, on one axis of strength."""
+def pressure(figure: SubFigure, curve: Curve, run: Run, by_method: dict[str, Curve]) -> None:
+    """Part A: proxy, returns and the fraction of infeasible plans on one axis of strength; those that are known."""
+    violations, has = run.results.words.violations, lambda name: known([curve], name).size > 0
+    rows = [
+        (_proxy, 1.0, has("proxy")),
+        (_returns, 1.45, has("promised") or has("delivered")),
+        (_infeasible, 0.34 + 0.14 * (len(violations) - 1), has("infeasible") and violations),
+    ]
+    rows = [(panel, height) for panel, height, there in rows if there]
+    margins: dict[str, float] = {"left": 0.17, "right": 0.835, "top": 0.88, "bottom": 0.11}
+    grid = figure.add_gridspec(len(rows), 1, height_ratios=[height for _, height in rows], hspace=0.13, **margins)
     x = strength_axis(curve.strengths)
-    _curve(proxy, x, curve.bands["proxy"], style.PROXY, "D")
-    _curve(gold, x, curve.bands["promised"], style.GOLD, "o")
-    _executed(gold, x, curve)
-    linear = 1.15 * float(data.proxy.max())
-    top = float(np.nanmax(curve.bands["proxy"].value))
-    proxy.set_yscale("symlog", linthresh=linear, linscale=1.6)
-    proxy.set_ylim(min(-0.5, float(np.nanmin(curve.bands["proxy"].value))), top * 2)
-    ticks = [t for t in (0, 2, 10, 100, 1000, 10000) if t <= top * 2 and not linear < t < 1.3 * linear]
-    proxy.set_yticks(ticks, [f"{t:g}" for t in ticks])
-    proxy.minorticks_off()
-    high = max(float(np.nanmax(curve.bands["promised"].value)), float(data.gold.max()))
-    gold.set_ylim(-0.03 * high, 1.3 * high)
-    fraction = curve.bands["violations.walls"].value
-    walls.fill_between(x, 0, np.nan_to_num(fraction), color=style.SOFT, alpha=0.35, linewidth=0)
-    walls.plot(x, fraction, color=style.SOFT, linewidth=1.2)
-    walls.set(ylim=(0, 1.05), yticks=[0, 1], yticklabels=["0", "100 %"])
-    words = "fraction of plans through walls"
-    walls.text(0.015, 0.6, words, fontsize=8.5, color=style.SOFT, va="center", transform=walls.transAxes)
-    data_lines(proxy, data.proxy)
-    data_lines(gold, data.gold)
-    _peak(proxy, gold, walls, x, curve)
-    broken_axis(walls, curve.strengths, x)
-    for axes in (proxy, gold, walls):
+    panels = [figure.add_subplot(grid[i]) for i in range(len(rows))]
+    for axes, (panel, _) in zip(panels, rows, strict=True):
+        panel(axes, x, curve, run, by_method)
         axes.set_xlim(x[0] - 0.15, x[-1] + 0.12)
-        axes.tick_params(labelbottom=axes is walls, bottom=axes is walls)
-    walls.set_xlabel(curve.strength_name)
+        axes.tick_params(labelbottom=axes is panels[-1], bottom=axes is panels[-1])
+        axes.axvline(x[curve.best], color=style.INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=2)
+        axes.axvspan(x[curve.best], x[-1] + 0.12, color=style.BROKEN, alpha=0.05, linewidth=0, zorder=0)
+    side = "left" if x[curve.best] < (x[0] + x[-1]) / 2 else "right"
+    at = panels[0].get_xaxis_transform()
+    panels[0].text(x[curve.best], 0.97, f" best: {curve.strengths[curve.best]:g} ", ha=side, va="top", transform=at)
+    broken_axis(panels[-1], curve.strengths, x)
+    panels[-1].set_xlabel(curve.strength_name)
 
 
-def _curve(axes: Axes, x: Float[np.ndarray, "s"], band: Band, colour: str, marker: str) -> None:
-    axes.fill_between(x, band.low, band.high, color=colour, alpha=0.22, linewidth=0)
-    axes.plot(x, band.value, color=colour, linewidth=2.2, marker=marker, markersize=5, zorder=4)
+def _band(axes: Axes, x: Float[np.ndarray, "s"], band: Band, **look: Any) -> None:
+    axes.fill_between(x, band.low, band.high, color=look["color"], alpha=0.18, linewidth=0)
+    axes.plot(x, band.value, **{"linewidth": 2.2, "markersize": 5, "zorder": 4} | look)
 
 
-def _executed(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve) -> None:
-    """The return when plans are executed, as thin lines."""
-    looks = (("tracked", (0, (4, 1.5)), "tracked by a controller"), ("open_loop", (0, (1, 1.2)), "open loop"))
-    axes.lines[-1].set_label("promised")
-    for name, dash, label in looks:
-        axes.plot(x, curve.bands[name].value, color=style.GOLD, linewidth=1.1, linestyle=dash, zorder=3, label=label)
-    axes.legend(loc="upper left", fontsize=8, facecolor="white", edgecolor="none", borderaxespad=0, labelspacing=0.2)
+def _finite(values: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "m"]:
+    return values[np.isfinite(values)]
 
 
-def _peak(proxy: Axes, gold: Axes, walls: Axes, x: Float[np.ndarray, "s"], curve: Curve) -> None:
-    """The strength at which gold turns over, through all three parts."""
-    best = curve.best
-    for axes in (proxy, gold, walls):
-        axes.axvline(x[best], color=style.INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=2)
-        axes.axvspan(x[best], x[-1] + 0.12, color=style.BROKEN, alpha=0.05, linewidth=0, zorder=0)
-    if best == len(x) - 1:
-        return
-    at = blended_transform_factory(proxy.transData, proxy.transAxes)
-    words = f"best valid\nplans: {curve.strengths[best]:g}"
-    proxy.text(x[best] - 0.06, 0.96, words, ha="right", va="top", transform=at)
+def _most(data: Float[np.ndarray, "n"]) -> Float[np.ndarray, "m"]:
+    """The data less its lowest hundredth."""
+    return data[data >= np.quantile(data, 0.01)]
 
 
-def strength_axis(strengths: Float[np.ndarray, "s"]) -> Float[np.ndarray, "s"]:
-    """Where strengths stand: log10, and zero 0.7 decades left of the smallest other one."""
-    positive = strengths[strengths > 0]
-    if positive.size == 0:
-        return np.zeros_like(strengths)
-    return np.where(strengths > 0, np.log10(np.maximum(strengths, positive.min())), np.log10(positive.min()) - 0.7)
+def _proxy(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve, run: Run, by_method: dict[str, Curve]) -> None:
+    data = _finite(run.data.proxy)
+    _band(axes, x, curve.bands["proxy"], color=style.PROXY, marker="D")
+    values = known([curve], "proxy")
+    reach(axes, "y", _most(data) if data.size else values, values)
+    axes.set_ylabel("proxy\n(sd of the data)")
+    levels(axes, _quantiles(data))
 
 
-def _labels(strengths: Float[np.ndarray, "s"], x: Float[np.ndarray, "s"]) -> list[str]:
-    """Every strength in figures, but for those too close to the label before."""
-    room, labels, last = 0.075 * float(x[-1] - x[0]), [], -np.inf
-    for strength, at in zip(strengths, x, strict=True):
-        labels.append(f"{strength:g}" if at - last >= room else "")
-        last = at if labels[-1] else last
-    return labels
+def _returns(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve, run: Run, by_method: dict[str, Curve]) -> None:
+    measure, blue = curve.headline, {"color": style.RETURN, "marker": "o"}
+    thin = {"linewidth": 1.2, "linestyle": (0, (4, 1.5)), "markersize": 4, "zorder": 3.5}
+    if measure == "delivered":
+        _band(axes, x, curve.bands["delivered"], **blue, label="delivered")
+    if known([curve], "promised").size:
+        look = {"markerfacecolor": "white", "label": "promised"} | (thin if measure == "delivered" else {})
+        _band(axes, x, curve.bands["promised"], **blue, **look)
+    again = curve.value("replanned")
+    if np.isfinite(again).any():
+        axes.plot(x, again, "*", color=style.INK, markersize=11, markeredgecolor="white", zorder=8, label="replanned")
+    nulls = [by_method[name] for name in NULLS if name in by_method]
+    for null, label in zip(nulls, ("null: meaningless reward", None), strict=False):
+        at = np.interp(null.strengths, curve.strengths, x, left=np.nan, right=np.nan)
+        look = {"color": style.look(null.method).colour, "linestyle": style.look(null.method).dash, "label": label}
+        axes.plot(at, null.value(measure), linewidth=1.2, zorder=3, **look)
+    data = _finite(run.data.promised)
+    core = np.concatenate([data, _finite(again), *(known([each], measure) for each in (curve, *nulls))])
+    lines = {name: level(by_method.get(name), measure) for name in ("behaviour", "bound")}
+    lines = _quantiles(data) | _near(axes, lines, core)
+    reach(axes, "y", np.append(core, list(lines.values())), known([curve], "promised"))
+    axes.set_ylabel(run.results.words.returns().replace(" (", "\n(", 1))
+    levels(axes, lines)
+    axes.legend(loc="best", fontsize=8, facecolor="white", edgecolor="none", labelspacing=0.25, borderaxespad=0.2)
 
 
-def broken_axis(axes: Axes, strengths: Float[np.ndarray, "s"], x: Float[np.ndarray, "s"]) -> None:
-    """Ticks at the strengths; two strokes through the axis where it breaks between zero and the rest."""
-    axes.set_xticks(x, _labels(strengths, x))
-    if strengths[0] == 0 and len(x) > 1:
-        at = blended_transform_factory(axes.transData, axes.transAxes)
-        middle = (x[0] + x[1]) / 2
-        gap = [middle - 0.05, middle + 0.05]
-        axes.plot(gap, [0, 0], color="white", linewidth=3, transform=at, clip_on=False, zorder=9)
-        for shift in (-0.05, 0.05):
-            stroke = [middle + shift - 0.02, middle + shift + 0.02]
-            axes.plot(stroke, [-0.09, 0.09], color=style.INK, linewidth=0.9, transform=at, clip_on=False, zorder=10)
+def _infeasible(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve, run: Run, by_method: dict[str, Curve]) -> None:
+    words = run.results.words
+    fraction = curve.value("infeasible")
+    axes.fill_between(x, 0, np.nan_to_num(fraction), color=style.SOFT, alpha=0.25, linewidth=0)
+    axes.plot(x, fraction, color=style.SOFT, linewidth=1.4)
+    axes.set(ylim=(0, 1.05), yticks=[0, 1], yticklabels=["0", "100 %"])
+    lines = [f"fraction of plans {words.infeasible}"]
+    several = words.violations if len(words.violations) > 1 else {}
+    for (name, label), (dash, mark) in zip(several.items(), cycle(DASHES.items()), strict=False):
+        axes.plot(x, curve.value(f"violations.{name}"), color=style.INK, linewidth=1, linestyle=dash)
+        lines.append(f"{mark}  {label}")
+    axes.text(0.015, 0.9, "\n".join(lines), fontsize=8, color=style.SOFT, va="top", transform=axes.transAxes)
 
 
-def data_lines(axes: Axes, data: Float[np.ndarray, "n"]) -> None:
-    """Where the data's quantiles lie, as thin lines named in the right margin. The limits and scale must be final."""
-    values = data_quantiles(data, tuple(LEVELS))
-    to_axes = axes.transData + axes.transAxes.inverted()
-    heights = np.array([to_axes.transform((0, value))[1] for value in values])
-    spots = stack(heights, 0.085)
-    at = axes.transAxes
-    for value, height, spot, name in zip(values, heights, spots, LEVELS.values(), strict=True):
-        axes.axhline(value, color=style.SOFT, linewidth=0.7, linestyle=(0, (1, 1.6)), zorder=1)
+def _quantiles(data: Float[np.ndarray, "n"]) -> dict[str, float]:
+    values = data_quantiles(data, tuple(LEVELS)).tolist() if data.size else []
+    return {f"data {name}": value for name, value in zip(LEVELS.values(), values, strict=False)}
+
+
+def _near(axes: Axes, lines: dict[str, float], core: Float[np.ndarray, "n"]) -> dict[str, float]:
+    """The lines that are not far above all other values; a note in the corner names one that is."""
+    top = core.max(initial=-np.inf) + 3 * (np.ptp(core) if core.size else 0)
+    for name, value in lines.items():
+        if value > top > -np.inf:
+            corner = {"ha": "right", "va": "top", "fontsize": 8.5, "transform": axes.transAxes}
+            axes.text(0.99, 0.98, f"{name}: {style.plain(value)} ↑", **corner)
+    return {name: value for name, value in lines.items() if value <= top or (top == -np.inf and np.isfinite(value))}
+
+
+def levels(axes: Axes, lines: dict[str, float]) -> None:
+    """Thin lines at some values, named in the right margin. The limits and the scale must be final."""
+    lines = dict(sorted(lines.items(), key=lambda item: item[1]))
+    at, to_axes = axes.transAxes, axes.transData + axes.transAxes.inverted()
+    heights = np.array([to_axes.transform((0, value))[1] for value in lines.values()])
+    tall = axes.get_window_extent().height / axes.figure.dpi
+    for (name, value), height, spot in zip(lines.items(), heights, stack(heights, 0.135 / tall), strict=True):
+        data = name.startswith("data ")
+        axes.axhline(value, **DOTTED if data else DOTTED | {"color": style.INK, "linestyle": style.look(name).dash})
         axes.plot([1, 1.025], [height, spot], color=style.SOFT, linewidth=0.6, transform=at, clip_on=False)
-        axes.text(1.035, spot, name, color=style.SOFT, fontsize=8.5, va="center", transform=at)
-    axes.text(1.035, spots[-1] + 0.085, "data", color=style.SOFT, fontsize=8.5, va="center", transform=at)
+        axes.text(1.035, spot, name, color=style.SOFT if data else style.INK, fontsize=8, va="center", transform=at)
 
 
-def plane(axes: Axes, curves: dict[str, Curve], data: Data) -> None:
-    """Part B: gold against proxy, a method a line over its strengths, single windows of the data behind."""
-    axes.scatter(data.proxy, data.gold, s=5, color=style.FAINT, alpha=0.55, linewidth=0, zorder=1, rasterized=True)
-    for curve in curves.values():
-        _method(axes, curve)
-    linear = 1.5 * float(data.proxy.max())
-    furthest = max(float(np.nanmax(curve.bands["proxy"].value)) for curve in curves.values())
-    axes.set_xscale("symlog", linthresh=linear, linscale=2.2)
-    axes.set_xlim(min(-2.2, float(data_quantiles(data.proxy, (0.001,))[0])), furthest * 1.7)
-    ticks = [t for t in (-2, 0, 2, 4, 10, 100, 1000, 10000) if t <= furthest * 1.7]
-    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    axes.minorticks_off()
-    best = max(float(np.nanmax(curve.bands["promised"].value)) for curve in curves.values())
-    high = 1.14 * max(best, float(data.gold.max()))
-    axes.set_ylim(-0.03 * high, high)
-    limit = float(data.proxy.max())
-    axes.axvline(limit, color=style.SOFT, linewidth=0.7, linestyle=(0, (1, 1.6)), zorder=1)
-    axes.text(limit, 0.985 * high, "best proxy of the data ", color=style.SOFT, fontsize=8.5, va="top", ha="right")
-    for curve in curves.values():
-        if style.look(curve.method).main:
-            _arrows(axes, curve)
-    order = sorted(curves.values(), key=lambda curve: not style.look(curve.method).main)
-    axes.text(axes.get_xlim()[0], 0.012 * high, " data windows", color=style.SOFT, fontsize=8.5, va="bottom")
-    place(axes, [_named(curve) for curve in order], [text.get_window_extent() for text in axes.texts])
+def plane(axes: Axes, run: Run, by_method: dict[str, Curve]) -> None:
+    """Part B: return against proxy, a method a line over its strengths, single windows of the data behind.
+
+    Where returns are delivered, faint open markers show what the same plans promised.
+    """
+    measure, words = vertical(by_method), run.results.words
+    methods = split(by_method)[0]
+    drawn = {name: curve for name, curve in by_method.items() if name != "bound" and len(_points(curve, measure))}
+    main = [curve for curve in drawn.values() if style.look(curve.method).main]
+    others = [curve for curve in drawn.values() if not style.look(curve.method).main]
+    proxy, promised = _finite(run.data.proxy), _finite(run.data.promised)
+    returns = promised if measure != "data_distance" else promised[:0]
+    soft = {"color": style.SOFT, "fontsize": 8.5}
+    if returns.size and proxy.size:
+        dots = {"s": 5, "color": style.FAINT, "alpha": 0.55, "linewidth": 0, "rasterized": True}
+        axes.scatter(proxy, returns, zorder=1, **dots)
+        axes.text(0.005, 0.012, " data windows", va="bottom", transform=axes.transAxes, **soft)
+    for curve in drawn.values():
+        _method(axes, curve, measure, len(methods) > CROWD)
+    values = known(drawn.values(), "proxy")
+    reach(axes, "x", _most(proxy) if proxy.size else values, values)
+    core = np.concatenate([returns, known(drawn.values(), measure)])
+    bound = np.nan if measure == "data_distance" else level(by_method.get("bound"), measure)
+    bounds = list(_near(axes, {"bound": bound}, core).values())
+    reach(axes, "y", np.append(core, bounds), known(drawn.values(), "promised") if measure == "delivered" else core)
+    far = "; logarithmic beyond the data" if axes.get_xscale() == "symlog" else ""
+    axes.set_xlabel(f"proxy: learned reward (sd of the data{far})")
+    axes.set_ylabel("distance to the data" if measure == "data_distance" else words.returns(measure))
+    if proxy.size:
+        axes.axvline(proxy.max(), **DOTTED)
+        at = axes.get_xaxis_transform()
+        axes.text(proxy.max(), 0.985, "best proxy of the data ", transform=at, va="top", ha="right", **soft)
+    for bound in bounds:
+        axes.axhline(bound, color=style.INK, linewidth=0.9, zorder=1)
+        axes.text(0.995, bound, "bound", ha="right", va="bottom", fontsize=8.5, transform=axes.get_yaxis_transform())
+    for curve in main:
+        _arrows(axes, curve, measure)
+    named = main + others * (len(methods) <= CROWD)
+    place(axes, [_named(curve, measure) for curve in named], [text.get_window_extent() for text in axes.texts])
 
 
-def _method(axes: Axes, curve: Curve) -> None:
+def vertical(by_method: dict[str, Curve]) -> str:
+    """What stands against proxy on the plane: the headline, or the distance to the data where no return is known."""
+    measure = headline(by_method)
+    return "data_distance" if measure == "proxy" else measure
+
+
+def _points(curve: Curve, measure: str) -> Float[np.ndarray, "n 2"]:
+    points = np.stack([curve.value("proxy"), curve.value(measure)], -1)
+    return points[np.isfinite(points).all(-1)]
+
+
+def _method(axes: Axes, curve: Curve, measure: str, crowd: bool) -> None:
     look = style.look(curve.method)
-    x, y = curve.bands["proxy"].value, curve.bands["promised"].value
+    x, y = _points(curve, measure).T
     width, size = (2.1, 6.0) if look.main else (1.1, 4.5)
     axes.plot(x, y, color=look.colour, linestyle=look.dash, linewidth=width, zorder=5 if look.main else 3)
     size, order = (15, 11) if curve.method == "prior" else (size, 9 if look.main else 7)
     marks = axes.plot(x, y, color=look.colour, linestyle="", marker=look.marker, markersize=size, zorder=order)[0]
-    marks.set(markeredgecolor="white", markeredgewidth=0.5)
+    if look.marker not in "12":
+        marks.set(markeredgecolor="white", markeredgewidth=0.5)
+    if measure == "delivered" and (look.main or not crowd) and curve.method not in ("prior", *NULLS):
+        ends = np.stack([curve.value(name) for name in ("proxy", measure, "promised")])
+        x, low, high = ends[:, np.isfinite(ends).all(0)]
+        faint = {"color": look.colour, "alpha": 0.4, "zorder": 2}
+        axes.vlines(x, low, high, linewidth=0.6, **faint)
+        axes.plot(x, high, look.marker, markersize=3.5, markerfacecolor="white", markeredgewidth=0.7, **faint)
 
 
-def _arrows(axes: Axes, curve: Curve) -> None:
-    """Which way strength grows: a head on the longest stroke before the best gold, and on the longest after it."""
-    points = axes.transData.transform(np.stack([curve.bands["proxy"].value, curve.bands["promised"].value], -1))
+def _arrows(axes: Axes, curve: Curve, measure: str) -> None:
+    """Which way strength grows: a head on the longest stroke before the best strength, and on the longest after it."""
+    points = axes.transData.transform(np.stack([curve.value("proxy"), curve.value(measure)], -1))
     lengths = np.nan_to_num(np.hypot(*np.diff(points, axis=0).T))
     for part in (slice(0, curve.best), slice(curve.best, None)):
         if lengths[part].size and lengths[part].max() > 40:
             k = (part.start or 0) + int(lengths[part].argmax())
             along = (points[k + 1] - points[k]) / lengths[k]
             middle = (points[k + 1] + points[k]) / 2
-            ends = axes.transData.inverted().transform([middle - along, middle + 6 * along])
+            ends = axes.transData.inverted().transform([middle - 9 * along, middle + 6 * along])
             head = {"arrowstyle": "-|>,head_length=0.55,head_width=0.3", "color": style.look(curve.method).colour}
             axes.annotate("", xy=ends[1], xytext=ends[0], arrowprops=head | {"shrinkA": 0, "shrinkB": 0}, zorder=8)
 
 
-def _named(curve: Curve) -> Named:
-    look = style.look(curve.method)
-    points = np.stack([curve.bands["proxy"].value, curve.bands["promised"].value], -1)
-    points = points[np.isfinite(points).all(-1)]
+def _named(curve: Curve, measure: str) -> Named:
+    look, points = style.look(curve.method), _points(curve, measure)
     return Named(look.label, look.colour, look.main, points, prefer=int(points[:, 1].argmax()))

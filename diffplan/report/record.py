@@ -14,15 +14,16 @@ from jaxtyping import Float
 from diffplan.metrics.statistics import drop_missing, interquartile_mean, stratified_bootstrap
 from diffplan.metrics.table import matching, write
 from diffplan.report.load import Results, read_results
+from diffplan.report.save import directory
 
-MEASURES = ("proxy", "promised", "tracked")
+MEASURES = ("proxy", "promised", "delivered", "replanned", "feasible")
 RESAMPLES = 500
 PARTS = ("iqm", "low", "high")
 COLUMNS = ("method", "strength", *(f"{name}_{part}" for name in MEASURES for part in PARTS))
 
 
-def record(run_dir: Path | str) -> Path:
-    """Write summary.csv into a run directory, from its results.csv; returns its path."""
+def record(run_dir: Path | str, out: Path | str | None = None) -> Path:
+    """Writes ``summary.csv`` into the run directory, or into `out`; returns its path."""
     results = read_results(run_dir)
     lines = []
     for method in results.methods:
@@ -31,7 +32,7 @@ def record(run_dir: Path | str) -> Path:
             strata = {name: drop_missing(cells[strength])[0][None] for name, cells in measures.items()}
             lines.append(line(method, strength, strata))
         lines.append(line(method, np.nan, {name: complete(list(cells.values())) for name, cells in measures.items()}))
-    return write(results.path / "summary.csv", lines, COLUMNS)
+    return write(directory(run_dir, out) / "summary.csv", lines, COLUMNS)
 
 
 def line(method: str, strength: float, strata: dict[str, Float[np.ndarray, "strata runs"]]) -> dict[str, float | str]:

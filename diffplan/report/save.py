@@ -1,4 +1,4 @@
-"""How every figure is written: one style, and PNG files that are small."""
+"""Where and how files are written: one style of figures, and PNG files that are small."""
 
 import io
 from collections.abc import Callable
@@ -24,6 +24,13 @@ RC: dict[Any, Any] = {
     "ytick.color": style.INK,
     "pdf.fonttype": 42,
 }
+
+
+def directory(run_dir: Path | str, out: Path | str | None = None) -> Path:
+    """Where the files of a run are written: into `out`, which is made if it is missing; without it, into the run."""
+    path = Path(run_dir if out is None else out).expanduser()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def save(path: Path, compose: Callable[[], Figure], pdf: bool = False) -> tuple[Path, ...]:

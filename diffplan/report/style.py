@@ -9,7 +9,7 @@ import numpy as np
 
 INK, SOFT, FAINT, WALL = "#1b1f24", "#5b6470", "#c3c9d1", "#d9dde3"
 SOUND, BROKEN = "#16537e", "#e2571e"
-GOLD, PROXY = "#16537e", "#e2571e"
+RETURN, PROXY = "#16537e", "#e2571e"
 
 
 class Look(NamedTuple):
@@ -23,7 +23,7 @@ class Look(NamedTuple):
 
 
 LOOKS = {
-    "prior": Look("prior: no push", "#1b1f24", "*", "-", True),
+    "prior": Look("prior, unguided", "#1b1f24", "*", "-", True),
     "guided": Look("guided", "#16537e", "o", "-", True),
     "guided_classifier": Look("guided, classifier", "#4b9cd3", "^", (0, (4, 1.5)), False),
     "guided_dps": Look("guided, DPS", "#3a8f6a", "s", (0, (4, 1.5, 1, 1.5)), False),
@@ -31,8 +31,11 @@ LOOKS = {
     "best_of_n": Look("best of n", "#1b1f24", "P", (0, (5, 1.2)), True),
     "ascent": Look("gradient ascent", "#e2571e", "D", "-", True),
     "ascent_clean": Look("ascent, clean proxy", "#efa03b", "X", (0, (1, 1.2)), False),
+    "behaviour": Look("behaviour (data)", SOFT, "d", (0, (5, 1.5, 1, 1.5)), False),
+    "null_noise": Look("null: noise", "#8a929c", "1", (0, (3, 1.5)), False),
+    "null_shuffled": Look("null: shuffled", "#8a929c", "2", (0, (1, 1.2)), False),
+    "bound": Look("bound (optimum)", INK, "_", "-", False),
 }
-
 
 LABELS = {
     "classifier_free_return": "classifier-free, return",

@@ -1,20 +1,29 @@
 """From batches to curves: for each method, every measure against strength, with its interval over seeds."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from diffplan.metrics import table
 from diffplan.metrics.statistics import mean_interval
-from diffplan.metrics.table import COLUMNS, Table, TableError, best
+from diffplan.metrics.table import COLUMNS, Table, TableError
 from diffplan.report import style
-from diffplan.report.load import Results
+from diffplan.report.load import CONTROLS, Results
 
-MEASURES = COLUMNS[4:]
-"""The columns that are averaged over seeds."""
+MEASURES = (*COLUMNS[COLUMNS.index("proxy") :], "infeasible")
+"""The columns that are averaged over seeds, beside the violations of the task."""
 
 LEVELS = {0.5: "median", 0.9: "90 %", 0.99: "99 %", 1.0: "best"}
 """Quantiles of the data that the axes show."""
+
+DELIVERY = {
+    "inverse": "by learned inverse dynamics",
+    "open_loop": "by the actions of the plan",
+    "itself": "by the policy",
+}
+"""How a plan is carried out where its delivered return is measured."""
 
 
 class Band(NamedTuple):
@@ -26,50 +35,112 @@ class Band(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """One method, strengths ascending. seeds, plans: what went into each strength; dropped: its batches without
-    score.
+    """One method, strengths ascending.
+
+    seeds, plans: how many went into each strength. dropped: how many of its batches have no finite plan.
     """
 
     method: str
     strength_name: str
+    family: str
     strengths: Float[np.ndarray, "s"]
     bands: dict[str, Band]
     seeds: Int[np.ndarray, "s"]
     plans: Int[np.ndarray, "s"]
     dropped: Int[np.ndarray, "s"]
 
+    def value(self, name: str) -> Float[np.ndarray, "s"]:
+        """The means of a measure; NaN where the run has no such column."""
+        return self.bands[name].value if name in self.bands else np.full(len(self.strengths), np.nan)
+
+    @property
+    def headline(self) -> str:
+        """The measure that tells its strengths apart: delivered, else promised, else proxy."""
+        return table.headline(self.value)
+
     @property
     def best(self) -> int:
-        """Index of the best strength: the highest promised return among strengths whose plans are feasible."""
-        return best(self.bands["promised"].value, self.bands["violations.walls"].value)
+        """Index of the best strength: the highest headline among strengths with few infeasible plans."""
+        return table.best(self.value(self.headline), self.value("feasible"))
 
 
 def curves(results: Results) -> dict[str, Curve]:
-    """Every method of the run, in the order of results.csv."""
-    return {method: curve(results.table, method, results.strength_name(method)) for method in results.methods}
+    """Every method and control of the run, in the order of results.csv."""
+    return {method: curve(results, method) for method in results.methods}
 
 
-def curve(table: Table, method: str, strength_name: str) -> Curve:
-    """One method of the table. A batch without `promised` has no finite plan: it is in no mean but in dropped."""
-    mine = table["method"] == method
-    strengths = np.unique(table["strength"][mine])
+def curve(results: Results, method: str) -> Curve:
+    """One method of the table. A batch with no finite plan is in no mean but in `dropped`."""
+    rows: Table = {name: column[results.table["method"] == method] for name, column in results.table.items()}
+    strengths = np.unique(rows["strength"])
     if not np.isfinite(strengths).all():
-        raise TableError(f"results.csv: method '{method}' has a row without strength")
-    if not np.isfinite(table["promised"][mine]).any():
-        raise TableError(f"results.csv: method '{method}' has no value in column 'promised'")
-    cells = [mine & (table["strength"] == strength) for strength in strengths]
-    estimates = {name: [mean_interval(table[name][cell]) for cell in cells] for name in MEASURES}
-    bands = {name: Band(*np.array([each[:3] for each in column]).T) for name, column in estimates.items()}
-    plans = np.array([int(np.nansum(table["plans"][cell])) for cell in cells])
-    seeds = np.array([e.used for e in estimates["promised"]])
-    dropped = np.array([e.dropped for e in estimates["promised"]])
-    return Curve(method, strength_name, strengths, bands, seeds, plans, dropped)
+        raise TableError(f"{results.path / 'results.csv'}: method '{method}' has a row without strength")
+    cells = [rows["strength"] == strength for strength in strengths]
+    names = [name for name in rows if name in MEASURES or name.startswith("violations.")]
+    estimates = {name: [mean_interval(rows[name][cell])[:3] for cell in cells] for name in names}
+    bands = {name: Band(*np.array(column).T) for name, column in estimates.items()}
+    plans = np.array([int(np.nansum(rows["plans"][cell])) for cell in cells])
+    dropped = np.array([int((rows["finite"][cell] == 0).sum()) for cell in cells])
+    seeds = np.array([int(cell.sum()) for cell in cells]) - dropped
+    about = results.about(method, "strength_name", "guidance scale"), results.about(method, "family", "methods")
+    return Curve(method, *about, strengths, bands, seeds, plans, dropped)
+
+
+def split(by_method: dict[str, Curve]) -> tuple[dict[str, Curve], dict[str, Curve]]:
+    """(methods, controls); controls in the order of `CONTROLS`."""
+    methods = {name: curve for name, curve in by_method.items() if name not in CONTROLS}
+    return methods, {name: by_method[name] for name in CONTROLS if name in by_method}
+
+
+def known(by_method: Iterable[Curve], name: str) -> Float[np.ndarray, "n"]:
+    """All finite means of a measure; none where it is unknown."""
+    values = [curve.value(name) for curve in by_method]
+    every = np.concatenate([np.empty(0), *values])
+    return every[np.isfinite(every)]
+
+
+def headline(by_method: dict[str, Curve]) -> str:
+    """The measure that a run's methods are compared by; controls do not decide it."""
+    methods = split(by_method)[0].values()
+    return table.headline(lambda name: known(methods, name))
+
+
+def level(control: Curve | None, measure: str) -> float:
+    """The return of a control of one strength: the measure, else what it promised; NaN where neither is known."""
+    values = [] if control is None else [control.value(name)[0] for name in (measure, "promised")]
+    return float(next((value for value in values if np.isfinite(value)), np.nan))
+
+
+def name_of(measure: str) -> str:
+    """What a headline is called in a sentence."""
+    return "proxy" if measure == "proxy" else f"{measure} return"
+
+
+def subject(methods: dict[str, Curve]) -> Curve | None:
+    """The method that is shown by itself: guided, else one of guidance, else one with several strengths, else any."""
+    scored = [curve for curve in methods.values() if np.isfinite(curve.value(curve.headline)).any()]
+    ranks = lambda curve: (curve.method != "guided", curve.family != "guidance", len(curve.strengths) < 2)
+    return min(scored or methods.values(), key=ranks, default=None)
 
 
 def dropped(by_method: dict[str, Curve]) -> str:
-    """How many batches of which method have no finite plan, in words; empty if all have."""
+    """A sentence that says how many batches of which method have no finite plan; empty if all have some."""
     counts = {method: int(curve.dropped.sum()) for method, curve in by_method.items()}
-    return ", ".join(f"{count} of {style.look(method).label}" for method, count in counts.items() if count)
+    words = ", ".join(f"{count} of {style.look(method).label}" for method, count in counts.items() if count)
+    return f"Batches without one finite plan, left out of the means: {words}." if words else ""
+
+
+def delivery(results: Results) -> str:
+    """A sentence that says how the methods are carried out; empty where no return is delivered."""
+    if not np.isfinite(results.table["delivered"]).any():
+        return ""
+    ways: dict[str, list[str]] = {}
+    for method in results.methods:
+        if method not in CONTROLS and results.about(method, "delivered_by"):
+            ways.setdefault(results.about(method, "delivered_by"), []).append(style.look(method).label)
+    usual, *others = sorted(ways, key=lambda way: -len(ways[way])) or [""]
+    words = [DELIVERY.get(usual, usual), *(f"{DELIVERY.get(way, way)} for {', '.join(ways[way])}" for way in others)]
+    return f"Delivered: {'; '.join(words)}." if usual else ""
 
 
 def nearest(strengths: Float[np.ndarray, "s"], strength: float) -> int:

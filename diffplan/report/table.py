@@ -1,97 +1,129 @@
-"""The results as a table: each method at its best strength (by promised return) and at its largest."""
+"""The results as a table: each method at its best strength and at its largest; data, nulls and bound at the end."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from diffplan.metrics.table import VALID
 from diffplan.report import style
-from diffplan.report.load import read_results
-from diffplan.report.summary import Band, Curve, curves, dropped
+from diffplan.report.load import Results, read_results
+from diffplan.report.summary import Curve, curves, delivery, dropped, headline, known, name_of, split
 
-HEADER = (
-    *("method", "strength", "proxy", "promised return", "open loop", "tracked"),
-    *("plans through walls", "path KL", "distance to data", "seconds a plan"),
+
+class Column(NamedTuple):
+    """A column of the table. short: its name in a terminal of 80 characters."""
+
+    name: str
+    title: str
+    short: str
+    form: Callable[[float], str]
+
+
+MEASURES = (
+    Column("proxy", "proxy", "proxy", style.plain),
+    Column("promised", "promised return", "prom-\nised", style.plain),
+    Column("delivered", "delivered return", "deliv-\nered", style.plain),
+    Column("replanned", "replanned", "re-\nplanned", style.plain),
+    Column("feasible", "feasible plans", "feas-\nible", style.percent),
+    Column("path_kl", "path KL", "path\nKL", style.short),
+    Column("data_distance", "distance to data", "off\ndata", style.short),
+    Column("seconds", "seconds a plan", "s per\nplan", style.short),
 )
-SHORT = (
-    *("", "at", "proxy", "promised\nreturn", "open\nloop", "tracked"),
-    *("in\nwalls", "path\nKL", "off\ndata", "s per\nplan"),
-)
-"""The same columns for a terminal of 80 characters."""
 
 
 def show(run_dir: Path | str, console: Console | None = None) -> None:
     """Prints the table in the terminal."""
-    by_method = curves(read_results(run_dir))
-    table = Table(*SHORT, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
-    for column in table.columns:
-        column.justify, column.no_wrap = ("left" if column is table.columns[0] else "right"), True
-    for i, curve in enumerate(by_method.values()):
-        if i:
+    results = read_results(run_dir)
+    by_method = curves(results)
+    methods, controls = split(by_method)
+    columns, measure = columns_of(by_method), headline(by_method)
+    table = Table("", "at", *(column.short for column in columns), box=SIMPLE_HEAD, show_edge=False, padding=0)
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    for curve in (*methods.values(), *controls.values()):
+        if curve.method in list(controls)[:1]:
             table.add_section()
-        for line in rows(curve):
+        for line in rows(curve, columns, measure):
             table.add_row(*line)
-    strengths = {
-        curve.strength_name: style.look(method).label
-        for method, curve in reversed(by_method.items())
-        if len(curve.strengths) > 1
-    }
+    strengths: dict[str, str] = {}
+    for curve in methods.values():
+        if len(curve.strengths) > 1:
+            strengths.setdefault(curve.strength_name, style.look(curve.method).label)
     console = console or Console()
     console.print(table)
-    words = "; ".join(f"{strength_name} ({label}, …)" for strength_name, label in reversed(strengths.items()))
-    console.print(f"\nat: {words}. {notes(by_method)}", style="dim", highlight=False)
+    words = "; ".join(f"{strength_name} ({label}, …)" for strength_name, label in strengths.items())
+    lines = [f"at: {words}." if words else "", *notes(results, by_method)]
+    console.print("\n" + "\n".join(line for line in lines if line), style="dim", highlight=False)
 
 
 def markdown(run_dir: Path | str) -> str:
     """The same table for a README."""
-    by_method = curves(read_results(run_dir))
+    results = read_results(run_dir)
+    by_method = curves(results)
+    columns, measure = columns_of(by_method), headline(by_method)
     named = lambda curve, strength: strength if strength == "–" else f"{curve.strength_name} {strength}"
-    lines = [(line[0], named(curve, line[1]), *line[2:]) for curve in by_method.values() for line in rows(curve)]
-    rule = ("---", *("--:" for _ in HEADER[1:]))
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in (HEADER, rule, *lines)), "", notes(by_method)])
+    ordered = [curve for group in split(by_method) for curve in group.values()]
+    lines = [(a, named(curve, b), *rest) for curve in ordered for a, b, *rest in rows(curve, columns, measure)]
+    header = ("method", "strength", *(column.title for column in columns))
+    rule = ("---", *("--:" for _ in header[1:]))
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in (header, rule, *lines)), "", *notes(results, by_method)])
 
 
-def notes(by_method: dict[str, Curve]) -> str:
-    """What the numbers are: how many seeds and plans, units, intervals, and what was left out."""
-    seeds = _span({int(n) for curve in by_method.values() for n in curve.seeds + curve.dropped})
-    seeds += " seed" if seeds == "1" else " seeds"
-    plans = _span({int(n) for curve in by_method.values() for n in curve.plans})
-    text = (
-        "Each method at its largest strength, and at its best: the highest promised return with at most 2 % of plans "
-        f"through walls, where there is such a strength. Means over {seeds}, {plans} plans in all; ± the 95 % interval "
-        "over seeds. Proxy in standard deviations of the data, returns in steps, path KL in nats."
-    )
-    left_out = dropped(by_method)
-    return text + (f" Batches without one finite plan, left out: {left_out}." if left_out else "")
+def columns_of(by_method: dict[str, Curve]) -> list[Column]:
+    """The columns in which there is any value."""
+    return [column for column in MEASURES if known(by_method.values(), column.name).size]
 
 
-def rows(curve: Curve) -> list[tuple[str, ...]]:
-    """The lines of one method; its name stands in the first alone."""
-    chosen = sorted({curve.best, len(curve.strengths) - 1})
-    return [_line(curve, k, style.look(curve.method).label if k == chosen[0] else "") for k in chosen]
+def notes(results: Results, by_method: dict[str, Curve]) -> list[str]:
+    """What the numbers are: seeds and plans, units, the quality of learned rewards, what was left out."""
+    methods, words, measure = split(by_method)[0].values(), results.words, headline(by_method)
+    seeds = _span({int(n) for curve in methods for n in curve.seeds + curve.dropped})
+    plans = _span({int(n) for curve in methods for n in curve.plans})
+    text = f"{words.name}: means over {seeds} {'seed' if seeds == '1' else 'seeds'}, {plans} plans a strength"
+    text += "." if seeds == "1" else "; ± the 95 % interval over seeds."
+    if any(len(curve.strengths) > 1 for curve in methods):
+        text += (
+            f" Each method at its best strength and at its largest. The best has the highest {name_of(measure)} among "
+            f"strengths with at most {100 * VALID:g} % of plans {words.infeasible}, or among all if there is none."
+        )
+    units = {"proxy": "Proxy in standard deviations of the data.", "promised": f"Returns in {words.unit}."}
+    units["path_kl"] = "Path KL in nats."
+    text = " ".join([text, *(unit for name, unit in units.items() if known(by_method.values(), name).size)])
+    left_out = f"Left out: {'; '.join(results.left_out)}." if results.left_out else ""
+    return [line for line in (text, delivery(results), quality(results), dropped(by_method), left_out) if line]
 
 
-def _line(curve: Curve, k: int, name: str) -> tuple[str, ...]:
-    value = {column: float(band.value[k]) for column, band in curve.bands.items()}
-    return (
-        name,
-        f"{curve.strengths[k]:g}" if len(curve.strengths) > 1 else "–",
-        style.plain(value["proxy"]),
-        f"{style.plain(value['promised'])}{_interval(curve.bands['promised'], k)}",
-        style.plain(value["open_loop"]),
-        style.plain(value["tracked"]),
-        style.percent(value["violations.walls"]),
-        style.short(value["path_kl"]),
-        style.short(value["data_distance"]),
-        style.short(value["seconds"]),
-    )
+def quality(results: Results) -> str:
+    """A sentence on the learned rewards, judged on held-out windows; empty where config.json says nothing."""
+    number = lambda value: style.short(float("nan") if value is None else float(value))
+    models = [
+        f"{kind} {number(about.get('rank_correlation'))}, {number(about.get('calibration'))}"
+        for kind, about in (results.config.get("reward_models") or {}).items()
+    ]
+    words = "Learned rewards on held-out windows (rank correlation with the return, slope of the calibration)"
+    return f"{words}: {'; '.join(models)}." if models else ""
 
 
-def _interval(band: Band, k: int) -> str:
-    half = (band.high[k] - band.low[k]) / 2
-    return f" ± {half:.1f}" if half == half else ""
+def rows(curve: Curve, columns: list[Column], measure: str) -> list[tuple[str, ...]]:
+    """The lines of one method; its name stands in the first alone. measure: the one that is shown with its interval."""
+    scored = known([curve], measure).size
+    chosen = sorted({curve.best, len(curve.strengths) - 1}) if scored else [0]
+    names = [style.look(curve.method).label if k == chosen[0] else "" for k in chosen]
+    return [(name, *_line(curve, columns, measure, k)) for name, k in zip(names, chosen, strict=True)]
+
+
+def _line(curve: Curve, columns: list[Column], measure: str, k: int) -> tuple[str, ...]:
+    cells = [column.form(curve.value(column.name)[k]) for column in columns]
+    half = (curve.bands[measure].high[k] - curve.bands[measure].low[k]) / 2
+    if np.isfinite(half):
+        cells[[column.name for column in columns].index(measure)] += f" ± {style.plain(half)}"
+    return f"{curve.strengths[k]:g}" if len(curve.strengths) > 1 else "–", *cells
 
 
 def _span(numbers: set[int]) -> str:
-    return f"{min(numbers)}" if len(numbers) == 1 else f"{min(numbers)} to {max(numbers)}"
+    return f"{min(numbers)} to {max(numbers)}" if len(numbers) > 1 else f"{min(numbers, default=0)}"

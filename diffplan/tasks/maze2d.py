@@ -8,151 +8,138 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
+from diffplan.episodes import Episodes, from_stacked
 from diffplan.metrics import validity
 from diffplan.runs import Progress
-from diffplan.settings import SEED, at_least, more_than, require, settings
-from diffplan.task import Disc, Task
-from diffplan.tasks.truth import Truth
-from diffplan.types import PRNGKey, Scalar, Trajectory
-from envs import experts, maze2d
-from envs.base import follow, rollout
+from diffplan.settings import COUNT, SEED, ConfigError, at_least, more_than, settings
+from diffplan.task import Disc, Plane, Task, Words
+from diffplan.types import Scalar, Trajectory
+from envs import experts, layout, maze2d
 from envs.maze2d import Maze2d
 
 CHUNK = 250
 """Steps simulated per compiled call; the first two time limits are burnt in, so that trajectories start as in a long
 run."""
 
+WORDS = {
+    "region": "steps in the target",
+    "goal": "steps at the goal",
+    "path": "cells travelled",
+}
 
-@settings("data")
-class DataSettings:
-    """Behaviour data: D4RL's noisy waypoint controller in a maze."""
+
+@settings("task")
+class Maze2dSettings:
+    """D4RL's noisy waypoint controller in a maze, and what is rewarded there."""
 
     maze: str = "umaze"
     """open, umaze, medium, large, or the path of a text drawing (# wall, O free, G goal)."""
-    rows: Annotated[int, at_least(1, 1e10)] = 1_000_000
-    """Environment steps to record."""
-    trajectories: Annotated[int, at_least(2, 1e7)] = 500
-    """Independent trajectories, simulated side by side; rows / trajectories steps each. One at least is held out."""
+    reward: Literal["region", "goal", "path"] = "region"
+    """region: steps spent in a disc of free space; goal: steps within 0.5 cells of the maze's goal; path: cells
+    travelled."""
+    centre: tuple[float, float] | None = None
+    """Centre of the region, in cells (D4RL coordinates); chosen by the maze, if not given."""
+    radius: Annotated[float, more_than(0)] = 0.3
+    """Radius of the region, in cells."""
+    max_steps: Annotated[int | None, COUNT] = None
+    """Steps after which the controller gives up a target; the maze's own, if not given."""
+    episodes: Annotated[int, at_least(2, 1e7)] = 500
+    """Independent trajectories, simulated side by side. One at least is held out."""
+    steps: Annotated[int, at_least(2, 1e7)] = 2000
+    """Steps of each."""
     noise: Annotated[float, at_least(0)] = 0.5
     """Standard deviation of the noise on the controller's actions, in units of the largest action."""
     seed: Annotated[int, SEED] = 0
     """Seed of the data."""
 
-    def check(self) -> None:
-        """Raise ConfigError unless every trajectory has a row."""
-        allowed = f"between 2 and data.rows ({self.rows})"
-        require(self.trajectories <= self.rows, "data.trajectories", self.trajectories, allowed)
 
-    @property
-    def steps(self) -> int:
-        """Rows of each trajectory."""
-        return self.rows // self.trajectories
-
-
-@settings("gold")
-class GoldSettings:
-    """The true reward. The optimisers never see it; labels of it train the proxies."""
-
-    kind: Literal["region", "goal", "path"] = "region"
-    """region: steps spent in a disc of free space; goal: steps within 0.5 cells of the maze's goal; path: cells
-    travelled."""
-    centre: tuple[float, float] = (1.6, 2.7)
-    """Centre of the region, in cells (D4RL coordinates)."""
-    radius: Annotated[float, more_than(0)] = 0.3
-    """Radius of the region, in cells."""
-
-
-def environment(data: DataSettings, gold: GoldSettings) -> Maze2d:
-    """The maze with its true reward.
+def environment(config: Maze2dSettings) -> tuple[Maze2d, Disc | None]:
+    """(the maze with its true reward, the disc that it pays for, in cells).
 
     Raises:
-        ValueError: if `data.maze` is neither a layout's name nor a readable drawing.
+        ConfigError: if there is neither such a maze nor such a drawing, or if nobody can stand in the region.
     """
-    path = Path(data.maze).expanduser()
-    maze = Maze2d.from_text(path.read_text()) if path.is_file() else maze2d.named(data.maze)
-    match gold.kind:
-        case "region":
-            return replace(maze, gold=maze2d.time_in_region(gold.centre, gold.radius))
-        case "goal":
-            return replace(maze, gold=maze2d.time_near_goal)
-        case "path":
-            return replace(maze, gold=maze2d.path_length)
+    path = Path(config.maze).expanduser()
+    try:
+        drawn = path.suffix or "/" in config.maze
+        maze = Maze2d(layout.read(path)) if drawn else maze2d.named(config.maze)
+        maze = replace(maze, max_steps=config.max_steps or maze.max_steps)
+        match config.reward:
+            case "region":
+                centre, radius = config.centre or maze2d.default_region(maze)[0], config.radius
+                if not maze2d.open_place(maze, centre, radius):
+                    best = tuple(maze2d.default_region(maze)[0])
+                    raise ConfigError(
+                        f"task.centre={centre}: no point within task.radius ({radius:g}) of it is free in "
+                        f"{config.maze}: choose another, such as {best}"
+                    )
+                return replace(maze, gold=maze2d.time_in_region(centre, radius)), (*centre, radius)
+            case "goal":
+                goal = maze.goal
+                return replace(maze, gold=maze2d.time_near_goal), (float(goal[0]), float(goal[1]), 0.5)
+            case "path":
+                return replace(maze, gold=maze2d.path_length), None
+    except ValueError as error:
+        raise ConfigError(f"task.maze={config.maze!r}: {error}") from error
 
 
-def target(maze: Maze2d, gold: GoldSettings) -> Disc | None:
-    """The disc that the true reward pays for, in cells; None where it pays for none."""
-    match gold.kind:
-        case "region":
-            return *gold.centre, gold.radius
-        case "goal":
-            return float(maze.goal[0]), float(maze.goal[1]), 0.5
-    return None
-
-
-def simulate(maze: Maze2d, config: DataSettings) -> tuple[Float[np.ndarray, "n t o"], Float[np.ndarray, "n t a"]]:
-    """Behaviour, in chunks with progress: (observations, actions)."""
+def simulate(maze: Maze2d, config: Maze2dSettings) -> Episodes:
+    """Behaviour, in chunks with progress."""
     steps, burn_in = config.steps, ceil(2 * maze.max_steps / CHUNK)
-    state = experts.init(maze, jax.random.key(config.seed), config.trajectories)
+    state = experts.init(maze, jax.random.key(config.seed), config.episodes)
     chunks = []
-    with Progress("data", total=config.trajectories * steps) as progress:
+    with Progress("data", total=config.episodes * steps) as progress:
         for number in range(burn_in + ceil(steps / CHUNK)):
             state, rows = experts.advance(maze, state, CHUNK, config.noise)
             if number >= burn_in:
-                chunks.append((np.asarray(rows.observations), np.asarray(rows.actions)))
-                progress.advance(config.trajectories * CHUNK)
-    observations, actions = (np.concatenate(parts, axis=1)[:, :steps] for parts in zip(*chunks, strict=True))
-    return observations, actions
+                chunks.append(tuple(np.asarray(part) for part in (rows.observations, rows.actions)))
+                progress.advance(config.episodes * CHUNK)
+    return from_stacked(*(np.concatenate(parts, axis=1)[:, :steps] for parts in zip(*chunks, strict=True)))
 
 
 @dataclass(frozen=True)
-class OpenLoop:
-    """Executes the plan's own actions."""
+class Walls:
+    """1 where any segment of a plan meets a wall."""
 
     maze: Maze2d
 
-    def __call__(self, key: PRNGKey, plan: Trajectory) -> Scalar:
-        """The return."""
-        return rollout(self.maze, key, self.maze.state_of(plan.observations[0]), plan.actions).reward.sum()
+    def __call__(self, plan: Trajectory) -> Scalar:
+        """0 or 1."""
+        return validity.crosses(self.maze.crosses_wall, plan.observations[:, :2]).astype(jnp.float32)
 
 
-@dataclass(frozen=True)
-class Tracked:
-    """Follows the plan's places with D4RL's tracking controller."""
-
-    maze: Maze2d
-
-    def __call__(self, key: PRNGKey, plan: Trajectory) -> Scalar:
-        """The return."""
-        ahead = jnp.concatenate([plan.observations[1:], plan.observations[-1:]])
-        track = lambda key, observation, t: experts.tracking_action(observation, ahead[t])
-        state = self.maze.state_of(plan.observations[0])
-        return follow(self.maze, key, state, track, len(ahead)).transitions.reward.sum()
+def place(observations: Float[Array, "*b 4"]) -> Float[Array, "*b 2"]:
+    """The position."""
+    return observations[..., :2]
 
 
-def task(data: DataSettings, gold: GoldSettings) -> Task:
+def make(config: Maze2dSettings) -> Task:
     """Maze2D as a task.
 
     Raises:
-        ValueError: if there is no such maze.
+        ConfigError: if there is no such maze, or if nobody can stand in the region.
     """
-    maze = environment(data, gold)
-
-    def walls(plan: Trajectory) -> Scalar:
-        """1 where any segment of a plan meets a wall."""
-        return validity.crosses(maze.crosses_wall, plan.observations[:, :2]).astype(jnp.float32)
-
+    maze, region = environment(config)
+    behaviour = {name: getattr(config, name) for name in ("episodes", "steps", "noise", "seed")}
     return Task(
-        name=data.maze,
-        settings={"data": data, "drawing": "\n".join(maze.rows)},
-        episodes=lambda: simulate(maze, data),
-        reward_settings=gold,
+        name=f"maze2d-{Path(config.maze).stem}",
+        observation_dim=4,
+        action_dim=2,
+        episodes=lambda: simulate(maze, config),
+        settings=behaviour | {"drawing": "\n".join(maze.rows), "max_steps": maze.max_steps},
         reward=maze.reward,
-        dynamics=Truth(maze),
-        rollouts={"open_loop": OpenLoop(maze), "tracked": Tracked(maze)},
-        violations={"walls": walls},
+        reward_settings={"reward": config.reward, "region": region},
+        simulator=maze,
+        violations={"walls": Walls(maze)},
         residual=maze.residual,
-        target=target(maze, gold),
-        walls=maze.walls,
+        tracker=experts.tracking_action,
+        plane=Plane(place, ("row [cells]", "column [cells]"), maze.walls, (-0.7, -0.7), 1.0, region),
+        words=Words(
+            ("row [cells]", "column [cells]", "row speed [cells/s]", "column speed [cells/s]"),
+            ("row force", "column force"),
+            WORDS[config.reward],
+            {"walls": "through walls"},
+        ),
     )

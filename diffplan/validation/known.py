@@ -16,7 +16,7 @@ from diffplan.methods import Problem
 from diffplan.oracle.tabular import Chain, markov
 from diffplan.policy import Policy
 from diffplan.samplers import Sampler
-from diffplan.tasks.truth import Truth
+from diffplan.simulators import Truth
 from diffplan.types import Denoise, Level, Scalar
 from envs.gridworld import Gridworld
 

@@ -1,0 +1,48 @@
+"""Every method: what it acts on, how its plans are carried out, what it needs; or those that can run on a task.
+
+    diffplan methods
+    diffplan methods gridworld-fourrooms        # says why the others cannot run there
+
+Prints a table. Methods of your own need no entry: `--methods my_file.py:NAME`.
+"""
+
+from collections.abc import Sequence
+
+from diffplan.cli import command
+
+
+def action(name: str | None) -> None:
+    """Print the table.
+
+    Raises:
+        ConfigError: if there is no such task.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from diffplan.experiment.build import lacks
+    from diffplan.methods import catalogue, suited
+    from diffplan.methods.strengths import StrengthSettings
+    from diffplan.runs import console
+    from diffplan.tasks import source
+
+    entries = catalogue(StrengthSettings())
+    left: dict[str, str] = {}
+    if name is not None:
+        made = source(name)
+        task = made.make(made.settings)
+        _, left = suited(entries.values(), lacks(task), task.cells is not None)
+    columns = ("method", "family", "acts on", "delivered by", "needs", "paper")
+    shown = Table(*columns, *(("on " + name,) if name else ()), box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for entry in entries.values():
+        way = entry.delivered_by.replace("_", " ")
+        line = (entry.name, entry.family, entry.acts_on, way, ", ".join(entry.needs), entry.paper)
+        shown.add_row(*line, *((left.get(entry.name, "yes"),) if name else ()))
+    console.print(shown, markup=False)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command."""
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    command.no_arguments(arguments[1:] if name else arguments, "diffplan methods", __doc__)
+    command.run(lambda: action(name))

@@ -1,0 +1,142 @@
+"""Settings that follow from the episodes, where nobody chose them; each with its reason.
+
+With x_i an entry of the observations in standard deviations of the data, the time in which behaviour forgets where it
+was is the least lag k with
+
+    min_i E (x_i,t+k - x_i,t)^2 / 2 >= 1/2                                                           (134)
+
+over the entries that change within episodes at all, or the first where none does: the slowest of them decides. A plan
+spans three such times, as far as episodes are that long. It has at most `ROWS` rows; where that is far too short, rows
+are a stride apart.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from diffplan.episodes import Episodes
+from diffplan.experiment.settings import ExperimentSettings
+from diffplan.noise import NoiseSettings
+from diffplan.settings import ConfigError
+from diffplan.task import Task
+
+ROWS = 128
+"""The most rows of a plan."""
+
+TIMES = 3
+"""Times (134) that a plan spans."""
+
+MANY = 200_000
+"""Rows of behaviour that are looked at."""
+
+PATCHED = ("proxy", "value", "conditional")
+
+
+class Decided(NamedTuple):
+    """An experiment whose every setting is known. reasons: of each setting that followed from the episodes."""
+
+    config: ExperimentSettings
+    levels: NoiseSettings
+    horizon: int
+    stride: int
+    reasons: dict[str, str]
+
+
+class Scales(NamedTuple):
+    """What episodes say of time and size. memory: the lag of (134), or the longest that could be looked at.
+
+    step: the median length of a step; largest: the 99.9 % quantile of absolute entries. Both in standard deviations.
+    """
+
+    memory: int
+    usable: int
+    step: float
+    largest: float
+
+    @classmethod
+    def of(cls, data: Episodes) -> "Scales":
+        """Measure episodes, as many as hold `MANY` rows."""
+        enough = np.cumsum(data.lengths) - data.lengths < MANY
+        some = data.select(enough)
+        std = some.observations.std(axis=0, dtype=np.float64)
+        x = (some.observations - some.observations.mean(axis=0)) / np.where(std > 1e-5, std, np.inf)
+        parts = np.split(x, some.begins[1:])
+        usable = int(data.lengths.min())
+        if usable < 0.5 * np.median(data.lengths):
+            usable = int(np.quantile(data.lengths, 0.1, method="lower"))
+        moving = [i for i in range(x.shape[1]) if any(part[:, i].std() > 1e-3 for part in parts)] or [0]
+        parts, x = [part[:, moving] for part in parts], x[:, moving]
+        lags: list[int] = np.unique(np.geomspace(1, max(1, some.lengths.max() - 1), 60).astype(int)).tolist()
+        memory = next((lag for lag in lags if moved(parts, lag) >= 0.5), lags[-1])
+        steps = np.concatenate([np.sqrt(np.mean(np.diff(part, axis=0) ** 2, axis=1)) for part in parts])
+        step = float(np.median(steps)) if steps.size else 0.0
+        return cls(memory, usable, step, float(np.quantile(np.abs(x), 0.999)))
+
+
+def moved(parts: list[Float[np.ndarray, "_ o"]], lag: int) -> float:
+    """The left side of (134), over the rows that have another one `lag` steps later."""
+    squares = [(part[lag:] - part[:-lag]) ** 2 for part in parts if len(part) > lag]
+    return float(np.concatenate(squares).mean(axis=0).min() / 2) if squares else 1.0
+
+
+def decide(config: ExperimentSettings, task: Task, data: Episodes) -> Decided:
+    """Fill in what nobody chose: horizon, stride, patches, noise levels and the number of training steps.
+
+    Raises:
+        ConfigError: naming the field, if no window of the horizon asked for fits into an episode.
+    """
+    scales, reasons = Scales.of(data), {}
+    longest, which = int(data.lengths.max()), f"the longest of {data.count} episodes"
+    if data.count == 1:  # it is cut in two, and each part must hold a plan
+        longest = min(int(part.lengths.min()) for part in data.split(config.prior.held_out))
+        scales, which = scales._replace(usable=longest), "the shorter part of the one episode, which is cut in two,"
+    horizon, stride = shape(config, task, scales, reasons)
+    if horizon * stride > longest:
+        allowed = f"at most {longest // stride}: {which} has {longest} steps"
+        raise ConfigError(f"prior.horizon={horizon} with prior.stride={stride}: must be {allowed}")
+    config = replace(config, prior=replace(config.prior, horizon=None))
+    for name in ("prior", *PATCHED):
+        section = getattr(config, name)
+        if horizon % section.patch:
+            patch = max(k for k in range(1, section.patch + 1) if horizon % k == 0)
+            reasons[f"{name}.patch"] = f"{patch}, the largest up to {section.patch} that divides the horizon"
+            config = replace(config, **{name: replace(section, patch=patch)})
+    levels = noise(config, scales, reasons)
+    train, windows = config.prior.train, max(1, len(data.actions) // (horizon * stride))
+    most = max(100, int(config.prior.passes * windows / train.batch))
+    if most < train.steps:
+        passes = f"{config.prior.passes:g} passes over {windows} windows that do not overlap"
+        reasons["prior.train.steps"] = f"{most}, for {passes} (prior.passes)"
+        train = replace(train, steps=most)
+    prior = replace(config.prior, horizon=horizon, stride=stride, train=train)
+    return Decided(replace(config, prior=prior), levels, horizon, stride, reasons)
+
+
+def shape(config: ExperimentSettings, task: Task, scales: Scales, reasons: dict[str, str]) -> tuple[int, int]:
+    """(horizon, stride): the settings', else the task's, else from the episodes."""
+    horizon, stride = config.prior.horizon or task.horizon, config.prior.stride or task.stride
+    span = max(2, min(TIMES * scales.memory, scales.usable))
+    why = f"behaviour forgets where it was in {scales.memory} steps, and episodes have {scales.usable} or more"
+    if stride is None:
+        stride = max(1, round(span / ROWS)) if horizon is None else 1
+        reasons["prior.stride"] = f"{stride}: {why}"
+    if horizon is None:
+        rows = min(ROWS, max(2, span // stride))
+        unit = next(unit for unit in (8, 4, 2, 1) if rows >= 2 * unit)
+        horizon = rows // unit * unit
+        reasons["prior.horizon"] = f"{horizon}: {why}"
+    return horizon, stride
+
+
+def noise(config: ExperimentSettings, scales: Scales, reasons: dict[str, str]) -> NoiseSettings:
+    """The noise levels: from below half a step of behaviour to beyond every entry of the data."""
+    low, high = config.noise.low, config.noise.high
+    if low is None:
+        low = float(f"{np.clip(scales.step / 2, 0.002, 0.02):.2g}")
+        reasons["noise.low"] = f"{low:g}: a step of behaviour is {scales.step:.2g} standard deviations long"
+    if high is None:
+        high = float(f"{np.clip(2 * scales.largest, 10.0, 80.0):.2g}")
+        reasons["noise.high"] = f"{high:g}: 99.9 % of entries are within {scales.largest:.2g} standard deviations"
+    return NoiseSettings(low, high)

@@ -1,0 +1,130 @@
+"""What makes a plan infeasible where the task does not say: thresholds that are known beforehand."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffplan.codec import Codec
+from diffplan.data.windows import Windows
+from diffplan.episodes import Episodes, from_stacked
+from diffplan.experiment import feasible
+from diffplan.task import Task
+from diffplan.types import Trajectory
+
+H = 5
+
+
+class World:
+    """Bounds of observations alone."""
+
+    observation_low, observation_high = (-2.0, -np.inf), (2.0, np.inf)
+    action_low, action_high = (-1.0,), (1.0,)
+
+
+def data() -> Episodes:
+    """The first entry walks in steps of 0.1, once of 0.4; the second, in a unit a thousand times smaller, of 100."""
+    steps = np.full(40, 0.1)
+    steps[[10, 20]] = 0.4, -0.4
+    first = np.cumsum(np.where(np.arange(40) % 2, steps, -steps))
+    rows = np.stack([first, 1000 * first], axis=1)[None].repeat(3, axis=0)
+    return from_stacked(rows.astype(np.float32), np.zeros((3, 40, 1), np.float32) + np.arange(40)[None, :, None] % 2)
+
+
+def violations(stride: int = 1, **task: Any) -> tuple[Any, Windows]:
+    episodes = data()
+    windows = Windows.of(episodes, Codec.fit(episodes.observations, episodes.actions), H, stride)
+    return feasible.violations_of(Task.from_episodes(episodes, "own", **task), windows), windows
+
+
+def walk(step: float, start: float = 0.0) -> Trajectory:
+    """A plan whose every step is so long in both entries."""
+    first = start + step * jnp.arange(H)
+    return Trajectory(jnp.stack([first, 1000 * first], axis=1), jnp.zeros((H, 1)))
+
+
+def test_what_a_task_says_is_all_that_counts():
+    own = {"walls": lambda plan: jnp.zeros(())}
+    assert violations(violations=own, residual=lambda o, a, after: jnp.ones(()))[0] is own
+
+
+def test_a_jump_is_a_step_longer_than_any_of_the_data():
+    """The longest step of the data is 0.4: with a slack of a quarter, 0.49 passes and 0.51 does not."""
+    found, windows = violations()
+    assert set(found) == {"jumps"}
+    assert float(found["jumps"](walk(0.49))) == 0 and float(found["jumps"](walk(-0.49))) == 0
+    assert float(found["jumps"](walk(0.51))) == 1
+    one = walk(0.1).observations.at[3:].add(jnp.asarray([0.6, 600.0]))  # a single step of 0.7
+    assert float(found["jumps"](Trajectory(one, jnp.zeros((H, 1))))) == 1
+    assert windows.stride == 1
+
+
+def test_jumps_count_all_entries_alike():
+    """A step of one entry alone may be longer by the square root of 2: the length is a mean over entries."""
+    found, _ = violations()
+    alone = lambda step: Trajectory(walk(step).observations * jnp.asarray([[1.0, 0.0]]), jnp.zeros((H, 1)))
+    assert float(found["jumps"](alone(0.69))) == 0
+    assert float(found["jumps"](alone(0.72))) == 1
+
+
+def test_steps_of_a_plan_are_compared_with_strides_of_the_data():
+    """Two steps of the data go back and forth, and are at most 0.4 + 0.1 long together."""
+    found, windows = violations(stride=2)
+    steps, _ = feasible.row_steps(windows)
+    longest = np.abs(steps[:, 0]).max()
+    assert longest == pytest.approx(0.5, abs=1e-5)
+    assert float(found["jumps"](walk(1.2 * longest))) == 0 and float(found["jumps"](walk(1.3 * longest))) == 1
+
+
+def test_a_residual_is_compared_with_half_a_median_step():
+    """Of a world that stands still the residual is the step itself; the median step is 0.1 (1 + 1000^2)^1/2 long."""
+    still = lambda o, a, after: jnp.linalg.norm(after - o)
+    found, _ = violations(residual=still)
+    assert set(found) == {"residual"}
+    assert float(found["residual"](walk(0.049))) == 0
+    assert float(found["residual"](walk(0.051))) == 1
+    once = (
+        walk(0.0).observations.at[3:].add(jnp.asarray([0.19, 190.0]))
+    )  # 0.19 once in four steps is 0.0475 in the mean
+    assert float(found["residual"](Trajectory(once, jnp.zeros((H, 1))))) == 0
+    assert set(violations(residual=still, stride=2)[0]) == {"jumps"}  # a residual is of one step
+
+
+def test_bounds_have_a_slack_of_a_twentieth_of_their_range():
+    """-2 to 2 in the first entry, 0.2 beyond; none in the second."""
+    found, _ = violations(simulator=World())
+    assert set(found) == {"jumps", "bounds"}
+    at = lambda value: Trajectory(jnp.zeros((H, 2)).at[2].set(jnp.asarray([value, 1e6])), jnp.zeros((H, 1)))
+    for value, out in ((2.19, 0), (2.21, 1), (-2.19, 0), (-2.21, 1)):
+        assert float(found["bounds"](at(value))) == out
+
+
+def test_bounds_that_are_none_are_none():
+    class Free(World):
+        observation_low, observation_high = (-np.inf, -np.finfo(np.float32).max), (np.inf, np.finfo(np.float32).max)
+
+    assert (
+        feasible.bounds_of(Free()) is None and feasible.bounds_of(None) is None and feasible.bounds_of(object()) is None
+    )
+    low, high = feasible.bounds_of(World()) or (None, None)
+    np.testing.assert_array_equal(low, [-2, -np.inf])
+    np.testing.assert_array_equal(high, [2, np.inf])
+
+
+def test_every_violation_has_words():
+    found = {*violations(simulator=World())[0], *violations(residual=lambda o, a, after: jnp.zeros(()))[0]}
+    assert found == set(feasible.WORDS)
+
+
+def test_entries_that_never_change_neither_divide_by_zero_nor_hide_others():
+    episodes = data()
+    constant = episodes._replace(observations=np.column_stack([episodes.observations, np.ones(120, np.float32)]))
+    windows = Windows.of(constant, Codec.fit(constant.observations, constant.actions), H)
+    found = feasible.violations_of(Task.from_episodes(constant, "own"), windows)
+    more = lambda step, third: Trajectory(
+        jnp.column_stack([walk(step).observations, 1 + third * jnp.arange(H)]), jnp.zeros((H, 1))
+    )
+    assert float(found["jumps"](more(0.4, 0.0))) == 0
+    assert float(found["jumps"](more(0.51, 0.0))) == 1
+    assert float(found["jumps"](more(0.1, 1.0))) == 1  # what never changes in the data may not change in a plan
