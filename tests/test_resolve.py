@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffplan.methods import Guided, Prior, catalogue, chosen
+from diffplan.methods import NULLS, Guided, Prior, catalogue, chosen
 from diffplan.methods.strengths import StrengthSettings
 from diffplan.resolve import resolve
 from diffplan.samplers import STEPS, ancestral, heun
@@ -81,10 +81,11 @@ def test_a_file_that_fails_is_named_with_its_error(tmp_path: Path) -> None:
 def test_methods_by_name_by_file_and_as_objects(file: Path) -> None:
     strengths = StrengthSettings()
     entries = chosen(strengths, ("ascent", f"{file}:METHOD", "guided", f"{file}:Copied", Guided("mine", (0.0,))))
-    assert [entry.name for entry in entries] == ["prior", "guided", "ascent", "own", "copied", "mine"]
-    assert [entry.family for entry in entries[3:]] == ["own"] * 3
-    entry = catalogue(strengths)["ascent"]._replace(method=Guided("again", (0.0,)))
-    assert chosen(strengths, (entry, "prior")) == (catalogue(strengths)["prior"], entry)
+    assert [entry.name for entry in entries] == ["prior", "guided", "ascent", *NULLS, "own", "copied", "mine"]
+    assert [entry.family for entry in entries[5:]] == ["own"] * 3
+    known = catalogue(strengths)
+    entry = known["ascent"]._replace(method=Guided("again", (0.0,)))
+    assert chosen(strengths, (entry, "prior")) == (known["prior"], *(known[null] for null in NULLS), entry)
 
 
 @pytest.mark.parametrize(

@@ -139,10 +139,7 @@ def test_targets():
     np.testing.assert_array_equal(reward.top_class(jnp.arange(10.0), 0.7), [0] * 7 + [1] * 3)
     with pytest.raises(ValueError, match=r"^labels: all 4 windows have the same return[^\n]*$"):
         reward.top_class(jnp.ones(4), 0.5)
-    first = lambda x: x[:, 0, 0]
-    labels = lambda x: reward_models.labels(
-        jax.random.key(0), x[:, None, None], first, (False, 0.9), RewardModelSettings()
-    )
+    labels = lambda gains: reward_models.labels(jax.random.key(0), gains[:, None], (False, 0.9), RewardModelSettings())
     np.testing.assert_allclose(labels(returns), np.sqrt([2.0, 2.0, 0, 0]) * [1, -1, 0, 0], atol=1e-6)
     np.testing.assert_array_equal(labels(jnp.ones(5)), np.zeros(5))
 
