@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffplan.codec import Codec
 from diffplan.data.windows import Windows
+from diffplan.episodes import from_stacked
 from diffplan.models import in_bfloat16
 from diffplan.noise import NoiseSettings
 from diffplan.oracle.gaussian import Gaussian
@@ -157,7 +159,9 @@ def make_problem(horizon: int, dim: int, trajectories: int) -> Problem:
     value = np.zeros(size)
     value[known] = start
     pins = Pins(jnp.asarray(known.reshape(shape)), as_float(value.reshape(shape)))
-    windows = Windows(draws, horizon)
+    episodes = from_stacked(*np.split(np.asarray(draws), [OBSERVED], axis=-1))
+    unit = Codec(jnp.zeros(dim), jnp.ones(dim), OBSERVED)
+    windows = Windows.of(episodes, unit, horizon)
     return Problem(
         distribution, windows, covariance, direction, pins, gain @ start, covariance - gain @ covariance[known]
     )

@@ -43,7 +43,6 @@ from diffplan.types import Apply, Pins, Strengths
 from scripts.launch._gpu_checks import check_bfloat16, check_device, check_exact, check_learned
 from scripts.launch._gpu_parts import (
     LEVELS,
-    OBSERVED,
     PRECISIONS,
     Plans,
     Problem,
@@ -129,7 +128,7 @@ def train_prior(report: Report, problem: Problem, batch: int, name: str) -> tupl
     training = TrainSettings(steps=config.train_steps, batch=batch, learning_rate=2e-3, chunk=config.chunk)
     settings = prior.PriorSettings(train=training, network=network, horizon=config.horizon)
     with jax.default_matmul_precision(precision.matmul):
-        model = prior.fit(problem.windows, OBSERVED, settings, LEVELS, watch)
+        model = prior.fit(problem.windows, settings, LEVELS, watch)
     first, *later = np.diff(watch.times).tolist()
     compile_s = first - statistics.median(later)
     about = {"what": "training", "batch": batch, "steps_per_chunk": training.chunk, "precision": name}
@@ -144,7 +143,7 @@ def train_prior(report: Report, problem: Problem, batch: int, name: str) -> tupl
 
 def train_reward(config: Config, problem: Problem) -> Learned:
     """The noise-conditioned regression of the reward."""
-    x = problem.windows.rows
+    x = jax.vmap(problem.windows.at)(problem.windows.first)
     target = jnp.sum(x * jnp.asarray(problem.direction, jnp.float32)[None], axis=(1, 2))
     labelled = reward.Labelled(x, target, problem.pins.mask)
     settings = reward.ProxySettings(train=TrainSettings(steps=config.reward_steps, batch=256))
