@@ -5,7 +5,7 @@ policy (`Task.of`), from arrays (`Task.from_arrays`), or field by field.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -215,10 +215,6 @@ class Task:
         content = {"arrays": digest(tuple(part for part in read if part is not None))}
         fields: dict[str, Any] = {"settings": content, "discrete": read.discrete}
         return cls(name, *dims, lambda: read, **(fields | more))
-
-    def but(self, **changes: Any) -> "Task":
-        """The same task with some fields changed."""
-        return replace(self, **changes)
 
 
 def check_shapes(name: str, environment: Any, behaviour: Policy, key: PRNGKey) -> None:

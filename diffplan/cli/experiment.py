@@ -168,8 +168,8 @@ def load(path: Path) -> Experiment:
     if not isinstance(name, str) or not name:
         why = "holds no settings of a run; move it away, or name another --run" if path.exists() else "no such file"
         raise RunError(f"{path}: {why}")
-    found = recorded(path, experiment_class(source(name).settings))
-    return replace(found, run=path.parent, new_settings=False)
+    before = recorded(path, experiment_class(source(name).settings))
+    return replace(before, run=path.parent, new_settings=False)
 
 
 def begin(arguments: Sequence[str]) -> tuple[Experiment, list[str]]:
@@ -185,17 +185,17 @@ def begin(arguments: Sequence[str]) -> tuple[Experiment, list[str]]:
     file, preset = command.value_of("--config", rest), command.value_of("--preset", rest)
     directory = command.value_of("--run", rest)
     if file:
-        found = load(Path(file).expanduser())
-        if named and found.name != arguments[0]:
-            raise ConfigError(f"task={arguments[0]!r}: must be {found.name}, as in {file}, or be left out")
+        before = load(Path(file).expanduser())
+        if named and before.name != arguments[0]:
+            raise ConfigError(f"task={arguments[0]!r}: must be {before.name}, as in {file}, or be left out")
         if preset:
             raise ConfigError(f"preset={preset!r}: must be left out where --config is given")
-        return found, command.without("--config", rest)
+        return before, command.without("--config", rest)
     where = Path(directory).expanduser() if directory else default_run(arguments[0]) if named else None
     if where is not None and not preset and (where / "config.json").exists():
-        found = load(where / "config.json")
-        if not named or found.name == arguments[0]:
-            return found, rest
+        before = load(where / "config.json")
+        if not named or before.name == arguments[0]:
+            return before, rest
     if named:
         return experiment(arguments[0], preset or "demo", where), rest
     if {"-h", "--help"} & set(arguments):

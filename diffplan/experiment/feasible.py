@@ -36,15 +36,15 @@ def violations_of(task: Task, windows: Windows) -> Mapping[str, Violation]:
     """The task's violations, or these."""
     if task.violations:
         return task.violations
-    found: dict[str, Violation] = {}
+    violations: dict[str, Violation] = {}
     steps, std = row_steps(windows)
     if task.residual is not None and windows.stride == 1:
-        found["residual"] = residual(task.residual, float(np.median(np.linalg.norm(steps, axis=1))) / 2)
+        violations["residual"] = residual(task.residual, float(np.median(np.linalg.norm(steps, axis=1))) / 2)
     else:
-        found["jumps"] = jumps(std, LONGER * float(np.sqrt(np.mean((steps / std) ** 2, axis=1)).max()))
+        violations["jumps"] = jumps(std, LONGER * float(np.sqrt(np.mean((steps / std) ** 2, axis=1)).max()))
     if (limits := bounds_of(task.simulator)) is not None:
-        found["bounds"] = bounds(*limits)
-    return found
+        violations["bounds"] = bounds(*limits)
+    return violations
 
 
 def row_steps(windows: Windows) -> tuple[np.ndarray, np.ndarray]:

@@ -46,8 +46,8 @@ def environment(config: GridworldSettings) -> Gridworld:
     """
     path = Path(config.layout).expanduser()
     try:
-        drawn = path.suffix or "/" in config.layout
-        world = Gridworld(layout.read(path)) if drawn else gridworld.named(config.layout)
+        is_file = path.suffix or "/" in config.layout
+        world = Gridworld(layout.read(path)) if is_file else gridworld.named(config.layout)
         layout.goal(world.rows)
     except ValueError as error:
         raise ConfigError(f"task.layout={config.layout!r}: {error}") from error

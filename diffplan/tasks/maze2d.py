@@ -63,8 +63,8 @@ def environment(config: Maze2dSettings) -> tuple[Maze2d, Disc | None]:
     """
     path = Path(config.maze).expanduser()
     try:
-        drawn = path.suffix or "/" in config.maze
-        maze = Maze2d(layout.read(path)) if drawn else maze2d.named(config.maze)
+        is_file = path.suffix or "/" in config.maze
+        maze = Maze2d(layout.read(path)) if is_file else maze2d.named(config.maze)
         maze = replace(maze, max_steps=config.max_steps or maze.max_steps)
         match config.reward:
             case "region":
