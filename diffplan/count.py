@@ -49,7 +49,12 @@ def count(function: Any, *arguments: Any) -> dict[str, float]:
     Raises:
         ValueError: if a marked evaluation is in a loop whose number of trips is not known before it runs.
     """
-    outcome = _passed(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return evaluations(jax.make_jaxpr(function)(*arguments))
+
+
+def evaluations(program: ClosedJaxpr) -> dict[str, float]:
+    """Equation (70) of a program that is traced already."""
+    outcome = _passed(program.jaxpr)
     return {what: float(outcome[what]) for what in WHATS}
 
 

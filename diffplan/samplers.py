@@ -177,8 +177,8 @@ def sample(
 class SamplerSettings:
     """How plans are drawn from the prior, guided or not."""
 
-    rule: Named = "ancestral"
+    rule: Named = "sde_2m"
     """Step rule: ancestral, sde_2m, ddim, heun, dpmpp_2m, or file.py:NAME. Path KL is defined for ancestral and sde_2m,
     which add noise."""
-    steps: Annotated[int, at_least(2, 1_000_000)] = 32
+    steps: Annotated[int, at_least(2, 1_000_000)] = 16
     """Noise levels, and evaluations of the denoiser (heun: twice that)."""

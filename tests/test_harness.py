@@ -18,6 +18,7 @@ from diffplan.experiment.harness import (
     method_stage,
     problem_for,
     program_of,
+    programs_of,
     run_method,
 )
 from diffplan.methods import FAMILIES, Entry, Plans, Problem, catalogue, guidance
@@ -91,14 +92,22 @@ def bench_of(problem: Problem, replanned: Any = None, program: str = "grid", **c
 ONE = Plan(seeds=1, plans=2, refine=0, seed=0)
 
 
+def rows_of(entry: Entry, plan: Plan, bench: Bench) -> Any:
+    return method_rows(entry, plan, bench, programs_of(entry, plan, bench), "")
+
+
+def batches_of(entry: Entry, plan: Plan, bench: Bench) -> Any:
+    return list(run_method(entry, plan, bench, programs_of(entry, plan, bench)))
+
+
 def entry_of(family: str = "own", acts_on: Any = "plans", **fields: Any) -> Entry:
     return Entry(family, "", acts_on, Peaked(**fields), ())
 
 
 def test_a_peak_between_grid_points_is_found(problem):
     bench = bench_of(problem)
-    coarse, _ = method_rows(entry_of(), ONE, bench, "coarse")
-    fine, pictures = method_rows(entry_of(), ONE._replace(refine=3), bench, "fine")
+    coarse, _ = rows_of(entry_of(), ONE, bench)
+    fine, pictures = rows_of(entry_of(), ONE._replace(refine=3), bench)
     assert best_strength(coarse) == 1.0
     assert best_strength(fine) == pytest.approx(3, abs=1.5)
     strengths = [row["strength"] for row in fine]
@@ -109,7 +118,7 @@ def test_a_peak_between_grid_points_is_found(problem):
 
 def test_strengths_are_added_around_the_best_by_what_plans_deliver(problem):
     """Where plans are carried out, and promise the more the less they deliver: at 0, and not at 1."""
-    rows, _ = method_rows(entry_of(), ONE._replace(refine=1), bench_of(problem, inverse=lambda stays: -stays), "")
+    rows, _ = rows_of(entry_of(), ONE._replace(refine=1), bench_of(problem, inverse=lambda stays: -stays))
     assert [row["strength"] for row in rows] == pytest.approx([0, 0.32, 1, 10, 100])
     assert all(row["delivered"] == row["inverse"] == -row["promised"] for row in rows)
 
@@ -118,10 +127,10 @@ def test_what_a_method_acts_on_says_what_delivers(problem):
     """Plans by inverse dynamics, actions in the open loop; a policy's plans are runs already. Levels are of plans."""
     bench = bench_of(problem, inverse=lambda stays: stays + 1, open_loop=lambda stays: stays + 2)
     for acts_on, further in (("plans", 1), ("actions", 2), ("policy", 0)):
-        (((row,), _),) = run_method(entry_of(acts_on=acts_on, strengths=(3.0,)), ONE, bench)
+        (((row,), _),) = batches_of(entry_of(acts_on=acts_on, strengths=(3.0,)), ONE, bench)
         assert row["delivered"] == row["promised"] + further and ("levels" in row) == (acts_on == "plans")
         assert (row["task"], row["method"], row["seed"], row["plans"]) == ("grid", "peaked", 0, 2)
-    (((row,), _),) = run_method(entry_of(strengths=(3.0,)), ONE, bench_of(problem))
+    (((row,), _),) = batches_of(entry_of(strengths=(3.0,)), ONE, bench_of(problem))
     assert np.isnan(row["delivered"])  # nothing is carried out
 
 
@@ -140,7 +149,7 @@ class Replanned:
 @pytest.mark.parametrize("shared", [False, True])
 def test_plans_are_made_anew_at_the_best_strength_alone(problem, shared):
     replanned, plan = Replanned(), Plan(seeds=2, plans=3, refine=1, seed=7)
-    rows, _ = method_rows(entry_of(shared=shared), plan, bench_of(problem, replanned), "")
+    rows, _ = rows_of(entry_of(shared=shared), plan, bench_of(problem, replanned))
     best = best_strength(rows)
     for row in rows:
         assert ("replanned" in row) == (row["strength"] == best)
@@ -155,7 +164,7 @@ def test_plans_are_made_anew_at_the_best_strength_alone(problem, shared):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_policies_tuned_priors_and_controls_are_not_made_anew(problem, family):
     replanned = Replanned()
-    method_rows(entry_of(family, "actions", strengths=(3.0,)), ONE, bench_of(problem, replanned), "")
+    rows_of(entry_of(family, "actions", strengths=(3.0,)), ONE, bench_of(problem, replanned))
     assert [column for *_, column in replanned.calls] == ["open_loop"] * (
         family not in ("policies", "fine-tuning", "controls")
     )
@@ -168,8 +177,8 @@ def test_every_seed_has_its_own_starts_and_is_the_same_again(problem):
         seen.append(np.asarray(bench.starts(key, count).observations)) or bench.starts(key, count)
     )
     for _ in range(2):
-        list(run_method(entry_of(), Plan(2, 16, 0, 0), bench._replace(starts=starts)))
-    first, second, *again = seen
+        batches_of(entry_of(), Plan(2, 16, 0, 0), bench._replace(starts=starts))
+    _, first, second, _, *again = seen  # programs are traced for starts of one number, before any seed
     assert (first != second).any()
     np.testing.assert_array_equal([first, second], again)
 
@@ -210,6 +219,7 @@ def test_a_method_is_the_same_program_among_any_others(problem):
     parts = {name for name, value in vars(problem_for(entry, problem)).items() if value is not None}
     assert parts == {"denoise", "codec", "sampler", "data", "clean"}
     alone = bench_of(replace(problem, regression=None, dynamics=None))
-    assert program_of(entry, ONE, alone) == program_of(entry, ONE, bench_of(problem))
+    identity = lambda bench: program_of(entry, bench, programs_of(entry, ONE, bench))
+    assert identity(alone) == identity(bench_of(problem))
     other = replace(problem, sampler=replace(problem.sampler, sigmas=problem.sampler.sigmas[::2]))
-    assert program_of(entry, ONE, alone) != program_of(entry, ONE, bench_of(other))
+    assert identity(alone) != identity(bench_of(other))

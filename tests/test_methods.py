@@ -13,7 +13,7 @@ from scipy import integrate
 
 from diffplan.codec import Codec
 from diffplan.denoise import CLEAN, Edm
-from diffplan.experiment.harness import costs
+from diffplan.experiment.programs import Programs
 from diffplan.experiment.settings import DEMO_METHODS
 from diffplan.guide import Learned
 from diffplan.methods import Ascent, Guided, Method, Plans, Problem, chosen
@@ -236,7 +236,7 @@ def test_costs_read_off_the_program_are_the_evaluations_that_it_makes(name, rule
     strength = METHODS[name].strengths[-1] if isinstance(METHODS[name], Guided) else min(METHODS[name].strengths[-1], 5)
     method = replace(METHODS[name], strengths=(strength,))
     arguments = (jax.random.key(0), counted_problem(rule), starts()[:2], jnp.asarray([strength], jnp.float32))
-    result = costs(method, *arguments)
+    result = Programs(method, *arguments[1:3]).costs((strength,))
     without = lambda key, denoise, sampler, reference=None: sample(key, denoise, sampler)
     monkeypatch.setattr("diffplan.methods.base.sample", without)
     monkeypatch.setattr("diffplan.methods.guidance.sample", without)

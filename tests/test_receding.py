@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.experiment.harness import costs
+from diffplan.experiment.programs import Programs
 from diffplan.methods import Method
 from diffplan.methods.receding import Receding
 from diffplan.methods.shooting import true
@@ -85,7 +85,7 @@ def test_it_acts_in_the_truth_and_dreams_in_the_model():
 def test_costs_grow_with_iterations_and_are_those_of_the_search():
     one = problem_of("linear")
     method = Receding("control", (0, 1, 3), dynamics=true, lookahead=4, every=2, population=8)
-    result = costs(method, jax.random.key(0), one.problem, one.starts, jnp.asarray([0.0, 1.0, 3.0]))
+    result = Programs(method, one.problem, one.starts).costs((0, 1, 3))
     blocks, candidates = HORIZON // 2, 8
     acted = blocks * (2 + 1)  # every block's two steps, and the one that leads out of it
     assert result["env_steps"].tolist() == [

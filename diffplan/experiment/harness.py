@@ -18,13 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffplan.count import WHATS, count
+from diffplan.experiment.programs import Programs
 from diffplan.guide import Proxy
 from diffplan.methods import Entry, Method, Problem
 from diffplan.metrics import table
 from diffplan.runs import Progress, Run, keep
 from diffplan.runs.files import digest
-from diffplan.runs.program import program
 from diffplan.types import PRNGKey
 
 DRAWN = 12
@@ -82,23 +81,6 @@ class Plan(NamedTuple):
     replans: int = 1
 
 
-def costs(
-    method: Method, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]
-) -> dict[str, Float[np.ndarray, "s"]]:
-    """Evaluations of each kind for one plan of each strength, had that strength been run alone.
-
-    If the weakest and the largest cost the same, so do those between: one program serves them all.
-    """
-
-    def alone(strength: float) -> dict[str, float]:
-        one = replace(method, strengths=(strength,))  # pyright: ignore[reportArgumentType]
-        return count(one.__call__, key, problem, starts, strengths[:1])
-
-    ends = alone(method.strengths[0]), alone(method.strengths[-1])
-    result = [ends[0]] * len(strengths) if ends[0] == ends[1] else [alone(strength) for strength in method.strengths]
-    return {what: np.array([one[what] for one in result]) / len(starts) for what in WHATS}
-
-
 def keys_of(plan: Plan, seed: int) -> tuple[PRNGKey, PRNGKey, PRNGKey]:
     """The keys of a seed: of the starts, of the method, of what is measured."""
     return tuple(jax.random.split(jax.random.fold_in(jax.random.key(plan.seed), seed), 3))
@@ -118,34 +100,33 @@ def proxy_of(method: Method, problem: Problem) -> Proxy | None:
     return None if problem.regression is None and method.name == "prior" else method.proxy(problem)
 
 
-def run_method(entry: Entry, plan: Plan, bench: Bench) -> Iterator[tuple[Rows, Array]]:
+def run_method(entry: Entry, plan: Plan, bench: Bench, programs: Programs) -> Iterator[tuple[Rows, Array]]:
     """Run a method for every seed; yields (rows, plans ``[s, n, h, d]``) a seed. Compilation is not timed."""
-    method, problem = entry.method, problem_for(entry, bench.problem)
-    strengths = jnp.asarray(method.strengths, jnp.float32)
-    call, cost = None, {}
+    method, strengths = entry.method, entry.method.strengths
+    cost = programs.costs(strengths)
+    groups = programs.groups(strengths)
+    for group in groups:
+        programs.ready(group)
     for seed in range(plan.seeds):
         key_starts, key_method, key_measure = keys_of(plan, seed)
         begin = bench.starts(key_starts, plan.plans)
-        arguments = (key_method, problem, begin.observations, strengths)
-        cost = cost or costs(method, *arguments)
-        leaves, tree = jax.tree.flatten(arguments)
-        call = (
-            call
-            or jax.jit(lambda *leaves, tree=tree: method(*jax.tree.unflatten(tree, leaves))).lower(*leaves).compile()
-        )
-        began = perf_counter()
-        plans = jax.block_until_ready(call(*leaves))
-        seconds = perf_counter() - began
+        parts, times = [], []
+        for group in groups:
+            began = perf_counter()
+            parts.append(jax.block_until_ready(programs.run(key_method, begin.observations, group)))
+            times.append(perf_counter() - began)
+        plans = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
         work = np.sum(list(cost.values()), axis=0)
-        paid = work.max() if method.shared else work.sum()  # what this call really did
+        paid = work.max() if method.shared else work.sum()  # what one call for all really did
+        seconds = np.array(times) if len(groups) > 1 else times[0] * work / max(paid, 1e-9)
         path_kl, exact_kl = np.asarray(plans.path_kl.mean(axis=1)), np.asarray(plans.exact_kl)
         known = {
-            "strength": strengths,
+            "strength": np.asarray(strengths, np.float32),
             "path_kl": path_kl,
             "exact_kl": exact_kl,
             "ess": plans.ess,
             "pressure": np.where(np.isfinite(exact_kl), exact_kl, path_kl),
-            "seconds": seconds / plan.plans * work / max(paid, 1e-9),
+            "seconds": seconds / plan.plans,
             **cost,
         }
         rows = []
@@ -182,7 +163,9 @@ def between(strengths: tuple[float, ...], best: float, count: int) -> tuple[floa
     return tuple(sorted(new - set(grid.tolist())))
 
 
-def method_rows(entry: Entry, plan: Plan, bench: Bench, name: str) -> tuple[Rows, dict[str, np.ndarray]]:
+def method_rows(
+    entry: Entry, plan: Plan, bench: Bench, programs: Programs, name: str
+) -> tuple[Rows, dict[str, np.ndarray]]:
     """All rows of a method, strengths ascending, and pictures of some of its plans: grid, refinement, replanning."""
     rows: Rows = []
     method = entry.method
@@ -194,7 +177,7 @@ def method_rows(entry: Entry, plan: Plan, bench: Bench, name: str) -> tuple[Rows
             if not extra:
                 break
             part = entry._replace(method=replace(method, strengths=extra))  # pyright: ignore[reportArgumentType]
-            for seed, (batch, x) in enumerate(run_method(part, plan, bench)):
+            for seed, (batch, x) in enumerate(run_method(part, plan, bench, programs)):
                 if seed == 0:
                     for strength, plans in zip(map(float, extra), x, strict=True):
                         pictures = bench.pictures(plans[:DRAWN])
@@ -203,38 +186,36 @@ def method_rows(entry: Entry, plan: Plan, bench: Bench, name: str) -> tuple[Rows
                 best = table.headline(lambda name, rows=batch: np.array([row.get(name, np.nan) for row in rows]))
                 progress.advance(1, **{best: max(row.get(best, np.nan) for row in batch)})
         if entry.replans and bench.replanned is not None:
-            replan(entry, plan, bench, rows)
+            replan(entry, plan, bench, rows, programs)
     rows.sort(key=lambda row: (row["seed"], row["strength"]))
     strengths = sorted(draws)
     fields = {field: np.stack([draws[s][field] for s in strengths]) for field in draws[strengths[0]]}
     return rows, {"strengths": np.array(strengths)} | fields
 
 
-def replan(entry: Entry, plan: Plan, bench: Bench, rows: Rows) -> None:
+def programs_of(entry: Entry, plan: Plan, bench: Bench) -> Programs:
+    """The programs of a method for the batches of a seed."""
+    starts = bench.starts(jax.random.key(0), plan.plans).observations
+    return Programs(entry.method, problem_for(entry, bench.problem), starts)
+
+
+def replan(entry: Entry, plan: Plan, bench: Bench, rows: Rows, programs: Programs) -> None:
     """Fill in `replanned` in the rows of the best strength."""
     assert bench.replanned is not None
     best = table.best_strength(rows)
-    alone = replace(entry.method, strengths=(best,))  # pyright: ignore[reportArgumentType]
-    strengths = jnp.full(1, best, jnp.float32)
-    call = jax.jit(lambda key, problem, observations: alone(key, problem, observations, strengths).x[0])
+    draw = lambda key, observations: programs.run(key, observations, (best,)).x[0]
     for row in rows:
         if row["strength"] == best:
             key_starts, key_method, _ = keys_of(plan, row["seed"])
-            begin, problem = bench.starts(key_starts, plan.plans), problem_for(entry, bench.problem)
-            draw = lambda key, observations, problem=problem: call(key, problem, observations)
+            begin = bench.starts(key_starts, plan.plans)
             row["replanned"] = bench.replanned(jax.random.fold_in(key_method, 1), draw, begin, entry.delivered_by)
 
 
-def program_of(entry: Entry, plan: Plan, bench: Bench) -> str:
-    """A digest of what the rows of a method are computed by: its own program, and the measures'."""
-    key, method = jax.random.key(0), entry.method
-    starts, strengths = bench.starts(key, plan.plans).observations, jnp.asarray(method.strengths, jnp.float32)
-    plans = program(
-        lambda key, problem: method(key, problem, starts, strengths), key, problem_for(entry, bench.problem)
-    )
-    proxy = proxy_of(method, bench.problem)
+def program_of(entry: Entry, bench: Bench, programs: Programs) -> str:
+    """A digest of what the rows of a method are computed by: its own programs, and the measures'."""
+    proxy = proxy_of(entry.method, bench.problem)
     scored_by = "" if entry.needs or proxy is None else digest(proxy)  # a method of no needs is scored all the same
-    return f"{plans}-{bench.program(proxy)}{scored_by}"
+    return f"{programs.identity}-{bench.program(proxy)}{scored_by}"
 
 
 def method_stage(
@@ -244,15 +225,15 @@ def method_stage(
 
     The rows are made anew where the method's program has changed, though all settings are the same.
     """
-    method = entry.method
+    method, programs = entry.method, programs_of(entry, plan, bench)
 
     def make(directory: Path) -> None:
-        rows, pictures = method_rows(entry, plan, bench, str(run.directory / "methods" / method.name))
+        rows, pictures = method_rows(entry, plan, bench, programs, str(run.directory / "methods" / method.name))
         np.savez(directory / "plans.npz", allow_pickle=False, **pictures)
         table.write(directory / "rows.csv", rows)
 
     recorded = plan if entry.replans else plan._replace(replans=1)
     settings = {"strengths": list(method.strengths), "plan": recorded._asdict(), "sampler": sampler}
-    files, code = ("rows.csv", "plans.npz"), program_of(entry, plan, bench)
+    files, code = ("rows.csv", "plans.npz"), program_of(entry, bench, programs)
     kept = keep(run, f"methods/{method.name}", make, settings, {"models": bench.identity, **inputs}, files, code)
     return table.read_rows(kept.directory / "rows.csv")

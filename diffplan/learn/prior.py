@@ -32,7 +32,7 @@ TOLD_APART = LogNormal(-0.8, 0.9)
 class PriorSettings:
     """The diffusion model of behaviour."""
 
-    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=3000, batch=64, learning_rate=2e-3))
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=1500, batch=64, learning_rate=2e-3))
     network: Named = "mixer"
     """mixer: patched MLP-mixer, fast on CPU; unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M); or
     file.py:NAME of a function (key, horizon, dim, settings) -> (apply, params)."""

@@ -39,7 +39,7 @@ Standardised = TypeVar("Standardised", Learned, Ensemble)
 class ProxySettings:
     """The learned rewards: regression, classifier and clean regression, fitted on the same labels."""
 
-    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=800, batch=64))
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=600, batch=64))
     labels: Annotated[int, at_least(2, 2**24)] = 1000
     """N, the number of labelled windows."""
     quantile: Annotated[float, INSIDE] = 0.9

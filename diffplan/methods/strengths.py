@@ -11,11 +11,11 @@ class StrengthSettings:
 
     points: Annotated[int, at_least(1, 10_000)] = 7
     """Strengths of a grid beside the weakest; twice as many where all are read from one run."""
-    refine: Annotated[int, at_least(0, 10_000)] = 2
+    refine: Annotated[int, at_least(0, 10_000)] = 1
     """Strengths added on each side of the best, where each strength is run by itself."""
     scale: Annotated[tuple[float, float], more_than(0)] = (1, 1000)
     """Smallest and largest guidance scale; for the regression, per standard deviation of the return."""
-    pool: Annotated[int, COUNT] = 32
+    pool: Annotated[int, COUNT] = 16
     """Plans a start that are picked from."""
     ascent_steps: Annotated[int, COUNT] = 800
     """Gradient steps of ascent."""

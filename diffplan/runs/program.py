@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.extend.core import ClosedJaxpr
 
 from diffplan.runs.files import digest, text_digest
 
@@ -17,6 +18,10 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 def program(function: Callable[..., Any], *arguments: Any) -> str:
     """A digest of the program of a function for arguments of these shapes and dtypes."""
-    traced = jax.make_jaxpr(function)(*arguments)
+    return identity(jax.make_jaxpr(function)(*arguments))
+
+
+def identity(traced: ClosedJaxpr) -> str:
+    """A digest of a program that is traced already."""
     text = ADDRESS.sub("", str(traced.jaxpr))
     return text_digest(text + digest(traced.consts))

@@ -1,0 +1,68 @@
+"""The compiled programs of a method: few of them, and what each evaluates is counted from it.
+
+A strength is an argument of most methods' programs, so that one program serves all strengths; of some it is structure,
+as the number of iterations of a search. Which of the two a method is, its programs at its weakest and its largest
+strength say: they are the same or they are not. On a CPU one strength is run at a time, on an accelerator all at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffplan.count import WHATS, evaluations
+from diffplan.methods import Method, Plans, Problem
+from diffplan.runs.program import identity
+from diffplan.types import PRNGKey
+
+Strengths = tuple[float, ...]
+
+
+class Programs:
+    """A method on one problem, for starts of one number. Every program is traced once and compiled once."""
+
+    def __init__(self, method: Method, problem: Problem, starts: Float[Array, "n o"]):
+        self.method, self.problem, self.plans = method, problem, len(starts)
+        self.trace, self.compile = cache(self._trace), cache(self._compile)
+        self.starts = jax.ShapeDtypeStruct(starts.shape, starts.dtype)
+        ends = [self.trace((strength,))[1] for strength in (method.strengths[0], method.strengths[-1])]
+        self.one_for_all, self.identity = ends[0] == ends[1], "-".join(ends)
+
+    def groups(self, strengths: Strengths) -> list[Strengths]:
+        """The strengths that are run together."""
+        together = self.method.shared or jax.default_backend() != "cpu"
+        return [strengths] if together else [(strength,) for strength in strengths]
+
+    def run(self, key: PRNGKey, starts: Float[Array, "n o"], strengths: Strengths) -> Plans:
+        """Plans at these strengths; their program is compiled before (`ready`), or else now. The key is consumed."""
+        leaves = jax.tree.leaves((key, self.problem, starts, jnp.asarray(strengths, jnp.float32)))
+        return self.compile(self.representative(strengths))(*leaves)
+
+    def ready(self, strengths: Strengths) -> None:
+        """Compile the program of these strengths."""
+        self.compile(self.representative(strengths))
+
+    def costs(self, strengths: Strengths) -> dict[str, Float[np.ndarray, "s"]]:
+        """Evaluations of each kind for one plan of each strength, had that strength been run alone."""
+        counts = [evaluations(self.trace(self.representative((strength,)))[0].jaxpr) for strength in strengths]
+        return {what: np.array([count[what] for count in counts]) / self.plans for what in WHATS}
+
+    def representative(self, strengths: Strengths) -> Strengths:
+        """Strengths whose program these share."""
+        return self.method.strengths[:1] if self.one_for_all and len(strengths) == 1 else strengths
+
+    def _trace(self, strengths: Strengths) -> tuple[Any, str]:
+        """A program and its identity."""
+        method = replace(self.method, strengths=strengths)  # pyright: ignore[reportArgumentType]
+        arguments = jax.random.key(0), self.problem, self.starts, jnp.zeros(len(strengths))
+        leaves, tree = jax.tree.flatten(arguments)
+        traced = jax.jit(lambda *leaves: method(*jax.tree.unflatten(tree, leaves))).trace(*leaves)
+        return traced, identity(traced.jaxpr)
+
+    def _compile(self, strengths: Strengths) -> Callable[..., Plans]:
+        return self.trace(strengths)[0].lower().compile()

@@ -1,0 +1,72 @@
+"""The programs of methods: few are compiled, and one strength run by itself has the plans of the whole grid."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffplan.experiment.programs import Programs
+from diffplan.methods import Plans, catalogue
+from diffplan.methods.receding import Receding
+from diffplan.methods.shooting import true
+from diffplan.methods.strengths import StrengthSettings
+from tests.problems import linear
+
+KEY = jax.random.key(4)
+
+
+def compiled(programs: Programs) -> int:
+    return programs.compile.cache_info().currsize
+
+
+def test_where_a_strength_is_an_argument_one_program_serves_all_of_them():
+    """The grid, strengths between its points, and the best alone."""
+    one = linear()
+    method = replace(catalogue(StrengthSettings(points=2))["guided"].method, strengths=(0.0, 1.0, 10.0))
+    programs = Programs(method, one.problem, one.starts)
+    parts = [programs.run(KEY, one.starts, group) for group in programs.groups((0.0, 1.0, 10.0))]
+    together = jax.jit(lambda: method(KEY, one.problem, one.starts, jnp.asarray([0.0, 1.0, 10.0])))()
+    for i, part in enumerate(parts):
+        np.testing.assert_allclose(part.x[0], together.x[i], atol=2e-4)
+        np.testing.assert_allclose(part.path_kl[0], together.path_kl[i], rtol=1e-3, atol=1e-4)
+    between = programs.run(KEY, one.starts, (3.0,))
+    assert np.isfinite(between.x).all() and compiled(programs) == 1
+
+
+def test_where_a_strength_is_structure_each_has_its_own():
+    one = linear()
+    method = Receding("control", (1, 3), dynamics=true, lookahead=3, every=2, population=8)
+    programs = Programs(method, one.problem, one.starts[:2])
+    for strength in (1, 3):
+        part = programs.run(KEY, one.starts[:2], (strength,))
+        alone = replace(method, strengths=(strength,))
+        expected = jax.jit(lambda alone=alone: alone(KEY, one.problem, one.starts[:2], jnp.zeros(1)))()
+        np.testing.assert_array_equal(part.x, expected.x)
+    assert compiled(programs) == 2
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Structure that is no whole number: the fraction of a plan's rows that are 1."""
+
+    strengths: tuple[float, ...]
+    name: str = "filled"
+    strength_name: str = "fraction"
+    shared: bool = False
+    proxy: Any = None
+
+    def __call__(self, key, problem, starts, strengths):
+        counts = [int(fraction * problem.horizon) for fraction in self.strengths]
+        x = jnp.stack([jnp.zeros(problem.shape).at[:count].set(1.0) for count in counts])
+        return Plans.of(jnp.broadcast_to(x[:, None], (len(counts), len(starts), *problem.shape)))
+
+
+@pytest.mark.parametrize("strengths", [(0.0, 0.5), (0.5, 1.0)])
+def test_structure_is_read_off_the_program_and_not_guessed_from_the_numbers(strengths):
+    one = linear()
+    programs = Programs(Filled(strengths), one.problem, one.starts)
+    for strength in strengths:
+        assert float(programs.run(KEY, one.starts, (strength,)).x.mean()) == pytest.approx(strength, abs=0.1)
