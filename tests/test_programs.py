@@ -10,8 +10,6 @@ import pytest
 
 from diffplan.experiment.programs import Programs
 from diffplan.methods import Plans, catalogue
-from diffplan.methods.receding import Receding
-from diffplan.methods.shooting import true
 from diffplan.methods.strengths import StrengthSettings
 from tests.problems import linear
 
@@ -36,18 +34,6 @@ def test_where_a_strength_is_an_argument_one_program_serves_all_of_them():
     assert np.isfinite(between.x).all() and compiled(programs) == 1
 
 
-def test_where_a_strength_is_structure_each_has_its_own():
-    one = linear()
-    method = Receding("control", (1, 3), dynamics=true, lookahead=3, every=2, population=8)
-    programs = Programs(method, one.problem, one.starts[:2])
-    for strength in (1, 3):
-        part = programs.run(KEY, one.starts[:2], (strength,))
-        alone = replace(method, strengths=(strength,))
-        expected = jax.jit(lambda alone=alone: alone(KEY, one.problem, one.starts[:2], jnp.zeros(1)))()
-        np.testing.assert_array_equal(part.x, expected.x)
-    assert compiled(programs) == 2
-
-
 @dataclass(frozen=True)
 class Filled:
     """Structure that is no whole number: the fraction of a plan's rows that are 1."""
@@ -65,8 +51,9 @@ class Filled:
 
 
 @pytest.mark.parametrize("strengths", [(0.0, 0.5), (0.5, 1.0)])
-def test_structure_is_read_off_the_program_and_not_guessed_from_the_numbers(strengths):
+def test_where_a_strength_is_structure_each_has_its_own_program(strengths):
     one = linear()
     programs = Programs(Filled(strengths), one.problem, one.starts)
     for strength in strengths:
         assert float(programs.run(KEY, one.starts, (strength,)).x.mean()) == pytest.approx(strength, abs=0.1)
+    assert compiled(programs) == 2
