@@ -69,13 +69,19 @@ NAMES = {
     "Cells": "codec",
     "Trajectory": "types",
     "make_task": "tasks",
+    "guided": "guide",
+    "pinned": "denoise",
+    "Sampler": "samplers",
+    "sample": "samplers",
 }
 """Public names, and the modules that hold them; they are imported when they are asked for."""
 
-__all__ = [*MODULES, *NAMES]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [*MODULES, *NAMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("diffplan")
     if name in NAMES:
         return getattr(import_module(f"diffplan.{NAMES[name]}"), name)
     if name in MODULES:

@@ -7,7 +7,7 @@
 Prints the table and writes it to ``--out``: results/exact.csv for all parts, RUN/seed-S/PART.csv for one. Exits with 1
 if a row fails. Parts: order, gaussian, mixture, tabular, legality, references, rules, budget, particles, coverage,
 discrete, prior, attribution; trained models are kept, and used again.
-``--markdown`` prints the tables of the README from the CSV.
+``--markdown`` prints the tables of docs/exact.md from the CSV.
 """
 
 import os
@@ -43,7 +43,7 @@ class ExactSettings:
     """The CSV to write; results/exact.csv for all parts, else one in the run's directory."""
 
     markdown: bool = False
-    """Measure nothing: print the tables of the README from the CSV that is there."""
+    """Measure nothing: print the tables of docs/exact.md from the CSV that is there."""
 
     def check(self) -> None:
         """Raise ConfigError naming a part that does not exist."""

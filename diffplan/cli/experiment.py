@@ -61,7 +61,7 @@ DEBUG = ExperimentSettings(
     replans=2,
     reference=256,
 )
-FULL = ExperimentSettings(methods=("all",), strengths=StrengthSettings(points=5, pool=32), seeds=3)
+FULL = ExperimentSettings(methods=("all",), strengths=StrengthSettings(points=5, pool=32), seeds=3, plans=32)
 ACCELERATOR = ExperimentSettings(
     prior=PriorSettings(TrainSettings(steps=20_000, batch=512, learning_rate=2e-3), width=256, depth=4),
     proxy=ProxySettings(TrainSettings(steps=4000, batch=256), labels=4000, width=128),

@@ -2,7 +2,7 @@
 
     diffplan plot runs/demo                       # about 5 s on two CPU cores
     diffplan plot runs/demo --out pictures        # leaves the run as it is: for results that may only be read
-    diffplan plot runs/demo --table markdown      # the table of the README, alone on stdout
+    diffplan plot runs/demo --table markdown      # the table of docs/demo.md, alone on stdout
 
 Writes frontier.png, frontier.pdf, axes.png, axes.pdf, report.html, summary.csv and budgets.csv. Expect two lines for a
 method: at its best strength and at its largest. Whatever the task or the chosen methods leave out is left out of the

@@ -8,7 +8,7 @@
     diffplan scores --do render --tasks large          # table, figure and every row's rollouts, from files
     diffplan scores --do table                         # table and figure alone
     diffplan scores --do data                          # statistics of the data, beside the published ones
-    diffplan scores --do markdown                      # the README's table, from results/
+    diffplan scores --do markdown                      # the table of docs/scores.md, from results/
 
 Writes RUN/SUITE/scores.csv and scores.png; beside them, for every task, its data, its networks and rollouts/*.npz, some
 episodes of every row. Table and figure of a whole suite at its own settings are copied to results/. Stopped and started
@@ -39,7 +39,7 @@ class Command:
 
     do: Literal["run", "table", "render", "data", "markdown"] = "run"
     """run: everything; table: print and draw scores.csv again; render: that and pictures of every row's episodes; data:
-    statistics of the data made so far; markdown: the README's table, from the results that are committed."""
+    statistics of the data made so far; markdown: the table of docs/scores.md, from the results that are committed."""
     results: Path = Path("results")
     """Where the table and the figure of a whole suite at its own settings are copied: scores.csv of the
     first, scores/SUITE.csv of others."""

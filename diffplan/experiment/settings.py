@@ -17,7 +17,7 @@ from diffplan.methods.strengths import StrengthSettings
 from diffplan.samplers import SamplerSettings
 from diffplan.settings import SEED, Named, at_least, more_than, require, settings
 
-DEMO_METHODS = ("prior", "guided", "guided_dps", "best_of_n", "ascent")
+DEMO_METHODS = ("prior", "guided", "best_of_n", "ascent")
 
 
 @settings("noise")
@@ -56,7 +56,7 @@ class ExperimentSettings:
     conditional: ConditionalSettings = field(default_factory=ConditionalSettings)
     seeds: Annotated[int, at_least(1, 100_000)] = 4
     """Repetitions, each with its own starts and noise; intervals are over them."""
-    plans: Annotated[int, at_least(2, 2**24)] = 32
+    plans: Annotated[int, at_least(2, 2**24)] = 48
     """Plans per method, strength and seed; diversity is over pairs."""
     replans: Annotated[int, at_least(1, 10_000)] = 4
     """Times that a plan is made on the way where it is made anew, at each method's best strength; 1: never again."""

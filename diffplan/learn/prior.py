@@ -17,12 +17,18 @@ from diffplan.data.stream import Data
 from diffplan.data.windows import Windows
 from diffplan.denoise import CategoricalDenoiser, Edm, NoiseLevels
 from diffplan.learn.train import SILENT, Draw, Task, TrainSettings, train
-from diffplan.models import NETWORKS, Messages, build
+from diffplan.models import NETWORKS, Chained, build
 from diffplan.noise import LogNormal, LogUniform, NoiseSettings
 from diffplan.resolve import resolve
 from diffplan.runs import Recorder
 from diffplan.settings import FRACTION, INSIDE, SIZE, Named, at_least, more_than, require, settings
 from diffplan.types import Apply, Params, PRNGKey, Scalar
+
+RARE = 1e-3
+"""Steps from any cell to any other that stand beside those that were seen."""
+
+ENTRIES = 2**24
+"""Entries of the windows in which steps are counted."""
 
 TOLD_APART = LogNormal(-0.8, 0.9)
 """Training levels of one-hot plans: those at which cells are told apart, most of all."""
@@ -32,7 +38,7 @@ TOLD_APART = LogNormal(-0.8, 0.9)
 class PriorSettings:
     """The diffusion model of behaviour."""
 
-    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=1500, batch=64, learning_rate=2e-3))
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=1800, batch=64, learning_rate=2e-3))
     network: Named = "mixer"
     """mixer: patched MLP-mixer, fast on CPU; unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M); or
     file.py:NAME of a function (key, horizon, dim, settings) -> (apply, params)."""
@@ -96,13 +102,23 @@ def fit(
 
 
 def fit_cells(
-    key: PRNGKey, count: int, draw: Draw, data: Any, config: TrainSettings, recorder: Recorder
+    key: PRNGKey, count: int, draw: Draw, data: Data, config: TrainSettings, recorder: Recorder
 ) -> CategoricalDenoiser:
-    """Train a network of messages as a categorical denoiser (4b) of one-hot plans over `count` cells."""
-    apply, params = build(key, lambda rngs: Messages(count, count, rngs=rngs))
+    """Train a categorical denoiser (4b) of one-hot plans over `count` cells: what they have beyond a Markov chain."""
+    key_data, key_network = jax.random.split(key)
+    start = jnp.log(transitions(key_data, data))
+    apply, params = build(key_network, lambda rngs: Chained(start, rngs=rngs))
     model = CategoricalDenoiser(params, jnp.eye(count), apply)
     task = Task(lambda params, key, example: categorical(replace(model, params=params), key, *example), draw)
     return replace(model, params=train(task, params, data, config, recorder))
+
+
+def transitions(key: PRNGKey, data: Data) -> Float[Array, "k k"]:
+    """The fraction of the steps from each cell that lead to each other, in windows; `RARE` steps are added to each."""
+    windows = data.draws(key, max(1, ENTRIES // (data.horizon * data.width)))
+    cells = jnp.argmax(windows, axis=2)
+    counts = jnp.full((data.width, data.width), RARE).at[cells[:, :-1], cells[:, 1:]].add(1.0)
+    return counts / counts.sum(axis=1, keepdims=True)
 
 
 def categorical(

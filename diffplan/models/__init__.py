@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from diffplan.models.messages import Messages, MessagesValue
+from diffplan.models.messages import Chained, Messages, MessagesValue
 from diffplan.models.mixer import Mixer, Size, Value
 from diffplan.models.mlp import MLP
 from diffplan.models.pure import build, count, in_bfloat16, to_pure
@@ -13,6 +13,7 @@ from diffplan.types import Apply, Params, PRNGKey
 __all__ = [
     "MLP",
     "NETWORKS",
+    "Chained",
     "Messages",
     "MessagesValue",
     "Mixer",

@@ -18,20 +18,32 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+UNLIKELY = 1e-20
+"""What stands for 0 in a likelihood, and under a logarithm."""
+
 
 def rescaled(v: Float[Array, "w"]) -> Float[Array, "w"]:
     """v at root mean square 1; 0 stays 0."""
     return v * jax.lax.rsqrt(jnp.mean(v**2) + 1e-6)
 
 
+def normalised(v: Float[Array, "k"]) -> Float[Array, "k"]:
+    """A distribution, of numbers of which none is negative and one is positive."""
+    return v / v.sum()
+
+
 def passed(
-    predict: Callable[[Array], Array], first: Float[Array, "w"], evidence: Float[Array, "h w"], reverse: bool = False
+    predict: Callable[[Array], Array],
+    first: Float[Array, "w"],
+    evidence: Float[Array, "h w"],
+    reverse: bool = False,
+    rescale: Callable[[Array], Array] = rescaled,
 ) -> Float[Array, "h w"]:
     """The predictions a_t of (12b) along the plan, or b_t against it."""
 
     def step(state: Float[Array, "w"], observed: Float[Array, "w"]) -> tuple[Array, Array]:
         ahead = predict(state)
-        return rescaled(ahead * observed), ahead
+        return rescale(ahead * observed), ahead
 
     return jax.lax.scan(step, first, evidence, reverse=reverse)[1]
 
@@ -59,6 +71,31 @@ class Messages(nnx.Module):
         along, against = self.messages(read)
         joined = jnp.concatenate([jax.vmap(rescaled)(along), jax.vmap(rescaled)(against), self.own(read)], axis=1)
         return self.out(nnx.silu(self.outer(nnx.silu(self.inner(joined)))))
+
+
+class Chained(nnx.Module):
+    """`Messages`, added to the exact messages of a Markov chain: ``x[h, k]``, ``c_noise[]`` to ``[h, k]``.
+
+    With x_t the root of step t's likelihood over k points, as `diffplan.denoise.CategoricalDenoiser` gives it, P a
+    kernel and * by entries,
+
+        a_t = P^T s_t-1,   s_t ~ a_t * x_t^2        b_t = P r_t+1,   r_t ~ b_t * x_t^2        each a distribution
+        y_t = log a_t + log b_t + Messages(x)_t                                                     (12d)
+
+    so that the denoiser starts as the exact posterior of the chain, and what is learned is what a plan has beyond it.
+    The kernel is a parameter; it starts as the one that is given.
+    """
+
+    def __init__(self, log_kernel: Float[Array, "k k"], *, width: int = 64, hidden: int = 128, rngs: nnx.Rngs):
+        self.log_kernel = nnx.Param(log_kernel)
+        self.beyond = Messages(len(log_kernel), len(log_kernel), width=width, hidden=hidden, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "h k"], c_noise: Float[Array, ""]) -> Float[Array, "h k"]:
+        kernel = jax.nn.softmax(self.log_kernel[...])
+        even, likelihood = jnp.ones(x.shape[1]), jnp.maximum(x**2, UNLIKELY)
+        ahead = passed(lambda state: state @ kernel, even, likelihood, False, normalised)
+        back = passed(lambda state: kernel @ state, even, likelihood, True, normalised)
+        return jnp.log(jnp.maximum(ahead * back, UNLIKELY)) + self.beyond(x, c_noise)
 
 
 class MessagesValue(nnx.Module):

@@ -8,6 +8,7 @@ Its three parts, of which those are drawn that have something to show:
 """
 
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ COLUMNS = 5
 """Strengths drawn in a row of part C."""
 WILD = 3
 """Plans in a picture where most of their segments are infeasible: more would hide one another."""
+
+WIDE, SHORT = 165, 24
+"""Characters in a line of notes, and in words that stand above one picture."""
 
 
 def frontier(run_dir: Path | str, out: Path | str | None = None) -> tuple[Path, ...]:
@@ -47,7 +51,7 @@ def compose(run: Run) -> Figure:
     rows = rows_of(run, methods, shown)
     tall = 2.75 if run.plans.plane else 0.95 * len(run.plans.labels) + 1.1
     left_out = f"Left out: {'; '.join(run.results.left_out)}." if run.results.left_out else ""
-    notes = [line for line in (delivery(run.results), dropped(by_method), left_out) if line]
+    notes = [part for line in (delivery(run.results), dropped(by_method), left_out) for part in wrap(line, WIDE)]
     heights = {
         "top": 5.35 * (alone is not None or plane),
         "plans": tall * len(rows) + 0.5 * bool(rows),
@@ -87,7 +91,7 @@ def _top(figure: SubFigure, run: Run, by_method: dict[str, Curve], alone: Curve 
         panels.pressure(place, alone, run, by_method)
         _title(place, "A", _finding(alone))
     if plane:
-        axes = places[0].add_axes((0.1, 0.11, 0.88, 0.77))
+        axes = places[0].add_axes((0.125, 0.11, 0.855, 0.77))
         panels.plane(axes, run, by_method)
         measure = panels.vertical(by_method)
         words = "distance to the data" if measure == "data_distance" else f"{measure} return"
@@ -159,7 +163,9 @@ def _picture(figure: SubFigure, cell: SubplotSpec, run: Run, curve: Curve, k: in
     rows = [figure.add_subplot(inner[i]) for i in range(len(plans.labels))]
     series.draw_series(rows, positions, broken, series.band(run.data), limits)
     for axes, label in zip(rows, plans.labels, strict=True):
-        axes.set_ylabel(label.replace(" [", "\n[") if first else "", fontsize=8)
+        name, _, unit = label.partition(" [")
+        lines = [*wrap(name, 14), *([f"[{unit}"] if unit else [])]
+        axes.set_ylabel("\n".join(lines) if first else "", fontsize=8)
         axes.tick_params(labelleft=first)
     rows[-1].set_xlabel(f"{run.results.words.step}\n{words}", fontsize=8.5)
     return rows
@@ -173,7 +179,8 @@ def _caption(axes: Axes, run: Run, curve: Curve, k: int) -> None:
     kinds = [name for name in ("promised", "delivered") if known([curve], name).size] or ["proxy"]
     scores = [f"{kind} {style.plain(curve.value(kind)[k])}" for kind in kinds if known([curve], kind).size]
     words, infeasible = run.results.words, curve.value("infeasible")[k]
-    below = f"{style.percent(infeasible)} {words.infeasible}" if words.violations and np.isfinite(infeasible) else ""
+    what = words.infeasible if len(words.infeasible) <= SHORT else "infeasible"
+    below = f"{style.percent(infeasible)} {what}" if words.violations and np.isfinite(infeasible) else ""
     soft = {"color": style.SOFT, "ha": "center"}
     _beside(axes, (0.5, 1), (0, 28), strength, ha="center", fontweight="bold" if best else "normal")
     _beside(axes, (0.5, 1), (0, 16), ", ".join(scores), fontsize=8.5, **soft)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox, BboxBase
 
-GAPS = (7.0, 16.0)
+GAPS = (7.0, 16.0, 30.0, 48.0, 66.0, 84.0, 102.0, 120.0, 138.0)
 """Pixels between a label and the point that it names, the nearer the better."""
 
 AROUND = ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 0), (-1, 1), (-1, -1))
@@ -72,4 +72,4 @@ def _cost(box: Bbox, taken: list[Bbox], others: np.ndarray, own: np.ndarray, lim
     inside = limits.padded(-4)
     outside = not (inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1))
     grown = box.padded(2)
-    return 100 * hits + 100 * outside + 0.3 * grown.count_contains(others) + 0.2 * grown.count_contains(own)
+    return 100 * hits + 150 * outside + 0.3 * grown.count_contains(others) + 0.2 * grown.count_contains(own)

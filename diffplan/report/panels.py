@@ -35,7 +35,7 @@ def pressure(figure: SubFigure, curve: Curve, run: Run, by_method: dict[str, Cur
         (_infeasible, 0.34 + 0.14 * (len(violations) - 1), has("infeasible") and violations),
     ]
     rows = [(panel, height) for panel, height, there in rows if there]
-    margins: dict[str, float] = {"left": 0.17, "right": 0.835, "top": 0.88, "bottom": 0.11}
+    margins: dict[str, float] = {"left": 0.19, "right": 0.835, "top": 0.88, "bottom": 0.11}
     grid = figure.add_gridspec(len(rows), 1, height_ratios=[height for _, height in rows], hspace=0.13, **margins)
     x = strength_axis(curve.strengths)
     panels = [figure.add_subplot(grid[i]) for i in range(len(rows))]

@@ -132,7 +132,8 @@ def dropped(by_method: dict[str, Curve]) -> str:
 
 def delivery(results: Results) -> str:
     """A sentence that says how the methods are carried out; empty where no return is delivered."""
-    if not np.isfinite(results.table["delivered"]).any():
+    carried = ~np.isin(results.table["method"], CONTROLS)  # behaviour is its own delivery
+    if not np.isfinite(results.table["delivered"][carried]).any():
         return ""
     ways: dict[str, list[str]] = {}
     for method in results.methods:

@@ -22,7 +22,7 @@ CLAIMS = {
 
 
 def markdown(path: Path) -> str:
-    """Both tables of the README, from ``exact.csv``."""
+    """Both tables of docs/exact.md, from ``exact.csv``."""
     rows = read_rows(path)
     lines = ["| part | what is held against the truth | rows that hold |", "|---|---|--:|"]
     for part in dict.fromkeys(row["part"] for row in rows):
