@@ -11,6 +11,7 @@ import pytest
 from diffplan.experiment.programs import Programs
 from diffplan.methods import Plans, catalogue
 from diffplan.methods.strengths import StrengthSettings
+from diffplan.settings import ConfigError
 from tests.problems import linear
 
 KEY = jax.random.key(4)
@@ -57,3 +58,14 @@ def test_where_a_strength_is_structure_each_has_its_own_program(strengths):
     for strength in strengths:
         assert float(programs.run(KEY, one.starts, (strength,)).x.mean()) == pytest.approx(strength, abs=0.1)
     assert compiled(programs) == 2
+
+
+def test_a_method_that_gives_plans_for_other_strengths_is_refused():
+    class Twice(Filled):
+        def __call__(self, key, problem, starts, strengths):
+            return Plans.of(jnp.zeros((2, len(starts), *problem.shape)))
+
+    one = linear()
+    programs = Programs(Twice((0.0, 1.0)), one.problem, one.starts)
+    with pytest.raises(ConfigError, match="method filled: strengths of its plans=2: must be 1, all it was given"):
+        programs.run(KEY, one.starts, (0.0,))

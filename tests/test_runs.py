@@ -607,7 +607,8 @@ class Toy:
         return problem.regression
 
     def __call__(self, key, problem, starts, strengths):
-        return Plans.of(jnp.ones((2, len(starts), *problem.shape)) * self.formula(strengths)[:, None, None, None])
+        shape = (len(strengths), len(starts), *problem.shape)
+        return Plans.of(jnp.ones(shape) * self.formula(strengths)[:, None, None, None])
 
     def formula(self, strengths):
         return 1.0 + strengths

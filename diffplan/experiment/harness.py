@@ -1,10 +1,10 @@
 """Running methods: same problem, same starts, same noise keys; strengths on a log grid, refined around the best.
 
-A method is one compiled call a seed. What a call evaluates is counted from its program (`diffplan.count`), what it
-takes is timed, without compilation. The rows of a method are kept as soon as it is done, so that a run that is stopped
-goes on with the next method. Where strengths are read from one run of the largest, the grid is fine from the start and
-each strength's cost is that of its run alone; other methods get a coarse grid, and then strengths on both sides of the
-best. At the best strength plans are made anew on the way as well.
+A method has few compiled programs, which all seeds share (`programs`). What a call evaluates is counted from its
+program (`diffplan.count`), what it takes is timed, without compilation. The rows of a method are kept as soon as it is
+done, so that a run that is stopped goes on with the next method. Where strengths are read from one run of the largest,
+the grid is fine from the start and each strength's cost is that of its run alone; other methods get a coarse grid, and
+then strengths on both sides of the best. At the best strength plans are made anew on the way as well.
 """
 
 from collections.abc import Callable, Iterator

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from diffplan.count import WHATS, evaluations
 from diffplan.methods import Method, Plans, Problem
 from diffplan.runs.program import identity
+from diffplan.settings import require
 from diffplan.types import PRNGKey
 
 Strengths = tuple[float, ...]
@@ -39,9 +40,18 @@ class Programs:
         return [strengths] if together else [(strength,) for strength in strengths]
 
     def run(self, key: PRNGKey, starts: Float[Array, "n o"], strengths: Strengths) -> Plans:
-        """Plans at these strengths; their program is compiled before (`ready`), or else now. The key is consumed."""
+        """Plans at these strengths; their program is compiled before (`ready`), or else now. The key is consumed.
+
+        Raises:
+            ConfigError: if the method gives plans for another number of strengths.
+        """
         leaves = jax.tree.leaves((key, self.problem, starts, jnp.asarray(strengths, jnp.float32)))
-        return self.compile(self.representative(strengths))(*leaves)
+        plans = self.compile(self.representative(strengths))(*leaves)
+        given, asked = len(plans.x), len(strengths)
+        require(
+            given == asked, f"method {self.method.name}: strengths of its plans", given, f"{asked}, all it was given"
+        )
+        return plans
 
     def ready(self, strengths: Strengths) -> None:
         """Compile the program of these strengths."""
