@@ -134,9 +134,9 @@ def test_steps_are_counted_in_windows():
     rows = np.eye(4, dtype=np.float32)[np.arange(90) % 3]
     codec = Cells(jnp.eye(4), jnp.zeros((4, 1), int))
     episodes = Episodes(rows, np.zeros((90, 1), np.float32), np.array([45, 45]))
-    found = transitions(jax.random.key(0), Windows.of(episodes, codec, 5))
+    fractions = transitions(jax.random.key(0), Windows.of(episodes, codec, 5))
     expected = np.vstack([np.eye(4)[[1, 2, 0]], np.full(4, 0.25)])
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(fractions, expected, atol=1e-4)
 
 
 def test_messages_with_a_chains_kernel_are_its_filter():

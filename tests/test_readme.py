@@ -252,7 +252,7 @@ def test_the_exact_answers_are_those_of_the_result_file() -> None:
     assert {row["part"] for row in read_rows(ROOT / "results" / "exact.csv")} == set(exact.PARTS)
 
 
-class Found:
+class CommittedRun:
     """The curves of a committed run: means by method, measure and strength."""
 
     def __init__(self, name: str) -> None:
@@ -271,7 +271,8 @@ class Found:
 @needs_results
 def test_the_findings_are_in_the_result_files() -> None:
     """Each sentence on the U-maze, by the numbers of the committed run."""
-    demo, one = Found("demo"), lambda *names: round(Found("demo").at(*names), 1)
+    demo = CommittedRun("demo")
+    one = lambda *names: round(demo.at(*names), 1)
     guided = demo.curves["guided"]
     # promise and delivery part
     assert guided.strengths[guided.best] == 18
@@ -301,7 +302,7 @@ def test_the_findings_are_in_the_result_files() -> None:
 
 @needs_results
 def test_the_findings_in_four_rooms_are_in_the_result_files() -> None:
-    rooms = Found("gridworld")
+    rooms = CommittedRun("gridworld")
     one = lambda *names: round(rooms.at(*names), 1)
     assert round(100 - 100 * rooms.at("prior", "infeasible")) == 97
     assert one("bound") == 14.7 and (rooms.all("guided", "promised")[-5:] > rooms.at("bound")).all()

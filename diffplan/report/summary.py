@@ -132,8 +132,8 @@ def dropped(by_method: dict[str, Curve]) -> str:
 
 def delivery(results: Results) -> str:
     """A sentence that says how the methods are carried out; empty where no return is delivered."""
-    carried = ~np.isin(results.table["method"], CONTROLS)  # behaviour is its own delivery
-    if not np.isfinite(results.table["delivered"][carried]).any():
+    methods = ~np.isin(results.table["method"], CONTROLS)  # behaviour is its own delivery
+    if not np.isfinite(results.table["delivered"][methods]).any():
         return ""
     ways: dict[str, list[str]] = {}
     for method in results.methods:
