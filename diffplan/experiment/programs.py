@@ -1,8 +1,9 @@
 """The compiled programs of a method: few of them, and what each evaluates is counted from it.
 
-A strength is an argument of most methods' programs, so that one program serves all strengths; of some it is structure,
-as the number of iterations of a search. Which of the two a method is, its programs at its weakest and its largest
-strength say: they are the same or they are not. On a CPU one strength is run at a time, on an accelerator all at once.
+The strength is an argument of most methods' programs, and then one program serves all strengths. In some methods it is
+structure, such as the number of iterations of a search, and then each strength has its own program. The programs at the
+weakest and at the largest strength tell the two apart: if they are the same, the strength is an argument. A CPU runs
+one strength at a time, an accelerator all at once.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ Strengths = tuple[float, ...]
 
 
 class Programs:
-    """A method on one problem, for starts of one number. Every program is traced once and compiled once."""
+    """A method on one problem, for batches of one size. Every program is traced once and compiled once."""
 
     def __init__(self, method: Method, problem: Problem, starts: Float[Array, "n o"]):
         self.method, self.problem, self.plans = method, problem, len(starts)
@@ -40,7 +41,8 @@ class Programs:
         return [strengths] if together else [(strength,) for strength in strengths]
 
     def run(self, key: PRNGKey, starts: Float[Array, "n o"], strengths: Strengths) -> Plans:
-        """Plans at these strengths; their program is compiled before (`ready`), or else now. The key is consumed.
+        """Draw plans at these strengths, for starts ``[n, o]``; compiles their program if `ready` has not. The key is
+        consumed.
 
         Raises:
             ConfigError: if the method gives plans for another number of strengths.
@@ -63,7 +65,7 @@ class Programs:
         return {what: np.array([count[what] for count in counts]) / self.plans for what in WHATS}
 
     def representative(self, strengths: Strengths) -> Strengths:
-        """Strengths whose program these share."""
+        """The strengths under which the program of these is kept."""
         return self.method.strengths[:1] if self.one_for_all and len(strengths) == 1 else strengths
 
     def _trace(self, strengths: Strengths) -> tuple[Any, str]:

@@ -95,26 +95,24 @@ def fit(
         return windows.draw(key_window), pin_mask(windows, jax.random.uniform(key_goal) < config.goal_fraction)
 
     if isinstance(windows.codec, Cells):
-        return fit_cells(key, windows.width, draw, windows, config.train, recorder)
+        return fit_cells(key, draw, windows, config.train, recorder)
     make = resolve(config.network, NETWORKS, "prior.network")
     network = make(key, windows.horizon, windows.width, config)
     return fit_denoiser(network, draw, windows, LogUniform(levels.low, levels.high), config.train, recorder)
 
 
-def fit_cells(
-    key: PRNGKey, count: int, draw: Draw, data: Data, config: TrainSettings, recorder: Recorder
-) -> CategoricalDenoiser:
-    """Train a categorical denoiser (4b) of one-hot plans over `count` cells: what they have beyond a Markov chain."""
+def fit_cells(key: PRNGKey, draw: Draw, data: Data, config: TrainSettings, recorder: Recorder) -> CategoricalDenoiser:
+    """Train a categorical denoiser (4b) of one-hot plans: what they have beyond a Markov chain."""
     key_data, key_network = jax.random.split(key)
     start = jnp.log(transitions(key_data, data))
     apply, params = build(key_network, lambda rngs: Chained(start, rngs=rngs))
-    model = CategoricalDenoiser(params, jnp.eye(count), apply)
+    model = CategoricalDenoiser(params, jnp.eye(data.width), apply)
     task = Task(lambda params, key, example: categorical(replace(model, params=params), key, *example), draw)
     return replace(model, params=train(task, params, data, config, recorder))
 
 
 def transitions(key: PRNGKey, data: Data) -> Float[Array, "k k"]:
-    """The fraction of the steps from each cell that lead to each other, in windows; `RARE` steps are added to each."""
+    """The fraction of the steps from cell i that lead to cell j, in windows of the data, with `RARE` steps added."""
     windows = data.draws(key, max(1, ENTRIES // (data.horizon * data.width)))
     cells = jnp.argmax(windows, axis=2)
     counts = jnp.full((data.width, data.width), RARE).at[cells[:, :-1], cells[:, 1:]].add(1.0)

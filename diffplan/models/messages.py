@@ -28,7 +28,7 @@ def rescaled(v: Float[Array, "w"]) -> Float[Array, "w"]:
 
 
 def normalised(v: Float[Array, "k"]) -> Float[Array, "k"]:
-    """A distribution, of numbers of which none is negative and one is positive."""
+    """v over its sum: a distribution, if no entry is negative and one is positive."""
     return v / v.sum()
 
 
