@@ -55,6 +55,8 @@ Importing this package imports none of them, and neither jax, flax nor matplotli
 from importlib import import_module
 from typing import Any
 
+__version__ = "0.1.0"
+
 MODULES = (
     *("types", "codec", "noise", "denoise", "guide", "samplers", "smc", "discrete", "dynamics", "policy", "count"),
     *("settings", "resolve", "episodes", "simulators", "task", "runs", "models", "oracle", "metrics", "data", "learn"),
@@ -80,8 +82,6 @@ __all__ = [*MODULES, *NAMES, "__version__"]  # pyright: ignore[reportUnsupported
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return import_module("importlib.metadata").version("diffplan")
     if name in NAMES:
         return getattr(import_module(f"diffplan.{NAMES[name]}"), name)
     if name in MODULES:

@@ -242,6 +242,7 @@ def between(name: str) -> str:
 @needs_results
 def test_the_table_is_that_of_the_result_files() -> None:
     assert between("table") == table.markdown(RESULTS).strip()
+    assert between("accelerator") == table.markdown(ROOT / "results" / "accelerator").strip()
     assert between("gridworld") == table.markdown(ROOT / "results" / "gridworld").strip()
 
 
@@ -256,7 +257,8 @@ class CommittedRun:
     """The curves of a committed run: means by method, measure and strength."""
 
     def __init__(self, name: str) -> None:
-        self.curves = curves(read_results(ROOT / "results" / name))
+        results = read_results(ROOT / "results" / name)
+        self.config, self.curves = results.config, curves(results)
 
     def all(self, method: str, measure: str) -> np.ndarray:
         return np.asarray(self.curves[method].bands[measure].value)
@@ -298,6 +300,27 @@ def test_the_findings_are_in_the_result_files() -> None:
     assert demo.all("ascent", "proxy")[-1] > demo.all("guided", "proxy").max()
     assert (demo.all("ascent", "violations.walls") > 0.99).all()
     assert float(ascent.bands["delivered"].low[ascent.best]) < demo.at("prior")
+
+
+@needs_results
+def test_the_findings_after_longer_training_are_in_the_result_files() -> None:
+    long, short = CommittedRun("accelerator"), CommittedRun("demo")
+    one = lambda *names: round(long.at(*names), 1)
+    # 400 passes over the data, as the run said, against the demo's 1,800 steps of 64
+    ours, demos = (run.config["settings"]["experiment"] for run in (long, short))
+    assert round(6103 * ours["prior"]["train"]["batch"] / 1800 / demos["prior"]["train"]["batch"]) == 27
+    assert ours["prior"]["width"] == 2 * demos["prior"]["width"]
+    assert ours["proxy"]["labels"] == 4 * demos["proxy"]["labels"]
+    # guidance delivers what it promises
+    guided = long.curves["guided"]
+    assert guided.strengths[guided.best] == 10 and (one("guided", "promised"), one("guided")) == (19.0, 18.6)
+    assert 3 < long.at("guided") / long.at("prior") < 3.3
+    assert one("guided", "delivered", 32) == 23.6 == round(long.all("guided", "delivered").max(), 1)
+    assert round(100 * long.at("guided", "infeasible", 32)) == 7
+    # the gain is the learned reward's; guidance beats selection; planning anew does not help
+    assert (one("null_shuffled"), one("null_noise"), one("best_of_n")) == (8.8, 6.2, 15.3)
+    assert round(long.at("best_of_n", "seconds") / long.at("guided", "seconds")) == 9
+    assert round(long.at("guided") - long.at("guided", "replanned"), 1) == 3.7
 
 
 @needs_results

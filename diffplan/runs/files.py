@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-VERSIONED = ("diffplan", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+from diffplan import __version__
+
+VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class RunError(Exception):
@@ -62,7 +64,7 @@ def content(value: Any) -> Any:
 
 def versions() -> dict[str, str]:
     """Of Python and the packages that numbers depend on, and the backend."""
-    packages = {name: version(name) for name in VERSIONED}
+    packages = {"diffplan": __version__} | {name: version(name) for name in VERSIONED}
     return {"python": platform.python_version()} | packages | {"backend": jax.default_backend()}
 
 

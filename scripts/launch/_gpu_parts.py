@@ -1,8 +1,6 @@
 """What scripts/launch/gpu_check.py works with: the record of rows and checks, the known problem, and clocks."""
 
-import importlib.metadata
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from diffplan.episodes import from_stacked
 from diffplan.models import in_bfloat16
 from diffplan.noise import NoiseSettings
 from diffplan.oracle.gaussian import Gaussian
+from diffplan.runs.files import versions
 from diffplan.types import Apply, Pins
 
 OBSERVED = 4
@@ -101,13 +100,6 @@ def machine() -> dict[str, Any]:
     """Where and with what the numbers were taken."""
     device = jax.devices()[0]
     memory = device.memory_stats() or {}
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "diffplan")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # a checkout need not be installed
-            versions[package] = "not installed"
     return {
         "device": device.device_kind,
         "platform": device.platform,
@@ -115,8 +107,7 @@ def machine() -> dict[str, Any]:
         "devices": jax.device_count(),
         "peak_memory_bytes": memory.get("peak_bytes_in_use"),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "versions": versions,
+        "versions": versions(),
     }
 
 
