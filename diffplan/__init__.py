@@ -40,9 +40,9 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     data        windows, readers
     learn       train, prior, reward, reward_models, value, behaviour, dynamics, conditional, contrastive
     methods     Method, Problem, Plans, and a module a family
-    planner     planner, training, control
+    planner     planner, agent, build, model, reaching, control
     tasks       make_task, TASKS
-    experiment  compare, tune, build, harness
+    experiment  compare, tune, harness
     report      figure, axes, page, table, budgets
     studies     frame, and a folder a study
     validation  PARTS

@@ -57,6 +57,11 @@ class Codec:
         mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
         return cls(mean, std, observations.shape[-1], discrete)
 
+    def of_observations(self) -> "Codec":
+        """The normaliser of plans that have no actions."""
+        o = self.observation_dim
+        return Codec(self.mean[:o], self.std[:o], o)
+
     def encode(self, trajectory: Trajectory) -> Float[Array, "*batch h d"]:
         """To a plan in normalised units."""
         rows = jnp.concatenate([trajectory.observations, trajectory.actions], axis=-1)

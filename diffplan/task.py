@@ -37,6 +37,18 @@ Starts = Callable[[PRNGKey, int], tuple[Any, Float[Array, "n o"]]]
 Disc = tuple[float, float, float]
 """x, y and radius of a place."""
 
+
+class Adapter(NamedTuple):
+    """Between a foreign simulator of a task's world and the task: its coordinates, its goals, its actions."""
+
+    observation: Callable[[Any], Float[np.ndarray, "*n o"]]
+    """The task's observation, from what the simulator shows."""
+    goal: Callable[[Any], Float[np.ndarray, "*n g"] | None]
+    """The entries of an observation that `Task.goal` names, from what the simulator shows; None where it has none."""
+    action: Callable[[Float[np.ndarray, "*n a"]], Any]
+    """What the simulator takes, from the task's action."""
+
+
 CHUNK = 64
 """Episodes simulated per compiled call."""
 
@@ -100,13 +112,20 @@ class Task:
     starts: Starts | None = None
     """Where plans begin; by default at first observations of held-out windows."""
     violations: Mapping[str, Violation] = field(default_factory=dict)
-    """What makes a plan infeasible, by name; by default what no step of the data does (`experiment.feasible`)."""
+    """What makes a plan infeasible, by name; by default what no step of the data does (`planner.feasible`)."""
     residual: Callable[[Float[Array, "o"], Float[Array, "a"], Float[Array, "o"]], Scalar] | None = None
     """How far a step of the simulator is from what it could have done."""
     tracker: Track | None = None
     """A controller that follows the observations of plans, if the world has one."""
     bound: Callable[[Float[np.ndarray, "o"], int], float] | None = None
     """``bound(start, steps)``: the optimal return, where it can be computed."""
+    goal: tuple[int, ...] | None = None
+    """The entries of an observation that a goal gives, if the world has goals; at the goal all others are 0."""
+    adapter: Callable[[Any], Adapter | None] | None = None
+    """``adapter(env)``: between a foreign simulator, such as a gymnasium environment, and this task; None where it
+    needs none."""
+    origin: tuple[str, Any] | None = None
+    """The name that `make_task` makes it from, and its settings; None for a task that was made in a program."""
     cells: Cells | None = None
     """The cells of a gridworld, of which plans are one-hot; else plans are continuous."""
     horizon: int | None = None

@@ -61,6 +61,11 @@ def from_turned(actions: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]
     return np.asarray(actions, np.float64) @ TURN
 
 
+def to_turned(actions: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
+    """PointMaze's actions for Maze2d's; equation (2)."""
+    return np.asarray(actions, np.float64) @ TURN.T
+
+
 def _shift(maze: Maze2d) -> Float[np.ndarray, "2"]:
     height, width = maze.walls.shape
     return np.array([0.7 - width / 2, height / 2 - 0.7])
@@ -102,7 +107,7 @@ class Simulator:
         result = np.stack([np.concatenate([data.qpos, data.qvel]) for data in states])
         observed[:, 0] = from_pointmaze(self.maze, result)
         for t in range(steps):
-            actions = np.asarray(act(observed[:, t]), np.float64) @ TURN.T  # (2)
+            actions = to_turned(act(observed[:, t]))
             for i, (data, action) in enumerate(zip(states, actions, strict=True)):
                 self._point.data = data
                 result[i] = self._point.step(action)[0]

@@ -23,8 +23,9 @@ def _():
     from matplotlib.figure import Figure
 
     from diffplan.cli.experiment import experiment, load
-    from diffplan.experiment import build, compare, feasible, record
+    from diffplan.experiment import compare, record
     from diffplan.methods import Guided
+    from diffplan.planner import build, feasible
     from diffplan.report import load as reading
     from diffplan.report import space
 
@@ -41,12 +42,13 @@ def _(Path, experiment, load):
 @app.cell
 def _(Guided, build, compare, config, feasible, jax, record):
     run, task = config.open()
-    built = build.start(run, task, config.experiment)
-    problem, _ = build.assemble(built, {"regression"})
+    built = build.start(run, task, config.planner)
+    problem, _ = build.assemble(jax.random.key(1), built, {"regression"})
     starts = compare.starts_of(built, jax.random.key(0), 32).observations
     windows = built.data.train.draws(jax.random.key(1), 1024)
     draw = jax.jit(Guided("guided", (0.0,)))  # one program for every scale: the scale is traced
-    place, violations = record.place_of(task), feasible.violations_of(task, built.data.train)
+    limits = feasible.limits_of(built.data.train)
+    place, violations = record.place_of(task), feasible.violations_of(task, limits, built.stride)
     parts = (built.data.codec, built.reward, violations, task.residual, place, built.stride)
     measure = jax.jit(compare.Measures(*parts).__call__)
     return built, draw, measure, place, problem, starts, task, windows

@@ -11,9 +11,12 @@ import pytest
 
 from diffplan.cli import experiment
 from diffplan.cli.main import main
+from diffplan.experiment import presets as comparing
 from diffplan.experiment.settings import ExperimentSettings
 from diffplan.learn.train import TrainSettings
 from diffplan.metrics import table
+from diffplan.planner import presets as learning
+from diffplan.planner.settings import PlannerSettings
 from diffplan.runs.files import read_json
 from tests.commands import one_line
 
@@ -21,21 +24,27 @@ FEW = TrainSettings(steps=2, batch=4, chunk=2, save_every=2)
 PARTS = ("prior", "proxy", "row_reward", "inverse", "dynamics", "value", "behaviour", "conditional")
 
 
-def smaller(config: ExperimentSettings = experiment.DEBUG) -> ExperimentSettings:
-    """The settings of the preset debug, with training of two steps, plans of 8 rows and two strengths."""
-    parts = {name: replace(getattr(config, name), train=FEW) for name in PARTS}
+def smaller() -> PlannerSettings:
+    """What the preset debug learns, with training of two steps and plans of 8 rows."""
+    debug = learning.PRESETS["debug"]
+    parts = {name: replace(getattr(debug, name), train=FEW) for name in PARTS}
     parts["prior"] = replace(parts["prior"], horizon=8, stride=1)
-    strengths = replace(config.strengths, points=1, refine=0)
-    sampler = replace(config.sampler, steps=3)
-    more = {"strengths": strengths, "sampler": sampler, "plans": 4, "reference": 64, "replans": 1}
-    return replace(config, **parts, **more, methods=("guided",))
+    return replace(debug, **parts, sampler=replace(debug.sampler, steps=3))
+
+
+def fewest(**changes: Any) -> ExperimentSettings:
+    """What the preset debug compares, with one method at two strengths, and changes."""
+    debug = comparing.PRESETS["debug"]
+    few = {"strengths": replace(debug.strengths, points=1, refine=0), "plans": 4, "reference": 64, "replans": 1}
+    return replace(debug, **few | {"methods": ("guided",)} | changes)
 
 
 @contextmanager
-def small(config: ExperimentSettings | None = None, **task: int) -> Iterator[None]:
-    """Within it the preset debug is `smaller`, or these settings; of tasks that simulate, at most so many."""
+def small(compared: ExperimentSettings | None = None, **task: int) -> Iterator[None]:
+    """Within it the preset debug is `smaller` and `fewest`, or these settings; tasks simulate at most so much."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(experiment.PRESETS, "debug", config or smaller())
+        patch.setitem(learning.PRESETS, "debug", smaller())
+        patch.setitem(comparing.PRESETS, "debug", compared or fewest())
         patch.setattr(experiment, "SMALL", {"episodes": 12, "steps": 60} | task)
         yield
 

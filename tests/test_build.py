@@ -11,10 +11,6 @@ import pytest
 from diffplan.codec import Codec
 from diffplan.data.windows import Windows
 from diffplan.episodes import Episodes
-from diffplan.experiment import build
-from diffplan.experiment.build import Builder
-from diffplan.experiment.decide import decide
-from diffplan.experiment.settings import ExperimentSettings
 from diffplan.learn.behaviour import BehaviourSettings
 from diffplan.learn.conditional import ConditionalSettings
 from diffplan.learn.dynamics import DynamicsSettings
@@ -25,6 +21,10 @@ from diffplan.learn.train import TrainSettings
 from diffplan.learn.value import ValueSettings
 from diffplan.methods.base import Problem
 from diffplan.noise import karras
+from diffplan.planner import build
+from diffplan.planner.build import Builder
+from diffplan.planner.decide import decide
+from diffplan.planner.settings import PlannerSettings
 from diffplan.runs import Made, Run, RunError
 from diffplan.runs.files import digest
 from diffplan.samplers import Sampler
@@ -36,7 +36,7 @@ from diffplan.tasks.maze2d import Maze2dSettings
 
 H = 16
 SHORT = TrainSettings(steps=2, batch=2, chunk=2)
-CONFIG = ExperimentSettings(
+CONFIG = PlannerSettings(
     prior=PriorSettings(SHORT, horizon=H, stride=1, width=8, depth=1),
     proxy=ProxySettings(SHORT, labels=20, width=8, depth=1),
     row_reward=RowRewardSettings(replace(SHORT, steps=1500, batch=64, chunk=500, learning_rate=3e-3), width=32),
@@ -59,7 +59,7 @@ def random_episodes(lengths: tuple[int, ...] = (40, 40, 40, 40)) -> Episodes:
     return Episodes(observations, actions, np.asarray(lengths), (observations[:, 0] - actions[:, 1]).astype(np.float32))
 
 
-def builder(directory: Path, task: Task = TASK, config: ExperimentSettings = CONFIG) -> Builder:
+def builder(directory: Path, task: Task = TASK, config: PlannerSettings = CONFIG) -> Builder:
     """A run whose behaviour is random numbers."""
     episodes = random_episodes()
     decided = decide(config, task, episodes)
@@ -76,7 +76,7 @@ def bare(run: Builder) -> Problem:
 def made(tmp_path_factory) -> tuple[Builder, Problem, dict[str, Made]]:
     """A run with every part, the problem with the parts, and the parts."""
     run = builder(tmp_path_factory.mktemp("run"))
-    return run, *build.assemble(run, PARTS)
+    return run, *build.assemble(jax.random.key(0), run, PARTS)
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_parts_are_made_once_and_read_back(made):
     run, problem, parts = made
     assert {str(path.parent.relative_to(run.run.directory)) for path in run.run.directory.rglob("stage.json")} == STAGES
     assert parts.keys() == PARTS | {"prior"} and len({part.identity for part in parts.values()}) == len(parts)
-    again, same = build.assemble(run, PARTS)
+    again, same = build.assemble(jax.random.key(0), run, PARTS)
     assert {name: part.identity for name, part in same.items()} == {name: part.identity for name, part in parts.items()}
     for name in PARTS | {"denoise"}:
         assert digest(getattr(again, name)) == digest(getattr(problem, name))
@@ -194,7 +194,7 @@ def test_training_and_held_out_windows_share_no_episode(tmp_path):
     assert run.data.windows(3, 2).span == few.span == 6
 
 
-def started(tmp_path: Path, episodes: Episodes, config: ExperimentSettings = CONFIG, **more) -> Builder:
+def started(tmp_path: Path, episodes: Episodes, config: PlannerSettings = CONFIG, **more) -> Builder:
     return build.start(Run(tmp_path / "run"), Task.from_episodes(episodes, "mine", **more), config)
 
 

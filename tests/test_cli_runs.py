@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 import pytest
 
 from diffplan.cli import command, tune
-from diffplan.cli.experiment import PRESETS, begin, default_run, experiment, load
+from diffplan.cli.experiment import begin, default_run, experiment, load
+from diffplan.planner.presets import PRESETS
 from diffplan.runs import Run, RunError, lock
 from diffplan.runs.config import recorded, settle
 from diffplan.settings import ConfigError, at_least, settings
@@ -151,7 +152,7 @@ def test_the_commands_take_a_run_alone(tmp_path, flags):
         said = run(name, "--run", str(tmp_path), *rest)
         assert "--task.noise" in said and "0.3125" in said
     else:
-        assert "experiment.prior.width was 32 and is now 48" in refused(name, "--run", str(tmp_path), *rest)
+        assert "planner.prior.width was 32 and is now 48" in refused(name, "--run", str(tmp_path), *rest)
 
 
 @pytest.mark.parametrize("task", ["linear-point", "maze2d-medium", "gridworld-street", "tests.line_world:LINE"])
@@ -167,9 +168,9 @@ def test_what_is_recorded_is_read_back(tmp_path, task, preset):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--prior.width 48", "experiment.prior.width was 32 and is now 48; --new-settings"),
+        ("--prior.width 48", "planner.prior.width was 32 and is now 48; --new-settings"),
         ("--task.noise 0.1 --task.steps 30", "task.noise was 0.6 and is now 0.1; --new-settings"),
-        ("--prior.train.steps 80", r"experiment.prior.train.steps was 60 and is now 80 \(.*decays.*\); --new-settings"),
+        ("--prior.train.steps 80", r"planner.prior.train.steps was 60 and is now 80 \(.*decays.*\); --new-settings"),
     ],
 )
 def test_changed_settings_are_named_and_need_a_word(tmp_path, flags, words):
@@ -204,7 +205,7 @@ def test_more_steps_at_a_constant_rate_are_recorded(tmp_path):
     place = ["--run", str(tmp_path)]
     parsed(*POINT, *place, "--prior.train.decay", "constant").open()
     parsed(*place, "--prior.train.steps", "80").open()
-    assert parsed(*place).experiment.prior.train.steps == 80
+    assert parsed(*place).planner.prior.train.steps == 80
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"mine": 1}', "null", '{"settings": {"name": 3}}'])

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from diffplan.episodes import Episodes, from_stacked
-from diffplan.experiment.decide import ROWS, TIMES, Decided, Scales, decide, moved
-from diffplan.experiment.settings import ExperimentSettings
 from diffplan.learn.prior import PriorSettings
 from diffplan.learn.reward import ProxySettings
 from diffplan.learn.train import TrainSettings
+from diffplan.planner.decide import ROWS, TIMES, Decided, Scales, decide, moved
+from diffplan.planner.settings import PlannerSettings
 from diffplan.settings import ConfigError
 from diffplan.task import Task
 from diffplan.tasks import make_task
 
-CONFIG = ExperimentSettings()
+CONFIG = PlannerSettings()
 
 
 def autoregressive(factors: tuple[float, ...], episodes: int = 60, steps: int = 400, seed: int = 0) -> Episodes:
@@ -42,7 +42,7 @@ def ragged(lengths: list[int], seed: int = 0) -> Episodes:
     return whole.rows(inside.reshape(-1), np.asarray(lengths))
 
 
-def decided(data: Episodes, config: ExperimentSettings = CONFIG, **task: int) -> Decided:
+def decided(data: Episodes, config: PlannerSettings = CONFIG, **task: int) -> Decided:
     return decide(config, Task.from_episodes(data, "own", **task), data)
 
 
@@ -174,7 +174,7 @@ def test_an_impossible_horizon_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"prior\.horizon=36: must be a multiple of 8"):
         PriorSettings(horizon=36)
     with pytest.raises(ConfigError, match=r"prior\.horizon=24: must be a multiple of proxy\.patch \(16\)"):
-        ExperimentSettings(prior=PriorSettings(horizon=24), proxy=ProxySettings(patch=16))
+        PlannerSettings(prior=PriorSettings(horizon=24), proxy=ProxySettings(patch=16))
     for bad in (0, 1, -8):
         with pytest.raises(ConfigError, match=r"prior\.horizon=-?\d: must be"):
             PriorSettings(horizon=bad)

@@ -9,7 +9,7 @@ import pytest
 from diffplan.codec import Codec
 from diffplan.data.windows import Windows
 from diffplan.episodes import Episodes, from_stacked
-from diffplan.experiment import feasible
+from diffplan.planner import feasible
 from diffplan.task import Task
 from diffplan.types import Trajectory
 
@@ -32,10 +32,15 @@ def data() -> Episodes:
     return from_stacked(rows.astype(np.float32), np.zeros((3, 40, 1), np.float32) + np.arange(40)[None, :, None] % 2)
 
 
+def broken(task: Task, windows: Windows) -> Any:
+    """The violations of a task by the steps of these windows."""
+    return feasible.violations_of(task, feasible.limits_of(windows), windows.stride)
+
+
 def violations(stride: int = 1, **task: Any) -> tuple[Any, Windows]:
     episodes = data()
     windows = Windows.of(episodes, Codec.fit(episodes.observations, episodes.actions), H, stride)
-    return feasible.violations_of(Task.from_episodes(episodes, "own", **task), windows), windows
+    return broken(Task.from_episodes(episodes, "own", **task), windows), windows
 
 
 def walk(step: float, start: float = 0.0) -> Trajectory:
@@ -121,7 +126,7 @@ def test_entries_that_never_change_neither_divide_by_zero_nor_hide_others():
     episodes = data()
     constant = episodes._replace(observations=np.column_stack([episodes.observations, np.ones(120, np.float32)]))
     windows = Windows.of(constant, Codec.fit(constant.observations, constant.actions), H)
-    found = feasible.violations_of(Task.from_episodes(constant, "own"), windows)
+    found = broken(Task.from_episodes(constant, "own"), windows)
     more = lambda step, third: Trajectory(
         jnp.column_stack([walk(step).observations, 1 + third * jnp.arange(H)]), jnp.zeros((H, 1))
     )

@@ -58,10 +58,10 @@ def test_the_app_draws_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.chdir(tmp_path)
     debug = experiment("maze2d-umaze", "debug")
-    short = replace(debug.experiment.proxy.train, steps=2)
-    prior = replace(debug.experiment.prior, train=short, horizon=32, stride=1)
-    settings = replace(debug.experiment, prior=prior, proxy=replace(debug.experiment.proxy, train=short))
-    tiny = replace(debug, experiment=settings)
+    short = replace(debug.planner.proxy.train, steps=2)
+    prior = replace(debug.planner.prior, train=short, horizon=32, stride=1)
+    settings = replace(debug.planner, prior=prior, proxy=replace(debug.planner.proxy, train=short))
+    tiny = replace(debug, planner=settings)
     app = runpy.run_path(str(APP))["app"]
     _, result = app.run(defs={"config": tiny})
     assert isinstance(result["figure"], Figure)

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from diffplan.cli.main import main
-from diffplan.experiment import build as building
 from diffplan.experiment.compare import compare
 from diffplan.learn.reward import top_class
 from diffplan.methods import catalogue
+from diffplan.planner import build as building
 from diffplan.runs import Run
 from diffplan.settings import ConfigError
 from diffplan.task import Task
@@ -36,7 +36,7 @@ FEW = {"maze2d": {"episodes": 12, "steps": 250}}
 @cache
 def ran(name: str, folder: Path) -> Path:
     """A run of `compare` with one method and its controls, planned anew once on the way."""
-    config = replace(small.smaller(), methods=("best_of_n",), replans=2)
+    config = small.fewest(methods=("best_of_n",), replans=2)
     run = folder / name.replace(":", "-")
     with small.small(config, **FEW.get(TASKS[name].module, {})):
         main(["compare", name, "--preset", "debug", "--run", str(run)])
@@ -136,7 +136,7 @@ def carts(tmp_path, monkeypatch) -> str:
 @pytest.mark.parametrize("name", ["maze2d-umaze", "gridworld-fourrooms", "carts:Cart-v0"])
 def test_every_method_runs_or_is_left_out_by_name(name, carts, tmp_path):
     run = tmp_path / "run"
-    config = replace(small.smaller(), methods=("all",), seeds=1)
+    config = small.fewest(methods=("all",), seeds=1)
     with small.small(config, **FEW.get(name.partition("-")[0], {})):
         main(["compare", name, "--preset", "debug", "--run", str(run)])
     rows, left = results(run), small.config(run)["left_out"]
@@ -240,5 +240,5 @@ def test_rare_rewards_train_and_are_counted(fraction, tmp_path, capsys):
 
 def test_a_reward_that_nobody_earns_is_refused_before_training(tmp_path):
     with pytest.raises(ConfigError, match=r"all 200 labelled windows earn 0: .*choose another reward, behaviour that"):
-        compare(Run(tmp_path), rare(0.0), small.smaller())
+        compare(Run(tmp_path), rare(0.0), small.smaller(), small.fewest())
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"data"}

@@ -13,8 +13,8 @@ from diffplan.episodes import Episodes
 from diffplan.guide import Learned
 from diffplan.learn.reach import Reach
 from diffplan.learn.train import TrainSettings
-from diffplan.planner import planner, playing, training
-from diffplan.planner.planner import PlanOptions
+from diffplan.planner import model, playing, reaching
+from diffplan.planner.model import PlanOptions
 from diffplan.runs import Run
 from diffplan.runs.files import read_json, write_json
 from diffplan.types import Trajectory
@@ -24,7 +24,7 @@ from tests.test_scores import behaviour
 pytestmark = pytest.mark.slow  # planners are trained, and plan and act
 
 TINY = TrainSettings(steps=20, batch=16, chunk=20, save_every=20)
-SMALL = planner.PlannerSettings(
+SMALL = reaching.GoalSettings(
     levels=3,
     prior=TINY,
     low_level=TINY,
@@ -44,9 +44,9 @@ def rows() -> Episodes:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, rows) -> planner.Planner:
+def trained(tmp_path_factory, rows) -> model.PlanModel:
     """A planner of tiny networks."""
-    return training.fit(Run(tmp_path_factory.getbasetemp() / "planner0"), SMALL, rows, "rows")[0]
+    return reaching.fit(Run(tmp_path_factory.getbasetemp() / "planner0"), SMALL, rows, "rows")[0]
 
 
 STARTS = jnp.asarray(maze2d.draw_trials(ScoresSettings(), UMAZE, jax.random.key(5), 3).starts)
@@ -55,13 +55,13 @@ GOALS = jnp.asarray([[1.0, 1.0, 0, 0], [3.0, 3.0, 0, 0], [1.0, 3.0, 0, 0]])
 
 def test_what_was_trained_is_read_back_with_the_minutes_that_it_took(trained, rows, tmp_path_factory):
     directory = tmp_path_factory.getbasetemp() / "planner0"
-    again, minutes = training.fit(Run(directory), SMALL, rows, "rows")
+    again, minutes = reaching.fit(Run(directory), SMALL, rows, "rows")
     assert minutes > 0
     for read, made in zip(jax.tree.leaves(again), jax.tree.leaves(trained), strict=True):
         np.testing.assert_array_equal(read, made)
     record = read_json(directory / "reach" / "stage.json")
     write_json(directory / "reach" / "stage.json", record | {"seconds": record["seconds"] + 6000})  # in another process
-    assert training.fit(Run(directory), SMALL, rows, "rows")[1] == pytest.approx(minutes + 100, abs=0.01)
+    assert reaching.fit(Run(directory), SMALL, rows, "rows")[1] == pytest.approx(minutes + 100, abs=0.01)
 
 
 def test_the_best_candidate_is_the_one_with_the_highest_value(trained):
@@ -89,30 +89,31 @@ def test_a_plan_that_leaps_is_selected_only_where_all_can_be_walked(trained):
         trained,
         prior=lambda x, sigma: jnp.where(x[5, 2] > 0, leap, walk),
         critic=Learned((), jnp.zeros(()), jnp.ones(()), lambda params, x, sigma: x[5, 2], "regression"),
-        reach=Reach((), length, trained.inverse.steps),
+        gate=model.Gate(Reach((), length, trained.stride), jnp.zeros(())),
     )
     far = float(jnp.linalg.norm((end - start)[:2]))
 
     def chosen(weakest: float) -> tuple[float, float]:
-        gated = replace(small, weakest=jnp.asarray(weakest))
+        gated = replace(small, gate=small.gate.replace(weakest=jnp.asarray(weakest)))
         x, score = gated.best(jax.random.key(0), STARTS[:1], GOALS[:1], None, PlanOptions(None, 16))
         return float(x[0, 5, 2]), float(score[0])
 
     assert chosen(-2 * far) == pytest.approx((1, 1), abs=0.1)
     assert chosen(-far / 2) == pytest.approx((-1, -1), abs=0.1)
     kind, score = chosen(0.0)  # nothing can be walked: the one whose weakest step is the strongest
-    assert kind == pytest.approx(-1, abs=0.1) and score == pytest.approx(-far / 31 - planner.UNWALKABLE, abs=0.1)
+    assert kind == pytest.approx(-1, abs=0.1) and score == pytest.approx(-far / 31 - model.UNWALKABLE, abs=0.1)
 
 
 def test_a_warm_start_goes_on_from_the_last_plan(trained):
     """At noise levels near nothing, the plan is the last one moved on; its pins are the new ones."""
-    assert 0 < trained.warmed < len(trained.sigmas)
+    assert 0 < trained.warmed < len(trained.sampler.sigmas)
     points = jnp.linspace(jnp.asarray([1.0, 1.0, 0, 0]), jnp.asarray([3.0, 3.0, 0, 0]), trained.horizon)
-    past = trained.moved_on(points, 45)
+    past = trained.moved_on(trained.codec.encode(Trajectory(points, jnp.zeros((len(points), 0)))), 45)
     moved = trained.codec.decode(past).observations
     np.testing.assert_allclose(moved[:-3], points[3:], atol=1e-5)
     np.testing.assert_allclose(moved[-3:], jnp.tile(points[-1], (3, 1)), atol=1e-5)
-    still = replace(trained, sigmas=jnp.geomspace(2e-3, 1e-3, len(trained.sigmas)))
+    sigmas = jnp.geomspace(2e-3, 1e-3, len(trained.sampler.sigmas))
+    still = replace(trained, sampler=trained.sampler.replace(sigmas=sigmas))
     x, _ = still.draw(jax.random.key(0), moved[0], points[-1], past, None)
     np.testing.assert_allclose(x, past, atol=0.02)
 
@@ -146,7 +147,7 @@ def test_who_has_arrived_stays_and_all_others_are_planned_for_in_batches(trained
 
 def test_gaps_are_filled_one_after_another(trained):
     """The low-level prior is one whose rows go straight from end to end, with the way between two of them as action."""
-    rows, stride = trained.rows, trained.inverse.steps
+    rows, stride = trained.rows, trained.stride
 
     def straight(x, sigma):
         start, end = rows.decode(x[:1]).observations, rows.decode(x[-1:]).observations

@@ -11,18 +11,19 @@ from flax import struct
 from scipy import stats
 
 from diffplan.episodes import from_stacked
-from diffplan.experiment.build import Builder, split
-from diffplan.experiment.decide import decide
 from diffplan.experiment.quality import quality, rank
-from diffplan.experiment.settings import ExperimentSettings
 from diffplan.learn.prior import PriorSettings
 from diffplan.methods import Problem
 from diffplan.noise import karras
+from diffplan.planner.build import Builder, split
+from diffplan.planner.decide import decide
+from diffplan.planner.settings import PlannerSettings
 from diffplan.runs import Run
 from diffplan.samplers import Sampler
 from diffplan.task import Task
 
-CONFIG = ExperimentSettings(prior=PriorSettings(horizon=8, stride=1, patch=4), reference=512)
+KEY = jax.random.key(3)
+CONFIG = PlannerSettings(prior=PriorSettings(horizon=8, stride=1, patch=4))
 
 
 def builder(rewarded: bool = True) -> Builder:
@@ -57,10 +58,15 @@ def problem(build: Builder, **proxies: Scored) -> Problem:
     return replace(Problem(denoise=identity, codec=build.data.codec, sampler=sampler), **proxies)
 
 
+def measured(build: Builder, **proxies: Scored) -> dict:
+    """The quality of these proxies, on 512 windows."""
+    return quality(KEY, build, problem(build, **proxies), 512)
+
+
 def returns_of(build: Builder) -> tuple[np.ndarray, jax.Array]:
     """(returns of the windows that are looked at, these windows)."""
     held_out = build.data.held_out
-    first = held_out.places(build.key(3), build.config.reference)
+    first = held_out.places(KEY, 512)
     return np.asarray(build.returns(held_out, first)), jax.vmap(held_out.at)(first)
 
 
@@ -68,7 +74,7 @@ def test_a_proxy_is_ranked_as_scipy_ranks_it(capsys):
     """The score is the sum of the first entries, not of their cubes: related, but not the same."""
     build = builder()
     score = lambda x: x[:, 0].sum()
-    table = quality(build, problem(build, clean=Scored(score)))
+    table = measured(build, clean=Scored(score))
     returns, x = returns_of(build)
     scores = np.asarray(jax.vmap(score)(x))
     assert set(table) == {"clean"}
@@ -90,9 +96,9 @@ def test_a_perfect_and_a_perverse_proxy():
         plan = build.data.codec.decode(x)
         return ((plan.observations[:, 0] ** 3).sum() - mean) / std
 
-    good = quality(build, problem(build, clean=Scored(score)))["clean"]
-    bad = quality(build, problem(build, clean=Scored(lambda x: -score(x))))["clean"]
-    half = quality(build, problem(build, clean=Scored(lambda x: score(x) / 2)))["clean"]
+    good = measured(build, clean=Scored(score))["clean"]
+    bad = measured(build, clean=Scored(lambda x: -score(x)))["clean"]
+    half = measured(build, clean=Scored(lambda x: score(x) / 2))["clean"]
     assert good["rank_correlation"] == pytest.approx(1) and good["calibration"] == pytest.approx(1, abs=1e-3)
     assert bad["rank_correlation"] == pytest.approx(-1) and bad["calibration"] == pytest.approx(-1, abs=1e-3)
     assert half["rank_correlation"] == pytest.approx(1) and half["calibration"] == pytest.approx(2, abs=1e-3)
@@ -101,7 +107,7 @@ def test_a_perfect_and_a_perverse_proxy():
 def test_noise_takes_the_rank_correlation_away():
     """Noise-conditioned proxies are looked at from the largest level down; only clean plans say anything at the end."""
     build = builder()
-    table = quality(build, problem(build, regression=Scored(lambda x: x[:, 0].sum())))["regression"]
+    table = measured(build, regression=Scored(lambda x: x[:, 0].sum()))["regression"]
     levels, correlations = np.asarray(table["levels"]), np.asarray(table["rank_correlation_at_levels"])
     sigmas = np.asarray(karras(6, 0.02, 10.0))
     assert len(levels) == 5 and levels[0] == pytest.approx(sigmas[0]) and np.isin(levels, sigmas).all()
@@ -114,7 +120,7 @@ def test_noise_takes_the_rank_correlation_away():
 def test_what_is_constant_has_no_rank_and_no_reward_no_table():
     assert np.isnan(rank(np.zeros(5), np.arange(5.0)))
     build = builder()
-    flat = quality(build, problem(build, clean=Scored(lambda x: x[0, 0] * 0)))["clean"]
+    flat = measured(build, clean=Scored(lambda x: x[0, 0] * 0))["clean"]
     assert np.isnan(flat["rank_correlation"]) and np.isnan(flat["calibration"])
     bare = builder(rewarded=False)
-    assert quality(bare, problem(bare, clean=Scored(lambda x: x.sum()))) == {}
+    assert measured(bare, clean=Scored(lambda x: x.sum())) == {}

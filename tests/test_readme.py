@@ -307,7 +307,7 @@ def test_the_findings_after_longer_training_are_in_the_result_files() -> None:
     long, short = CommittedRun("accelerator"), CommittedRun("demo")
     one = lambda *names: round(long.at(*names), 1)
     # 400 passes over the data, as the run said, against the demo's 1,800 steps of 64
-    ours, demos = (run.config["settings"]["experiment"] for run in (long, short))
+    ours, demos = (run.config["settings"]["planner"] for run in (long, short))
     assert round(6103 * ours["prior"]["train"]["batch"] / 1800 / demos["prior"]["train"]["batch"]) == 27
     assert ours["prior"]["width"] == 2 * demos["prior"]["width"]
     assert ours["proxy"]["labels"] == 4 * demos["proxy"]["labels"]
@@ -342,47 +342,45 @@ def test_the_findings_in_four_rooms_are_in_the_result_files() -> None:
 def test_the_settings_named_are_those_of_the_run() -> None:
     config = read_results(RESULTS).config["settings"]
     labels = re.search(r"from ([\d,]+) labelled windows", TEXT)[1]
-    assert int(labels.replace(",", "")) == config["experiment"]["proxy"]["labels"]
+    assert int(labels.replace(",", "")) == config["planner"]["proxy"]["labels"]
     assert config["name"] == "maze2d-umaze" and config["task"]["reward"] == "region"
-
-
-class Earlier:
-    """A method of results/methods, whose columns are those before plans were delivered by a learned controller."""
-
-    def __init__(self, rows: list[dict[str, str]]) -> None:
-        strengths = sorted({float(row["strength"]) for row in rows})
-        cells = [[row for row in rows if float(row["strength"]) == strength] for strength in strengths]
-        self.mean = lambda name: np.array([np.mean([float(row[name] or "nan") for row in cell]) for cell in cells])
-        valid = np.where(self.mean("violations.walls") <= 0.02, self.mean("promised"), np.nan)
-        every = valid if np.isfinite(valid).any() else self.mean("promised")
-        self.best = int(np.nanargmax(every))
 
 
 def test_the_methods_are_those_of_the_result_files() -> None:
     """Each sentence of "Every optimiser on one axis"."""
     rows = read_rows(ROOT / "results" / "methods.csv")
     assert len({row["method"] for row in rows}) == 36
-    measured = read_rows(ROOT / "results" / "methods" / "results.csv")
-    names = {row["method"] for row in rows}
-    result = {name: Earlier([row for row in measured if row["method"] == name]) for name in names}
-    gold = lambda seconds: {
-        row["method"]: float(row["promised"])
-        for row in rows
-        if row["unit"] == "seconds" and float(row["budget"]) == seconds and row["promised"]
-    }
-    fast, medium = gold(0.01), gold(0.1)
-    assert max(fast, key=fast.__getitem__) == "guided" and sorted(fast.values())[-2] < 0.75 * fast["guided"]
-    assert max(medium, key=medium.__getitem__) == "annealed"
-    at = lambda method, measure, k=None: float(result[method].mean(measure)[result[method].best if k is None else k])
-    shown = [fast["guided"], medium["annealed"], medium["best_of_n"], at("mppi", "promised"), at("mppi", "open_loop")]
-    shown += [at("receding_model", "promised"), at("receding_model", "open_loop"), at("guided", "open_loop")]
-    shown += [at("ascent_renoised", "promised"), at("ascent_renoised", "promised", -1)]
-    shown += [at("expert_replace", "promised"), at("expert_real", "promised")]
-    expected = [22.1, 25.0, 13.9, 16.5, 16.5, 18.9, 18.9, 5.4, 15.3, 45.5, 18.0, 10.1]
-    np.testing.assert_allclose(shown, expected, atol=0.05)
-    walls = [at(method, "violations.walls", -1) for method in ("cem_model", "mppi_model", "cem_disagreement")]
-    assert 0.335 < min(walls) and max(walls) < 0.405 and at("receding_model", "violations.walls", -1) == 0
-    assert at("ascent_renoised", "violations.walls", -1) == pytest.approx(0.99, abs=0.005)
+    run = CommittedRun("methods")
+    assert run.curves.keys() - {row["method"] for row in rows} == {"null_noise", "null_shuffled", "behaviour"}
+    one = lambda *names: round(run.at(*names), 1)
+    of = lambda row: (row["method"], round(float(row["delivered"]), 1))
+    within = lambda evaluations: dict(
+        of(row) for row in rows if row["unit"] == "evaluations" and row["budget"] == evaluations and row["delivered"]
+    )
+    cheap = within("100")
+    assert max(cheap, key=cheap.__getitem__) == "classifier_free_return" == max(run.curves, key=run.at)
+    assert (cheap["classifier_free_return"], cheap["best_of_n"], cheap["guided"]) == (17.5, 11.6, 9.9)
+    # planners: true dynamics, one iteration and more; receding horizons
+    for method in ("cem", "mppi"):
+        curve = run.curves[method]
+        assert curve.strengths[curve.best] == 1 and one(method) == 15.3 == one(method, "promised")
+        assert (np.diff(run.all(method, "delivered")[curve.best :]) < 0).all()
+    assert one("receding_model") == 16.9
+    # a learned model is exploited
+    models = ("cem_model", "mppi_model", "cem_disagreement")
+    broken = [100 * run.at(method, "infeasible", 16) for method in models]
+    assert (round(min(broken)), round(max(broken))) == (52, 62)
+    assert all(run.at(method, "infeasible", 1) == 0 for method in models)
+    # guides promise far more than they deliver
+    assert round(run.at("guided", "promised", 32)) == 35 and one("guided", "delivered", 32) == 7.5
+    assert round(run.all("annealed", "promised")[-1]) == 26 and round(run.all("annealed", "delivered")[-1], 1) == 12.5
+    # projection is no licence
+    assert one("ascent_renoised") == 9.3 and one("ascent_renoised", "delivered", 381) == 6.3
+    assert round(run.at("ascent_renoised", "promised", 381)) == 42
+    # a prior tuned on its own picks
+    assert one("expert_replace", "delivered", 4) == 12.5 == round(run.all("expert_replace", "delivered").max(), 1)
+    assert round(100 * run.at("expert_replace", "infeasible", 4)) == 12
+    assert one("expert_real", "delivered", 4) == 8.4 == round(run.all("expert_real", "delivered").max(), 1)
 
 
 def finding(study: str, words: str) -> dict[str, Any]:

@@ -12,10 +12,6 @@ import pytest
 from diffplan.codec import Codec
 from diffplan.data.windows import Windows
 from diffplan.episodes import from_stacked
-from diffplan.experiment import build
-from diffplan.experiment.build import Behaviour, Builder
-from diffplan.experiment.decide import Decided
-from diffplan.experiment.settings import ExperimentSettings
 from diffplan.guide import Ensemble, Learned, Proxy, Sum
 from diffplan.learn import reward, reward_models, train
 from diffplan.learn import robust as learning
@@ -24,6 +20,10 @@ from diffplan.learn.reward import PROXIES, ProxySettings
 from diffplan.learn.reward_models import RewardModelSettings
 from diffplan.learn.train import TrainSettings
 from diffplan.noise import LogUniform, NoiseSettings
+from diffplan.planner import build
+from diffplan.planner.build import Behaviour, Builder
+from diffplan.planner.decide import Decided
+from diffplan.planner.settings import PlannerSettings
 from diffplan.runs import Run, RunError
 from diffplan.runs.files import plain, read_json
 from diffplan.settings import ConfigError
@@ -39,7 +39,7 @@ ACTION = jnp.zeros(2)
 TASK = tasks.make(SETTINGS)
 LEVELS = NoiseSettings(0.02, 10.0)
 ONE = TrainSettings(steps=1, batch=4, chunk=1, save_every=1)
-CONFIG = ExperimentSettings(prior=PriorSettings(ONE, horizon=H), proxy=ProxySettings(ONE, labels=60, width=8, depth=1))
+CONFIG = PlannerSettings(prior=PriorSettings(ONE, horizon=H), proxy=ProxySettings(ONE, labels=60, width=8, depth=1))
 
 
 @cache

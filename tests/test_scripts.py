@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import tyro
 
-from diffplan.cli.experiment import PRESETS
 from diffplan.cli.main import COMMANDS
+from diffplan.experiment.presets import PRESETS
 from diffplan.methods import chosen
 from diffplan.metrics import table as tables
 from diffplan.metrics.table import read_rows

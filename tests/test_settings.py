@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 import numpy as np
 import pytest
 
-from diffplan.cli.experiment import PRESETS, experiment
-from diffplan.experiment.settings import DEMO_METHODS, ExperimentSettings, NoiseRange
+from diffplan.cli.experiment import experiment
+from diffplan.experiment import presets as comparing
+from diffplan.experiment.settings import DEMO_METHODS, ExperimentSettings
 from diffplan.learn.conditional import ConditionalSettings
 from diffplan.learn.prior import PriorSettings
 from diffplan.learn.reward import ProxySettings
@@ -19,6 +20,8 @@ from diffplan.learn.value import ValueSettings
 from diffplan.methods import Guided, chosen
 from diffplan.methods.strengths import StrengthSettings
 from diffplan.noise import NoiseSettings
+from diffplan.planner import presets as learning
+from diffplan.planner.settings import NoiseRange, PlannerSettings
 from diffplan.resolve import resolve
 from diffplan.runs.files import content
 from diffplan.samplers import STEPS, SamplerSettings, heun
@@ -193,30 +196,33 @@ def test_the_widest_values_are_allowed():
 def test_horizons_must_suit_every_network():
     """36 suits the prior's patch of 4, and none of 8."""
     with pytest.raises(ConfigError, match=r"^prior.horizon=36: must be a multiple of proxy.patch \(8\)$"):
-        ExperimentSettings(prior=PriorSettings(horizon=36, patch=4))
-    patch = {name: replace(getattr(ExperimentSettings(), name), patch=4) for name in ("proxy", "value", "conditional")}
-    assert ExperimentSettings(prior=PriorSettings(horizon=36, patch=4), **patch).prior.horizon == 36
+        PlannerSettings(prior=PriorSettings(horizon=36, patch=4))
+    settings = PlannerSettings(prior=PriorSettings(horizon=36, patch=4), proxy=ProxySettings(patch=4))
+    assert settings.prior.horizon == 36  # the patches of values and conditional priors follow (`planner.decide`)
 
 
 def test_horizon_and_noise_levels_that_nobody_chose_are_left_to_the_episodes():
     """A horizon that is not known yet is divided by no patch; one end of the noise may be chosen without the other."""
     assert PriorSettings(patch=7).horizon is None and PriorSettings().stride is None
-    assert ExperimentSettings(proxy=ProxySettings(patch=3)).prior.horizon is None
+    assert PlannerSettings(proxy=ProxySettings(patch=3)).prior.horizon is None
     assert NoiseRange() == NoiseRange(None, None)
     assert NoiseRange(low=100.0).high is None and NoiseRange(high=0.001).low is None
 
 
 def test_presets_differ_in_size_alone():
     """Demo is the default; debug is smaller in everything that takes time; full has every method there is."""
-    demo, debug, full, accelerator = (PRESETS[name] for name in ("demo", "debug", "full", "accelerator"))
+    demo, debug, full, accelerator = comparing.PRESETS.values()
     assert demo == ExperimentSettings() and demo.methods == DEMO_METHODS == debug.methods == accelerator.methods
     assert {entry.name for entry in chosen(full.strengths, full.methods)} == chosen_names(("all",))
+    for name in ("seeds", "plans", "replans", "reference"):
+        assert getattr(debug, name) < getattr(demo, name)
+    assert accelerator.plans > demo.plans
+    assert comparing.PRESETS.keys() == learning.PRESETS.keys()
+    demo, debug, full, accelerator = learning.PRESETS.values()
+    assert demo == PlannerSettings() == full and accelerator.prior.width > demo.prior.width
     for name in ("prior", "proxy", "row_reward", "inverse", "dynamics", "value", "behaviour", "conditional"):
         small, usual = getattr(debug, name), getattr(demo, name)
         assert small.train.steps < usual.train.steps and small.width < usual.width
-    for name in ("seeds", "plans", "replans", "reference"):
-        assert getattr(debug, name) < getattr(demo, name)
-    assert accelerator.prior.width > demo.prior.width and accelerator.plans > demo.plans
 
 
 def chosen_names(methods) -> set[str]:
@@ -227,7 +233,8 @@ def chosen_names(methods) -> set[str]:
 def test_every_world_that_ships_has_settings_which_debug_makes_smaller(name):
     whole, small = experiment(name), experiment(name, "debug")
     assert (whole.name, whole.preset, small.preset) == (name, "demo", "debug")
-    assert whole.task == source(name).settings and small.experiment == PRESETS["debug"]
+    assert whole.task == source(name).settings and small.experiment == comparing.PRESETS["debug"]
+    assert small.planner == learning.PRESETS["debug"]
     assert small.task.episodes == 40 and 2 <= small.task.steps <= 500
     others = {key: value for key, value in vars(small.task).items() if key not in ("episodes", "steps")}
     assert others.items() <= vars(whole.task).items()
@@ -247,10 +254,9 @@ def test_networks_rules_and_methods_may_be_objects():
         return key, horizon
 
     own = Guided("own", (0.0, 1.0))
-    config = ExperimentSettings(
-        prior=PriorSettings(network=network), sampler=SamplerSettings(rule=heun), methods=("guided", own)
-    )
-    names = [entry.name for entry in chosen(config.strengths, config.methods)]
+    config = PlannerSettings(prior=PriorSettings(network=network), sampler=SamplerSettings(rule=heun))
+    compared = ExperimentSettings(methods=("guided", own))
+    names = [entry.name for entry in chosen(compared.strengths, compared.methods)]
     assert names == ["prior", "guided", "null_noise", "null_shuffled", "own"]
     assert resolve(config.sampler.rule, STEPS, "rule") is heun and config.prior.network is network
     assert content(config)["sampler"]["rule"] == "diffplan.samplers:heun"

@@ -19,7 +19,7 @@ from diffplan.data.errors import DataError
 from diffplan.data.windows import Windows
 from diffplan.episodes import Episodes
 from diffplan.metrics.table import read_rows
-from diffplan.planner import control, planner
+from diffplan.planner import control, reaching
 from diffplan.tasks.gridworld import nearest_move
 from envs import robotics
 from envs.gridworld import CORRIDORS, MOVES
@@ -235,9 +235,9 @@ def test_a_setting_that_cannot_work_is_named():
     with pytest.raises(Exception, match=r"tasks='umaze': must be some of medium, large, giant"):
         ScoresSettings(suite="ogbench", tasks=("umaze",))
     with pytest.raises(Exception, match=r"planner.stride=16: must be 1 less than a multiple of patch \(4\)"):
-        planner.PlannerSettings(stride=16)
+        reaching.GoalSettings(stride=16)
     with pytest.raises(Exception, match=r"planner.warm=9.0: must be above planner.low"):
-        planner.PlannerSettings(warm=9.0)
+        reaching.GoalSettings(warm=9.0)
 
 
 def test_published_rows_name_their_source_for_every_maze():

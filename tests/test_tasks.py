@@ -15,12 +15,12 @@ from diffplan.cli.main import main
 from diffplan.data import files
 from diffplan.data.windows import Windows
 from diffplan.episodes import Episodes
-from diffplan.experiment import feasible
-from diffplan.experiment.build import Builder, split
 from diffplan.experiment.compare import starts_of
-from diffplan.experiment.decide import decide
-from diffplan.experiment.settings import ExperimentSettings
 from diffplan.learn.prior import PriorSettings
+from diffplan.planner import feasible
+from diffplan.planner.build import Builder, split
+from diffplan.planner.decide import decide
+from diffplan.planner.settings import PlannerSettings
 from diffplan.runs import Run
 from diffplan.settings import ConfigError
 from diffplan.simulators import OpenLoop, Running, Tracking, begin, carry_out, end, is_host
@@ -65,7 +65,7 @@ def made(name: str) -> Made:
         pytest.importorskip("ogbench")
     task = make_task(name, **SMALL[TASKS[name].module])
     episodes = task.episodes()
-    config = ExperimentSettings(prior=PriorSettings(horizon=H, stride=1))
+    config = PlannerSettings(prior=PriorSettings(horizon=H, stride=1))
     decided = decide(config, task, episodes)
     data = split(task, decided, episodes, "these")
     return Made(task, episodes, Builder(Run(Path()), task, decided, data, task.reward))
@@ -151,7 +151,7 @@ def test_data_can_be_written_and_read(name, tmp_path):
 def test_behaviour_is_feasible_and_nonsense_is_not(name):
     """Nonsense jumps between corners far outside of the data."""
     task, episodes, build = made(name)
-    violations = feasible.violations_of(task, made(name).windows)
+    violations = feasible.violations_of(task, feasible.limits_of(made(name).windows), made(name).windows.stride)
     assert violations
     plans, _ = some(made(name).windows)
     for words, violation in violations.items():

@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffplan.cli.experiment import PRESETS
 from diffplan.experiment import scale_rules
+from diffplan.experiment.presets import PRESETS
 from diffplan.experiment.scale_rules import Choice
 from diffplan.experiment.settings import ExperimentSettings
 from diffplan.experiment.tune import TuneSettings, fits, tune
 from diffplan.guide import guided
 from diffplan.noise import karras
 from diffplan.oracle.gaussian import Gaussian
+from diffplan.planner.presets import settings_of
+from diffplan.planner.settings import PlannerSettings
 from diffplan.runs import Run
 from diffplan.samplers import Sampler, SamplerSettings, sample
 from diffplan.settings import ConfigError
@@ -275,7 +277,7 @@ def test_without_a_reward_there_is_nothing_to_tune(tmp_path, method):
     steps = rng.normal(size=(2, 200, 2)).astype(np.float32)
     task = Task.from_arrays(steps[0].cumsum(axis=0), steps[1], timeouts=np.arange(1, 201) % 50 == 0, name="walks")
     with pytest.raises(ConfigError, match=f"^method='{method}': cannot be tuned: task walks has no reward$"):
-        tune(Run(tmp_path), task, PRESETS["debug"], TuneSettings(method=method))
+        tune(Run(tmp_path), task, settings_of("debug"), PRESETS["debug"], TuneSettings(method=method))
     assert not (tmp_path / "prior").exists()
 
 
@@ -295,7 +297,7 @@ def test_wrong_settings_are_refused_by_name(settings, said):
 
 def test_settings_that_cannot_tune_an_experiment_are_refused_by_name():
     with pytest.raises(ConfigError, match=r"^sampler.rule='heun': must be one of .* for nats"):
-        fits(TuneSettings(nats=1.0), ExperimentSettings(sampler=SamplerSettings("heun")))
+        fits(TuneSettings(nats=1.0), PlannerSettings(sampler=SamplerSettings("heun")), ExperimentSettings())
     with pytest.raises(ConfigError, match=r"^seeds=1: must be at least 2"):
-        fits(TuneSettings(), ExperimentSettings(seeds=1))
-    fits(TuneSettings(nats=1.0), ExperimentSettings(seeds=1))
+        fits(TuneSettings(), PlannerSettings(), ExperimentSettings(seeds=1))
+    fits(TuneSettings(nats=1.0), PlannerSettings(), ExperimentSettings(seeds=1))

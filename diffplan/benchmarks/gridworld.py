@@ -16,9 +16,9 @@ from jaxtyping import Float
 
 from diffplan.benchmarks.rows import Drawing, Name, Row, Scores, ScoresSettings, Sheet, Trials
 from diffplan.benchmarks.tuning import methods
-from diffplan.planner import control, playing, training
+from diffplan.planner import control, playing, reaching
 from diffplan.planner.control import Tracker
-from diffplan.planner.planner import PlanOptions
+from diffplan.planner.model import PlanOptions
 from diffplan.runs import Run
 from diffplan.runs.files import plain
 from diffplan.tasks import gridworld as tasks
@@ -49,7 +49,7 @@ def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     world = tasks.environment(settings)
     behaviour = tasks.simulate(world, settings)
     run = Run(config.run / "gridworld" / task, config.new_settings)
-    planner, minutes = training.fit(run, config.planner, behaviour, f"{task} {plain(config.data)}")
+    planner, minutes = reaching.fit(run, config.planner, behaviour, f"{task} {plain(config.data)}")
     physics = control.in_jax(world, Tracker(nearest_move, ONE_MOVE))
 
     def trials(part: int, count: int) -> Trials:

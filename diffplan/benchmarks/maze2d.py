@@ -21,10 +21,10 @@ from diffplan.benchmarks.tuning import Method, Methods, methods
 from diffplan.data import hdf5, readers
 from diffplan.data.errors import DataError
 from diffplan.episodes import Episodes
-from diffplan.experiment.build import make_data
-from diffplan.planner import control, playing, training
+from diffplan.planner import control, playing, reaching
+from diffplan.planner.build import make_data
 from diffplan.planner.control import Physics, Tracker
-from diffplan.planner.planner import PlanOptions
+from diffplan.planner.model import PlanOptions
 from diffplan.runs import Run as Directory
 from diffplan.runs import say
 from diffplan.runs.files import digest
@@ -134,7 +134,7 @@ def schedule(config: ScoresSettings, methods: Methods, steps: int) -> Iterator[t
 def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     """All rows of one task, ours."""
     maze, reference, run = maze2d.named(task), REFERENCES[task], at(config, task)
-    planner, minutes = training.fit(run, config.planner, *behaviour(config, task, maze))
+    planner, minutes = reaching.fit(run, config.planner, *behaviour(config, task, maze))
     scored, steps = jax.random.key(config.seed), reference.steps
     tuning = jax.random.fold_in(scored, 1)
     trials = draw_trials(config, maze, scored, config.episodes)

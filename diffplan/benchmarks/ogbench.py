@@ -16,9 +16,9 @@ from diffplan.benchmarks.rows import Drawing, Name, Row, Scores, ScoresSettings,
 from diffplan.benchmarks.tuning import Method, Methods, methods
 from diffplan.data import npz
 from diffplan.episodes import Episodes
-from diffplan.planner import control, playing, training
+from diffplan.planner import control, playing, reaching
 from diffplan.planner.control import Tracker
-from diffplan.planner.planner import PlanOptions
+from diffplan.planner.model import PlanOptions
 from diffplan.runs import Progress, Run, say
 from diffplan.runs.files import file_digest
 from envs import pointmaze
@@ -118,7 +118,7 @@ def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     """All rows of one maze, ours."""
     maze, directory = pointmaze.named(task), config.run / "ogbench"
     run = Run(directory / task, config.new_settings)
-    planner, minutes = training.fit(run, config.planner, *data(directory, task))
+    planner, minutes = reaching.fit(run, config.planner, *data(directory, task))
     tasks = [{"task_id": number + 1} for number in range(len(maze.tasks)) for _ in range(EPISODES)]
     worlds, few = Worlds(task, len(tasks)), Worlds(task, config.tuning)
     left, top = maze.observation_low.tolist()

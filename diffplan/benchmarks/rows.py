@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from diffplan.benchmarks.published import TASKS
 from diffplan.learn.train import TrainSettings
 from diffplan.planner.control import Outcome
-from diffplan.planner.planner import PlannerSettings
+from diffplan.planner.reaching import GoalSettings
 from diffplan.runs import say
 from diffplan.settings import COUNT, SEED, at_least, require, settings
 
@@ -65,7 +65,7 @@ class ScoresSettings:
     """Go on in a run that was made with other settings: what they made is kept aside, and made anew."""
     data: DataSettings = field(default_factory=DataSettings)
     """Behaviour that is made here, in the suites maze2d, multi2d and gridworld."""
-    planner: PlannerSettings = field(default_factory=PlannerSettings)
+    planner: GoalSettings = field(default_factory=GoalSettings)
     """What is trained; the same for all mazes."""
     episodes: Annotated[int, COUNT] = 500
     """Episodes of each row; OGBench's protocol has its own 50 a task."""
@@ -98,11 +98,11 @@ SHORTER = TrainSettings(2000, 128, "muon", 5e-2)
 SUITES = {
     "maze2d": ScoresSettings(),
     "multi2d": ScoresSettings(suite="multi2d"),
-    "ogbench": ScoresSettings(suite="ogbench", planner=PlannerSettings(stride=27, prior=SHORTER), every=100, tuning=50),
+    "ogbench": ScoresSettings(suite="ogbench", planner=GoalSettings(stride=27, prior=SHORTER), every=100, tuning=50),
     "gridworld": ScoresSettings(
         suite="gridworld",
         data=DataSettings(episodes=200, steps=1000, noise=0.2),
-        planner=PlannerSettings(horizon=48, stride=1, prior=SHORTER, width=64, patch=2),
+        planner=GoalSettings(horizon=48, stride=1, prior=SHORTER, width=64, patch=2),
         every=10,
     ),
 }

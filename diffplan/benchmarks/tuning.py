@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from diffplan.experiment import scale_rules
 from diffplan.methods.grids import log_grid
-from diffplan.planner.planner import PlanOptions
+from diffplan.planner.model import PlanOptions
 from diffplan.runs import Progress, say
 
 SCALES = log_grid(0.3, 100, 6)

@@ -27,7 +27,7 @@ def action(config: Experiment) -> None:
     from diffplan.runs import console, say
 
     run, task = config.open()
-    results = compare(run, task, config.experiment)
+    results = compare(run, task, config.planner, config.experiment)
     paths = draw.draw(run.directory)
     table.show(run.directory, console)
     budgets.show(run.directory, console)

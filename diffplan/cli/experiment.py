@@ -10,67 +10,16 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from diffplan.cli import command
+from diffplan.experiment import presets as experiments
 from diffplan.experiment.settings import ExperimentSettings
-from diffplan.learn.behaviour import BehaviourSettings
-from diffplan.learn.conditional import ConditionalSettings
-from diffplan.learn.dynamics import DynamicsSettings
-from diffplan.learn.inverse import InverseSettings
-from diffplan.learn.prior import PriorSettings
-from diffplan.learn.reward import ProxySettings
-from diffplan.learn.row_reward import RowRewardSettings
-from diffplan.learn.train import TrainSettings
-from diffplan.learn.value import ValueSettings
-from diffplan.methods.strengths import StrengthSettings
+from diffplan.planner import presets as planners
+from diffplan.planner.settings import PlannerSettings
 from diffplan.runs import Run
 from diffplan.runs.config import recorded, settle
 from diffplan.runs.files import RunError, read_json
-from diffplan.samplers import SamplerSettings
 from diffplan.settings import ConfigError, settings
 from diffplan.task import Task
 from diffplan.tasks import TASKS, source
-
-TINY = TrainSettings(steps=20, batch=16, chunk=20, save_every=20)
-FEW = StrengthSettings(
-    points=2,
-    refine=1,
-    scale=(10, 1000),
-    pool=4,
-    ascent_steps=20,
-    particles=2,
-    iterations=2,
-    population=8,
-    simulations=2,
-    updates=3,
-    rounds=1,
-    round_plans=2,
-    round_steps=2,
-)
-DEBUG = ExperimentSettings(
-    prior=PriorSettings(replace(TINY, steps=60), width=32, depth=1),
-    proxy=ProxySettings(replace(TINY, steps=40), labels=200, width=16, depth=1),
-    row_reward=RowRewardSettings(replace(TINY, steps=100), width=16, depth=1),
-    inverse=InverseSettings(replace(TINY, steps=60), width=16),
-    sampler=SamplerSettings(steps=6),
-    dynamics=DynamicsSettings(TINY, transitions=500, members=2, width=8, depth=1),
-    value=ValueSettings(TINY, width=8, depth=1),
-    behaviour=BehaviourSettings(TINY, width=8, depth=1),
-    conditional=ConditionalSettings(TINY, width=16, depth=1),
-    strengths=FEW,
-    seeds=2,
-    plans=8,
-    replans=2,
-    reference=256,
-)
-FULL = ExperimentSettings(methods=("all",), strengths=StrengthSettings(points=5, pool=32), seeds=3, plans=32)
-ACCELERATOR = ExperimentSettings(
-    prior=PriorSettings(TrainSettings(steps=20_000, batch=512, learning_rate=2e-3), width=256, depth=4),
-    proxy=ProxySettings(TrainSettings(steps=4000, batch=256), labels=4000, width=128),
-    seeds=8,
-    plans=256,
-)
-PRESETS = {"demo": ExperimentSettings(), "debug": DEBUG, "full": FULL, "accelerator": ACCELERATOR}
-"""demo: the headline figure, in minutes on two CPU cores; debug: every part once, as small as it gets; full: every
-method that the task allows; accelerator: larger networks and batches, for a GPU or TPU."""
 
 SMALL = {"episodes": 40, "steps": 500}
 """Of the settings of tasks that simulate, under the preset debug: at most so many."""
@@ -91,8 +40,10 @@ class Experiment:
     """Go on in a run that was made with other settings: what they made is kept aside, and made anew."""
     track: Literal["none", "wandb", "tensorboard"] = "none"
     """Where training metrics go beside metrics.jsonl; wandb and tensorboard need the `track` extra."""
+    planner: Annotated[PlannerSettings, tyro.conf.arg(name="")] = field(default_factory=PlannerSettings)
+    """What is learned."""
     experiment: Annotated[ExperimentSettings, tyro.conf.arg(name="")] = field(default_factory=ExperimentSettings)
-    """What is learned and compared."""
+    """What is compared."""
 
     def undecided(self) -> tuple[str, ...]:
         """The fields that do not decide what is made."""
@@ -137,8 +88,7 @@ def experiment(name: str, preset: str = "demo", run: Path | None = None) -> Expe
     Raises:
         ConfigError: if there is no such task or preset.
     """
-    if preset not in PRESETS:
-        raise ConfigError(f"preset={preset!r}: must be one of {', '.join(PRESETS)}")
+    planner = planners.settings_of(preset)
     task = source(name).settings
     if preset == "debug" and task is not None:
         names = {each.name for each in dataclasses.fields(task)}
@@ -146,8 +96,8 @@ def experiment(name: str, preset: str = "demo", run: Path | None = None) -> Expe
         task = replace(task, **smaller)
     more = {} if task is None else {"task": task}
     run = run or default_run(name)
-    values: dict[str, Any] = {"name": name, "preset": preset, "run": run, "experiment": PRESETS[preset]}
-    return experiment_class(task)(**values, **more)
+    values: dict[str, Any] = {"name": name, "preset": preset, "run": run, "planner": planner}
+    return experiment_class(task)(**values, experiment=experiments.PRESETS[preset], **more)
 
 
 def default_run(name: str) -> Path:

@@ -17,7 +17,7 @@ def action(config: Experiment) -> None:
     """Make or check the data, and print their statistics."""
     import numpy as np
 
-    from diffplan.experiment.build import make_data
+    from diffplan.planner.build import make_data
     from diffplan.runs import say
 
     run, task = config.open()

@@ -20,9 +20,9 @@ def action(name: str | None) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from diffplan.experiment.build import lacks
     from diffplan.methods import catalogue, suited
     from diffplan.methods.strengths import StrengthSettings
+    from diffplan.planner.build import lacks
     from diffplan.runs import console
     from diffplan.tasks import source
 

@@ -15,14 +15,14 @@ from diffplan.cli.experiment import Experiment
 
 def action(config: Experiment) -> None:
     """Train the prior, or read it back."""
-    from diffplan.experiment import build
     from diffplan.models import count
+    from diffplan.planner import build
     from diffplan.runs import say
     from diffplan.runs.lock import locked
 
     run, task = config.open()
     with locked(run.directory):
-        made = build.fit_prior(build.start(run, task, config.experiment, learns=False))
+        made = build.fit_prior(build.start(run, task, config.planner, learns=False))
     say(f"{config.run / 'prior'}: {count(made.model.params):,} parameters, digest {made.identity[:12]}")
 
 

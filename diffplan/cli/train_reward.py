@@ -14,20 +14,21 @@ from diffplan.cli.experiment import Experiment
 
 def action(config: Experiment) -> None:
     """Fit the reward models, or read them back, and print how good they are on held-out windows."""
-    from diffplan.experiment import build as building
+    from diffplan.experiment.harness import data_key
     from diffplan.experiment.quality import quality
     from diffplan.learn.reward import PROXIES
+    from diffplan.planner import build as building
     from diffplan.runs import say
     from diffplan.runs.lock import locked
     from diffplan.settings import ConfigError
 
     run, task = config.open()
     with locked(run.directory):
-        build = building.start(run, task, config.experiment)
+        build = building.start(run, task, config.planner)
         if not build.rewarded:
             raise ConfigError(f"task {task.name}: has no reward, and its data record none")
-        problem, _ = building.assemble(build, set(PROXIES))
-        quality(build, problem)
+        problem, _ = building.assemble(data_key(config.experiment, 2), build, set(PROXIES))
+        quality(data_key(config.experiment, 3), build, problem, config.experiment.reference)
     say(str(run.directory / "reward"))
 
 

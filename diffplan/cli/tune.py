@@ -40,9 +40,10 @@ def action(config: Any) -> None:
     from diffplan.experiment.tune import fits, tune
     from diffplan.runs import say
 
-    fits(config.tune, config.run_of.experiment)
-    run, task = config.run_of.open()
-    tune(run, task, config.run_of.experiment, config.tune)
+    of = config.run_of
+    fits(config.tune, of.planner, of.experiment)
+    run, task = of.open()
+    tune(run, task, of.planner, of.experiment, config.tune)
     say(str(run.directory / "scale.json"))
 
 

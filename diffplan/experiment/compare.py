@@ -16,16 +16,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan.codec import Cells, Codec
-from diffplan.experiment import build as building
-from diffplan.experiment import feasible
-from diffplan.experiment.build import Builder
 from diffplan.experiment.deliver import Delivery, delivery_of
-from diffplan.experiment.harness import Begin, Bench, Plan, keys_of, method_stage
+from diffplan.experiment.harness import Begin, Bench, Plan, data_key, keys_of, method_stage
 from diffplan.experiment.record import Extras, place_of, write
 from diffplan.experiment.settings import ExperimentSettings
 from diffplan.guide import Proxy
 from diffplan.methods import Entry, Problem, chosen, suited
 from diffplan.metrics import diversity, returns, table, validity
+from diffplan.planner import build as building
+from diffplan.planner import feasible
+from diffplan.planner.build import Builder
+from diffplan.planner.settings import PlannerSettings
 from diffplan.runs import Run, say
 from diffplan.runs.files import plain, text_digest
 from diffplan.runs.lock import locked
@@ -101,12 +102,14 @@ def seeded(host: Any, key: Array, count: int) -> tuple[np.ndarray, Float[Array, 
     return seeds, jnp.asarray(observations, jnp.float32)
 
 
-def bench_of(build: Builder, problem: Problem, identity: str) -> tuple[Bench, Delivery | None]:
+def bench_of(
+    build: Builder, problem: Problem, settings: ExperimentSettings, identity: str
+) -> tuple[Bench, Delivery | None]:
     """The task as the harness takes it, and how its plans are carried out."""
     task, data = build.task, build.data
-    windows = data.train.draws(build.key(1), build.config.reference)
+    windows = data.train.draws(data_key(settings, 1), settings.reference)
     place = place_of(task)
-    violations = feasible.violations_of(task, data.train)
+    violations = feasible.violations_of(task, feasible.limits_of(data.train), build.stride)
     measures = Measures(data.codec, build.reward, violations, task.residual, place, build.stride)
     compiled = jax.jit(lambda proxy, windows, x: measures(proxy, windows, x))
     model = building.fit_inverse(build) if task.simulator is not None else None
@@ -123,11 +126,7 @@ def bench_of(build: Builder, problem: Problem, identity: str) -> tuple[Bench, De
     def code(proxy: Proxy | None) -> str:
         return text_digest(program(lambda proxy: measures(proxy, windows, x), proxy) + carried)
 
-    replan = (
-        None
-        if delivery is None or build.config.replans < 2
-        else partial(delivery.replanned, times=build.config.replans)
-    )
+    replan = None if delivery is None or settings.replans < 2 else partial(delivery.replanned, times=settings.replans)
 
     def pictures(x: Float[Array, "n h d"]) -> dict[str, Array]:
         return {"positions": place(data.codec.decode(x).observations)}
@@ -155,16 +154,16 @@ def control_rows(build: Builder, plan: Plan, bench: Bench) -> list[dict[str, Any
     return sorted(rows, key=lambda row: row["method"])
 
 
-def entries_for(build: Builder) -> tuple[tuple[Entry, ...], dict[str, str]]:
+def entries_for(build: Builder, settings: ExperimentSettings) -> tuple[tuple[Entry, ...], dict[str, str]]:
     """The methods that can run on this task, and why the others cannot.
 
     Raises:
         ConfigError: if none of the methods that were named can run.
     """
-    asked = chosen(build.config.strengths, build.config.methods)
+    asked = chosen(settings.strengths, settings.methods)
     entries, left = suited(asked, building.lacks(build.task, build.rewarded), isinstance(build.data.codec, Cells))
     wanted = {entry.name for entry in asked} - {"prior", *(name for name in left if name.startswith("null_"))}
-    named = [name for name in build.config.methods if isinstance(name, str) and name in left]
+    named = [name for name in settings.methods if isinstance(name, str) and name in left]
     if named and len(entries) == 1 and wanted:
         raise ConfigError(f"methods={named[0]!r}: cannot run on {build.task.name}: {left[named[0]]}")
     for name, why in left.items():
@@ -172,30 +171,35 @@ def entries_for(build: Builder) -> tuple[tuple[Entry, ...], dict[str, str]]:
     return entries, left
 
 
-def compare(run: Run, task: Task, config: ExperimentSettings) -> Path:
+def compare(run: Run, task: Task, planner: PlannerSettings, settings: ExperimentSettings) -> Path:
     """The whole comparison; returns the path of ``results.csv``.
+
+    Args:
+        run: where everything is kept; what is there is used again.
+        task: the world and its question.
+        planner: what is learned.
+        settings: what is compared.
 
     Raises:
         RunError: if the run is in use, or holds what other settings made (`diffplan.runs`).
         ConfigError: naming a method that does not exist, or a setting that cannot work for these episodes.
     """
-    learns = any(entry.needs for entry in chosen(config.strengths, config.methods))
+    learns = any(entry.needs for entry in chosen(settings.strengths, settings.methods))
     with locked(run.directory):
-        build = building.start(run, task, config, learns)
-        entries, left = entries_for(build)
+        build = building.start(run, task, planner, learns)
+        entries, left = entries_for(build, settings)
         needs = {part for entry in entries for part in entry.needs}
-        problem, parts = building.assemble(build, needs)
-        bench, delivery = bench_of(build, problem, parts["prior"].identity)
-        settings = build.config
+        problem, parts = building.assemble(data_key(settings, 2), build, needs)
+        bench, delivery = bench_of(build, problem, settings, parts["prior"].identity)
         plan = Plan(settings.seeds, settings.plans, settings.strengths.refine, settings.seed, settings.replans)
         rows: list[dict[str, Any]] = []
         for entry in entries:
             inputs = {part: parts[part].identity for part in entry.needs}
-            made = method_stage(entry, plan, bench, run, inputs, plain(settings.sampler))
+            made = method_stage(entry, plan, bench, run, inputs, plain(build.config.sampler))
             cost = sum(parts[part].seconds for part in {"prior", *entry.needs} if part in parts)
             rows += [row | {"pretrain_seconds": cost} for row in made]
         rows += control_rows(build, plan, bench)
         first = bench.starts(keys_of(plan, 0)[0], plan.plans).observations
-        write(build, problem, entries, Extras(delivery, left, np.asarray(first)))
+        write(build, problem, entries, Extras(settings, delivery, left, np.asarray(first)))
         table.write(run.directory / "results.csv", rows)
     return run.directory / "results.csv"

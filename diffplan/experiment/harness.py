@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan.experiment.programs import Programs
+from diffplan.experiment.settings import ExperimentSettings
 from diffplan.guide import Proxy
 from diffplan.methods import Entry, Method, Problem
 from diffplan.metrics import table
@@ -84,6 +85,11 @@ class Plan(NamedTuple):
 def keys_of(plan: Plan, seed: int) -> tuple[PRNGKey, PRNGKey, PRNGKey]:
     """The keys of a seed: of the starts, of the method, of what is measured."""
     return tuple(jax.random.split(jax.random.fold_in(jax.random.key(plan.seed), seed), 3))
+
+
+def data_key(settings: ExperimentSettings, number: int) -> PRNGKey:
+    """A key for draws of reference data, which no seed of the comparison has."""
+    return jax.random.fold_in(jax.random.key(settings.seed), settings.seeds + number)
 
 
 PARTS = {field.name for field in fields(Problem) if field.default is None} - {"data"}

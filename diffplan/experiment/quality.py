@@ -9,23 +9,24 @@ from jaxtyping import Array, Float
 from scipy import stats
 
 from diffplan.denoise import noised
-from diffplan.experiment.build import Builder
 from diffplan.guide import Proxy
 from diffplan.learn.reward import PROXIES
 from diffplan.methods import Problem
+from diffplan.planner.build import Builder
 from diffplan.runs import say
+from diffplan.types import PRNGKey
 
 WINDOWS = 2048
 
 
-def quality(build: Builder, problem: Problem) -> dict[str, dict[str, Any]]:
+def quality(key: PRNGKey, build: Builder, problem: Problem, count: int = WINDOWS) -> dict[str, dict[str, Any]]:
     """Of each learned reward: rank correlation with the return, calibration, and the rank correlation under noise.
 
     The calibration is the slope of the return, in standard deviations, on the score: 1 where a score promises what
-    it should.
+    it should. The key chooses `count` windows; it is consumed.
     """
     held_out, table = build.data.held_out, {}
-    first = held_out.places(build.key(3), min(WINDOWS, build.config.reference))
+    first = held_out.places(key, min(WINDOWS, count))
     returns = np.asarray(build.returns(held_out, first)) if build.rewarded else np.zeros(len(first))
     if returns.std() == 0:
         return {}

@@ -10,13 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from diffplan.experiment import feasible
-from diffplan.experiment.build import Builder
 from diffplan.experiment.deliver import Delivery
+from diffplan.experiment.harness import data_key
 from diffplan.experiment.quality import quality
+from diffplan.experiment.settings import ExperimentSettings
 from diffplan.methods import Entry, Problem
+from diffplan.planner import feasible
+from diffplan.planner.build import Builder
 from diffplan.runs.files import read_json, versions, write_json
 from diffplan.task import Task
+from diffplan.types import PRNGKey
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 """Of the data's true return and proxy, in config.json."""
@@ -32,9 +35,11 @@ ENTRIES = 3
 
 
 class Extras(NamedTuple):
-    """What files say beside the models: how plans are carried out, which methods were left out and why, where plans of
-    the first seed begin.
+    """What files say beside the models: the settings, how plans are carried out, which methods were left out and why,
+    where plans of the first seed begin.
     """
+
+    settings: ExperimentSettings
 
     delivery: Delivery | None
     left: dict[str, str]
@@ -44,8 +49,9 @@ class Extras(NamedTuple):
 def write(build: Builder, problem: Problem, entries: tuple[Entry, ...], extras: Extras) -> None:
     """Write the three files."""
     about = {"task": words_of(build, extras.delivery), "left_out": unknown(build, extras.left)}
-    about["reward_models"] = quality(build, problem)
-    write_config(build, about, entries, reference(build, problem))
+    settings = extras.settings
+    about["reward_models"] = quality(data_key(settings, 3), build, problem, settings.reference)
+    write_config(build, about, entries, reference(data_key(settings, 0), build, problem, settings.reference))
     write_plans(build, entries, np.asarray(place_of(build.task)(jnp.asarray(extras.starts)))[:SHOWN])
 
 
@@ -77,10 +83,10 @@ def write_plans(build: Builder, entries: tuple[Entry, ...], starts: Float[np.nda
     np.savez(run / "plans.npz", **arrays)
 
 
-def reference(build: Builder, problem: Problem) -> dict[str, np.ndarray]:
-    """Returns, proxies and some paths of held-out windows, which pictures compare plans with."""
+def reference(key: PRNGKey, build: Builder, problem: Problem, count: int) -> dict[str, np.ndarray]:
+    """Returns, proxies and some paths of held-out windows, which pictures compare plans with; the key is consumed."""
     held_out = build.data.held_out
-    first = held_out.places(build.key(0), build.config.reference)
+    first = held_out.places(key, count)
     unknown = jnp.full(len(first), jnp.nan)
     proxy = problem.regression
     paths = place_of(build.task)(jax.vmap(held_out.trajectory)(first[:PATHS]).observations)
@@ -96,7 +102,7 @@ def words_of(build: Builder, delivery: Delivery | None) -> dict[str, Any]:
     """What tables and figures say of the task."""
     task, words, plane = build.task, build.task.words, build.task.plane
     named = lambda labels, kind, count: list(labels) or [f"{kind} {number}" for number in range(count)]
-    violations = dict(feasible.violations_of(task, build.data.train))
+    violations = dict(feasible.violations_of(task, feasible.limits_of(build.data.train), build.stride))
     return {
         "name": task.name,
         "return": words.returns,

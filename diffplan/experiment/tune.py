@@ -22,14 +22,15 @@ import rich.table
 from jaxtyping import Array, Float
 from rich.box import SIMPLE_HEAD
 
-from diffplan.experiment import build as building
 from diffplan.experiment import compare, scale_rules
-from diffplan.experiment.build import Builder
-from diffplan.experiment.harness import Plan, method_stage
+from diffplan.experiment.harness import Plan, data_key, method_stage
 from diffplan.experiment.scale_rules import Calibrated, Choice, Units
 from diffplan.experiment.settings import ExperimentSettings
 from diffplan.methods import Entry, Guided, Plans, Problem, catalogue
 from diffplan.metrics import diversity, table
+from diffplan.planner import build as building
+from diffplan.planner.build import Builder
+from diffplan.planner.settings import PlannerSettings
 from diffplan.runs import Made, Progress, Run, console, say
 from diffplan.runs.files import plain, versions, write_json
 from diffplan.runs.lock import locked
@@ -72,9 +73,9 @@ class TuneSettings:
         require(not both, "typicality", self.typicality, "left out where nats is given")
 
 
-def fits(config: TuneSettings, experiment: ExperimentSettings) -> None:
+def fits(config: TuneSettings, planner: PlannerSettings, experiment: ExperimentSettings) -> None:
     """Raise ConfigError unless these settings can tune this experiment."""
-    rule = experiment.sampler.rule
+    rule = planner.sampler.rule
     require(config.nats is None or rule in NOISY, "sampler.rule", rule, f"one of {NOISY} for nats")
     budget = config.nats is not None or config.typicality is not None
     require(budget or experiment.seeds >= 2, "seeds", experiment.seeds, "at least 2, to tell scales apart")
@@ -106,11 +107,11 @@ class Distances(NamedTuple):
     held_out: Float[np.ndarray, "k"]
 
     @classmethod
-    def of(cls, build: Builder) -> "Distances":
+    def of(cls, build: Builder, setting: ExperimentSettings) -> "Distances":
         """The comparison's own windows."""
-        count = build.config.reference
-        windows = build.data.train.draws(build.key(1), count)
-        held_out = build.data.held_out.draws(build.key(0), count)
+        count = setting.reference
+        windows = build.data.train.draws(data_key(setting, 1), count)
+        held_out = build.data.held_out.draws(data_key(setting, 0), count)
         return cls(windows, np.asarray(jax.jit(jax.vmap(diversity.data_distance, (0, None)))(held_out, windows)))
 
     def allowance(self, fraction: float) -> float:
@@ -122,6 +123,7 @@ class Tuning(NamedTuple):
     """One tuning: what is asked, of which experiment, with which models."""
 
     config: TuneSettings
+    setting: ExperimentSettings
     build: Builder
     problem: Problem
     parts: dict[str, Made]
@@ -129,7 +131,7 @@ class Tuning(NamedTuple):
     @property
     def entry(self) -> Entry:
         """The method, by its name in the comparison."""
-        return catalogue(self.build.config.strengths)[self.config.method]
+        return catalogue(self.setting.strengths)[self.config.method]
 
     @property
     def method(self) -> Guided:
@@ -140,15 +142,17 @@ class Tuning(NamedTuple):
 
 def sweep(tuning: Tuning) -> Sweep:
     """Run the method over the grid and all seeds, or read back the rows of an earlier sweep."""
-    config, setting = tuning.config, tuning.build.config
+    config, setting = tuning.config, tuning.setting
     scales = np.concatenate([[0.0], np.geomspace(config.low, config.high, config.points)])
     grid = tuple(float(f"{scale:.4g}") for scale in scales)
     method = replace(tuning.method, name=f"tune_{config.method}", strengths=grid)
     plan = Plan(setting.seeds, setting.plans, 0, setting.seed)
-    bench, _ = compare.bench_of(tuning.build, tuning.problem, tuning.parts["prior"].identity)
+    bench, _ = compare.bench_of(tuning.build, tuning.problem, setting, tuning.parts["prior"].identity)
     entry = tuning.entry._replace(method=method, family="controls")  # nothing is planned anew
     inputs = {part: tuning.parts[part].identity for part in entry.needs}
-    rows = method_stage(entry, plan, bench, tuning.build.run, inputs, plain(setting.sampler))  # seeds by scales
+    rows = method_stage(
+        entry, plan, bench, tuning.build.run, inputs, plain(tuning.build.config.sampler)
+    )  # seeds by scales
     shape = setting.seeds, len(scales)
 
     def column(name: str) -> Float[np.ndarray, "s m"]:
@@ -174,7 +178,7 @@ def choices(result: Sweep, further: float, allowed: float) -> dict[str, Choice]:
 
 def measure_of(tuning: Tuning, statistic: Callable[[Plans], Float[Array, "s n"]]) -> Measure:
     """A statistic of the method's plans at any scales, over the starts and noise of every seed of the comparison."""
-    method, build, setting = tuning.method, tuning.build, tuning.build.config
+    method, build, setting = tuning.method, tuning.build, tuning.setting
     root = jax.random.key(setting.seed)
     call = jax.jit(lambda key, problem, starts, scales: statistic(method(key, problem, starts, scales)))
 
@@ -204,7 +208,7 @@ def meet(tuning: Tuning) -> tuple[str, Calibrated]:
         measure = measure_of(tuning, lambda plans: plans.path_kl)
     else:
         fraction = config.typicality or 0.0
-        near = Distances.of(tuning.build)
+        near = Distances.of(tuning.build, tuning.setting)
         distances = jax.vmap(jax.vmap(diversity.data_distance, (0, None)), (0, None))
         distance = measure_of(tuning, lambda plans: distances(plans.x, near.windows))
         prior = distance(np.zeros(1)).mean()
@@ -225,25 +229,28 @@ def units_of(build: Builder) -> Units:
     return Units(float(returns.std()), config.sampler.steps, levels.high, levels.low, std)
 
 
-def tune(run: Run, task: Task, experiment: ExperimentSettings, config: TuneSettings) -> dict[str, Any]:
+def tune(
+    run: Run, task: Task, planner: PlannerSettings, experiment: ExperimentSettings, config: TuneSettings
+) -> dict[str, Any]:
     """Choose a scale, or meet a budget; prints the choices, writes ``scale.json``, and returns what it wrote.
 
     Raises:
         ConfigError: if these settings cannot tune this experiment, or if no scale meets the budget.
         RunError: if the run is in use, or holds what other settings made (`diffplan.runs`).
     """
-    fits(config, experiment)
+    fits(config, planner, experiment)
     with locked(run.directory):
-        build = building.start(run, task, experiment)
+        build = building.start(run, task, planner)
         needs = {"regression", *catalogue(experiment.strengths)[config.method].needs}
         if building.lacks(task, build.rewarded) & needs:
             raise ConfigError(f"method={config.method!r}: cannot be tuned: task {task.name} has no reward")
-        tuning = Tuning(config, build, *building.assemble(build, needs))
+        tuning = Tuning(config, experiment, build, *building.assemble(data_key(experiment, 2), build, needs))
         units = units_of(build)
         result = budget(tuning) if config.nats is not None or config.typicality is not None else recommend(tuning)
         per_unit = None if config.method == "guided_classifier" else result["scale"] / units.return_std
         content = {"method": config.method, **result, "scale_per_unit_of_reward": per_unit, "units": units._asdict()}
-        about = {"settings": plain(config), "experiment": plain(experiment), "versions": versions()}
+        about = {"settings": plain(config), "planner": plain(planner), "experiment": plain(experiment)}
+        about |= {"versions": versions()}
         content = without_nan(content | about)
         write_json(run.directory / "scale.json", content)
     scale = "none" if content["scale"] is None else f"{content['scale']:.4g}"
@@ -262,7 +269,7 @@ def budget(tuning: Tuning) -> dict[str, Any]:
 def recommend(tuning: Tuning) -> dict[str, Any]:
     """The scale that the rules recommend, and every rule's choice, as scale.json has them."""
     result = sweep(tuning)
-    rules = choices(result, Distances.of(tuning.build).allowance(0.95), tuning.config.allowed)
+    rules = choices(result, Distances.of(tuning.build, tuning.setting).allowance(0.95), tuning.config.allowed)
     show(rules)
     rule, reason = scale_rules.recommend(rules)
     choice = {name: choice._asdict() for name, choice in rules.items()}

@@ -70,11 +70,16 @@ def fit(windows: Data, codec: Codec, width: int, config: TrainSettings, recorder
         config: the training.
         recorder: hears of the training.
     """
+    model = untrained(codec, windows.horizon - 1, width, config.seed)
+    return replace(model, params=train(task(model), model.params, windows, config, recorder))
+
+
+def untrained(codec: Codec, steps: int, width: int, seed: int = 0) -> Inverse:
+    """The network of `fit`, as it is initialised; steps: the most steps ahead."""
     o = codec.observation_dim
     network = lambda rngs: MLP(2 * o + 1, codec.width - o, width=width, depth=3, rngs=rngs)
-    apply, params = build(jax.random.key(config.seed), network)
-    model = Inverse(params, codec, apply, windows.horizon - 1)
-    return replace(model, params=train(task(model), params, windows, config, recorder))
+    apply, params = build(jax.random.key(seed), network)
+    return Inverse(params, codec, apply, steps)
 
 
 def task(inverse: Inverse) -> Task:

@@ -88,27 +88,37 @@ def fit(
     Returns:
         The denoiser of plans ``[h, d]``.
     """
-    key = jax.random.key(config.train.seed)
 
     def draw(key: PRNGKey, windows: Windows) -> tuple[Float[Array, "h d"], Bool[Array, "h d"]]:
         key_window, key_goal = jax.random.split(key)
         return windows.draw(key_window), pin_mask(windows, jax.random.uniform(key_goal) < config.goal_fraction)
 
     if isinstance(windows.codec, Cells):
-        return fit_cells(key, draw, windows, config.train, recorder)
+        return fit_cells(jax.random.key(config.train.seed), draw, windows, config.train, recorder)
+    network = untrained(config, windows.horizon, windows.width)
+    drawn = LogUniform(levels.low, levels.high)
+    return fit_denoiser((network.apply, network.params), draw, windows, drawn, config.train, recorder)
+
+
+def untrained(config: PriorSettings, horizon: int, width: int) -> Edm:
+    """The network of continuous plans ``[h, d]``, as it is initialised."""
     make = resolve(config.network, NETWORKS, "prior.network")
-    network = make(key, windows.horizon, windows.width, config)
-    return fit_denoiser(network, draw, windows, LogUniform(levels.low, levels.high), config.train, recorder)
+    apply, params = make(jax.random.key(config.train.seed), horizon, width, config)
+    return Edm(params, apply)
 
 
 def fit_cells(key: PRNGKey, draw: Draw, data: Data, config: TrainSettings, recorder: Recorder) -> CategoricalDenoiser:
     """Train a categorical denoiser (4b) of one-hot plans: what they have beyond a Markov chain."""
     key_data, key_network = jax.random.split(key)
-    start = jnp.log(transitions(key_data, data))
-    apply, params = build(key_network, lambda rngs: Chained(start, rngs=rngs))
-    model = CategoricalDenoiser(params, jnp.eye(data.width), apply)
+    model = untrained_cells(key_network, jnp.log(transitions(key_data, data)))
     task = Task(lambda params, key, example: categorical(replace(model, params=params), key, *example), draw)
-    return replace(model, params=train(task, params, data, config, recorder))
+    return replace(model, params=train(task, model.params, data, config, recorder))
+
+
+def untrained_cells(key: PRNGKey, start: Float[Array, "k k"]) -> CategoricalDenoiser:
+    """The network of one-hot plans, as it is initialised: a Markov chain with these log-probabilities of steps."""
+    apply, params = build(key, lambda rngs: Chained(start, rngs=rngs))
+    return CategoricalDenoiser(params, jnp.eye(len(start)), apply)
 
 
 def transitions(key: PRNGKey, data: Data) -> Float[Array, "k k"]:

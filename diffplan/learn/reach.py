@@ -54,17 +54,22 @@ def fit(
 
     size: width of three hidden layers, Fourier features.
     """
+    model = untrained(o, steps, size, config.seed)
+    return replace(model, params=train(task(model, o), model.params, windows, config, recorder))
+
+
+def untrained(o: int, steps: int, size: tuple[int, int], seed: int = 0) -> Reach:
+    """The network of `fit`, as it is initialised."""
     width, features = size
     inputs = o + 2 + 2 * (2 + 2 * features)
     network = lambda rngs: MLP(inputs, 1, width=width, depth=3, rngs=rngs)
-    mlp, params = build(jax.random.key(config.seed), network)
+    mlp, params = build(jax.random.key(seed), network)
 
     def apply(params: Params, z: Float[Array, "o"], place: Float[Array, "2"]) -> Float[Array, "1"]:
         here, there = with_features(jnp.stack([z[:2], place]), features)
         return mlp(params, z, place - z[:2], here, there)
 
-    model = Reach(params, apply, steps)
-    return replace(model, params=train(task(model, o), params, windows, config, recorder))
+    return Reach(params, apply, steps)
 
 
 def task(reach: Reach, o: int) -> Task:

@@ -124,12 +124,16 @@ def fit(
 
     make: ``(apply, error, levels) -> task``, how it learns.
     """
-    classify = kind == "classifier"
-    apply, params = network(config, *labelled.x.shape[1:])
-    error = classifier_error if classify else regression_error
-    learning = make(apply, error, None if kind == "clean" else LogUniform(levels.low, levels.high))
-    params = train(learning, params, labelled, config.train, recorder)
-    return Learned(params, jnp.zeros(()), jnp.ones(()), apply, "classifier" if classify else "regression")
+    model = untrained(kind, config, *labelled.x.shape[1:])
+    error = classifier_error if kind == "classifier" else regression_error
+    learning = make(model.apply, error, None if kind == "clean" else LogUniform(levels.low, levels.high))
+    return replace(model, params=train(learning, model.params, labelled, config.train, recorder))
+
+
+def untrained(kind: str, config: ProxySettings, horizon: int, dim: int) -> Learned:
+    """The network of `fit`, as it is initialised."""
+    apply, params = network(config, horizon, dim)
+    return Learned(params, jnp.zeros(()), jnp.ones(()), apply, "classifier" if kind == "classifier" else "regression")
 
 
 def standardised(proxy: Standardised, windows: Data) -> Standardised:

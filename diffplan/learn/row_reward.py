@@ -60,10 +60,8 @@ def fit(windows: Windows, codec: Codec, config: RowRewardSettings, recorder: Rec
         recorder: hears of the training.
     """
     assert windows.rewards is not None
-    size = {"width": config.width, "depth": config.depth}
-    apply, params = build(jax.random.key(config.train.seed), lambda rngs: MLP(codec.width, 1, **size, rngs=rngs))
     mean, std = windows.rewards.mean(), jnp.maximum(windows.rewards.std(), 1e-6)
-    model = RowReward(params, codec, mean, std, apply)
+    model = replace(untrained(codec, config), mean=mean, std=std)
 
     def draw(key: PRNGKey, windows: Windows) -> tuple[Array, Array, Scalar]:
         row = windows.place(key)
@@ -74,7 +72,14 @@ def fit(windows: Windows, codec: Codec, config: RowRewardSettings, recorder: Rec
         observation, action, reward = example
         return ((replace(model, params=params)(observation, action) - reward) / std) ** 2, {}
 
-    return replace(model, params=train(Task(loss, draw), params, windows, config.train, recorder))
+    return replace(model, params=train(Task(loss, draw), model.params, windows, config.train, recorder))
+
+
+def untrained(codec: Codec, config: RowRewardSettings) -> RowReward:
+    """The network of `fit`, as it is initialised."""
+    size = {"width": config.width, "depth": config.depth}
+    apply, params = build(jax.random.key(config.train.seed), lambda rngs: MLP(codec.width, 1, **size, rngs=rngs))
+    return RowReward(params, codec, jnp.zeros(()), jnp.ones(()), apply)
 
 
 def explained(reward: RowReward, windows: Windows) -> float:

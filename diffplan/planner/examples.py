@@ -44,8 +44,7 @@ class Reaching:
         """The normaliser of observations."""
         codec = self.windows.codec
         assert isinstance(codec, Codec)
-        o = codec.observation_dim
-        return Codec(codec.mean[:o], codec.std[:o], o)
+        return codec.of_observations()
 
     def arrival(self, key: PRNGKey) -> tuple[Float[Array, "h o"], Scalar]:
         """A window that is held, and k', in steps."""

@@ -1,182 +1,323 @@
-"""How plans are made: a prior over strided windows, guidance by a learned value, selection by another, refinement.
+"""The planner that a user meets: trained on a task or read back, it plans, and its agents act.
 
-A plan is 32 observations, 15 steps apart, from where the ball is to the goal, at which it stays. Two values are learned
-of its windows (`examples`), both of how soon they arrive: one noise-conditioned, to guide, one of clean windows, to
-select,
-
-    plan = the candidate with the highest clean value among those of n that can be walked,
-           each drawn with guidance scale w                                                                 (123)
-
-A leap through a wall is the shortest way, and guidance and selection would find it. So it is learned, too, what places
-behaviour reaches within a stride (`learn.reach`), and a plan can be walked if its weakest step is no weaker than that
-of 99 % of the data's windows. If no candidate can, the one with the strongest weakest step is taken.
-
-w = 0 is Monte Carlo selection, n = 1 is guidance alone, both together is Diffuser's (Janner et al. 2022, section 3.3).
-Planned anew, a candidate may start warm: at the last plan, moved on and noised to the level `warm`, not the highest.
-
-The actions between two points are drawn by a second, low-level prior of 16 rows in sequence, pinned at both ends: the
-hierarchy of Chen et al. (2024, arXiv 2401.02644), with the levels trained apart.
+planner = Planner.fit(task, run="runs/umaze")
+plans = planner.plan(jax.random.key(0), start, scale=20.0, n=100)
+returns = planner.deliver(jax.random.key(1), plans)
+agent = planner.agent(scale=20.0, candidates=4, every=16)
 """
 
-from dataclasses import field
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
+from numpy.typing import ArrayLike
 
-from diffplan.codec import Codec
-from diffplan.denoise import pinned
-from diffplan.guide import Learned, guided
-from diffplan.learn.inverse import Inverse
-from diffplan.learn.reach import Reach
-from diffplan.learn.train import TrainSettings
-from diffplan.noise import LogNormal
-from diffplan.samplers import Sampler, dpmpp_2m, sample
-from diffplan.settings import SIZE, more_than, require, settings
-from diffplan.types import Denoise, PRNGKey, Scalar, Strengths, Trajectory
-
-
-@settings("planner")
-class PlannerSettings:
-    """One configuration for all worlds."""
-
-    horizon: Annotated[int, SIZE] = 32
-    """Points of a plan."""
-    stride: Annotated[int, SIZE] = 15
-    """Steps from one point to the next."""
-    low: Annotated[float, more_than(0)] = 0.02
-    """Smallest noise level in sampling, in standard deviations of the data."""
-    high: Annotated[float, more_than(0)] = 5.0
-    """Largest noise level in sampling."""
-    warm: Annotated[float, more_than(0)] = 1.0
-    """Noise level of warm starts."""
-    levels: Annotated[int, SIZE] = 8
-    """Steps of the sampler, DPM-Solver++ (2M)."""
-    noise: LogNormal = field(default_factory=lambda: LogNormal(-0.7, 1.0))
-    """Noise levels in training: the middle ones, at which it is decided on which side of a wall a point is."""
-    prior: TrainSettings = field(default_factory=lambda: TrainSettings(3000, 128, "muon", 5e-2))
-    """Training of the prior."""
-    low_level: TrainSettings = field(default_factory=lambda: TrainSettings(1500, 128, "muon", 2e-2))
-    """Training of the low-level prior."""
-    value: TrainSettings = field(default_factory=lambda: TrainSettings(steps=1500, batch=128, learning_rate=1e-3))
-    """Training of each value."""
-    inverse: TrainSettings = field(default_factory=lambda: TrainSettings(steps=8000, batch=512, learning_rate=2e-3))
-    """Training of the inverse dynamics."""
-    reach: TrainSettings = field(default_factory=lambda: TrainSettings(steps=6000, batch=512, learning_rate=2e-3))
-    """Training of what can be reached."""
-    width: Annotated[int, SIZE] = 128
-    """Width of the networks."""
-    depth: Annotated[int, SIZE] = 3
-    """Blocks of the prior; the other networks have one less."""
-    features: Annotated[int, SIZE] = 64
-    """Random Fourier features of a place, in the prior."""
-    patch: Annotated[int, SIZE] = 4
-    """Points to a token in the values, rows to a token in the low-level prior; the prior's tokens are points."""
-
-    def check(self) -> None:
-        """Raise ConfigError unless the networks can be built and the levels fall."""
-        require(self.horizon % self.patch == 0, "planner.horizon", self.horizon, f"a multiple of patch ({self.patch})")
-        allowed = f"1 less than a multiple of patch ({self.patch})"
-        require((self.stride + 1) % self.patch == 0, "planner.stride", self.stride, allowed)
-        require(self.depth >= 2, "planner.depth", self.depth, "at least 2")
-        require(self.low < self.high, "planner.low", self.low, f"below planner.high ({self.high})")
-        allowed = f"above planner.low ({self.low}), at most planner.high ({self.high})"
-        require(self.low < self.warm <= self.high, "planner.warm", self.warm, allowed)
-
-
-Points = Float[Array, "h o"]
-Rows = Float[Array, "n o"]
-
-UNWALKABLE = 1e3
-"""Below all values: what puts plans that cannot be walked behind those that can."""
+from diffplan.learn.row_reward import RowReward
+from diffplan.metrics import returns, validity
+from diffplan.planner import build as building
+from diffplan.planner import feasible, reaching
+from diffplan.planner.agent import Agent, Way, adapter_of, controller_of, whole_goal
+from diffplan.planner.model import PlanModel, PlanOptions
+from diffplan.planner.presets import settings_of
+from diffplan.planner.settings import NoiseRange, PlannerSettings
+from diffplan.runs import Run
+from diffplan.runs.config import settle
+from diffplan.runs.lock import locked
+from diffplan.settings import ConfigError, require
+from diffplan.simulators import begin, carry_out, is_host
+from diffplan.task import Reward, Task, Violation, bounds_of
+from diffplan.types import Energy, PRNGKey, Trajectory
 
 
 @struct.dataclass
-class PlanOptions:
-    """What tuning may turn: the guidance scale (None: no guide is evaluated), n, and whether replanning starts warm."""
+class PlanBatch:
+    """Plans of one start, in the task's units, and what they promise. What they deliver, `Planner.deliver` measures."""
 
-    scale: Scalar | None
-    candidates: int = struct.field(pytree_node=False, default=1)
-    warm: bool = struct.field(pytree_node=False, default=False)
+    observations: Float[Array, "n h o"]
+    actions: Float[Array, "n h a"]
+    """Empty for plans of observations alone."""
+    x: Float[Array, "n h d"]
+    """The same, normalised."""
+    proxy: Float[Array, "n"]
+    """The learned reward, in standard deviations of the data; NaN where none was learned."""
+    promised: Float[Array, "n"]
+    """The true return of the plan as drawn; NaN where no reward is known."""
+    feasible: Bool[Array, "n"]
+    """Whether the plan is finite and violates nothing that the task names."""
 
 
 @struct.dataclass
+class Measures:
+    """What is measured of plans as they are drawn: the reward of a row, true or learned, and the violations."""
+
+    learned: RowReward | None
+    true: Reward | None = struct.field(pytree_node=False)
+    violations: tuple[Violation, ...] = struct.field(pytree_node=False)
+
+    @classmethod
+    def of(cls, reward: Reward | None, violations: Mapping[str, Violation]) -> "Measures":
+        """Of a reward that is a model, or a function, or not known."""
+        learned = reward if isinstance(reward, RowReward) else None
+        return cls(learned, None if learned is not None else reward, tuple(violations.values()))
+
+    def __call__(self, model: PlanModel, x: Float[Array, "h d"]) -> PlanBatch:
+        """One normalised plan, with what it promises."""
+        plan, finite = model.decode(x), validity.is_finite(x)
+        unknown, reward = jnp.full((), jnp.nan), self.learned or self.true
+        proxy = unknown if model.energy is None else model.energy.score(x)
+        promised = unknown
+        if reward is not None and plan.actions.shape[-1]:
+            promised = model.stride * returns.plan_return(reward, plan)
+        broken = sum((violation(plan) for violation in self.violations), jnp.zeros(()))
+        return PlanBatch(plan.observations, plan.actions, x, proxy, promised, finite & (broken == 0))
+
+
+@dataclass(frozen=True)
 class Planner:
-    """All that plans in one world."""
+    """What was trained on a task. `fit` trains it, `dp.load` and `pretrained` read it."""
 
-    rows: Codec
-    """Of single rows of behaviour."""
-    prior: Denoise
-    low_level: Denoise
-    value: Learned
-    """Noise-conditioned: it guides."""
-    critic: Learned
-    """Of clean windows: it selects."""
-    reach: Reach
-    weakest: Scalar
-    """What 99 % of the data's windows do not fall below, in their weakest step."""
-    inverse: Inverse
-    sigmas: Float[Array, "k"]
-    horizon: Annotated[int, SIZE] = struct.field(pytree_node=False)
-    warmed: int = struct.field(pytree_node=False)
-    """How many of the levels a warm start leaves out."""
+    task: Task
+    model: PlanModel
+    """Plans from a start, guided by the learned reward."""
+    reward: Reward | None
+    """The true reward of a row, or what was learned in its place."""
+    limits: feasible.Limits
+    """What steps of the data do: by them plans are feasible where the task says nothing."""
+    bounds: tuple[Float[np.ndarray, "a"], Float[np.ndarray, "a"]]
+    """The least and the greatest action."""
+    settings: PlannerSettings
+    ways: PlanModel | None = None
+    """Plans ways to goals, if they were learned."""
+    goals: reaching.GoalSettings | None = None
+    """How they were learned."""
+    measures: tuple[Measures, Measures] = field(init=False, repr=False)
+    """Of plans of the model, and of ways to goals."""
 
-    @property
-    def codec(self) -> Codec:
-        """Of points."""
-        o = self.rows.observation_dim
-        return Codec(self.rows.mean[:o], self.rows.std[:o], o)
+    def __post_init__(self) -> None:
+        """Make the measures once, so that they are compiled once."""
+        strides = (self.model.stride, (self.ways or self.model).stride)
+        of = lambda stride: Measures.of(self.reward, feasible.violations_of(self.task, self.limits, stride))
+        object.__setattr__(self, "measures", tuple(map(of, strides)))
 
-    def draw(
-        self, key: PRNGKey, start: Float[Array, "o"], goal: Float[Array, "o"], past: Points | None, scale: Scalar | None
-    ) -> tuple[Points, Scalar]:
-        """One candidate, and what it is selected by; warm where there is a past plan. Start and goal are in the
-        environment's units, plans are normalised.
+    @classmethod
+    def fit(
+        cls,
+        task: Task,
+        run: Path | str | None = None,
+        preset: str = "demo",
+        settings: PlannerSettings | None = None,
+        goals: bool | reaching.GoalSettings = False,
+        new_settings: bool = False,
+    ) -> "Planner":
+        """Train a planner on a task, or read back what a run holds of it.
+
+        Args:
+            task: the world and its question (`dp.make_task`, `dp.Task`).
+            run: where everything is kept; ``runs/NAME`` by default. A training that was stopped goes on.
+            preset: demo, debug, full or accelerator: where settings start from.
+            settings: what is learned, in place of a preset.
+            goals: whether ways to goals are learned as well, in a world that has goals; or how.
+            new_settings: whether what was made with other settings is set aside and made anew.
+
+        Raises:
+            ConfigError: if a value cannot work for this task.
+            RunError: if the run is in use, or holds what other settings made.
         """
-        codec = self.codec
-        pins = codec.pin(self.horizon, start, goal)
-        pushed = self.prior if scale is None else guided(self.prior, self.value, Strengths(scale, jnp.ones(())))
-        sigmas = self.sigmas if past is None else self.sigmas[self.warmed :]
-        sampler = Sampler(sigmas, (self.horizon, codec.width), dpmpp_2m)
-        x, _ = sample(key, pinned(pushed, pins), sampler, warm=past)
-        step = self.reach.weakest(x)
-        return x, jnp.where(step > self.weakest, self.critic.score(x), step - UNWALKABLE)
+        chosen = settings_of(preset) if settings is None else settings
+        if goals:
+            require(task.goal is not None, "goals", goals, f"False: task {task.name} has no goals")
+        where = Run(Path(run or Path("runs") / task.name).expanduser(), new_settings)
+        name, of = task.origin or (task.name, None)
+        about = {"name": name, "planner": chosen} | ({} if of is None else {"task": of})
+        with locked(where.directory):
+            settle(where, about | ({"goals": goal_settings(goals)} if goals else {}))
+            return cls.made(where, task, chosen, goal_settings(goals) if goals else None)
 
-    def best(
-        self, key: PRNGKey, starts: Rows, goals: Rows, past: Float[Array, "n h o"] | None, options: PlanOptions
-    ) -> tuple[Float[Array, "n h o"], Float[Array, "n"]]:
-        """(123) for every start, and what it was selected by; one candidate of all starts at a time."""
-        past = past if options.warm else None
-        each = jax.vmap(lambda key, start, goal, past: self.draw(key, start, goal, past, options.scale))
-        draw = lambda key: each(jax.random.split(key, len(starts)), starts, goals, past)
+    @classmethod
+    def made(
+        cls, run: Run, task: Task, settings: PlannerSettings, goals: reaching.GoalSettings | None = None
+    ) -> "Planner":
+        """What a run holds, or what is made in it."""
+        build = building.start(run, task, settings)
+        needs = set() if "regression" in building.lacks(task, build.rewarded) else {"regression"}
+        problem, _ = building.assemble(jax.random.key(0), build, needs)
+        model = PlanModel(
+            rows=build.data.rows,
+            codec=build.data.codec,
+            prior=problem.denoise,
+            sampler=problem.sampler,
+            inverse=building.fit_inverse(build).model,
+            energy=problem.regression,
+            stride=build.stride,
+            warmed=len(problem.sampler.sigmas) // 2,
+        )
+        ways = None
+        if goals is not None:
+            where = Run(run.directory / "goals", run.new_settings, read_only=run.read_only)
+            ways, _ = reaching.fit(where, goals, build.data.kept, build.data.identity)
+        low, high = bounds_of(task.simulator, build.data.kept)
+        limits = feasible.limits_of(build.data.train)
+        levels = NoiseRange(build.decided.levels.low, build.decided.levels.high)
+        decided, bounds = replace(build.config, noise=levels), (np.asarray(low), np.asarray(high))
+        return cls(task, model, build.reward, limits, bounds, decided, ways, goals)
 
-        def better(best: tuple[Array, Array], key: PRNGKey) -> tuple[tuple[Array, Array], None]:
-            x, score = draw(key)
-            wins = score > best[1]
-            return (jnp.where(wins[:, None, None], x, best[0]), jnp.where(wins, score, best[1])), None
+    @classmethod
+    def pretrained(cls, name: str) -> "Planner":
+        """A small planner that ships with the package.
 
-        first, *rest = jax.random.split(key, options.candidates)
-        best = draw(first)
-        return jax.lax.scan(better, best, jnp.stack(rest))[0] if rest else best
+        Raises:
+            ConfigError: if none of that name ships.
+        """
+        from diffplan.planner import saved
 
-    def moved_on(self, points: Float[Array, "h o"], steps: int) -> Float[Array, "h o"]:
-        """A plan as it goes on after so many steps, normalised: what a warm start begins with."""
-        later = jnp.minimum(jnp.arange(len(points)) + steps // self.inverse.steps, len(points) - 1)
-        codec = self.codec
-        return codec.encode(Trajectory(points[later], jnp.zeros((len(points), 0))))
+        return saved.pretrained(name)
 
-    def actions(self, key: PRNGKey, points: Float[Array, "h o"], steps: int) -> Float[Array, "steps a"]:
-        """The first so many actions of a plan: its gaps, filled by the low-level prior."""
-        stride, rows = self.inverse.steps, self.rows
-        sampler = Sampler(self.sigmas, (stride + 1, rows.width), dpmpp_2m)
-        gaps = min(-(-steps // stride), len(points) - 1)
+    def save(self, path: Path | str, half: bool = False) -> Path:
+        """Write the planner into one file, which `dp.load` reads; half: with 16 bits a number.
 
-        def fill(key: PRNGKey, start: Array, end: Array) -> Array:
-            pins = rows.pin(stride + 1, start, end)
-            x, _ = sample(key, pinned(self.low_level, pins), sampler)
-            return rows.decode(x).actions[:-1]
+        Raises:
+            ConfigError: if the file exists, or if the planner has a part that one file cannot hold.
+        """
+        from diffplan.planner import saved
 
-        filled = jax.vmap(fill)(jax.random.split(key, gaps), points[:gaps], points[1 : gaps + 1])
-        return filled.reshape(gaps * stride, -1)[:steps]
+        return saved.save(self, Path(path).expanduser(), half)
+
+    def plan(
+        self,
+        key: PRNGKey,
+        start: ArrayLike,
+        scale: float | None = None,
+        n: int = 1,
+        goal: ArrayLike | None = None,
+        candidates: int = 1,
+        energy: Energy | None = None,
+    ) -> PlanBatch:
+        """Draw plans from one start.
+
+        Args:
+            key: consumed.
+            start: ``[o]``, the first observation, in the task's units.
+            scale: the guidance scale, per standard deviation of the learned reward; None: unguided.
+            n: the number of plans.
+            goal: ``[g]``, the entries of the last observation that `Task.goal` names.
+            candidates: draws that each plan is selected from.
+            energy: ``(x [h, d], sigma) -> number``, guides in place of the learned reward; x is normalised.
+
+        Returns:
+            n plans, with what they promise.
+
+        Raises:
+            ConfigError: naming the argument, if its shape or value is not allowed.
+        """
+        task = self.task
+        require(n >= 1, "n", n, "at least 1")
+        require(candidates >= 1, "candidates", candidates, "at least 1")
+        first = jnp.asarray(start, jnp.float32)
+        require(first.shape == (task.observation_dim,), "start: shape", list(first.shape), f"[{task.observation_dim}]")
+        there = None if goal is None else jnp.asarray(whole_goal(task, np.asarray(goal, np.float32)))
+        model = self.model_for(goal is not None)
+        guided = scale is not None
+        if guided and energy is None and model.energy is None:
+            raise ConfigError(
+                f"scale={scale!r}: must be None: task {task.name} has no reward to learn; or give an energy"
+            )
+        options = PlanOptions(jnp.asarray(scale, jnp.float32) if guided else None, candidates)
+        x = _plans(model, options, n, energy if guided else None, key, first, there)
+        return self.measure(model, x)
+
+    def measure(self, model: PlanModel, x: Float[Array, "n h d"]) -> PlanBatch:
+        """Normalised plans of a model as a batch, with what they promise."""
+        return _measured(self.measures[model is self.ways], model, x)
+
+    def model_for(self, goal: bool) -> PlanModel:
+        """The model that plans: ways to goals, where there is a goal and they were learned."""
+        return self.ways if goal and self.ways is not None else self.model
+
+    def deliver(self, key: PRNGKey, plans: PlanBatch, way: Way = "inverse") -> Float[np.ndarray, "n"]:
+        """Carry plans out from where they begin; returns the true return of each.
+
+        Args:
+            key: of the transitions; consumed.
+            plans: of `plan`.
+            way: by learned inverse dynamics, by the plan's own actions (open_loop), or by the task's tracker (tracked).
+
+        Raises:
+            ConfigError: if the task has no simulator that can be put into a state, or no such controller.
+        """
+        simulator = self.task.simulator
+        if simulator is None or is_host(simulator):
+            why = "has no simulator" if simulator is None else "has a simulator outside JAX, which begins at seeds"
+            raise ConfigError(f"task {self.task.name}: {why}: plans cannot be carried out from their start")
+        h, d = plans.x.shape[1:]
+        model = self.ways if self.ways is not None and (h, d) == self.ways.sampler.shape else self.model
+        running = begin(simulator, jax.vmap(simulator.state_of)(plans.observations[:, 0]))
+        whole = Trajectory(plans.observations, plans.actions)
+        controller = controller_of(self.task, model, way)
+        return np.asarray(carry_out(key, simulator, controller, running, whole, h * model.stride)[1])
+
+    def agent(
+        self,
+        scale: float | None = None,
+        candidates: int = 1,
+        every: int | None = None,
+        warm: bool = False,
+        way: Way = "inverse",
+        world: Any = None,
+        near: float = 0.4,
+        seed: int = 0,
+    ) -> Agent:
+        """What acts in a loop: ``agent.reset(observation)``, then ``agent.act(observation)`` at every step.
+
+        Args:
+            scale: the guidance scale; None: unguided.
+            candidates: draws that each plan is selected from.
+            every: steps from plan to plan; a quarter of a plan by default.
+            warm: whether plans start from the last one.
+            way: how actions are found: inverse, open_loop or tracked.
+            world: the environment of the loop, where it is another than the task's: a gymnasium environment.
+            near: distance from the goal within which the agent rests, in the task's units.
+            seed: of all noise.
+
+        Raises:
+            ConfigError: naming the argument whose value is not allowed.
+        """
+        require(every is None or every >= 1, "every", every, "at least 1")
+        require(candidates >= 1, "candidates", candidates, "at least 1")
+        if scale is not None and self.model.energy is None and self.ways is None:
+            raise ConfigError(f"scale={scale!r}: must be None: task {self.task.name} has no reward to learn")
+        controller_of(self.task, self.model, way)  # refused before the first step
+        options = PlanOptions(None if scale is None else jnp.asarray(scale, jnp.float32), candidates, warm)
+        quarter = max(1, self.model.horizon * self.model.stride // 4)
+        adapter, key = adapter_of(self.task, world), jax.random.key(seed)
+        return Agent(self.task, self.model_for, options, every or quarter, way, self.bounds, adapter, near, key)
+
+
+def goal_settings(goals: bool | reaching.GoalSettings) -> reaching.GoalSettings:
+    """The settings of what reaches goals."""
+    return goals if isinstance(goals, reaching.GoalSettings) else reaching.GoalSettings()
+
+
+@jax.jit
+def _measured(measures: Measures, model: PlanModel, x: Float[Array, "n h d"]) -> PlanBatch:
+    return jax.vmap(lambda x: measures(model, x))(x)
+
+
+@partial(jax.jit, static_argnames=("n", "energy"))
+def _plans(
+    model: PlanModel,
+    options: PlanOptions,
+    n: int,
+    energy: Energy | None,
+    key: PRNGKey,
+    start: Float[Array, "o"],
+    goal: Float[Array, "o"] | None,
+) -> Float[Array, "n h d"]:
+    tiled = lambda row: None if row is None else jnp.broadcast_to(row, (n, row.size))
+    return model.best(key, jnp.broadcast_to(start, (n, start.size)), tiled(goal), None, options, energy)[0]

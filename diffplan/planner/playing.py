@@ -7,12 +7,13 @@ one size, so that few programs are compiled and none plans for episodes that hav
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan.planner.control import Controller, Name, Plans
-from diffplan.planner.planner import Planner, PlanOptions
-from diffplan.types import PRNGKey
+from diffplan.planner.model import PlanModel, PlanOptions
+from diffplan.types import PRNGKey, Trajectory
 
 BATCH = 32
 """Episodes that are planned for together."""
@@ -21,7 +22,7 @@ Rows = Float[np.ndarray, "n o"]
 Points = Float[np.ndarray, "n h o"]
 
 
-def plans(planner: Planner, options: PlanOptions, goals: Float[np.ndarray, "n 2"], every: int, near: float) -> Plans:
+def plans(planner: PlanModel, options: PlanOptions, goals: Float[np.ndarray, "n 2"], every: int, near: float) -> Plans:
     """The planner at these options, planning every so many steps, with goals at which to rest; near: at this distance
     from its goal an episode has arrived, in the environment's units.
     """
@@ -45,23 +46,26 @@ def plans(planner: Planner, options: PlanOptions, goals: Float[np.ndarray, "n 2"
     return plan
 
 
-def controller(planner: Planner, name: Name, every: int) -> Controller:
+def controller(planner: PlanModel, name: Name, every: int) -> Controller:
     """A controller, with new plans every so many steps."""
-    steps = min(every, planner.horizon * planner.inverse.steps)
+    steps = min(every, planner.horizon * planner.stride)
     return Controller(name, every, planner.inverse, partial(_actions, planner, steps))
 
 
 @partial(jax.jit, static_argnames="every")
 def _plans(
-    planner: Planner, options: PlanOptions, key: PRNGKey, goals: Array, starts: Array, past: Array | None, every: int
+    planner: PlanModel, options: PlanOptions, key: PRNGKey, goals: Array, starts: Array, past: Array | None, every: int
 ) -> Float[Array, "n h o"]:
     """Plans from where episodes are; where there are plans of `every` steps before, warm from them."""
-    warm = None if past is None else jax.vmap(lambda points: planner.moved_on(points, every))(past)
+    warm = None
+    if past is not None:
+        x = planner.codec.encode(Trajectory(past, jnp.zeros((*past.shape[:-1], 0))))
+        warm = jax.vmap(lambda x: planner.moved_on(x, every))(x)
     x, _ = planner.best(key, starts, goals, warm, options)
-    return planner.codec.decode(x).observations
+    return planner.decode(x).observations
 
 
 @partial(jax.jit, static_argnums=1)
-def _actions(planner: Planner, steps: int, key: PRNGKey, points: Float[Array, "n h o"]) -> Float[Array, "n steps a"]:
+def _actions(planner: PlanModel, steps: int, key: PRNGKey, points: Float[Array, "n h o"]) -> Float[Array, "n steps a"]:
     """The plans' own actions."""
     return jax.vmap(lambda key, points: planner.actions(key, points, steps))(jax.random.split(key, len(points)), points)

@@ -46,7 +46,7 @@ def compose(words: Words, by_method: dict[str, Curve], families: dict[str, list[
     """The whole figure, 11 inches wide."""
     height = 1.2 + 2.3 * len(families)
     figure = Figure(figsize=(11, height))
-    margins = {"left": 0.085, "right": 0.975, "top": 1 - 0.55 / height, "bottom": 0.62 / height}
+    margins = {"left": 0.085, "right": 0.785, "top": 1 - 0.55 / height, "bottom": 0.62 / height}
     grid = figure.add_gridspec(len(families), 3, hspace=0.32, wspace=0.09, **margins)
     measure = headline(by_method)
     for r, (family, mine) in enumerate(families.items()):
@@ -114,7 +114,12 @@ def _panel(axes: Axes, column: int, by_method: dict[str, Curve], mine: list[Curv
         _logarithmic(axes, (1.0, 3.0)[column], every[np.isfinite(every)])
     else:
         axes.set_xticks([0, 0.1, 1], ["weakest", "", "largest"])
-        axes.legend(loc="upper left", fontsize=7.5, edgecolor="none", borderaxespad=0, labelspacing=0.15)
+        place = {
+            "loc": "upper left",
+            "bbox_to_anchor": (1.02, 1.0),
+            "handlelength": 1.4,
+        }  # beside the panel: curves fill the panel
+        axes.legend(**place, fontsize=7.5, edgecolor="none", borderaxespad=0, labelspacing=0.25)
     if silent and column == 0:
         words = "no pressure reported:\n" + "\n".join(silent)
         axes.text(0.98, 0.97, words, fontsize=7.5, color=style.SOFT, ha="right", va="top", transform=axes.transAxes)
@@ -125,7 +130,8 @@ def _logarithmic(axes: Axes, linear: float, values: Float[np.ndarray, "n"]) -> N
     least, largest = float(values.min(initial=0)), float(values.max(initial=0))
     if largest > linear:
         axes.set_xscale("symlog", linthresh=linear)
-        ticks = [0, *(10.0 ** np.arange(0, np.log10(largest) + 0.2))]
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        tens = 10.0 ** np.arange(0, np.log10(largest) + 0.2)
+        ticks = [0, *tens[:: -(-len(tens) // 4)]]
+        axes.set_xticks(ticks, [f"{tick:g}" if tick < 1e4 else f"{tick:.0e}".replace("e+0", "e") for tick in ticks])
         axes.minorticks_off()
     axes.set_xlim(1.1 * least - 0.1 * min(linear, largest or 1), 1.6 * (largest or 1))

@@ -21,7 +21,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -63,6 +63,8 @@ RESULT = ("files", "versions", "seconds")
 class Run:
     """A run directory, and how it may be used.
 
+    read_only: whether what is there is read, and anything that would be made is refused; no file is written or moved.
+
     new_settings: whether a stage that was made from other settings may be set aside and made anew. track: where metrics
     go beside metrics.jsonl (`metrics.sinks`).
     """
@@ -70,6 +72,7 @@ class Run:
     directory: Path
     new_settings: bool = False
     track: str = "none"
+    read_only: bool = False
 
 
 @runtime_checkable
@@ -107,7 +110,7 @@ class _Stage:
     run: Run
     directory: Path
     record: dict[str, Any]
-    lock: Lock
+    lock: Lock | None
 
     @property
     def done(self) -> bool:
@@ -115,6 +118,8 @@ class _Stage:
 
     def check(self) -> None:
         """Raise RunError unless this is still the stage that was opened, in a run that is still locked."""
+        self.refuse("would be written")
+        assert self.lock is not None
         self.lock.check()
         there = read_json(self.directory / RECORD)
         if not isinstance(there, dict) or there.get("identity") != self.record["identity"]:
@@ -132,9 +137,15 @@ class _Stage:
 
     def begin(self) -> None:
         """Record the stage as one that is not done yet."""
+        self.refuse("is not there")
         self.record = {name: value for name, value in self.record.items() if name not in RESULT}
         self.directory.mkdir(parents=True, exist_ok=True)
         write_json(self.directory / RECORD, self.record)
+
+    def refuse(self, reason: str) -> None:
+        """Raise RunError in a run that is only read."""
+        if self.run.read_only:
+            raise RunError(f"{self.directory}: {reason}; reading a run makes nothing: `Planner.fit` or a command does")
 
     def finish(self, files: tuple[str, ...] = (), **about: Any) -> None:
         """Mark the stage as done."""
@@ -149,10 +160,12 @@ class _Stage:
         Raises:
             RunError: unless the run asks for it, or it is done `always`.
         """
+        self.refuse(reason)
         aside = free_name(self.directory, "old")
         if not (always or self.run.new_settings):
             again = f"--new-settings makes it anew and keeps what is there as {aside.name}"
             raise RunError(f"{self.directory}: {reason}; {again}")
+        assert self.lock is not None
         self.lock.check()
         self.directory.rename(aside)
         say(f"{self.directory}: {reason}; what was there is kept as {aside.name}")
@@ -178,7 +191,7 @@ def stage(
     Raises:
         RunError: as this module says.
     """
-    with locked(run.directory) as lock:
+    with _entered(run) as lock:
         opened = _open(run, name, settings, inputs or {}, None, lock)
         recorder = Training(opened)
         try:
@@ -215,12 +228,13 @@ def keep(
     Raises:
         RunError: as this module says.
     """
-    with locked(run.directory) as lock:
+    with _entered(run) as lock:
         opened = _open(run, name, settings, inputs or {}, program, lock)
         known = {file: opened.record["files"].get(file) for file in files if opened.done}
         if reason := altered(opened.directory, known):
             opened.set_aside(reason)
         if not opened.done:
+            opened.refuse("is not finished")
             for part in opened.directory.glob(".part-*"):
                 shutil.rmtree(part)
             with opened.writing():
@@ -235,7 +249,14 @@ def keep(
         return Kept(opened.directory, text_digest(f"{opened.record['identity']} {digests}"))
 
 
-def _open(run: Run, name: str, settings: Any, inputs: Mapping[str, str], program: str | None, lock: Lock) -> _Stage:
+def _entered(run: Run) -> AbstractContextManager[Lock | None]:
+    """The lock of a run, for the time of a block; a run that is only read has none."""
+    return nullcontext() if run.read_only else locked(run.directory)
+
+
+def _open(
+    run: Run, name: str, settings: Any, inputs: Mapping[str, str], program: str | None, lock: Lock | None
+) -> _Stage:
     """The stage of a name, ready to go on or to be read back."""
     directory = run.directory / name
     for place in (directory, *directory.parents):
@@ -303,6 +324,7 @@ class Training:
             allowed = f"at least {step}, for so long it has been trained; or name another --run"
             raise RunError(f"{where}: train.steps={total}: must be {allowed}")
         if step < total:
+            self.opened.refuse(f"is trained for {step} of {total} steps")
             self.metrics = Metrics(where, step, self.opened.run.track)
             self.progress = Progress(str(where), total=total, done=step)
             self.progress.__enter__()

@@ -26,14 +26,21 @@ def settle(run: Run, config: Any) -> None:
         before = read_json(path) if path.exists() else {"decided": about["decided"]}
         if not isinstance(before, dict) or "decided" not in before:
             raise RunError(f"{path}: holds no settings of a run; move it away, or name another --run")
-        words = difference(before["decided"], about["decided"])
+        words = difference(*common(about["decided"], before["decided"]))
         if words and not run.new_settings:
             raise RunError(
                 f"{run.directory}: {words}; --new-settings makes what depends on it anew and keeps what is there, "
                 "or name another directory with --run"
             )
-        if about["settings"] != before.get("settings"):
-            write_json(path, before | about | {"versions": versions()})
+        whole = {part: {**(before.get(part) or {}), **about[part]} for part in about}
+        if whole["settings"] != before.get("settings"):
+            write_json(path, before | whole | {"versions": versions()})
+
+
+def common(now: dict[str, Any], before: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(before, now), with those parts alone that both have: a planner's run holds nothing of a comparison yet."""
+    both = now.keys() & before.keys()
+    return {name: before[name] for name in both}, {name: now[name] for name in both}
 
 
 def recorded(path: Path, cls: type[Config]) -> Config:
@@ -46,6 +53,15 @@ def recorded(path: Path, cls: type[Config]) -> Config:
     if not isinstance(there, dict) or "settings" not in there:
         raise RunError(f"{path}: no such file, or it holds no settings of a run")
     return _load(cls, there["settings"], path, "")
+
+
+def settings_from(cls: type[Config], values: Any, path: Path) -> Config:
+    """The settings of a class, from what JSON has kept of them.
+
+    Raises:
+        RunError: naming the file and the field, if they are no settings of this class.
+    """
+    return _load(cls, values, path, "")
 
 
 def _load(hint: Any, value: Any, path: Path, name: str) -> Any:

@@ -117,12 +117,13 @@ def make_task(name: str, **settings: Any) -> Task:
     if defaults is None and settings:
         raise ConfigError(f"task={name!r}: has no settings, got {', '.join(settings)}")
     if defaults is None:
-        return make(None)
+        return dataclasses.replace(make(None), origin=(name, None))
     known = {field.name for field in dataclasses.fields(defaults)}
     for key in settings:
         if key not in known:
             raise ConfigError(f"task.{key}: unknown; {name} has {', '.join(sorted(known))}")
-    return make(dataclasses.replace(defaults, **settings))
+    chosen = dataclasses.replace(defaults, **settings)
+    return dataclasses.replace(make(chosen), origin=(name, chosen))
 
 
 def _shipped(shipped: Shipped) -> Source:

@@ -120,6 +120,7 @@ def make(config: GridworldSettings) -> Task:
         violations={"moves": IllegalMoves(world)},
         residual=world.residual,
         tracker=nearest_move,
+        goal=(0, 1),
         bound=ShortestPath(world) if config.slip == 0 else None,
         cells=Cells(jnp.asarray(world.cells, jnp.float32), jnp.asarray(world.next_cell)),
         plane=Plane(place, ("row", "column"), world.walls, (-0.5, -0.5), 1.0, (float(goal[0]), float(goal[1]), 0.5)),

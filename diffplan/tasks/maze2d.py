@@ -1,9 +1,10 @@
 """Maze2D as a task: D4RL's noisy waypoint controller in a maze, and three true rewards."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,9 @@ from diffplan.episodes import Episodes, from_stacked
 from diffplan.metrics import validity
 from diffplan.runs import Progress
 from diffplan.settings import COUNT, SEED, ConfigError, at_least, more_than, settings
-from diffplan.task import Disc, Plane, Task, Words
+from diffplan.task import Adapter, Disc, Plane, Task, Words
 from diffplan.types import Scalar, Trajectory
-from envs import experts, layout, maze2d
+from envs import experts, layout, maze2d, robotics
 from envs.maze2d import Maze2d
 
 CHUNK = 250
@@ -115,6 +116,19 @@ def place(observations: Float[Array, "*b 4"]) -> Float[Array, "*b 2"]:
     return observations[..., :2]
 
 
+def adapter(maze: Maze2d, env: Any) -> Adapter | None:
+    """Of a PointMaze of gymnasium-robotics: a quarter turn; None for any other environment."""
+    if "PointMaze" not in str(getattr(getattr(env, "spec", None), "id", "")):
+        return None
+    turned = lambda rows: robotics.from_pointmaze(maze, rows).astype(np.float32)
+    at_rest = lambda goal: np.concatenate([goal, np.zeros_like(goal)], axis=-1)
+    return Adapter(
+        observation=lambda seen: turned(seen["observation"]),
+        goal=lambda seen: turned(at_rest(np.asarray(seen["desired_goal"])))[..., :2],
+        action=robotics.to_turned,
+    )
+
+
 def make(config: Maze2dSettings) -> Task:
     """Maze2D as a task.
 
@@ -135,6 +149,8 @@ def make(config: Maze2dSettings) -> Task:
         violations={"walls": Walls(maze)},
         residual=maze.residual,
         tracker=experts.tracking_action,
+        goal=(0, 1),
+        adapter=partial(adapter, maze),
         plane=Plane(place, ("row [cells]", "column [cells]"), maze.walls, (-0.7, -0.7), 1.0, region),
         words=Words(
             ("row [cells]", "column [cells]", "row speed [cells/s]", "column speed [cells/s]"),

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float
 
 from diffplan.episodes import Episodes
-from diffplan.experiment.settings import ExperimentSettings
 from diffplan.noise import NoiseSettings
+from diffplan.planner.settings import PlannerSettings
 from diffplan.settings import ConfigError
 from diffplan.task import Task
 
@@ -35,9 +35,9 @@ PATCHED = ("proxy", "value", "conditional")
 
 
 class Decided(NamedTuple):
-    """An experiment whose every setting is known. reasons: of each setting that followed from the episodes."""
+    """Settings of which every one is known. reasons: of each setting that followed from the episodes."""
 
-    config: ExperimentSettings
+    config: PlannerSettings
     levels: NoiseSettings
     horizon: int
     stride: int
@@ -81,7 +81,7 @@ def moved(parts: list[Float[np.ndarray, "_ o"]], lag: int) -> float:
     return float(np.concatenate(squares).mean(axis=0).min() / 2) if squares else 1.0
 
 
-def decide(config: ExperimentSettings, task: Task, data: Episodes) -> Decided:
+def decide(config: PlannerSettings, task: Task, data: Episodes) -> Decided:
     """Fill in what nobody chose: horizon, stride, patches, noise levels and the number of training steps.
 
     Raises:
@@ -114,7 +114,7 @@ def decide(config: ExperimentSettings, task: Task, data: Episodes) -> Decided:
     return Decided(replace(config, prior=prior), levels, horizon, stride, reasons)
 
 
-def shape(config: ExperimentSettings, task: Task, scales: Scales, reasons: dict[str, str]) -> tuple[int, int]:
+def shape(config: PlannerSettings, task: Task, scales: Scales, reasons: dict[str, str]) -> tuple[int, int]:
     """(horizon, stride): the settings', else the task's, else from the episodes."""
     horizon, stride = config.prior.horizon or task.horizon, config.prior.stride or task.stride
     span = max(2, min(TIMES * scales.memory, scales.usable))
@@ -130,7 +130,7 @@ def shape(config: ExperimentSettings, task: Task, scales: Scales, reasons: dict[
     return horizon, stride
 
 
-def noise(config: ExperimentSettings, scales: Scales, reasons: dict[str, str]) -> NoiseSettings:
+def noise(config: PlannerSettings, scales: Scales, reasons: dict[str, str]) -> NoiseSettings:
     """The noise levels: from below half a step of behaviour to beyond every entry of the data."""
     low, high = config.noise.low, config.noise.high
     if low is None:

@@ -1,4 +1,4 @@
-"""Everything that a comparison learns, each in a stage of the run: made once, and read back afterwards.
+"""Everything that is learned on a task, each in a stage of the run: made once, and read back afterwards.
 
 data -> prior, inverse, reward/KIND -> dynamics, value, behaviour, conditional      each only where it is used
 """
@@ -18,13 +18,13 @@ from diffplan.data import files, stream
 from diffplan.data.stream import Data
 from diffplan.data.windows import Windows
 from diffplan.episodes import Episodes
-from diffplan.experiment.decide import Decided, decide
-from diffplan.experiment.settings import ExperimentSettings
 from diffplan.guide import Learned, Proxy
 from diffplan.learn import behaviour, conditional, dynamics, inverse, prior, reward, reward_models, row_reward, value
 from diffplan.learn.reward import PROXIES, Labelled
 from diffplan.learn.reward_models import MANY, RewardModelSettings
 from diffplan.methods import Problem
+from diffplan.planner.decide import Decided, decide
+from diffplan.planner.settings import PlannerSettings
 from diffplan.resolve import resolve
 from diffplan.runs import Made, Run, keep, say, stage
 from diffplan.runs.files import plain, text_digest, versions
@@ -33,6 +33,7 @@ from diffplan.samplers import STEPS, Sampler
 from diffplan.settings import ConfigError
 from diffplan.simulators import Truth, is_host
 from diffplan.task import Reward, Task, bounds_of
+from diffplan.types import PRNGKey
 
 DATA = 2048
 """Windows of behaviour that methods may use."""
@@ -63,7 +64,7 @@ class Behaviour(NamedTuple):
 
 
 class Builder(NamedTuple):
-    """What every stage of an experiment is built from. reward: the true reward of a row, or what stands for it."""
+    """What every stage is built from. reward: the true reward of a row, or what stands for it."""
 
     run: Run
     task: Task
@@ -72,7 +73,7 @@ class Builder(NamedTuple):
     reward: Reward | None
 
     @property
-    def config(self) -> ExperimentSettings:
+    def config(self) -> PlannerSettings:
         """The settings, as far as they were chosen, and as they follow from the episodes."""
         return self.decided.config
 
@@ -117,10 +118,6 @@ class Builder(NamedTuple):
         """The return of some windows."""
         return self.gains(windows, first).sum(axis=1)
 
-    def key(self, number: int) -> Array:
-        """A key of the experiment, for draws of reference data."""
-        return jax.random.fold_in(jax.random.key(self.config.seed), self.config.seeds + number)
-
 
 def lacks(task: Task, rewarded: bool = True) -> set[str]:
     """The parts of a problem that a task cannot have. rewarded: whether there is anything to learn a reward from."""
@@ -139,7 +136,7 @@ def make_data(run: Run, task: Task, name: str = "data") -> tuple[Episodes, str]:
     return files.load(kept.directory / "rows.npz")[0], kept.identity
 
 
-def start(run: Run, task: Task, config: ExperimentSettings, learns: bool = True) -> Builder:
+def start(run: Run, task: Task, config: PlannerSettings, learns: bool = True) -> Builder:
     """Data, what follows from them, normaliser and windows. learns: whether a reward will be learned from them.
 
     Raises:
@@ -300,8 +297,10 @@ def _models(made: list[Made]) -> list[Learned]:
     return [each.model for each in made]
 
 
-def assemble(build: Builder, needs: set[str]) -> tuple[Problem, dict[str, Made]]:
-    """The prior and the parts that are needed, made or read back; returns (problem, each part by name)."""
+def assemble(key: PRNGKey, build: Builder, needs: set[str]) -> tuple[Problem, dict[str, Made]]:
+    """The prior and the parts that are needed, made or read back; returns (problem, each part by name). The key
+    chooses the windows of behaviour that methods may use; it is consumed.
+    """
     config, data, levels = build.config, build.data, build.decided.levels
     denoiser = fit_prior(build)
     problem = Problem(
@@ -312,7 +311,7 @@ def assemble(build: Builder, needs: set[str]) -> tuple[Problem, dict[str, Made]]
             (build.decided.horizon, data.codec.width),
             resolve(config.sampler.rule, STEPS, "sampler.rule"),
         ),
-        data=data.train.draws(build.key(2), DATA),
+        data=data.train.draws(key, DATA),
     )
     parts = {"prior": denoiser}
     for name in sorted(needs, key=lambda name: (name not in PROXIES, name)):  # what others are learned from comes first
@@ -334,8 +333,7 @@ def fit_part(build: Builder, problem: Problem, parts: dict[str, Made], name: str
             kind = "clean" if name == "conservative" else "regression"
             return fit_network(build, kind, replace(config.reward_model, kind=name), f"{name}/{kind}")
         case "untrained":
-            network = reward.network(config.proxy, *problem.shape)
-            learned = Learned(network[1], jnp.zeros(()), jnp.ones(()), network[0], "regression")
+            learned = reward.untrained("regression", config.proxy, *problem.shape)
             return Made(reward.standardised(learned, data.train), text_digest(str(plain(config.proxy))), 0.0)
         case "dynamics":
             return Made(Truth(task.simulator, task.discrete, build.stride), "", 0.0)

@@ -8,10 +8,11 @@ Each violation is 0 where a plan is feasible and 1 where it is not:
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from diffplan.data.windows import Windows
 from diffplan.metrics import validity
@@ -32,18 +33,34 @@ WORDS = {
 """What plans do, in words."""
 
 
-def violations_of(task: Task, windows: Windows) -> Mapping[str, Violation]:
-    """The task's violations, or these."""
+class Limits(NamedTuple):
+    """What steps of the data do. typical: the median length of a step. longest: of all, in standard deviations ``std``
+    ``[o]``.
+    """
+
+    typical: float
+    longest: float
+    std: Float[np.ndarray, "o"]
+
+
+def limits_of(windows: Windows) -> Limits:
+    """Measure the steps from row to row of windows."""
+    steps, std = row_steps(windows)
+    typical = np.median(np.linalg.norm(steps, axis=1))
+    return Limits(float(typical), float(np.sqrt(np.mean((steps / std) ** 2, axis=1)).max()), std)
+
+
+def violations_of(task: Task, limits: Limits, stride: int) -> Mapping[str, Violation]:
+    """The task's violations, or these, of plans whose rows are a stride apart."""
     if task.violations:
         return task.violations
     violations: dict[str, Violation] = {}
-    steps, std = row_steps(windows)
-    if task.residual is not None and windows.stride == 1:
-        violations["residual"] = residual(task.residual, float(np.median(np.linalg.norm(steps, axis=1))) / 2)
+    if task.residual is not None and stride == 1:
+        violations["residual"] = residual(task.residual, limits.typical / 2)
     else:
-        violations["jumps"] = jumps(std, LONGER * float(np.sqrt(np.mean((steps / std) ** 2, axis=1)).max()))
-    if (limits := bounds_of(task.simulator)) is not None:
-        violations["bounds"] = bounds(*limits)
+        violations["jumps"] = jumps(limits.std, LONGER * limits.longest)
+    if (bounded := bounds_of(task.simulator)) is not None:
+        violations["bounds"] = bounds(*bounded)
     return violations
 
 

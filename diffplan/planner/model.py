@@ -1,0 +1,168 @@
+"""How plans are made: a prior, guided by a learned reward or value, and the best of several candidates.
+
+    plan = the candidate with the highest score among those of n that pass the gate,
+           each drawn with guidance scale w                                                                 (123)
+
+w = 0 is selection by a critic, n = 1 is guidance alone; together they are Diffuser's way (Janner et al. 2022, section
+3.3). A gate says which plans can be walked: those whose weakest step is no weaker than that of 99 % of the data's
+windows. If no candidate can, the one with the strongest weakest step is taken. Planned anew, a candidate may start
+warm: at the last plan, moved on and noised to a level below the highest.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from diffplan.codec import Cells, Codec
+from diffplan.denoise import pinned
+from diffplan.guide import Proxy, guided
+from diffplan.learn.inverse import Inverse
+from diffplan.learn.reach import Reach
+from diffplan.samplers import Sampler, sample
+from diffplan.types import Denoise, Energy, PRNGKey, Scalar, Strengths, Trajectory
+
+Points = Float[Array, "h o"]
+Rows = Float[Array, "n o"]
+
+UNWALKABLE = 1e3
+"""Below all scores: what puts plans that cannot be walked behind those that can."""
+
+
+@struct.dataclass
+class PlanOptions:
+    """What may be turned without training: the guidance scale (None: no guide is evaluated), n, warm replanning."""
+
+    scale: Scalar | None = None
+    candidates: int = struct.field(pytree_node=False, default=1)
+    warm: bool = struct.field(pytree_node=False, default=False)
+
+
+@struct.dataclass
+class Gate:
+    """Which plans can be walked. weakest: what 99 % of the data's windows do not fall below, in their weakest step."""
+
+    reach: Reach
+    weakest: Scalar
+
+    def margin(self, x: Float[Array, "h d"]) -> Scalar:
+        """Above 0 for plans that can be walked."""
+        return self.reach.weakest(x) - self.weakest
+
+
+@struct.dataclass
+class PlanModel:
+    """All that makes plans on one task: a pytree, whose methods are for one start unless they say otherwise."""
+
+    rows: Codec
+    """Of single rows of behaviour."""
+    codec: Codec | Cells
+    """Of plans: with actions, or of observations alone."""
+    prior: Denoise
+    sampler: Sampler
+    inverse: Inverse
+    """The action from one observation towards another."""
+    energy: Proxy | None = None
+    """Guides; noise-conditioned. It selects, too, where there is no critic."""
+    critic: Proxy | None = None
+    """Selects; of clean plans."""
+    gate: Gate | None = None
+    low_level: Denoise | None = None
+    """Of the rows between two points of a plan that has no actions."""
+    stride: int = struct.field(pytree_node=False, default=1)
+    """Steps from one row of a plan to the next."""
+    warmed: int = struct.field(pytree_node=False, default=0)
+    """How many of the noise levels a warm start leaves out."""
+
+    @property
+    def horizon(self) -> int:
+        """h, the rows of a plan."""
+        return self.sampler.shape[0]
+
+    def draw(
+        self,
+        key: PRNGKey,
+        start: Float[Array, "o"],
+        goal: Float[Array, "o"] | None = None,
+        past: Float[Array, "h d"] | None = None,
+        scale: Scalar | None = None,
+        energy: Energy | None = None,
+    ) -> tuple[Float[Array, "h d"], Scalar]:
+        """One candidate, and what it is selected by. The key is consumed.
+
+        Args:
+            key: of the noise.
+            start: the first observation, in the environment's units.
+            goal: the last observation, if one is given.
+            past: a normalised plan from which to start warm.
+            scale: the guidance scale; None: unguided.
+            energy: guides in place of the model's own.
+        """
+        pins = self.codec.pin(self.horizon, start, goal)
+        guide = energy or self.energy
+        denoiser = self.prior if scale is None or guide is None else guided(self.prior, guide, strength(scale))
+        sigmas = self.sampler.sigmas if past is None else self.sampler.sigmas[self.warmed :]
+        x, _ = sample(key, pinned(denoiser, pins), replace(self.sampler, sigmas=sigmas), warm=past)
+        return x, self.score(x)
+
+    def score(self, x: Float[Array, "h d"]) -> Scalar:
+        """What candidates are selected by: higher is better."""
+        critic = self.critic or self.energy
+        score = jnp.zeros(()) if critic is None else critic.score(x)
+        if self.gate is None:
+            return score
+        margin = self.gate.margin(x)
+        return jnp.where(margin > 0, score, margin - UNWALKABLE)
+
+    def best(
+        self,
+        key: PRNGKey,
+        starts: Rows,
+        goals: Rows | None,
+        past: Float[Array, "n h d"] | None,
+        options: PlanOptions,
+        energy: Energy | None = None,
+    ) -> tuple[Float[Array, "n h d"], Float[Array, "n"]]:
+        """(123) for every start, and what it was selected by; one candidate of all starts at a time."""
+        past = past if options.warm else None
+        each = jax.vmap(lambda key, start, goal, past: self.draw(key, start, goal, past, options.scale, energy))
+        draw = lambda key: each(jax.random.split(key, len(starts)), starts, goals, past)
+
+        def better(best: tuple[Array, Array], key: PRNGKey) -> tuple[tuple[Array, Array], None]:
+            x, score = draw(key)
+            wins = score > best[1]
+            return (jnp.where(wins[:, None, None], x, best[0]), jnp.where(wins, score, best[1])), None
+
+        first, *rest = jax.random.split(key, options.candidates)
+        best = draw(first)
+        return jax.lax.scan(better, best, jnp.stack(rest))[0] if rest else best
+
+    def moved_on(self, x: Float[Array, "h d"], steps: int) -> Float[Array, "h d"]:
+        """A normalised plan as it goes on after so many steps: what a warm start begins with."""
+        return x[jnp.minimum(jnp.arange(len(x)) + steps // self.stride, len(x) - 1)]
+
+    def actions(self, key: PRNGKey, points: Points, steps: int) -> Float[Array, "steps a"]:
+        """The first so many actions of a plan of observations: its gaps, filled by the low-level prior."""
+        assert self.low_level is not None
+        stride, rows, low_level = self.stride, self.rows, self.low_level
+        sampler = replace(self.sampler, shape=(stride + 1, rows.width))
+        gaps = min(-(-steps // stride), len(points) - 1)
+
+        def fill(key: PRNGKey, start: Array, end: Array) -> Array:
+            pins = rows.pin(stride + 1, start, end)
+            x, _ = sample(key, pinned(low_level, pins), sampler)
+            return rows.decode(x).actions[:-1]
+
+        filled = jax.vmap(fill)(jax.random.split(key, gaps), points[:gaps], points[1 : gaps + 1])
+        return filled.reshape(gaps * stride, -1)[:steps]
+
+    def decode(self, x: Float[Array, "*n h d"]) -> Trajectory:
+        """Plans in the environment's units; actions are empty where plans have none."""
+        return self.codec.decode(x)
+
+
+def strength(scale: Scalar) -> Strengths:
+    """A guidance scale, with the prior at its full strength."""
+    return Strengths(guide=scale, prior=jnp.ones(()))

@@ -1,0 +1,47 @@
+"""Where the settings of what is learned start from, by the name of a preset."""
+
+from dataclasses import replace
+
+from diffplan.learn.behaviour import BehaviourSettings
+from diffplan.learn.conditional import ConditionalSettings
+from diffplan.learn.dynamics import DynamicsSettings
+from diffplan.learn.inverse import InverseSettings
+from diffplan.learn.prior import PriorSettings
+from diffplan.learn.reward import ProxySettings
+from diffplan.learn.row_reward import RowRewardSettings
+from diffplan.learn.train import TrainSettings
+from diffplan.learn.value import ValueSettings
+from diffplan.planner.settings import PlannerSettings
+from diffplan.samplers import SamplerSettings
+from diffplan.settings import ConfigError
+
+TINY = TrainSettings(steps=20, batch=16, chunk=20, save_every=20)
+DEBUG = PlannerSettings(
+    prior=PriorSettings(replace(TINY, steps=60), width=32, depth=1),
+    proxy=ProxySettings(replace(TINY, steps=40), labels=200, width=16, depth=1),
+    row_reward=RowRewardSettings(replace(TINY, steps=100), width=16, depth=1),
+    inverse=InverseSettings(replace(TINY, steps=60), width=16),
+    sampler=SamplerSettings(steps=6),
+    dynamics=DynamicsSettings(TINY, transitions=500, members=2, width=8, depth=1),
+    value=ValueSettings(TINY, width=8, depth=1),
+    behaviour=BehaviourSettings(TINY, width=8, depth=1),
+    conditional=ConditionalSettings(TINY, width=16, depth=1),
+)
+ACCELERATOR = PlannerSettings(
+    prior=PriorSettings(TrainSettings(steps=20_000, batch=512, learning_rate=2e-3), width=256, depth=4),
+    proxy=ProxySettings(TrainSettings(steps=4000, batch=256), labels=4000, width=128),
+)
+PRESETS = {"demo": PlannerSettings(), "debug": DEBUG, "full": PlannerSettings(), "accelerator": ACCELERATOR}
+"""demo and full: minutes on two CPU cores; debug: every part once, as small as it gets; accelerator: larger networks
+and batches, for a GPU or TPU."""
+
+
+def settings_of(preset: str) -> PlannerSettings:
+    """The settings of a preset.
+
+    Raises:
+        ConfigError: if there is no such preset.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"preset={preset!r}: must be one of {', '.join(PRESETS)}")
+    return PRESETS[preset]

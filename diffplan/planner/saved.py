@@ -1,0 +1,213 @@
+"""A planner in one file: its numbers, and what rebuilds the networks around them.
+
+The file is a NumPy archive. ``about`` is JSON: format, task with its settings, settings of the planner, sizes,
+versions, a digest of the numbers and the command that made them. Every other array is a leaf of the model, by its path
+in the tree. Reading makes the networks as they are initialised, in shape alone, and puts the numbers in their places.
+"""
+
+import json
+import sys
+import zipfile
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffplan.codec import Cells, Codec
+from diffplan.learn import inverse, prior, reward, row_reward
+from diffplan.noise import NoiseSettings, karras
+from diffplan.planner import reaching
+from diffplan.planner.feasible import Limits
+from diffplan.planner.model import PlanModel
+from diffplan.planner.planner import Planner
+from diffplan.planner.settings import PlannerSettings
+from diffplan.resolve import resolve
+from diffplan.runs.config import settings_from
+from diffplan.runs.files import RunError, digest, plain, versions
+from diffplan.samplers import STEPS, Sampler
+from diffplan.settings import ConfigError, require
+from diffplan.task import Task
+
+FORMAT = 1
+ABOUT = "about"
+
+
+def save(planner: Planner, path: Path, half: bool) -> Path:
+    """Write a planner into a new file; returns its path.
+
+    Raises:
+        ConfigError: if something stands there, or if the planner has a part that is not rebuilt from its settings.
+    """
+    if path.suffix != ".npz":
+        path = path.with_name(path.name + ".npz")
+    require(not path.exists(), "path", str(path), "a file that does not exist yet")
+    kind = planner.settings.reward_model.kind
+    require(kind == "learned", "reward_model.kind", kind, "learned, to be saved in one file; keep the run instead")
+    leaves = named(parts(planner))
+    arrays = {name: shortened(np.asarray(leaf)) if half else np.asarray(leaf) for name, leaf in leaves.items()}
+    name, settings = planner.task.origin or (planner.task.name, None)
+    about = {
+        "format": FORMAT,
+        "task": name,
+        "task_settings": plain(settings),
+        "dims": [planner.task.observation_dim, planner.task.action_dim],
+        "planner": plain(planner.settings),
+        "inverse_steps": planner.model.inverse.steps,
+        "energy": planner.model.energy is not None,
+        "row_reward": planner.measures[0].learned is not None,
+        "goals": None if planner.goals is None else plain(planner.goals),
+        "limits": [planner.limits.typical, planner.limits.longest],
+        "digest": digest(arrays),
+        "command": " ".join(Path(word).name for word in sys.argv[:1]) + " " + " ".join(sys.argv[1:]),
+        "versions": versions(),
+    }
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **{ABOUT: np.asarray(json.dumps(about))}, **arrays)
+    part.replace(path)
+    return path
+
+
+def shortened(array: np.ndarray) -> np.ndarray:
+    """With 16 bits a number, where they are floating-point numbers."""
+    return array.astype(np.float16) if array.dtype == np.float32 and array.size > 64 else array
+
+
+def parts(planner: Planner) -> dict[str, Any]:
+    """Everything of a planner that numbers decide."""
+    low, high = planner.bounds
+    fixed = {"std": planner.limits.std, "low": low, "high": high}
+    return {"model": planner.model, "ways": planner.ways, "rows": planner.measures[0].learned, "fixed": fixed}
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree, by their paths."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def load(path: Path, task: Task | None = None) -> Planner:
+    """Read a planner from a file. task: in place of the one that the file names.
+
+    Raises:
+        RunError: if the file is missing, damaged, or no planner.
+        ConfigError: if it names no task that can be made, and none is given.
+    """
+    arrays = read(path)
+    about = json.loads(str(arrays.pop(ABOUT)))
+    task = made_task(about, path) if task is None else task
+    dims = [task.observation_dim, task.action_dim]
+    require(dims == about["dims"], "task", task.name, f"one of dimensions {about['dims']}, as in {path}")
+    settings = settings_from(PlannerSettings, about["planner"], path)
+    goals = None if about["goals"] is None else settings_from(reaching.GoalSettings, about["goals"], path)
+    blank = lambda size: np.zeros(size, np.float32)
+    like = {
+        "model": jax.eval_shape(lambda: untrained(settings, task, about["inverse_steps"], about["energy"])),
+        "ways": None if goals is None else jax.eval_shape(lambda: reaching.untrained(goals, rows_of(task))),
+        "rows": jax.eval_shape(lambda: row_reward.untrained(rows_of(task), settings.row_reward)),
+        "fixed": {"std": blank(dims[0]), "low": blank(dims[1]), "high": blank(dims[1])},
+    }
+    like["rows"] = like["rows"] if about["row_reward"] else None
+    flat, tree = jax.tree_util.tree_flatten_with_path(like)
+    leaves = [leaf_of(arrays, jax.tree_util.keystr(at), leaf, path) for at, leaf in flat]
+    whole = jax.tree.unflatten(tree, leaves)
+    typical, longest = about["limits"]
+    fixed = {name: np.asarray(value) for name, value in whole["fixed"].items()}
+    limits, bounds = Limits(typical, longest, fixed["std"]), (fixed["low"], fixed["high"])
+    reward_of_row = whole["rows"] or task.reward
+    return Planner(task, whole["model"], reward_of_row, limits, bounds, settings, whole["ways"], goals)
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file.
+
+    Raises:
+        RunError: if it cannot be read, or is altered, or is no planner.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: no such file, and no run directory")
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        about = json.loads(str(arrays[ABOUT]))
+        known, sound = about["format"] == FORMAT, digest({k: v for k, v in arrays.items() if k != ABOUT})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path}: is no planner, or is damaged ({type(error).__name__})") from None
+    if not known:
+        raise RunError(f"{path}: is of format {about['format']}: this version reads {FORMAT}")
+    if sound != about["digest"]:
+        raise RunError(f"{path}: its digest does not match: it is damaged or was altered")
+    return arrays
+
+
+def leaf_of(arrays: dict[str, np.ndarray], name: str, like: Any, path: Path) -> jax.Array:
+    """A leaf of the model, by its path in the tree.
+
+    Raises:
+        RunError: if the file has none of that name and shape.
+    """
+    if name not in arrays or arrays[name].shape != like.shape:
+        there = list(arrays[name].shape) if name in arrays else "missing"
+        raise RunError(f"{path}: {name} is {there}: this version needs {list(like.shape)}")
+    return jnp.asarray(arrays[name], like.dtype)
+
+
+def made_task(about: dict[str, Any], path: Path) -> Task:
+    """The task that a file names."""
+    from diffplan.tasks import source
+
+    try:
+        made = source(about["task"])
+    except ConfigError:
+        name = about["task"]
+        raise ConfigError(f"{path}: its task {name!r} was made in a program: give it, as task=...") from None
+    if made.settings is None:
+        return made.make(None)
+    settings = settings_from(type(made.settings), about["task_settings"] or {}, path)
+    return replace(made.make(settings), origin=(about["task"], settings))
+
+
+def rows_of(task: Task) -> Codec:
+    """A normaliser of rows, in shape alone."""
+    width = task.observation_dim + task.action_dim
+    return Codec(jnp.zeros(width), jnp.ones(width), task.observation_dim, task.discrete)
+
+
+def untrained(settings: PlannerSettings, task: Task, steps: int, rewarded: bool) -> PlanModel:
+    """The model that `Planner.fit` trains, as it is initialised. steps: the most steps ahead of the controller."""
+    rows = rows_of(task)
+    codec: Codec | Cells = task.cells or rows
+    horizon, stride = settings.prior.horizon, settings.prior.stride
+    assert horizon is not None and stride is not None
+    if isinstance(codec, Cells):
+        denoiser: Any = prior.untrained_cells(jax.random.key(0), jnp.zeros((codec.width, codec.width)))
+    else:
+        denoiser = prior.untrained(settings.prior, horizon, codec.width)
+    levels = NoiseSettings(settings.noise.low or 0.02, settings.noise.high or 10.0)
+    shape, sampler = (horizon, codec.width), settings.sampler
+    rule = resolve(sampler.rule, STEPS, "sampler.rule")
+    return PlanModel(
+        rows=rows,
+        codec=codec,
+        prior=denoiser,
+        sampler=Sampler(karras(sampler.steps, levels.low, levels.high), shape, rule),
+        inverse=inverse.untrained(rows, steps, settings.inverse.width),
+        energy=reward.untrained("regression", settings.proxy, *shape) if rewarded else None,
+        stride=stride,
+        warmed=sampler.steps // 2,
+    )
+
+
+def pretrained(name: str) -> Planner:
+    """A planner that ships.
+
+    Raises:
+        ConfigError: if none of that name does.
+    """
+    folder = files("diffplan") / "planner" / "pretrained"
+    known = sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".npz"))
+    require(name in known, "pretrained", name, f"one of {', '.join(known)}")
+    return load(Path(str(folder / f"{name}.npz")))
