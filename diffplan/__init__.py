@@ -44,6 +44,7 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     tasks       make_task, TASKS
     experiment  compare, tune, harness
     report      figure, axes, page, table, budgets
+    interface   compare, tune, plot, Comparison, Tuned
     studies     frame, and a folder a study
     validation  PARTS
     benchmarks  run, rows, published
@@ -60,7 +61,7 @@ __version__ = "0.1.0"
 MODULES = (
     *("types", "codec", "noise", "denoise", "guide", "samplers", "smc", "discrete", "dynamics", "policy", "count"),
     *("settings", "resolve", "episodes", "simulators", "task", "runs", "models", "oracle", "metrics", "data", "learn"),
-    *("methods", "planner", "tasks", "experiment", "report", "studies", "validation", "benchmarks", "cli"),
+    *("methods", "planner", "tasks", "experiment", "report", "interface", "studies", "validation", "benchmarks", "cli"),
 )
 NAMES = {
     "Task": "task",
@@ -71,6 +72,11 @@ NAMES = {
     "Cells": "codec",
     "Trajectory": "types",
     "make_task": "tasks",
+    "Planner": "planner.planner",
+    "load": "planner.saved",
+    "compare": "interface",
+    "tune": "interface",
+    "plot": "interface",
     "guided": "guide",
     "pinned": "denoise",
     "Sampler": "samplers",

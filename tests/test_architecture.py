@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "experiment": (*ABOVE, "planner", "simulators"),
     "report": ("metrics.statistics", "metrics.table"),
     "tasks": ("types", "codec", "episodes", "settings", "resolve", "task", "runs", "data", "metrics"),
+    "interface": (*ABOVE, "planner", "experiment", "report"),
     "studies": (*ABOVE, "oracle", "report", "validation.known"),
     "validation": (*ABOVE, "simulators", "experiment", "oracle"),
     "benchmarks": (*ABOVE, "planner", "experiment", "report", "tasks"),

@@ -17,7 +17,7 @@ import tyro
 
 from diffplan.benchmarks import report as score_table
 from diffplan.benchmarks.rows import SUITES
-from diffplan.cli import command, exact, experiment, plot, study, tune
+from diffplan.cli import command, exact, experiment, play, plot, study, tune
 from diffplan.cli import scores as cli_scores
 from diffplan.methods import catalogue
 from diffplan.methods.strengths import StrengthSettings
@@ -32,9 +32,9 @@ from scripts import bench
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "results" / "demo"
-EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", README, re.S))
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 TEXT = "\n".join([README, *PAGES.values()])
+EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", TEXT, re.S))
 PROSE = re.sub(r"```python\n.*?```", "", TEXT, flags=re.S)
 COMMANDS = [
     (name.replace("_", "-"), line)
@@ -47,9 +47,10 @@ needs_results = pytest.mark.skipif(not RESULTS.exists(), reason="results/demo is
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 185
-    assert EXAMPLES.keys() == {"world", "guide", "method"}
-    assert README.count("```python") == len(EXAMPLES)
+    assert len(README.splitlines()) <= 160
+    assert EXAMPLES.keys() == {"planner", "world", "guide", "method"}
+    assert TEXT.count("```python") == len(EXAMPLES)
+    assert len(EXAMPLES["planner"].strip().splitlines()) <= 11
     for name, code in EXAMPLES.items():
         assert len(code.splitlines()) <= (40 if name == "world" else 25) and max(map(len, code.splitlines())) <= 120, (
             name
@@ -68,6 +69,11 @@ def test_examples_run_as_they_stand(name: str, tmp_path: Path) -> None:
     match name:
         case "world":
             assert done.stdout == ""
+        case "planner":
+            promised, delivered = np.reshape(numbers, (3, -1))[:, :2].T
+            fractions = [int(n) for n in re.findall(r"feasible (\d+)%", done.stdout)]
+            assert promised[1] > promised[0] + 3 and fractions[0] > 90 and len(fractions) == 3
+            assert delivered[2] < promised[2]
         case "guide":
             scale, position, std, nats = np.reshape(numbers, (-1, 4)).T
             assert (np.diff(position) > 0).all() and (np.diff(nats) > 0).all() and (np.diff(std) < 0).all()
@@ -167,6 +173,10 @@ def read(command_name: str, words: list[str]) -> Any:
     match command_name:
         case "bench":
             return tyro.cli(bench.Config, args=words)
+        case "play":
+            begun, rest = experiment.begin(words)
+            playing = play.playing_of(begun)
+            return command.parse(type(playing), rest, "", None, playing)
         case "compare" | "make-data" | "train" | "train-reward":
             return experiment.read(words, "", None)
         case "tune":
@@ -179,7 +189,7 @@ def read(command_name: str, words: list[str]) -> Any:
             return command.parse(study.Command, words, "", None)
         case "exact":
             return command.parse(exact.ExactSettings, words, "", None)
-        case "tasks":
+        case "tasks" | "doctor":
             return None
         case "methods":
             return source(words[0]) if words else None

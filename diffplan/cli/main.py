@@ -7,6 +7,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "compare": "every method at all its strengths on one task, with figure, page and table",
     "tune": "the guidance scale for a run, and why",
+    "play": "episodes of a planner's agent, and a film",
     "plot": "draw a run again from its files",
     "train": "the prior of a run by itself",
     "train-reward": "the learned rewards of a run by themselves",
@@ -15,6 +16,7 @@ COMMANDS = {
     "methods": "every method, what it acts on and what it needs",
     "study": "a question with its claim, its table and its verdict",
     "exact": "every exact answer there is, measured",
+    "doctor": "what it runs on: versions, devices, extras, speed",
     "scores": "scores that others publish, in the simulators that others use",
 }
 

@@ -66,6 +66,8 @@ class Agent:
             goal = self.adapter.goal(observation)
         if goal is not None:
             self.goal = whole_goal(self.task, np.asarray(goal, np.float32))
+            guided, scale = self.plans(True).energy is not None, self.options.scale
+            require(guided or scale is None, "scale", scale, "None: this planner has no guide to goals")
 
     def act(self, observation: Any) -> Any:
         """The next action, as the environment takes it."""
@@ -73,6 +75,9 @@ class Agent:
         wanted = (self.task.observation_dim,)
         require(seen.shape[-1:] == wanted, "observation: shape", list(seen.shape), f"[..., {wanted[0]}]")
         rows = np.atleast_2d(seen)
+        if self.plan is not None:
+            count = len(self.plan.observations)
+            require(len(rows) == count, "observation: episodes", len(rows), f"{count}, or call reset")
         model = self.plans(self.goal is not None)
         if self.plan is None or self.t >= self.every:
             self.make_plan(model, rows)
@@ -125,7 +130,7 @@ def adapter_of(task: Task, env: Any = None) -> Adapter:
     if own is not None:
         return own
     inside = lambda seen, name: seen.get(name) if isinstance(seen, dict) else None
-    wrapped = getattr(getattr(env, "unwrapped", None), "environment", None)
+    wrapped = getattr(getattr(env, "unwrapped", None), "environment", None)  # of `envs.gym`
     counted = env is not None and hasattr(getattr(env, "action_space", None), "n")
 
     def goal(seen: Any) -> Any:

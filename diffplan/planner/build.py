@@ -145,7 +145,8 @@ def start(run: Run, task: Task, config: PlannerSettings, learns: bool = True) ->
     episodes, identity = make_data(run, task)
     decided = decide(config, task, episodes)
     data = split(task, decided, episodes, identity)
-    describe(task, decided, episodes, data)
+    if not run.read_only:
+        describe(task, decided, episodes, data)
     build = Builder(run, task, decided, data, task.reward)
     if build.rewarded:
         check_earnings(build, learns)

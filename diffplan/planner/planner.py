@@ -28,7 +28,8 @@ from diffplan.planner.model import PlanModel, PlanOptions
 from diffplan.planner.presets import settings_of
 from diffplan.planner.settings import NoiseRange, PlannerSettings
 from diffplan.runs import Run
-from diffplan.runs.config import settle
+from diffplan.runs.config import settings_from, settle
+from diffplan.runs.files import read_json
 from diffplan.runs.lock import locked
 from diffplan.settings import ConfigError, require
 from diffplan.simulators import begin, carry_out, is_host
@@ -40,16 +41,16 @@ from diffplan.types import Energy, PRNGKey, Trajectory
 class PlanBatch:
     """Plans of one start, in the task's units, and what they promise. What they deliver, `Planner.deliver` measures."""
 
-    observations: Float[Array, "n h o"]
-    actions: Float[Array, "n h a"]
+    observations: Float[Array, "*n h o"]
+    actions: Float[Array, "*n h a"]
     """Empty for plans of observations alone."""
-    x: Float[Array, "n h d"]
+    x: Float[Array, "*n h d"]
     """The same, normalised."""
-    proxy: Float[Array, "n"]
+    proxy: Float[Array, "*n"]
     """The learned reward, in standard deviations of the data; NaN where none was learned."""
-    promised: Float[Array, "n"]
+    promised: Float[Array, "*n"]
     """The true return of the plan as drawn; NaN where no reward is known."""
-    feasible: Bool[Array, "n"]
+    feasible: Bool[Array, "*n"]
     """Whether the plan is finite and violates nothing that the task names."""
 
 
@@ -111,7 +112,7 @@ class Planner:
         cls,
         task: Task,
         run: Path | str | None = None,
-        preset: str = "demo",
+        preset: str | None = None,
         settings: PlannerSettings | None = None,
         goals: bool | reaching.GoalSettings = False,
         new_settings: bool = False,
@@ -121,7 +122,7 @@ class Planner:
         Args:
             task: the world and its question (`dp.make_task`, `dp.Task`).
             run: where everything is kept; ``runs/NAME`` by default. A training that was stopped goes on.
-            preset: demo, debug, full or accelerator: where settings start from.
+            preset: demo, debug, full or accelerator; by default the settings of the run, or demo.
             settings: what is learned, in place of a preset.
             goals: whether ways to goals are learned as well, in a world that has goals; or how.
             new_settings: whether what was made with other settings is set aside and made anew.
@@ -130,10 +131,10 @@ class Planner:
             ConfigError: if a value cannot work for this task.
             RunError: if the run is in use, or holds what other settings made.
         """
-        chosen = settings_of(preset) if settings is None else settings
+        where = run_of(task, run, new_settings)
+        chosen = settings_for(where, preset, settings)
         if goals:
             require(task.goal is not None, "goals", goals, f"False: task {task.name} has no goals")
-        where = Run(Path(run or Path("runs") / task.name).expanduser(), new_settings)
         name, of = task.origin or (task.name, None)
         about = {"name": name, "planner": chosen} | ({} if of is None else {"task": of})
         with locked(where.directory):
@@ -170,7 +171,7 @@ class Planner:
 
     @classmethod
     def pretrained(cls, name: str) -> "Planner":
-        """A small planner that ships with the package.
+        """A small planner that ships with the package: maze2d-umaze or gridworld-fourrooms.
 
         Raises:
             ConfigError: if none of that name ships.
@@ -225,9 +226,8 @@ class Planner:
         model = self.model_for(goal is not None)
         guided = scale is not None
         if guided and energy is None and model.energy is None:
-            raise ConfigError(
-                f"scale={scale!r}: must be None: task {task.name} has no reward to learn; or give an energy"
-            )
+            why = "this planner learned no reward" if goal is None else "this planner has no guide to goals"
+            raise ConfigError(f"scale={scale!r}: must be None, or beside an energy: {why}")
         options = PlanOptions(jnp.asarray(scale, jnp.float32) if guided else None, candidates)
         x = _plans(model, options, n, energy if guided else None, key, first, there)
         return self.measure(model, x)
@@ -291,12 +291,31 @@ class Planner:
         require(every is None or every >= 1, "every", every, "at least 1")
         require(candidates >= 1, "candidates", candidates, "at least 1")
         if scale is not None and self.model.energy is None and self.ways is None:
-            raise ConfigError(f"scale={scale!r}: must be None: task {self.task.name} has no reward to learn")
+            raise ConfigError(f"scale={scale!r}: must be None: this planner learned no reward")
         controller_of(self.task, self.model, way)  # refused before the first step
         options = PlanOptions(None if scale is None else jnp.asarray(scale, jnp.float32), candidates, warm)
         quarter = max(1, self.model.horizon * self.model.stride // 4)
         adapter, key = adapter_of(self.task, world), jax.random.key(seed)
         return Agent(self.task, self.model_for, options, every or quarter, way, self.bounds, adapter, near, key)
+
+
+def run_of(task: Task, run: Path | str | None, new_settings: bool = False) -> Run:
+    """The run of a task: the directory that is given, or ``runs/NAME``."""
+    return Run(Path(run or Path("runs") / task.name).expanduser(), new_settings)
+
+
+def settings_for(run: Run, preset: str | None, settings: PlannerSettings | None) -> PlannerSettings:
+    """What is learned: as given, of a preset, or as the run has it; of the preset demo where it has nothing yet.
+
+    Raises:
+        ConfigError: if there is no such preset.
+    """
+    if settings is not None or preset is not None:
+        return settings or settings_of(preset or "demo")
+    path = run.directory / "config.json"
+    before = read_json(path)
+    kept = before.get("settings", {}).get("planner") if isinstance(before, dict) else None
+    return settings_of("demo") if kept is None else settings_from(PlannerSettings, kept, path)
 
 
 def goal_settings(goals: bool | reaching.GoalSettings) -> reaching.GoalSettings:

@@ -1,4 +1,4 @@
-"""A planner in one file: its numbers, and what rebuilds the networks around them.
+"""Planners read back: from a run, or from one file that holds numbers and what rebuilds the networks around them.
 
 The file is a NumPy archive. ``about`` is JSON: format, task with its settings, settings of the planner, sizes,
 versions, a digest of the numbers and the command that made them. Every other array is a leaf of the model, by its path
@@ -8,6 +8,7 @@ in the tree. Reading makes the networks as they are initialised, in shape alone,
 import json
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -26,14 +27,18 @@ from diffplan.planner.model import PlanModel
 from diffplan.planner.planner import Planner
 from diffplan.planner.settings import PlannerSettings
 from diffplan.resolve import resolve
+from diffplan.runs import Run
 from diffplan.runs.config import settings_from
-from diffplan.runs.files import RunError, digest, plain, versions
+from diffplan.runs.files import RunError, digest, plain, read_json, versions
 from diffplan.samplers import STEPS, Sampler
 from diffplan.settings import ConfigError, require
 from diffplan.task import Task
+from diffplan.tasks import source
 
 FORMAT = 1
 ABOUT = "about"
+OPTIONAL = ("energy", "low_level")
+"""Parts of ways to goals that a file may leave out: what guides, and what fills the gaps with actions."""
 
 
 def save(planner: Planner, path: Path, half: bool) -> Path:
@@ -60,6 +65,7 @@ def save(planner: Planner, path: Path, half: bool) -> Path:
         "energy": planner.model.energy is not None,
         "row_reward": planner.measures[0].learned is not None,
         "goals": None if planner.goals is None else plain(planner.goals),
+        "left_out": [name for name in OPTIONAL if planner.ways is not None and getattr(planner.ways, name) is None],
         "limits": [planner.limits.typical, planner.limits.longest],
         "digest": digest(arrays),
         "command": " ".join(Path(word).name for word in sys.argv[:1]) + " " + " ".join(sys.argv[1:]),
@@ -89,8 +95,36 @@ def named(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
-def load(path: Path, task: Task | None = None) -> Planner:
-    """Read a planner from a file. task: in place of the one that the file names.
+def load(path: Path | str, task: Task | None = None) -> Planner:
+    """Read a planner back. It trains nothing, and writes and moves no file.
+
+    Args:
+        path: a run directory of `Planner.fit` or of a command, or a file of `Planner.save`.
+        task: in place of the one that the run or the file names: needed where it was made in a program.
+
+    Raises:
+        RunError: naming what is missing, damaged, or made with other settings than this task's.
+        ConfigError: if it names no task that can be made, and none is given.
+    """
+    path = Path(path).expanduser()
+    return load_run(path, task) if path.is_dir() else load_file(path, task)
+
+
+def load_run(path: Path, task: Task | None) -> Planner:
+    """Read a planner from a run directory."""
+    config = path / "config.json"
+    there = read_json(config)
+    kept = there.get("settings") if isinstance(there, dict) else None
+    if not isinstance(kept, dict) or "planner" not in kept:
+        raise RunError(f"{config}: no such file, or it holds no settings of a planner")
+    task = made_task(kept.get("name", ""), kept.get("task"), path) if task is None else task
+    goals = settings_from(reaching.GoalSettings, kept["goals"], config) if "goals" in kept else None
+    settings = settings_from(PlannerSettings, kept["planner"], config)
+    return Planner.made(Run(path, read_only=True), task, settings, goals)
+
+
+def load_file(path: Path, task: Task | None = None) -> Planner:
+    """Read a planner from a file.
 
     Raises:
         RunError: if the file is missing, damaged, or no planner.
@@ -98,22 +132,23 @@ def load(path: Path, task: Task | None = None) -> Planner:
     """
     arrays = read(path)
     about = json.loads(str(arrays.pop(ABOUT)))
-    task = made_task(about, path) if task is None else task
+    task = made_task(about["task"], about["task_settings"], path) if task is None else task
     dims = [task.observation_dim, task.action_dim]
     require(dims == about["dims"], "task", task.name, f"one of dimensions {about['dims']}, as in {path}")
     settings = settings_from(PlannerSettings, about["planner"], path)
     goals = None if about["goals"] is None else settings_from(reaching.GoalSettings, about["goals"], path)
-    blank = lambda size: np.zeros(size, np.float32)
-    like = {
-        "model": jax.eval_shape(lambda: untrained(settings, task, about["inverse_steps"], about["energy"])),
-        "ways": None if goals is None else jax.eval_shape(lambda: reaching.untrained(goals, rows_of(task))),
-        "rows": jax.eval_shape(lambda: row_reward.untrained(rows_of(task), settings.row_reward)),
-        "fixed": {"std": blank(dims[0]), "low": blank(dims[1]), "high": blank(dims[1])},
-    }
-    like["rows"] = like["rows"] if about["row_reward"] else None
-    flat, tree = jax.tree_util.tree_flatten_with_path(like)
-    leaves = [leaf_of(arrays, jax.tree_util.keystr(at), leaf, path) for at, leaf in flat]
-    whole = jax.tree.unflatten(tree, leaves)
+
+    def like() -> dict[str, Any]:
+        blank = lambda size: jnp.zeros(size)
+        left_out = dict.fromkeys(about["left_out"])
+        return {
+            "model": untrained(settings, task, about["inverse_steps"], about["energy"]),
+            "ways": None if goals is None else replace(reaching.untrained(goals, rows_of(task)), **left_out),
+            "rows": row_reward.untrained(rows_of(task), settings.row_reward) if about["row_reward"] else None,
+            "fixed": {"std": blank(dims[0]), "low": blank(dims[1]), "high": blank(dims[1])},
+        }
+
+    whole = filled(like, arrays, path)
     typical, longest = about["limits"]
     fixed = {name: np.asarray(value) for name, value in whole["fixed"].items()}
     limits, bounds = Limits(typical, longest, fixed["std"]), (fixed["low"], fixed["high"])
@@ -143,6 +178,21 @@ def read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def filled(like: Callable[[], Any], arrays: dict[str, np.ndarray], path: Path) -> Any:
+    """The tree that `like` makes, of which nothing is computed, with the arrays of a file as its leaves."""
+    structure = []
+
+    def leaves() -> list[jax.Array]:
+        flat, tree = jax.tree_util.tree_flatten_with_path(like())
+        structure.append(([jax.tree_util.keystr(at) for at, _ in flat], tree))
+        return [leaf for _, leaf in flat]
+
+    shapes = jax.eval_shape(leaves)
+    names, tree = structure[0]
+    found = [leaf_of(arrays, name, leaf, path) for name, leaf in zip(names, shapes, strict=True)]
+    return jax.tree.unflatten(tree, found)
+
+
 def leaf_of(arrays: dict[str, np.ndarray], name: str, like: Any, path: Path) -> jax.Array:
     """A leaf of the model, by its path in the tree.
 
@@ -155,19 +205,16 @@ def leaf_of(arrays: dict[str, np.ndarray], name: str, like: Any, path: Path) -> 
     return jnp.asarray(arrays[name], like.dtype)
 
 
-def made_task(about: dict[str, Any], path: Path) -> Task:
-    """The task that a file names."""
-    from diffplan.tasks import source
-
+def made_task(name: str, values: Any, path: Path) -> Task:
+    """The task that a run or a file names, with these settings."""
     try:
-        made = source(about["task"])
+        made = source(name)
     except ConfigError:
-        name = about["task"]
         raise ConfigError(f"{path}: its task {name!r} was made in a program: give it, as task=...") from None
     if made.settings is None:
         return made.make(None)
-    settings = settings_from(type(made.settings), about["task_settings"] or {}, path)
-    return replace(made.make(settings), origin=(about["task"], settings))
+    settings = settings_from(type(made.settings), values or {}, path)
+    return replace(made.make(settings), origin=(name, settings))
 
 
 def rows_of(task: Task) -> Codec:
@@ -210,4 +257,4 @@ def pretrained(name: str) -> Planner:
     folder = files("diffplan") / "planner" / "pretrained"
     known = sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".npz"))
     require(name in known, "pretrained", name, f"one of {', '.join(known)}")
-    return load(Path(str(folder / f"{name}.npz")))
+    return load_file(Path(str(folder / f"{name}.npz")))

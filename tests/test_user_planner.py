@@ -1,0 +1,209 @@
+"""The planner that a user meets: what it plans, how its agents act, what is saved and read back."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffplan as dp
+from diffplan.planner.agent import whole_goal
+from diffplan.planner.play import play
+from diffplan.runs import RunError
+from diffplan.settings import ConfigError
+from tests import small
+
+START = np.array([1.0, 1.0, 0.0, 0.0])
+
+
+@pytest.fixture(scope="module")
+def task() -> dp.Task:
+    """A U-maze with little behaviour."""
+    return dp.make_task("maze2d-umaze", episodes=12, steps=60)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("planner") / "run"
+
+
+@pytest.fixture(scope="module")
+def planner(task, run) -> dp.Planner:
+    """Networks of two steps of training, plans of 8 rows."""
+    return dp.Planner.fit(task, run, settings=small.smaller())
+
+
+def tree(folder: Path) -> dict[str, tuple[int, float]]:
+    """Size and time of every file."""
+    return {str(p): (p.stat().st_size, p.stat().st_mtime) for p in folder.rglob("*") if p.is_file()}
+
+
+def same(left: dp.Planner, right: dp.Planner, atol: float = 0.0) -> None:
+    """Both draw the same plans, and say the same of them."""
+    ours, theirs = (each.plan(jax.random.key(3), START, scale=2.0, n=4) for each in (left, right))
+    np.testing.assert_allclose(ours.x, theirs.x, atol=atol)
+    np.testing.assert_allclose(ours.promised, theirs.promised, atol=atol)
+    np.testing.assert_array_equal(ours.feasible, theirs.feasible)
+
+
+def test_plans_begin_at_the_start_and_end_at_the_goal(planner):
+    plans = planner.plan(jax.random.key(0), START, n=5, goal=[3.0, 1.0], candidates=2)
+    assert plans.observations.shape == (5, 8, 4) and plans.actions.shape == (5, 8, 2)
+    np.testing.assert_allclose(plans.observations[:, 0], np.tile(START, (5, 1)), atol=1e-5)
+    np.testing.assert_allclose(plans.observations[:, -1], np.tile([3.0, 1.0, 0, 0], (5, 1)), atol=1e-5)
+    assert len(np.unique(plans.x[:, 4], axis=0)) == 5
+
+
+def test_a_scale_raises_the_learned_reward_and_a_candidate_is_the_best_of_several(planner):
+    """At scale 0 plans are those without a scale; of n candidates the best has the highest score."""
+    draw = lambda **how: planner.plan(jax.random.key(1), START, n=64, **how)
+    np.testing.assert_allclose(draw(scale=0.0).x, draw().x, atol=1e-5)
+    assert draw(scale=30.0).proxy.mean() > draw().proxy.mean() + 1
+    assert draw(candidates=8).proxy.mean() > draw().proxy.mean() + 0.5
+
+
+def test_an_energy_of_ones_own_guides_in_place_of_the_learned_reward(planner):
+    """Towards larger first entries of row 4, and of no other row."""
+    energy = lambda x, sigma: x[4, 0]
+    free, pushed = (planner.plan(jax.random.key(2), START, scale, 64, energy=energy) for scale in (0.0, 1.0))
+    gain = (pushed.x - free.x).mean(axis=0)[:, 0]
+    assert gain[4] > 0.3 and gain.argmax() == 4
+
+
+def test_promised_is_the_true_reward_summed_and_delivered_is_what_the_simulator_pays(planner, task):
+    plans = planner.plan(jax.random.key(4), START, n=6)
+    rewards = [
+        [float(task.reward(o, a)) for o, a in zip(*rows, strict=True)]
+        for rows in zip(plans.observations, plans.actions, strict=True)
+    ]
+    np.testing.assert_allclose(plans.promised, np.sum(rewards, axis=1), atol=1e-5)
+    delivered = planner.deliver(jax.random.key(0), plans, "open_loop")
+    maze, totals = task.simulator, []
+    for plan in plans.actions:
+        state, total = maze.state_of(jnp.asarray(START)), 0.0
+        for action in plan:
+            state, moved = maze.step(jax.random.key(0), state, action)
+            total += float(moved.reward)
+        totals.append(total)
+    np.testing.assert_allclose(delivered, totals, atol=1e-5)
+
+
+def test_a_run_is_read_back_without_a_word_written(planner, run, task):
+    before = tree(run)
+    same(dp.load(run), planner)
+    same(dp.load(run, task), planner)
+    assert tree(run) == before
+    same(dp.Planner.fit(task, run), planner)  # with the settings of the run, no preset named
+
+
+def test_reading_trains_nothing_and_names_what_differs(run, task, planner, tmp_path):
+    with pytest.raises(RunError, match=r"config.json: no such file, or it holds no settings of a planner"):
+        dp.load(tmp_path)
+    with pytest.raises(RunError, match=r"no such file, and no run directory"):
+        dp.load(tmp_path / "none.npz")
+    other = dp.make_task("maze2d-umaze", episodes=13, steps=60)
+    before = tree(run)
+    with pytest.raises(RunError, match=r"data: task.episodes was 12 and is now 13; reading a run makes nothing"):
+        dp.load(run, other)
+    assert tree(run) == before
+
+
+@pytest.mark.parametrize(("half", "atol"), [(False, 0.0), (True, 0.05)])
+def test_one_file_holds_a_planner(planner, tmp_path, half, atol):
+    path = planner.save(tmp_path / "small", half=half)
+    assert path.name == "small.npz"
+    same(dp.load(path), planner, atol)
+    with pytest.raises(ConfigError, match="a file that does not exist yet"):
+        planner.save(path)
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    (tmp_path / "damaged.npz").write_bytes(damaged)
+    with pytest.raises(RunError, match="damaged"):
+        dp.load(tmp_path / "damaged.npz")
+
+
+def test_an_agent_follows_its_plan_and_plans_anew(planner, task):
+    """By the plan's own actions for `every` steps, then from where it is."""
+    agent = planner.agent(scale=1.0, every=3, way="open_loop", seed=5)
+    agent.reset()
+    actions = [agent.act(START)]
+    plan = agent.plan
+    actions += [agent.act(START + 0.1), agent.act(START)]
+    low, high = planner.bounds
+    np.testing.assert_allclose(actions, np.clip(plan.actions[0, :3], low, high), atol=1e-6)
+    agent.act(START + 0.1)
+    np.testing.assert_allclose(agent.plan.observations[0, 0], START + 0.1, atol=1e-5)
+    with pytest.raises(ConfigError, match=r"^observation: episodes=7: must be 1, or call reset"):
+        agent.act(np.tile(START, (7, 1)))
+    agent.reset()
+    assert agent.act(np.tile(START, (7, 1))).shape == (7, 2)
+
+
+def test_an_agent_near_its_goal_rests_there(planner):
+    agent = planner.agent(every=4)
+    agent.reset(goal=[1.2, 1.0])
+    agent.act(START)
+    np.testing.assert_allclose(agent.plan.observations[0], np.tile([1.2, 1.0, 0, 0], (8, 1)), atol=1e-6)
+    agent.reset(goal=[3.0, 1.0])
+    agent.act(START)
+    np.testing.assert_allclose(agent.plan.observations[0, 0], START, atol=1e-5)
+
+
+def test_a_batch_of_episodes_is_played(planner, task):
+    agent = planner.agent(scale=1.0, every=4)
+    rollout = play(jax.random.key(0), task, agent, episodes=3, steps=6)
+    assert rollout.observations.shape == (3, 7, 4) and (rollout.lengths == 6).all()
+    assert np.abs(np.diff(rollout.observations[..., :2], axis=1)).max() < 0.2  # nothing leaps
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda p: p.plan(jax.random.key(0), START[:3]), r"start: shape=\[3\]: must be \[4\]"),
+        (lambda p: p.plan(jax.random.key(0), START, n=0), "n=0: must be at least 1"),
+        (lambda p: p.plan(jax.random.key(0), START, candidates=0), "candidates=0: must be at least 1"),
+        (lambda p: p.plan(jax.random.key(0), START, goal=[1.0]), r"goal: shape=\[1\]: must be \[..., 2\]"),
+        (lambda p: p.agent(every=0), "every=0: must be at least 1"),
+        (lambda p: p.agent().act(np.zeros(3)), r"observation: shape=\[3\]: must be \[..., 4\]"),
+        (lambda p: dp.Planner.pretrained("umaze"), "pretrained='umaze': must be one of"),
+        (lambda p: dp.Planner.fit(p.task, preset="smoke"), "preset='smoke': must be one of"),
+    ],
+)
+def test_a_wrong_argument_is_named(planner, call, words):
+    with pytest.raises(ConfigError, match=f"^{words}"):
+        call(planner)
+
+
+def test_a_goal_gives_the_entries_that_the_task_names(task):
+    np.testing.assert_array_equal(whole_goal(task, np.array([[2.0, 3.0]])), [[2.0, 3.0, 0, 0]])
+    with pytest.raises(ConfigError, match=r"goal=.*: must be left out: task pendulum has none"):
+        whole_goal(dp.make_task("pendulum"), np.zeros(2))
+
+
+def test_the_commands_as_functions_share_a_run(task, run, planner, tmp_path):
+    """What `fit` trained is used; a second call reads everything back; rows have promised and delivered returns."""
+    before = tree(run / "prior")
+    table = dp.compare(task, ("best_of_n",), run, settings=small.fewest())
+    assert tree(run / "prior") == before
+    best = table.best["best_of_n"]
+    assert np.isfinite([best["promised"], best["delivered"], best["feasible"]]).all()
+    assert {row["method"] for row in table.rows} == {"prior", "best_of_n", "null_noise", "null_shuffled", "behaviour"}
+    assert str(table).startswith("| method") and (run / "frontier.png").exists()
+    assert str(dp.compare(task, ("best_of_n",), run).rows) == str(table.rows)
+    result = dp.tune(task, run, low=1.0, high=10.0, points=3)
+    assert result.content["method"] == "guided" and result.rule
+    assert dp.plot(run, tmp_path)[0].parent == tmp_path
+
+
+def test_arrays_run_as_they_stand(tmp_path):
+    """The example of data alone, as a user has it: in a folder of its own."""
+    program = Path(__file__).parent / "worlds" / "arrays.py"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, program], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("(64, 64, 2) proxy ")
+    assert (tmp_path / "runs" / "walks" / "prior").is_dir()
