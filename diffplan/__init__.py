@@ -54,7 +54,7 @@ Importing this package imports none of them, and neither jax, flax nor matplotli
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -85,6 +85,26 @@ NAMES = {
 """Public names, and the modules that hold them; they are imported when they are asked for."""
 
 __all__ = [*MODULES, *NAMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+if TYPE_CHECKING:  # for editors: nothing of this is imported
+    from diffplan.codec import Cells as Cells
+    from diffplan.denoise import pinned as pinned
+    from diffplan.episodes import Episodes as Episodes
+    from diffplan.guide import guided as guided
+    from diffplan.interface import compare as compare
+    from diffplan.interface import plot as plot
+    from diffplan.interface import tune as tune
+    from diffplan.planner.planner import Planner as Planner
+    from diffplan.planner.saved import load as load
+    from diffplan.samplers import Sampler as Sampler
+    from diffplan.samplers import sample as sample
+    from diffplan.simulators import Transition as Transition
+    from diffplan.task import Plane as Plane
+    from diffplan.task import Task as Task
+    from diffplan.task import Words as Words
+    from diffplan.tasks import make_task as make_task
+    from diffplan.types import Trajectory as Trajectory
 
 
 def __getattr__(name: str) -> Any:

@@ -83,6 +83,8 @@ def imports(module: str, source: str, is_package: bool = False) -> Iterator[tupl
     """Every module that the source imports, by its full name, and whether at the top (run when it is imported)."""
 
     def visit(node: ast.AST, top: bool) -> Iterator[tuple[str, bool]]:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return  # seen by editors alone
         if isinstance(node, ast.Import):
             yield from ((alias.name, top) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
