@@ -199,11 +199,31 @@ def test_the_commands_as_functions_share_a_run(task, run, planner, tmp_path):
     assert dp.plot(run, tmp_path)[0].parent == tmp_path
 
 
-def test_arrays_run_as_they_stand(tmp_path):
-    """The example of data alone, as a user has it: in a folder of its own."""
-    program = Path(__file__).parent / "worlds" / "arrays.py"
+def run_alone(program: str, folder: Path) -> str:
+    """What a program prints that is run as it stands, in a folder of its own."""
+    path = Path(__file__).parent / "worlds" / program
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run([sys.executable, program], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, path], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("(64, 64, 2) proxy ")
+    return done.stdout.splitlines()[-1]
+
+
+def test_arrays_run_as_they_stand(tmp_path):
+    """The example of data alone, as a user has it."""
+    assert run_alone("arrays.py", tmp_path).startswith("(64, 64, 2) proxy ")
     assert (tmp_path / "runs" / "walks" / "prior").is_dir()
+
+
+def test_the_planner_that_ships_reaches_its_goal_in_a_foreign_simulator(tmp_path):
+    """In gymnasium-robotics' PointMaze, whose coordinates are turned and whose goals are random."""
+    pytest.importorskip("gymnasium_robotics")
+    assert run_alone("gymnasium_loop.py", tmp_path).startswith("reached after ")
+
+
+@pytest.mark.parametrize(("name", "start"), [("maze2d-umaze", START), ("gridworld-fourrooms", START[:2])])
+def test_what_ships_plans_feasibly_and_is_pushed_by_its_learned_reward(name, start):
+    shipped = dp.Planner.pretrained(name)
+    free, pushed = (shipped.plan(jax.random.key(0), start, scale=scale, n=50) for scale in (None, 10.0))
+    assert free.feasible.mean() > 0.8 and pushed.proxy.mean() > free.proxy.mean() + 0.5
+    source = Path(dp.__file__).parent / "planner" / "pretrained" / f"{name}.npz"
+    assert source.stat().st_size < 4e6

@@ -181,7 +181,7 @@ class Planner:
         return saved.pretrained(name)
 
     def save(self, path: Path | str, half: bool = False) -> Path:
-        """Write the planner into one file, which `dp.load` reads; half: with 16 bits a number.
+        """Write the planner into one file, which `dp.load` reads; half: with 14 bits a number.
 
         Raises:
             ConfigError: if the file exists, or if the planner has a part that one file cannot hold.
