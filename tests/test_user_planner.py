@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 import diffplan as dp
+from diffplan.cli import experiment
+from diffplan.learn.train import TrainSettings
 from diffplan.planner.agent import whole_goal
 from diffplan.planner.play import play
+from diffplan.planner.reaching import GoalSettings
 from diffplan.runs import RunError
 from diffplan.settings import ConfigError
 from tests import small
@@ -197,6 +200,24 @@ def test_the_commands_as_functions_share_a_run(task, run, planner, tmp_path):
     result = dp.tune(task, run, low=1.0, high=10.0, points=3)
     assert result.content["method"] == "guided" and result.rule
     assert dp.plot(run, tmp_path)[0].parent == tmp_path
+
+
+@pytest.mark.slow
+def test_a_run_with_ways_to_goals_is_read_back_and_the_commands_go_on_with_it(task, tmp_path):
+    """The model of ways plans where there is a goal; the command reads the settings that it shares."""
+    tiny = TrainSettings(steps=2, batch=4, chunk=2, save_every=2)
+    parts = dict.fromkeys(("prior", "low_level", "value", "inverse", "reach"), tiny)
+    goals = GoalSettings(horizon=8, stride=3, levels=3, width=16, depth=2, features=8, **parts)
+    run = tmp_path / "run"
+    made = dp.Planner.fit(task, run, settings=small.smaller(), goals=goals)
+    plans = made.plan(jax.random.key(0), START, n=3, goal=[3.0, 1.0], candidates=2)
+    assert plans.observations.shape == (3, 8, 4) and plans.actions.shape == (3, 8, 0)
+    assert made.deliver(jax.random.key(0), plans).shape == (3,)
+    for again in (dp.load(run), dp.load(made.save(tmp_path / "whole.npz"))):
+        np.testing.assert_array_equal(
+            again.plan(jax.random.key(0), START, n=3, goal=[3.0, 1.0], candidates=2).x, plans.x
+        )
+    assert experiment.load(run / "config.json").planner == small.smaller()
 
 
 def run_alone(program: str, folder: Path) -> str:

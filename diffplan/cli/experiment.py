@@ -118,7 +118,7 @@ def load(path: Path) -> Experiment:
     if not isinstance(name, str) or not name:
         why = "holds no settings of a run; move it away, or name another --run" if path.exists() else "no such file"
         raise RunError(f"{path}: {why}")
-    before = recorded(path, experiment_class(source(name).settings))
+    before = recorded(path, experiment_class(source(name).settings), beside=("goals",))
     return replace(before, run=path.parent, new_settings=False)
 
 

@@ -162,7 +162,9 @@ class Planner:
         ways = None
         if goals is not None:
             where = Run(run.directory / "goals", run.new_settings, read_only=run.read_only)
-            ways, _ = reaching.fit(where, goals, build.data.kept, build.data.identity)
+            kept = build.data.kept
+            kept = kept._replace(observations=np.asarray(kept.observations), actions=np.asarray(kept.actions))
+            ways, _ = reaching.fit(where, goals, kept, build.data.identity)
         low, high = bounds_of(task.simulator, build.data.kept)
         limits = feasible.limits_of(build.data.train)
         levels = NoiseRange(build.decided.levels.low, build.decided.levels.high)

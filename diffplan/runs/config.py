@@ -43,8 +43,8 @@ def common(now: dict[str, Any], before: dict[str, Any]) -> tuple[dict[str, Any],
     return {name: before[name] for name in both}, {name: now[name] for name in both}
 
 
-def recorded(path: Path, cls: type[Config]) -> Config:
-    """The settings that a config.json holds.
+def recorded(path: Path, cls: type[Config], beside: tuple[str, ...] = ()) -> Config:
+    """The settings that a config.json holds. beside: settings in it that are of something else.
 
     Raises:
         RunError: if the file cannot be read, or holds something else.
@@ -52,7 +52,8 @@ def recorded(path: Path, cls: type[Config]) -> Config:
     there = read_json(path)
     if not isinstance(there, dict) or "settings" not in there:
         raise RunError(f"{path}: no such file, or it holds no settings of a run")
-    return _load(cls, there["settings"], path, "")
+    own = {name: value for name, value in there["settings"].items() if name not in beside}
+    return _load(cls, own, path, "")
 
 
 def settings_from(cls: type[Config], values: Any, path: Path) -> Config:
