@@ -4,7 +4,12 @@
     env = gymnasium.make("diffplan/Maze2d-umaze-v0")               or make("envs.gym:diffplan/Maze2d-umaze-v0") alone
     env.unwrapped.environment                                      the Environment itself
 
-Since its version 1.0 gymnasium loads no plugins by entry points of a package, so one of these imports is needed.
+Since its version 1.0 gymnasium loads no plugins by entry points of a package, so one of these imports is needed. Worker
+processes are told the module with the id, and are spawned, since JAX does not survive a fork:
+
+    if __name__ == "__main__":
+        workers = {"vectorization_mode": "async", "vector_kwargs": {"context": "spawn"}}
+        env = gymnasium.make_vec("envs.gym:diffplan/Maze2d-umaze-v0", 2, **workers)
 
 An episode has one seed, drawn from gymnasium's `np_random`. With k = key(seed), the reset and step t = 1, 2, ... are
 

@@ -288,3 +288,14 @@ def test_flags_are_read_and_the_last_one_counts():
     assert command.value_of("--run", ["--run", "a", "--run=b", "--runs", "c"]) == "b"
     assert command.value_of("--run", ["--plans", "3"]) is None
     assert command.without("--config", ["--config", "a", "x", "--config=b", "--run", "c"]) == ["x", "--run", "c"]
+
+
+@pytest.mark.parametrize("backend", ["cuda", "nonsense"])
+def test_a_backend_that_jax_does_not_find_is_named_in_one_line(tmp_path, backend):
+    """Before anything is made; JAX itself ends in an AssertionError after many lines."""
+    arguments = [sys.executable, ROOT / "scripts" / "compare.py", "linear-point", "--run", tmp_path / "run"]
+    settings = os.environ | {"JAX_PLATFORMS": backend}
+    done = subprocess.run(arguments, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and not (tmp_path / "run").exists()
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"error: JAX_PLATFORMS='{backend}': must name a backend that jax finds here (")

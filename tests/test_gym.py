@@ -1,6 +1,7 @@
 """The gymnasium wrapper: judged by gymnasium's own checker, and held to what the environment does without it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import base, raster
+from envs import base, gym, raster
 from envs.gridworld import CORRIDORS, FOUR_ROOMS, MOVES, Gridworld
 from envs.gym import ENVIRONMENTS, Gym
 from envs.linear import POINT
@@ -175,6 +176,17 @@ def test_many_at_once_begin_differently():
     observations, _ = envs.reset(seed=0)
     assert len(np.unique(observations[:, 0])) == 3
     assert envs.step(envs.action_space.sample())[0].shape == (3, 4)
+
+
+def test_worker_processes_make_an_environment_by_its_id(tmp_path):
+    """The lines of the module's docstring, in a program of their own, after JAX was used."""
+    lines = re.search(r"^    (if __name__.*?\n)\n", gym.__doc__, re.S | re.M)[1].replace("\n    ", "\n")
+    shown = "    print(env.reset(seed=0)[0].shape, env.step(env.action_space.sample())[1].shape)\n    env.close()\n"
+    program = tmp_path / "program.py"
+    program.write_text(f"import gymnasium, jax\njax.numpy.ones(2).block_until_ready()\n{lines}{shown}")
+    settings = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, program], env=settings, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "(2, 4) (2,)", done.stderr
 
 
 def test_a_fresh_process_needs_only_the_id():

@@ -33,6 +33,7 @@ def run(action: Callable[[], Any]) -> None:
 
     try:
         with signals.handled():
+            check_backend()
             action()
     except (ConfigError, RunError, TableError, ValueError, FloatingPointError, OSError, ImportError) as error:
         if os.environ.get("DIFFPLAN_TRACE"):
@@ -40,6 +41,23 @@ def run(action: Callable[[], Any]) -> None:
         fail(" ".join(str(error).split()))
     except signals.Stopped as stopped:
         fail("interrupted; run the same command again to go on from here", stopped.code)
+
+
+def check_backend() -> None:
+    """Raise ConfigError where JAX_PLATFORMS asks for a backend that jax does not find."""
+    asked = os.environ.get("JAX_PLATFORMS")
+    if not asked:
+        return
+    import jax
+
+    try:
+        jax.devices()
+    except Exception as error:  # jax raises whatever the plugin does
+        reason = " ".join(str(error).split()).partition(" (set JAX_PLATFORMS")[0] or type(error).__name__
+        extras = "unset it, or install what it needs: pip install 'diffplan[cuda13]', [cuda12] or [tpu]"
+        raise ConfigError(
+            f"JAX_PLATFORMS={asked!r}: must name a backend that jax finds here ({reason}); {extras}"
+        ) from None
 
 
 def parse(cls: type[Config] | Any, arguments: Sequence[str], prog: str, text: str | None, default: Any = None) -> Any:
