@@ -103,7 +103,7 @@ def compare(
         ConfigError: naming what cannot work.
         RunError: if the run is in use, or holds what other settings made.
     """
-    where, learned, compared = begun(task, run, preset, planner, settings, new_settings)
+    where, learned, compared = open_run(task, run, preset, planner, settings, new_settings)
     compared = compared if methods is None else replace(compared, methods=tuple(methods))
     settle(where, about(task, learned, compared))
     comparing.compare(where, task, learned, compared)
@@ -138,7 +138,7 @@ def tune(
         ConfigError: naming what cannot work, or if no scale meets a budget.
         RunError: if the run is in use, or holds what other settings made.
     """
-    where, learned, compared = begun(task, run, preset, planner, settings, new_settings)
+    where, learned, compared = open_run(task, run, preset, planner, settings, new_settings)
     config = TuneSettings(**how)
     tuning.fits(config, learned, compared)
     settle(where, about(task, learned, compared))
@@ -163,7 +163,7 @@ def plot(run: Path | str, out: Path | str | None = None) -> tuple[Path, ...]:
     return tuple(draw.draw(Path(run).expanduser(), None if out is None else Path(out).expanduser()))
 
 
-def begun(
+def open_run(
     task: Task,
     run: Path | str | None,
     preset: str | None,

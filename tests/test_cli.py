@@ -29,11 +29,11 @@ from diffplan.tasks.linear import LinearSettings
 from diffplan.tasks.maze2d import Maze2dSettings
 from tests.commands import ROOT, refused, run
 
-ON_A_TASK = ("compare", "tune", "train", "train-reward", "make-data")
+ON_A_TASK = ("compare", "tune", "train", "train-reward", "make-data", "play")
 """Commands whose first word is a task."""
 
-LISTS = ("tasks", "methods")
-"""Commands that print a list, and take no flags."""
+LISTS = ("tasks", "methods", "doctor")
+"""Commands that print something, and take no flags."""
 
 
 # -- the command itself --

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+import diffplan
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CORE = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
@@ -112,7 +114,8 @@ def test_the_wheel_holds_both_packages_and_nothing_else(tmp_path: Path) -> None:
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    version = PROJECT["project"]["version"]
+    version = diffplan.__version__
     assert {name.split("/")[0] for name in names} == {"diffplan", "envs", f"diffplan-{version}.dist-info"}
     sources = {str(p.relative_to(ROOT)) for package in ("diffplan", "envs") for p in (ROOT / package).rglob("*.py")}
     assert sources <= names
+    assert {f"diffplan/planner/pretrained/{name}.npz" for name in ("maze2d-umaze", "gridworld-fourrooms")} <= names

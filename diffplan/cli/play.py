@@ -83,7 +83,7 @@ def action(config: Any) -> None:
         say(f"{name}: {in_words(results[name].returns, planner.task.words.returns)}{ends_of(results[name])}")
     with locked(of.run):
         about = {"settings": plain(how), "task": planner.task.name}
-        rows = {name: {"returns": list(map(float, r.returns)), "ended": r.arrived} for name, r in results.items()}
+        rows = {name: {"returns": list(map(float, r.returns)), "ended": r.ended} for name, r in results.items()}
         write_json(of.run / "play.json", about | {"results": rows})
         say(str(of.run / "play.json"))
         if how.film:
@@ -100,7 +100,7 @@ def planner_of(how: PlaySettings, of: Experiment) -> Any:
         return Planner.pretrained(of.name)
     run, task = of.open()
     with locked(run.directory):
-        return Planner.made(run, task, of.planner)
+        return Planner.assemble(run, task, of.planner)
 
 
 def make_world(name: str) -> Any:
@@ -143,7 +143,7 @@ def in_words(returns: Any, unit: str) -> str:
 
 def ends_of(rollout: Any) -> str:
     """How many episodes ended by themselves, if any did."""
-    return f", {100 * rollout.arrived:.0f} % ended after {rollout.lengths.mean():.0f} steps" if rollout.arrived else ""
+    return f", {100 * rollout.ended:.0f} % ended after {rollout.lengths.mean():.0f} steps" if rollout.ended else ""
 
 
 def film_of(task: Any, rollout: Any, path: Path) -> Path:

@@ -71,10 +71,10 @@ class Agent:
 
     def act(self, observation: Any) -> Any:
         """The next action, as the environment takes it."""
-        seen = np.asarray(self.adapter.observation(observation), np.float32)
+        raw = np.asarray(self.adapter.observation(observation), np.float32)
         wanted = (self.task.observation_dim,)
-        require(seen.shape[-1:] == wanted, "observation: shape", list(seen.shape), f"[..., {wanted[0]}]")
-        rows = np.atleast_2d(seen)
+        require(raw.shape[-1:] == wanted, "observation: shape", list(raw.shape), f"[..., {wanted[0]}]")
+        rows = np.atleast_2d(raw)
         if self.plan is not None:
             count = len(self.plan.observations)
             require(len(rows) == count, "observation: episodes", len(rows), f"{count}, or call reset")
@@ -87,7 +87,7 @@ class Agent:
         self.t += 1
         if not self.task.discrete:
             actions = np.clip(actions, *self.bounds)
-        return self.adapter.action(actions if seen.ndim > 1 else actions[0])
+        return self.adapter.action(actions if raw.ndim > 1 else actions[0])
 
     def make_plan(self, model: PlanModel, rows: Float[np.ndarray, "n o"]) -> None:
         """Plan anew from where the episodes are."""
@@ -129,16 +129,16 @@ def adapter_of(task: Task, env: Any = None) -> Adapter:
     own = task.adapter(env) if task.adapter is not None and env is not None else None
     if own is not None:
         return own
-    inside = lambda seen, name: seen.get(name) if isinstance(seen, dict) else None
+    inside = lambda raw, name: raw.get(name) if isinstance(raw, dict) else None
     wrapped = getattr(getattr(env, "unwrapped", None), "environment", None)  # of `envs.gym`
     counted = env is not None and hasattr(getattr(env, "action_space", None), "n")
 
-    def goal(seen: Any) -> Any:
-        found = inside(seen, "desired_goal")
-        return getattr(wrapped, "goal", None) if found is None and task.goal is not None else found
+    def goal(raw: Any) -> Any:
+        wanted = inside(raw, "desired_goal")
+        return getattr(wrapped, "goal", None) if wanted is None and task.goal is not None else wanted
 
-    def observation(seen: Any) -> Any:
-        return inside(seen, "observation") if isinstance(seen, dict) else seen
+    def observation(raw: Any) -> Any:
+        return inside(raw, "observation") if isinstance(raw, dict) else raw
 
     return Adapter(
         observation, goal, (lambda actions: actions.argmax(axis=-1)) if counted else (lambda actions: actions)

@@ -139,10 +139,10 @@ class Planner:
         about = {"name": name, "planner": chosen} | ({} if of is None else {"task": of})
         with locked(where.directory):
             settle(where, about | ({"goals": goal_settings(goals)} if goals else {}))
-            return cls.made(where, task, chosen, goal_settings(goals) if goals else None)
+            return cls.assemble(where, task, chosen, goal_settings(goals) if goals else None)
 
     @classmethod
-    def made(
+    def assemble(
         cls, run: Run, task: Task, settings: PlannerSettings, goals: reaching.GoalSettings | None = None
     ) -> "Planner":
         """What a run holds, or what is made in it."""

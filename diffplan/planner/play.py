@@ -22,7 +22,7 @@ class Rollout(NamedTuple):
     lengths: Float[np.ndarray, "n"]
     observations: Float[np.ndarray, "n t o"]
     """In the task's units."""
-    arrived: float
+    ended: float
     """Fraction of the episodes that ended by themselves, before their limit of steps."""
 
 
@@ -45,17 +45,17 @@ def play(key: PRNGKey, task: Task, agent: Agent, episodes: int, steps: int, word
             f"task {task.name}: has no simulator: nothing can be played; name a gymnasium id with --world"
         )
     world = Host(task.simulator) if is_host(task.simulator) else InJax(task.simulator, key)
-    seen = world.reset(np.asarray(jax.random.randint(key, (episodes,), 0, 2**30)))
-    agent.reset(seen)
-    alive, returns, lengths, path = np.ones(episodes, bool), np.zeros(episodes), np.zeros(episodes), [seen]
+    observations = world.reset(np.asarray(jax.random.randint(key, (episodes,), 0, 2**30)))
+    agent.reset(observations)
+    alive, returns, lengths, path = np.ones(episodes, bool), np.zeros(episodes), np.zeros(episodes), [observations]
     ended = np.zeros(episodes, bool)
     with Progress(words, total=steps) as progress:
         for _ in range(steps):
-            seen, rewards, terminated, truncated = world.step(agent.act(path[-1]))
+            observations, rewards, terminated, truncated = world.step(agent.act(path[-1]))
             returns += np.where(alive, rewards, 0.0)
             lengths += alive
             ended |= alive & terminated
-            path.append(np.where(alive[:, None], seen, path[-1]))
+            path.append(np.where(alive[:, None], observations, path[-1]))
             alive = alive & ~terminated & ~truncated
             progress.advance(1)
             if not alive.any():
@@ -69,13 +69,13 @@ def play_gymnasium(env: Any, agent: Agent, episodes: int, steps: int, seed: int,
     returns, lengths, paths, ended = [], [], [], 0
     with Progress(words, total=episodes, unit="episodes") as progress:
         for number in range(episodes):
-            seen, _ = env.reset(seed=seed + number)
-            agent.reset(seen)
-            path, total = [np.asarray(agent.adapter.observation(seen))], 0.0
+            observation, _ = env.reset(seed=seed + number)
+            agent.reset(observation)
+            path, total = [np.asarray(agent.adapter.observation(observation))], 0.0
             for _ in range(steps):
-                seen, reward, terminated, truncated, _ = env.step(agent.act(seen))
+                observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
                 total += float(reward)
-                path.append(np.asarray(agent.adapter.observation(seen)))
+                path.append(np.asarray(agent.adapter.observation(observation)))
                 if terminated or truncated:
                     ended += bool(terminated)
                     break

@@ -53,7 +53,7 @@ def save(planner: Planner, path: Path, half: bool) -> Path:
     kind = planner.settings.reward_model.kind
     require(kind == "learned", "reward_model.kind", kind, "learned, to be saved in one file; keep the run instead")
     leaves = named(parts(planner))
-    arrays = {name: shortened(np.asarray(leaf)) if half else np.asarray(leaf) for name, leaf in leaves.items()}
+    arrays = {name: shorten(np.asarray(leaf)) if half else np.asarray(leaf) for name, leaf in leaves.items()}
     name, settings = planner.task.origin or (planner.task.name, None)
     about = {
         "format": FORMAT,
@@ -78,7 +78,7 @@ def save(planner: Planner, path: Path, half: bool) -> Path:
     return path
 
 
-def shortened(array: np.ndarray) -> np.ndarray:
+def shorten(array: np.ndarray) -> np.ndarray:
     """Floating-point numbers with 14 bits each: high bytes, then low bytes ``[2, n]``, which compress well so."""
     if array.dtype != np.float32 or array.size <= 64:
         return array
@@ -86,8 +86,8 @@ def shortened(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(bits.astype("<u2").reshape(-1, 1).view(np.uint8).T[::-1])
 
 
-def lengthened(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The inverse of `shortened`, where an array was."""
+def lengthen(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The inverse of `shorten`, where an array was."""
     if array.dtype != np.uint8 or array.shape != (2, int(np.prod(shape))):
         return array
     return np.ascontiguousarray(array[::-1].T).view("<f2").reshape(shape).astype(np.float32)
@@ -127,10 +127,10 @@ def load_run(path: Path, task: Task | None) -> Planner:
     kept = there.get("settings") if isinstance(there, dict) else None
     if not isinstance(kept, dict) or "planner" not in kept:
         raise RunError(f"{config}: no such file, or it holds no settings of a planner")
-    task = made_task(kept.get("name", ""), kept.get("task"), path) if task is None else task
+    task = task_named(kept.get("name", ""), kept.get("task"), path) if task is None else task
     goals = settings_from(reaching.GoalSettings, kept["goals"], config) if "goals" in kept else None
     settings = settings_from(PlannerSettings, kept["planner"], config)
-    return Planner.made(Run(path, read_only=True), task, settings, goals)
+    return Planner.assemble(Run(path, read_only=True), task, settings, goals)
 
 
 def load_file(path: Path, task: Task | None = None) -> Planner:
@@ -142,7 +142,7 @@ def load_file(path: Path, task: Task | None = None) -> Planner:
     """
     arrays = read(path)
     about = json.loads(str(arrays.pop(ABOUT)))
-    task = made_task(about["task"], about["task_settings"], path) if task is None else task
+    task = task_named(about["task"], about["task_settings"], path) if task is None else task
     dims = [task.observation_dim, task.action_dim]
     require(dims == about["dims"], "task", task.name, f"one of dimensions {about['dims']}, as in {path}")
     settings = settings_from(PlannerSettings, about["planner"], path)
@@ -158,7 +158,7 @@ def load_file(path: Path, task: Task | None = None) -> Planner:
             "fixed": {"std": blank(dims[0]), "low": blank(dims[1]), "high": blank(dims[1])},
         }
 
-    whole = filled(like, arrays, path)
+    whole = fill(like, arrays, path)
     typical, longest = about["limits"]
     fixed = {name: np.asarray(value) for name, value in whole["fixed"].items()}
     limits, bounds = Limits(typical, longest, fixed["std"]), (fixed["low"], fixed["high"])
@@ -188,7 +188,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def filled(like: Callable[[], Any], arrays: dict[str, np.ndarray], path: Path) -> Any:
+def fill(like: Callable[[], Any], arrays: dict[str, np.ndarray], path: Path) -> Any:
     """The tree that `like` makes, of which nothing is computed, with the arrays of a file as its leaves."""
     structure = []
 
@@ -199,8 +199,8 @@ def filled(like: Callable[[], Any], arrays: dict[str, np.ndarray], path: Path) -
 
     shapes = jax.eval_shape(leaves)
     names, tree = structure[0]
-    found = [leaf_of(arrays, name, leaf, path) for name, leaf in zip(names, shapes, strict=True)]
-    return jax.tree.unflatten(tree, found)
+    values = [leaf_of(arrays, name, leaf, path) for name, leaf in zip(names, shapes, strict=True)]
+    return jax.tree.unflatten(tree, values)
 
 
 def leaf_of(arrays: dict[str, np.ndarray], name: str, like: Any, path: Path) -> jax.Array:
@@ -209,14 +209,14 @@ def leaf_of(arrays: dict[str, np.ndarray], name: str, like: Any, path: Path) -> 
     Raises:
         RunError: if the file has none of that name and shape.
     """
-    array = lengthened(arrays[name], like.shape) if name in arrays else None
+    array = lengthen(arrays[name], like.shape) if name in arrays else None
     if array is None or array.shape != like.shape:
         there = "missing" if array is None else list(array.shape)
         raise RunError(f"{path}: {name} is {there}: this version needs {list(like.shape)}")
     return jnp.asarray(array, like.dtype)
 
 
-def made_task(name: str, values: Any, path: Path) -> Task:
+def task_named(name: str, values: Any, path: Path) -> Task:
     """The task that a run or a file names, with these settings."""
     try:
         made = source(name)

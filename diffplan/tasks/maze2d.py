@@ -123,8 +123,8 @@ def adapter(maze: Maze2d, env: Any) -> Adapter | None:
     turned = lambda rows: robotics.from_pointmaze(maze, rows).astype(np.float32)
     at_rest = lambda goal: np.concatenate([goal, np.zeros_like(goal)], axis=-1)
     return Adapter(
-        observation=lambda seen: turned(seen["observation"]),
-        goal=lambda seen: turned(at_rest(np.asarray(seen["desired_goal"])))[..., :2],
+        observation=lambda raw: turned(raw["observation"]),
+        goal=lambda raw: turned(at_rest(np.asarray(raw["desired_goal"])))[..., :2],
         action=robotics.to_turned,
     )
 

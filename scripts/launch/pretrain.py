@@ -1,7 +1,7 @@
 """Trains a planner that ships with the package, and writes it into diffplan/planner/pretrained:
 
-python scripts/pretrain.py maze2d-umaze           # about 25 minutes on two CPU cores
-python scripts/pretrain.py gridworld-fourrooms    # about 6 minutes
+python scripts/launch/pretrain.py maze2d-umaze           # about 25 minutes on two CPU cores
+python scripts/launch/pretrain.py gridworld-fourrooms    # about 6 minutes
 
 Expect a file of at most 4 MB. In the U-maze ways to goals are learned as well. The prior is trained three times as long
 as the demo's, and the reward from four times as many labels.
@@ -21,7 +21,7 @@ from diffplan.tasks import make_task
 GOALS = ("maze2d-umaze",)
 """The tasks in which ways to goals are learned."""
 
-FOLDER = Path(__file__).parents[1] / "diffplan" / "planner" / "pretrained"
+FOLDER = Path(__file__).parents[2] / "diffplan" / "planner" / "pretrained"
 
 
 def action(name: str) -> None:
@@ -41,5 +41,5 @@ def action(name: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        command.fail("name one task: python scripts/pretrain.py maze2d-umaze")
+        command.fail("name one task: python scripts/launch/pretrain.py maze2d-umaze")
     command.run(lambda: action(sys.argv[1]))
