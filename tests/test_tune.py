@@ -249,7 +249,7 @@ def test_the_command_chooses_and_meets_a_budget(tmp_path):
     content = json.loads((tmp_path / "run" / "scale.json").read_text())
     assert all(name in said for name in content["choices"]) and content["returns"] == "delivered"
     assert content["scale"] == content["choices"][content["rule"]]["scale"]
-    assert content["units"]["steps"] == content["experiment"]["sampler"]["steps"] == 6
+    assert content["units"]["steps"] == content["planner"]["sampler"]["steps"] == 6
     assert not (tmp_path / "run" / "reward" / "classifier").exists()  # what the method does not need is not learned
 
     again = run("tune", "--run", folder, "--points", "4", "--high", "30", "--nats", "2")
