@@ -61,6 +61,7 @@ test-latest:  ## run all the tests on the newest Python of this machine, in .ven
 lint: $(VENV)/.dev  ## ruff (rules and format) and pyright
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
+	@mkdir -p .cache/types/diffplan && ln -sfn ../../../envs .cache/types/diffplan/envs
 	@$(RUN) -m pyright
 
 format: $(VENV)/.dev  ## let ruff mend what it can

@@ -44,6 +44,7 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     tasks       make_task, TASKS
     experiment  compare, tune, harness
     report      figure, axes, page, table, budgets
+    envs        base, maze2d, gridworld, pendulum, pointmaze, linear
     interface   compare, tune, plot, Comparison, Tuned
     studies     frame, and a folder a study
     validation  PARTS
@@ -61,7 +62,8 @@ __version__ = "0.1.0"
 MODULES = (
     *("types", "codec", "noise", "denoise", "guide", "samplers", "smc", "discrete", "dynamics", "policy", "count"),
     *("settings", "resolve", "episodes", "simulators", "task", "runs", "models", "oracle", "metrics", "data", "learn"),
-    *("methods", "planner", "tasks", "experiment", "report", "interface", "studies", "validation", "benchmarks", "cli"),
+    *("methods", "planner", "tasks", "experiment", "report", "interface", "envs", "studies", "validation"),
+    *("benchmarks", "cli"),
 )
 NAMES = {
     "Task": "task",

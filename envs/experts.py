@@ -38,9 +38,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from envs import layout, maze2d
-from envs.gridworld import Gridworld
-from envs.maze2d import Maze2d
+from . import layout, maze2d
+from .gridworld import Gridworld
+from .maze2d import Maze2d
 
 MOVES = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))
 NEAR = 0.1

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from envs import layout
-from envs.base import Transition
+from . import layout
+from .base import Transition
 
 MOVES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 """stay, up, down, left, right, as (row, column) differences."""

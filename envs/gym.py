@@ -1,15 +1,15 @@
 """Any environment as a gymnasium environment, and this project's own under gymnasium's ids; needs the `gym` extra.
 
-    import gymnasium, envs.gym                                     importing it registers the ids
-    env = gymnasium.make("diffplan/Maze2d-umaze-v0")               or make("envs.gym:diffplan/Maze2d-umaze-v0") alone
-    env.unwrapped.environment                                      the Environment itself
+    import gymnasium, diffplan.envs.gym                   importing it registers the ids
+    env = gymnasium.make("diffplan/Maze2d-umaze-v0")      or make("diffplan.envs.gym:diffplan/Maze2d-umaze-v0") alone
+    env.unwrapped.environment                             the Environment itself
 
 Since its version 1.0 gymnasium loads no plugins by entry points of a package, so one of these imports is needed. Worker
 processes are told the module with the id, and are spawned, since JAX does not survive a fork:
 
     if __name__ == "__main__":
         workers = {"vectorization_mode": "async", "vector_kwargs": {"context": "spawn"}}
-        env = gymnasium.make_vec("envs.gym:diffplan/Maze2d-umaze-v0", 2, **workers)
+        env = gymnasium.make_vec("diffplan.envs.gym:diffplan/Maze2d-umaze-v0", 2, **workers)
 
 An episode has one seed, drawn from gymnasium's `np_random`. With k = key(seed), the reset and step t = 1, 2, ... are
 
@@ -35,8 +35,8 @@ import numpy as np
 from gymnasium import spaces
 from jaxtyping import Float, UInt8
 
-from envs import gridworld, linear, maze2d, pendulum, potemkin, raster
-from envs.base import Environment
+from . import gridworld, linear, maze2d, pendulum, potemkin, raster
+from .base import Environment
 
 ENVIRONMENTS: dict[str, Environment] = {
     **{f"Maze2d-{name}": maze for name, maze in maze2d.NAMED.items()},

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from numpy.typing import ArrayLike
 
-from envs.base import Transition
+from .base import Transition
 
 Vector = tuple[float, ...]
 Matrix = tuple[Vector, ...]

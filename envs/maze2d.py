@@ -48,8 +48,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from envs import layout
-from envs.base import Transition
+from . import layout
+from .base import Transition
 
 RADIUS = 0.1
 MASS = 4 / 3 * pi * RADIUS**3 * 1000

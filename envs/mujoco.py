@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from envs.maze2d import DAMPING, GEAR, MARGIN, MAX_SPEED, RADIUS, STEP, Maze2d
+from .maze2d import DAMPING, GEAR, MARGIN, MAX_SPEED, RADIUS, STEP, Maze2d
 
 Act = Callable[[Float[np.ndarray, "n 4"]], Float[np.ndarray, "n 2"]]
 """Observations of all episodes -> an action for each; called once a step."""

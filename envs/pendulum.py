@@ -54,7 +54,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from envs.base import Episode, Transition, follow
+from .base import Episode, Transition, follow
 
 STEP = 0.05
 """Seconds per step."""

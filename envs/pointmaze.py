@@ -42,8 +42,8 @@ from unittest import mock
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from envs import layout
-from envs.maze2d import Maze2d
+from . import layout
+from .maze2d import Maze2d
 
 Cell = tuple[int, int]
 NAMES = ("medium", "large", "giant")

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from envs.base import Transition
-from envs.gridworld import MOVES, STREET, Gridworld, State
+from .base import Transition
+from .gridworld import MOVES, STREET, Gridworld, State
 
 
 @dataclass(frozen=True)

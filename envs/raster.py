@@ -14,11 +14,11 @@ entry, with a mark where the value lies between its bounds.
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from envs.base import Environment
-from envs.gridworld import Gridworld
-from envs.maze2d import RADIUS, Maze2d
-from envs.pendulum import Pendulum
-from envs.potemkin import Potemkin
+from .base import Environment
+from .gridworld import Gridworld
+from .maze2d import RADIUS, Maze2d
+from .pendulum import Pendulum
+from .potemkin import Potemkin
 
 PIXELS = 32
 """The side of a cell, and the height of a bar."""

@@ -37,8 +37,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from envs.maze2d import Maze2d
-from envs.mujoco import Act
+from .maze2d import Maze2d
+from .mujoco import Act
 
 TURN = np.array([[0.0, 1.0], [-1.0, 0.0]])
 """(x, y) from (p, q), without the shift: equation (2)."""

@@ -16,9 +16,9 @@ import matplotlib
 import pytest
 from jaxtyping import install_import_hook
 
-# Before anything imports them: every annotation of diffplan and envs is checked. An int may stand for a float, as in
+# Before anything imports them: every annotation of diffplan is checked. An int may stand for a float, as in
 # PEP 484; jaxtyping's own pytest option cannot pass that setting on, for it splits its value at every comma.
-install_import_hook(["diffplan", "envs"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+install_import_hook(["diffplan"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])

@@ -20,6 +20,8 @@ from jaxtyping import Array, Float
 from diffplan import noise
 from diffplan.codec import Codec
 from diffplan.count import counted
+from diffplan.envs.gridworld import Gridworld
+from diffplan.envs.linear import Linear, LinearPolicy, trajectory_distribution
 from diffplan.guide import Reward
 from diffplan.methods import Problem
 from diffplan.oracle.gaussian import Gaussian
@@ -29,8 +31,6 @@ from diffplan.samplers import Sampler
 from diffplan.simulators import Truth
 from diffplan.types import Denoise, Level, PRNGKey, Scalar, Trajectory
 from diffplan.validation.known import Additive, TabularPrior, cells_of, from_cell, grid_problem, walk
-from envs.gridworld import Gridworld
-from envs.linear import Linear, LinearPolicy, trajectory_distribution
 
 
 @struct.dataclass

@@ -9,6 +9,8 @@ from diffplan.codec import Codec
 from diffplan.count import count
 from diffplan.data.windows import Windows
 from diffplan.dynamics import Dynamics, Ensemble, imagine
+from diffplan.envs.gridworld import Gridworld
+from diffplan.envs.linear import POINT
 from diffplan.episodes import from_stacked
 from diffplan.learn import dynamics, train
 from diffplan.learn.dynamics import DynamicsSettings
@@ -17,8 +19,6 @@ from diffplan.learn.value import ValueSettings
 from diffplan.models import MLP, build
 from diffplan.settings import ConfigError
 from diffplan.validation import known
-from envs.gridworld import Gridworld
-from envs.linear import POINT
 from tests import problems
 
 MATRIX, CONTROL = np.array(POINT.transition), np.array(POINT.control)

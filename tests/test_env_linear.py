@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import base, linear
+from diffplan.envs import base, linear
 
 ENV = linear.Linear.from_arrays(
     transition=[[0.9, 0.2], [-0.1, 0.8]],

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import base, gridworld, linear, maze2d, pendulum
+from diffplan.envs import base, gridworld, linear, maze2d, pendulum
 
 NOISY_POINT = linear.Linear.from_arrays(
     transition=[[0.9, 0.1], [0.0, 0.9]],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffplan.benchmarks.statistics import PUBLISHED
-from envs import experts, gridworld, layout, maze2d
+from diffplan.envs import experts, gridworld, layout, maze2d
 
 
 def collect(name):

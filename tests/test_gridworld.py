@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import base, gridworld, layout
+from diffplan.envs import base, gridworld, layout
 
 
 @pytest.mark.parametrize("density", [0.0, 0.2, 0.4, 0.99])

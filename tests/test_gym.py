@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import base, gym, raster
-from envs.gridworld import CORRIDORS, FOUR_ROOMS, MOVES, Gridworld
-from envs.gym import ENVIRONMENTS, Gym
-from envs.linear import POINT
-from envs.maze2d import OPEN, UMAZE
-from envs.pendulum import PENDULUM
-from envs.potemkin import street
+from diffplan.envs import base, gym, raster
+from diffplan.envs.gridworld import CORRIDORS, FOUR_ROOMS, MOVES, Gridworld
+from diffplan.envs.gym import ENVIRONMENTS, Gym
+from diffplan.envs.linear import POINT
+from diffplan.envs.maze2d import OPEN, UMAZE
+from diffplan.envs.pendulum import PENDULUM
+from diffplan.envs.potemkin import street
 
 IDS = [f"diffplan/{name}-v0" for name in ENVIRONMENTS]
 MAZES = [f"diffplan/Maze2d-{name}-v0" for name in ("open", "umaze", "medium", "large")]
@@ -191,7 +191,9 @@ def test_worker_processes_make_an_environment_by_its_id(tmp_path):
 
 def test_a_fresh_process_needs_only_the_id():
     """gymnasium imports the module before the colon; importing it registers the ids."""
-    code = "import gymnasium; print(gymnasium.make('envs.gym:diffplan/Maze2d-umaze-v0').reset(seed=0)[0].shape)"
+    code = (
+        "import gymnasium; print(gymnasium.make('diffplan.envs.gym:diffplan/Maze2d-umaze-v0').reset(seed=0)[0].shape)"
+    )
     settings = os.environ | {"JAX_PLATFORMS": "cpu"}
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env=settings, capture_output=True, text=True)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from envs import gymnasium_host
-from envs.gymnasium_host import Host, collect, random_policy
+from diffplan.envs import gymnasium_host
+from diffplan.envs.gymnasium_host import Host, collect, random_policy
 
 
 class Space(gymnasium.Env):
@@ -193,7 +193,7 @@ def test_the_limit_of_steps_is_gymnasiums_unless_given():
 
 
 def test_this_projects_own_environments_can_be_hosted():
-    host = Host("envs.gym:diffplan/Pendulum-v0")
+    host = Host("diffplan.envs.gym:diffplan/Pendulum-v0")
     assert (host.observation_dim, host.action_dim) == (3, 1)
     record = collect(host, gymnasium_host.random_policy(host), 1, seed=0, max_steps=5)[0]
     assert (record.rewards >= 0).all() and (record.rewards <= 1).all()

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import experts, layout
-from envs.gridworld import Gridworld
-from envs.maze2d import Maze2d
+from diffplan.envs import experts, layout
+from diffplan.envs.gridworld import Gridworld
+from diffplan.envs.maze2d import Maze2d
 
 ROWS = ("#####", "#GOO#", "###O#", "#OOO#", "#####")
 TEXT = "\n".join(ROWS)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import base, maze2d
-from envs.mujoco import Simulator
+from diffplan.envs import base, maze2d
+from diffplan.envs.mujoco import Simulator
 
 
 @pytest.fixture(scope="module")

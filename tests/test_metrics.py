@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from diffplan.codec import Codec
+from diffplan.envs import experts, maze2d
+from diffplan.envs.base import follow
 from diffplan.experiment.compare import Measures
 from diffplan.experiment.deliver import Delivery
 from diffplan.experiment.harness import Begin
@@ -18,8 +20,6 @@ from diffplan.task import Task
 from diffplan.tasks import maze2d as tasks
 from diffplan.tasks.maze2d import Maze2dSettings
 from diffplan.types import Trajectory
-from envs import experts, maze2d
-from envs.base import follow
 
 H, D = 7, 3
 

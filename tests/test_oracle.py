@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from diffplan.envs.gridworld import Gridworld
+from diffplan.envs.layout import hops
+from diffplan.envs.linear import POINT, LinearPolicy, trajectory_distribution
 from diffplan.oracle import control
 from diffplan.oracle.distribution import exact_energy, tilt_numbers
 from diffplan.oracle.gaussian import Gaussian
 from diffplan.oracle.mixture import mixture
 from diffplan.oracle.tabular import conditioned, markov
-from envs.gridworld import Gridworld
-from envs.layout import hops
-from envs.linear import POINT, LinearPolicy, trajectory_distribution
 
 H, K = 4, 3
 POINTS = jnp.asarray([[0.0, 1.0], [1.0, -0.5], [-1.0, 0.2]])

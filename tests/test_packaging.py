@@ -1,5 +1,6 @@
 """What is published: no address of a registry or of a machine, exact pins, and a wheel that holds both packages."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -108,14 +109,51 @@ def test_heavy_packages_come_only_with_their_extra() -> None:
     assert "torch" not in {pin.name for pin in pins()}
 
 
-def test_the_wheel_holds_both_packages_and_nothing_else(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as `pip install .` builds it."""
     pytest.importorskip("hatchling")
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the wheel is installed into."""
+    folder = tmp_path_factory.mktemp("site")
+    zipfile.ZipFile(wheel).extractall(folder)
+    return folder
+
+
+def test_the_wheel_holds_one_package_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    version = diffplan.__version__
-    assert {name.split("/")[0] for name in names} == {"diffplan", "envs", f"diffplan-{version}.dist-info"}
-    sources = {str(p.relative_to(ROOT)) for package in ("diffplan", "envs") for p in (ROOT / package).rglob("*.py")}
-    assert sources <= names
+    assert {name.split("/")[0] for name in names} == {"diffplan", f"diffplan-{diffplan.__version__}.dist-info"}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "diffplan").rglob("*.py")}
+    worlds = {f"diffplan/envs/{path.name}" for path in (ROOT / "envs").glob("*.py")}
+    assert modules | worlds <= names
     assert {f"diffplan/planner/pretrained/{name}.npz" for name in ("maze2d-umaze", "gridworld-fourrooms")} <= names
+    assert "diffplan/py.typed" in names
+
+
+@pytest.mark.parametrize("how", ["installed", "checkout"])
+def test_a_package_envs_of_ones_own_stays_ones_own(how: str, installed: Path, tmp_path: Path) -> None:
+    """One program imports both."""
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs" / "__init__.py").write_text("OWNER = 'me'\n")
+    program = """
+import diffplan as dp
+task = dp.make_task("gridworld-fourrooms")
+import envs
+from diffplan.envs.maze2d import UMAZE
+print(envs.OWNER, dp.__file__)
+"""
+    (tmp_path / "program.py").write_text(program)
+    where = installed if how == "installed" else ROOT
+    settings = os.environ | {"PYTHONPATH": str(where), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    owner, file = done.stdout.split()
+    assert (owner, Path(file)) == ("me", where / "diffplan" / "__init__.py")

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import pendulum
-from envs.base import follow, rollout
-from envs.pendulum import Pendulum
+from diffplan.envs import pendulum
+from diffplan.envs.base import follow, rollout
+from diffplan.envs.pendulum import Pendulum
 
 ENV = Pendulum()
 STEPS = 200

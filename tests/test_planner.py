@@ -9,6 +9,7 @@ import pytest
 
 from diffplan.benchmarks import maze2d
 from diffplan.benchmarks.rows import ScoresSettings
+from diffplan.envs.maze2d import UMAZE
 from diffplan.episodes import Episodes
 from diffplan.guide import Learned
 from diffplan.learn.reach import Reach
@@ -18,7 +19,6 @@ from diffplan.planner.model import PlanOptions
 from diffplan.runs import Run
 from diffplan.runs.files import read_json, write_json
 from diffplan.types import Trajectory
-from envs.maze2d import UMAZE
 from tests.test_scores import behaviour
 
 pytestmark = pytest.mark.slow  # planners are trained, and plan and act

@@ -11,8 +11,8 @@ import pytest
 
 from diffplan.benchmarks.statistics import OGBENCH
 from diffplan.data import npz
-from envs import pointmaze
-from envs.pointmaze import Episode
+from diffplan.envs import pointmaze
+from diffplan.envs.pointmaze import Episode
 
 ogbench = pytest.importorskip("ogbench")  # it does not install on Python 3.13
 

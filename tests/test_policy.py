@@ -12,6 +12,7 @@ from scipy import integrate, stats
 
 from diffplan.codec import Codec
 from diffplan.data.windows import Windows
+from diffplan.envs.linear import LinearPolicy
 from diffplan.episodes import from_stacked
 from diffplan.learn import behaviour, train
 from diffplan.learn.behaviour import BehaviourSettings
@@ -21,7 +22,6 @@ from diffplan.policy import Distribution, Policy, act, follow, times
 from diffplan.settings import ConfigError
 from diffplan.types import Trajectory
 from diffplan.validation import known
-from envs.linear import LinearPolicy
 from tests import problems
 
 

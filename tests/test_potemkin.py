@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq, linprog, minimize
 
+from diffplan.envs.base import Environment
+from diffplan.envs.gridworld import MOVES, Gridworld
+from diffplan.envs.potemkin import STREET, Potemkin, street
 from diffplan.metrics.table import read
 from diffplan.oracle.tabular import markov
 from diffplan.studies.drawing import draw
 from diffplan.studies.frame import StudySettings, execute
 from diffplan.studies.potemkin import figure as picture
 from diffplan.studies.potemkin import pools, study
-from envs.base import Environment
-from envs.gridworld import MOVES, Gridworld
-from envs.potemkin import STREET, Potemkin, street
 
 ROOM = Gridworld.from_text("######\n#OGOO#\n#O#O##\n######")  # the cell at the right has one door
 GOLD = (0.3, 1.0, 0.1, 0.0, 0.2, 0.4)

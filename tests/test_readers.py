@@ -16,9 +16,9 @@ import pytest
 from diffplan.data import errors, files, hdf5, npz, readers
 from diffplan.data.errors import DataError
 from diffplan.data.fields import Bounds, Header
+from diffplan.envs import experts
+from diffplan.envs.maze2d import UMAZE
 from diffplan.episodes import Episodes
-from envs import experts
-from envs.maze2d import UMAZE
 
 Fields = dict[str, np.ndarray]
 

@@ -243,7 +243,9 @@ def test_the_public_names_exist() -> None:
                 importlib.import_module(f"diffplan.{name}.{member}")
     seen = re.findall(r"^    from (diffplan[\w.]*) import (\w+) as \2$", Path(diffplan.__file__).read_text(), re.M)
     assert {name: f"diffplan.{module}" for name, module in diffplan.NAMES.items()} == {n: m for m, n in seen}  # editors
-    light = "import sys, diffplan; sys.exit(any(m in sys.modules for m in ('jax', 'flax', 'matplotlib', 'envs')))"
+    light = (
+        "import sys, diffplan; sys.exit(any(m in sys.modules for m in ('jax', 'flax', 'matplotlib', 'diffplan.envs')))"
+    )
     assert subprocess.run([sys.executable, "-c", light], cwd=ROOT).returncode == 0
 
 

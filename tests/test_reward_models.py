@@ -11,6 +11,7 @@ import pytest
 
 from diffplan.codec import Codec
 from diffplan.data.windows import Windows
+from diffplan.envs import maze2d
 from diffplan.episodes import from_stacked
 from diffplan.guide import Ensemble, Learned, Proxy, Sum
 from diffplan.learn import reward, reward_models, train
@@ -30,7 +31,6 @@ from diffplan.settings import ConfigError
 from diffplan.task import Task
 from diffplan.tasks import maze2d as tasks
 from diffplan.tasks.maze2d import Maze2dSettings
-from envs import maze2d
 
 H = 16
 SETTINGS = Maze2dSettings(centre=(1.6, 2.7), radius=0.3)

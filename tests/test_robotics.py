@@ -1,4 +1,4 @@
-"""PointMaze in Maze2d's coordinates: against gymnasium-robotics' public interface, and against `envs.maze2d`."""
+"""PointMaze in Maze2d's coordinates: against gymnasium-robotics' public interface, and `envs.maze2d`."""
 
 import os
 import subprocess
@@ -14,9 +14,9 @@ import pytest
 from gymnasium_robotics.envs.maze import maps
 from gymnasium_robotics.envs.maze.maze_v4 import Maze
 
-from envs import base, maze2d, mujoco, robotics
-from envs.maze2d import LARGE, MARGIN, OPEN, STEP, UMAZE, Maze2d
-from envs.robotics import Simulator, from_pointmaze, to_pointmaze
+from diffplan.envs import base, maze2d, mujoco, robotics
+from diffplan.envs.maze2d import LARGE, MARGIN, OPEN, STEP, UMAZE, Maze2d
+from diffplan.envs.robotics import Simulator, from_pointmaze, to_pointmaze
 
 NAMES = {"open": "OPEN", "umaze": "U_MAZE", "medium": "MEDIUM_MAZE", "large": "LARGE_MAZE"}
 
@@ -160,7 +160,7 @@ def test_both_simulators_are_used_alike(room):
 
 
 def test_it_is_quiet_and_leaves_nothing_behind(tmp_path):
-    code = "from envs.maze2d import UMAZE; from envs.robotics import Simulator; Simulator(UMAZE)"
+    code = "from diffplan.envs.maze2d import UMAZE; from diffplan.envs.robotics import Simulator; Simulator(UMAZE)"
     settings = os.environ | {"JAX_PLATFORMS": "cpu", "TMPDIR": str(tmp_path)}
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env=settings, capture_output=True, text=True)

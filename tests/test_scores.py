@@ -11,6 +11,9 @@ from diffplan.benchmarks.published import REFERENCES
 from diffplan.benchmarks.rows import Trials
 from diffplan.codec import Codec
 from diffplan.data.windows import Windows
+from diffplan.envs import experts, maze2d, mujoco
+from diffplan.envs.base import rollout
+from diffplan.envs.maze2d import UMAZE, Maze2d
 from diffplan.episodes import Episodes, from_stacked
 from diffplan.learn import inverse, reach, train
 from diffplan.learn.inverse import Inverse
@@ -20,9 +23,6 @@ from diffplan.planner import control
 from diffplan.planner.control import Controller, Execution
 from diffplan.planner.examples import Reaching
 from diffplan.runs import Run
-from envs import experts, maze2d, mujoco
-from envs.base import rollout
-from envs.maze2d import UMAZE, Maze2d
 
 CORRIDOR = Maze2d.from_text("##########\n#OOOOOOOG#\n##########", max_steps=200)
 

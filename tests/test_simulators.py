@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffplan.envs.gymnasium_host import Host
+from diffplan.envs.pendulum import PENDULUM, WORST
 from diffplan.simulators import (
     OpenLoop,
     Running,
@@ -25,8 +27,6 @@ from diffplan.simulators import (
     is_host,
 )
 from diffplan.types import Trajectory
-from envs.gymnasium_host import Host
-from envs.pendulum import PENDULUM, WORST
 
 KEY = jax.random.key(0)
 

@@ -17,13 +17,13 @@ from diffplan.codec import Codec
 from diffplan.data import files
 from diffplan.data.errors import DataError
 from diffplan.data.windows import Windows
+from diffplan.envs import robotics
+from diffplan.envs.gridworld import CORRIDORS, MOVES
+from diffplan.envs.maze2d import UMAZE, named
 from diffplan.episodes import Episodes
 from diffplan.metrics.table import read_rows
 from diffplan.planner import control, reaching
 from diffplan.tasks.gridworld import nearest_move
-from envs import robotics
-from envs.gridworld import CORRIDORS, MOVES
-from envs.maze2d import UMAZE, named
 from tests.test_planner import SMALL
 from tests.test_scores import behaviour
 

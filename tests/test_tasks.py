@@ -14,6 +14,7 @@ from scipy import optimize
 from diffplan.cli.main import main
 from diffplan.data import files
 from diffplan.data.windows import Windows
+from diffplan.envs import gridworld, maze2d
 from diffplan.episodes import Episodes
 from diffplan.experiment.compare import starts_of
 from diffplan.learn.prior import PriorSettings
@@ -27,7 +28,6 @@ from diffplan.simulators import OpenLoop, Running, Tracking, begin, carry_out, e
 from diffplan.task import Task
 from diffplan.tasks import DRAWINGS, TASKS, make_task
 from diffplan.types import Trajectory
-from envs import gridworld, maze2d
 
 KEY = jax.random.key(0)
 H = 16

@@ -25,9 +25,9 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from diffplan.benchmarks.rows import Paths, Trials
+from diffplan.envs.maze2d import RADIUS, SPEED_BOUND, Maze2d, State
 from diffplan.runs import Progress, Run, keep
 from diffplan.types import Scalar
-from envs.maze2d import RADIUS, SPEED_BOUND, Maze2d, State
 
 AHEAD = 5
 """K: steps between decisions of (125), and steps that `play` looks ahead."""

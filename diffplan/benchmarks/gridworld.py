@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from diffplan.benchmarks.rows import Drawing, Name, Row, Scores, ScoresSettings, Sheet, Trials
 from diffplan.benchmarks.tuning import methods
+from diffplan.envs.gridworld import Gridworld
 from diffplan.planner import control, playing, reaching
 from diffplan.planner.control import Tracker
 from diffplan.planner.model import PlanOptions
@@ -23,7 +24,6 @@ from diffplan.runs import Run
 from diffplan.runs.files import plain
 from diffplan.tasks import gridworld as tasks
 from diffplan.tasks.gridworld import GridworldSettings, ShortestPath, nearest_move
-from envs.gridworld import Gridworld
 
 ONE_MOVE = 1.25
 """Cells: from this near, tracking's next move leads to a point, and the one after it to the next."""

@@ -20,6 +20,10 @@ from diffplan.benchmarks.rows import Drawing, Name, Row, Scores, ScoresSettings,
 from diffplan.benchmarks.tuning import Method, Methods, methods
 from diffplan.data import hdf5, readers
 from diffplan.data.errors import DataError
+from diffplan.envs import experts, maze2d, robotics
+from diffplan.envs.maze2d import Maze2d
+from diffplan.envs.mujoco import Simulator as MujocoMaze
+from diffplan.envs.robotics import Simulator as PointMaze
 from diffplan.episodes import Episodes
 from diffplan.planner import control, playing, reaching
 from diffplan.planner.build import make_data
@@ -31,10 +35,6 @@ from diffplan.runs.files import digest
 from diffplan.tasks import maze2d as tasks
 from diffplan.tasks.maze2d import Maze2dSettings
 from diffplan.types import PRNGKey
-from envs import experts, maze2d, robotics
-from envs.maze2d import Maze2d
-from envs.mujoco import Simulator as MujocoMaze
-from envs.robotics import Simulator as PointMaze
 
 ARRIVED = 0.4
 """Cells from its goal within which an episode is not planned for: inside the disc that pays."""

@@ -15,14 +15,14 @@ from jaxtyping import Float
 from diffplan.benchmarks.rows import Drawing, Name, Row, Scores, ScoresSettings, Sheet, Trials
 from diffplan.benchmarks.tuning import Method, Methods, methods
 from diffplan.data import npz
+from diffplan.envs import pointmaze
+from diffplan.envs.pointmaze import PointMaze
 from diffplan.episodes import Episodes
 from diffplan.planner import control, playing, reaching
 from diffplan.planner.control import Tracker
 from diffplan.planner.model import PlanOptions
 from diffplan.runs import Progress, Run, say
 from diffplan.runs.files import file_digest
-from envs import pointmaze
-from envs.pointmaze import PointMaze
 
 EPISODES = 50
 """Of each task."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from diffplan.benchmarks.rows import Row
 from diffplan.data import files, npz
+from diffplan.envs import maze2d, pointmaze
 from diffplan.episodes import Episodes
-from envs import maze2d, pointmaze
 
 NUMBERS = ("observation_mean", "observation_std", "action_mean", "action_std")
 COLUMNS = ("data", "source", "rows", *NUMBERS, "reward_mean")

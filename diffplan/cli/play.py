@@ -124,7 +124,7 @@ def make_world(name: str) -> Any:
             raise ConfigError(f"world={name!r}: needs its simulator: pip install 'diffplan[simulators]'") from None
         return gymnasium.make(name, continuing_task=False)
     if name.startswith("diffplan/"):
-        import_module("envs.gym")
+        import_module("diffplan.envs.gym")  # registers the ids
     try:
         return gymnasium.make(name)
     except Exception as error:  # gymnasium's own, of many kinds

@@ -130,7 +130,7 @@ def adapter_of(task: Task, env: Any = None) -> Adapter:
     if own is not None:
         return own
     inside = lambda raw, name: raw.get(name) if isinstance(raw, dict) else None
-    wrapped = getattr(getattr(env, "unwrapped", None), "environment", None)  # of `envs.gym`
+    wrapped = getattr(getattr(env, "unwrapped", None), "environment", None)  # of `diffplan.envs.gym`
     counted = env is not None and hasattr(getattr(env, "action_space", None), "n")
 
     def goal(raw: Any) -> Any:

@@ -90,7 +90,7 @@ class World(Protocol):
 
 @runtime_checkable
 class Simulator(Protocol):
-    """Any physics outside JAX: `envs.mujoco`, `envs.robotics`, OGBench's."""
+    """Any physics outside JAX: `diffplan.envs.mujoco`, `diffplan.envs.robotics`, OGBench's."""
 
     def start(self, observations: Float[np.ndarray, "n o"]) -> Any: ...
 

@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan.codec import Cells
+from diffplan.envs import experts, gridworld, layout
+from diffplan.envs.gridworld import MOVES, Gridworld
 from diffplan.episodes import Episodes, from_stacked
 from diffplan.settings import COUNT, FRACTION, SEED, ConfigError, at_least, settings
 from diffplan.task import Plane, Task, Words
 from diffplan.types import Scalar, Trajectory
-from envs import experts, gridworld, layout
-from envs.gridworld import MOVES, Gridworld
 
 
 @settings("task")

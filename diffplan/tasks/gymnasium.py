@@ -39,7 +39,7 @@ def make(config: GymnasiumSettings) -> Task:
         ImportError: if gymnasium is not installed.
         ValueError: if there is no such environment, or if its spaces are not numbers.
     """
-    from envs.gymnasium_host import Host, collect, random_policy
+    from diffplan.envs.gymnasium_host import Host, collect, random_policy
 
     host = Host(config.id)
     policy = resolve(config.behaviour, {"random": random_policy(host)}, "task.behaviour")

@@ -6,9 +6,9 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Float
 
+from diffplan.envs.linear import Linear, LinearPolicy
 from diffplan.settings import SEED, at_least, settings
 from diffplan.task import Task, Words
-from envs.linear import Linear, LinearPolicy
 
 
 @settings("task")

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffplan.envs import experts, layout, maze2d, robotics
+from diffplan.envs.maze2d import Maze2d
 from diffplan.episodes import Episodes, from_stacked
 from diffplan.metrics import validity
 from diffplan.runs import Progress
 from diffplan.settings import COUNT, SEED, ConfigError, at_least, more_than, settings
 from diffplan.task import Adapter, Disc, Plane, Task, Words
 from diffplan.types import Scalar, Trajectory
-from envs import experts, layout, maze2d, robotics
-from envs.maze2d import Maze2d
 
 CHUNK = 250
 """Steps simulated per compiled call; the first two time limits are burnt in, so that trajectories start as in a long

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from diffplan.envs import pendulum
+from diffplan.envs.pendulum import Pendulum
 from diffplan.episodes import Episodes, from_stacked
 from diffplan.settings import SEED, at_least, settings
 from diffplan.task import Task, Words
-from envs import pendulum
-from envs.pendulum import Pendulum
 
 
 @settings("task")

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from diffplan.envs import layout, pointmaze
+from diffplan.envs.pointmaze import KINDS, MOVES, NAMES, PointMaze
 from diffplan.episodes import Episodes
 from diffplan.metrics import validity
 from diffplan.runs import Progress
 from diffplan.settings import SEED, at_least, require, settings
 from diffplan.task import Plane, Task, Words
 from diffplan.types import Scalar, Trajectory
-from envs import layout, pointmaze
-from envs.pointmaze import KINDS, MOVES, NAMES, PointMaze
 
 
 @settings("task")

@@ -18,6 +18,8 @@ from jaxtyping import Array, Float
 from diffplan import discrete
 from diffplan.denoise import CategoricalDenoiser
 from diffplan.discrete import Keep, Noise, Posterior, Ratio, Tokens
+from diffplan.envs.base import follow
+from diffplan.envs.gridworld import Gridworld
 from diffplan.oracle import control
 from diffplan.runs import Run
 from diffplan.types import PRNGKey
@@ -27,8 +29,6 @@ from diffplan.validation.learned import Size
 from diffplan.validation.problems import ROOMS, Cells, behaviour, cells
 from diffplan.validation.samplers import tilts
 from diffplan.validation.table import Kind, Row, mean
-from envs.base import follow
-from envs.gridworld import Gridworld
 
 WEIGHT = 4.0
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from diffplan.codec import Cells
 from diffplan.count import counted
+from diffplan.envs.gridworld import Gridworld
 from diffplan.guide import Proxy
 from diffplan.methods import Problem
 from diffplan.oracle.tabular import Chain, markov
@@ -18,7 +19,6 @@ from diffplan.policy import Policy
 from diffplan.samplers import Sampler
 from diffplan.simulators import Truth
 from diffplan.types import Denoise, Level, Scalar
-from envs.gridworld import Gridworld
 
 
 @struct.dataclass

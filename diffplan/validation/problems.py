@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from diffplan.envs.gridworld import Gridworld
 from diffplan.oracle.control import World
 from diffplan.oracle.gaussian import Gaussian
 from diffplan.oracle.mixture import Mixture, mixture
 from diffplan.oracle.tabular import Chain, markov
 from diffplan.types import Scalar
-from envs.gridworld import Gridworld
 
 WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """The weights lambda of the reward at which samplers are held to the truth."""

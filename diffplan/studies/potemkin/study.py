@@ -1,6 +1,6 @@
 """The painted goal: a hack of small prior mass, solved exactly, and methods that avoid it.
 
-A reward model rates the cells of `envs.potemkin` with noise, and is wrong about one of them, H:
+A reward model rates the cells of `diffplan.envs.potemkin` with noise, and is wrong about one of them, H:
 
     r(c) = w(c) + tau e(c) + B [c = H],      e(c) ~ N(0, 1)                                              (106)
 
@@ -34,14 +34,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from diffplan.envs import potemkin
+from diffplan.envs.potemkin import Potemkin
 from diffplan.metrics.table import Table
 from diffplan.oracle.tabular import Chain, markov
 from diffplan.studies.frame import Finding, Study, StudySettings, above, below, by_seed, entries
 from diffplan.studies.grids import PerCell, moments, per_step
 from diffplan.studies.potemkin.pools import Curve, pool_of, rungs, selections
 from diffplan.types import PRNGKey, Scalar
-from envs import potemkin
-from envs.potemkin import Potemkin
 
 HORIZON = 20
 BONUSES = (0.5, 1.0, 2.0, 4.0)

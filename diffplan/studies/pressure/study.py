@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan import noise
+from diffplan.envs.gridworld import Gridworld
 from diffplan.guide import Proxy, guided
 from diffplan.methods import ascent, best_of_n, finetuning, guidance, particles, policy_gradient, shooting, tree
 from diffplan.methods.base import Grid, Method, Plans, Problem, Starts, draw_plans
@@ -38,7 +39,6 @@ from diffplan.studies import grids
 from diffplan.studies.frame import Finding, Study, StudySettings, above, below, entries
 from diffplan.types import Denoise, PRNGKey, Scalar, Strengths
 from diffplan.validation import known
-from envs.gridworld import Gridworld
 
 LABELS = (30, 100, 300, 1000, 3000, 30_000)
 SLOW = (300, 30_000)
