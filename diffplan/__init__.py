@@ -40,7 +40,7 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     data        windows, readers
     learn       train, prior, reward, reward_models, value, behaviour, dynamics, conditional, contrastive
     methods     Method, Problem, Plans, and a module a family
-    planner     planner, agent, build, model, reaching, control
+    planner     planner, agent, build, model, reaching, play
     tasks       make_task, TASKS
     experiment  compare, tune, harness
     report      figure, axes, page, table, budgets

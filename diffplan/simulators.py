@@ -13,6 +13,8 @@ l = s - k mod s the steps that are left to the next one, three controllers are k
     open loop           the plan's action a_t
     inverse dynamics    f(o_k, o*_t+1, l), with o* the plan's observations and f learned (121)
     tracking            the task's own controller, given o_k and o*_t+1
+
+and a fourth, which keeps its own count of rows (`Pursuit`), for agents.
 """
 
 from collections.abc import Callable, Sequence
@@ -168,6 +170,28 @@ class Tracking:
     def __call__(self, plan: Trajectory, observation: Float[Array, "o"], step: Int[Array, ""]) -> Float[Array, "a"]:
         """The action towards the next row."""
         return self.track(observation, following(plan, step, self.stride))
+
+
+@struct.dataclass
+class Pursuit:
+    """The task's own controller, at the pace of the episode: it aims at row j of the plan, from j = 1 on, and
+
+    j <- j + 1        when the place of row j is nearer than `near`                                      (124)
+    """
+
+    track: Track = struct.field(pytree_node=False)
+    near: float = struct.field(pytree_node=False)
+    """In the units of observations."""
+    place: tuple[int, ...] = struct.field(pytree_node=False)
+    """The entries of an observation that say where it is."""
+
+    def __call__(
+        self, plan: Trajectory, observation: Float[Array, "o"], j: Int[Array, ""]
+    ) -> tuple[Float[Array, "a"], Int[Array, ""]]:
+        """The action towards row j, and the next j."""
+        ahead = plan.observations[jnp.minimum(j, len(plan.observations) - 1)]
+        left = jnp.linalg.norm((ahead - observation)[jnp.asarray(self.place)])
+        return self.track(observation, ahead), j + (left < self.near)
 
 
 Controller = OpenLoop | Steering | Tracking

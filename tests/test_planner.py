@@ -14,10 +14,14 @@ from diffplan.episodes import Episodes
 from diffplan.guide import Learned
 from diffplan.learn.reach import Reach
 from diffplan.learn.train import TrainSettings
-from diffplan.planner import model, playing, reaching
+from diffplan.planner import agent as agents
+from diffplan.planner import model, reaching
+from diffplan.planner.feasible import Limits
 from diffplan.planner.model import PlanOptions
+from diffplan.planner.planner import Planner
 from diffplan.runs import Run
 from diffplan.runs.files import read_json, write_json
+from diffplan.tasks import make_task
 from diffplan.types import Trajectory
 from tests.test_scores import behaviour
 
@@ -117,27 +121,39 @@ def test_a_warm_start_goes_on_from_the_last_plan(trained):
     x, _ = still.draw(jax.random.key(0), moved[0], points[-1], past, None)
     np.testing.assert_allclose(x, past, atol=0.02)
 
-    def plans(options, past, near=0.0):
-        made, count = playing.plans(trained, options, np.asarray(GOALS[:, :2]), 45, near)(
-            jax.random.key(1), observed, past
-        )
-        assert count == 3  # a full batch
-        return made
+    def plans(options, past):
+        agent = agent_for(trained, GOALS[:, :2], warm=options.warm, candidates=options.candidates, near=0.0)
+        agent.plan = None if past is None else Trajectory(jnp.asarray(past), jnp.zeros((*past.shape[:2], 0)))
+        agent.make_plan(trained, np.asarray(STARTS))
+        assert agent.planned == 3  # a full batch
+        return agent.plan.observations
 
-    cold, warm, observed = PlanOptions(None, 2), PlanOptions(None, 2, True), np.asarray(STARTS)
+    cold, warm = PlanOptions(None, 2), PlanOptions(None, 2, True)
     before = np.tile(points, (3, 1, 1))
     np.testing.assert_array_equal(plans(cold, None), plans(cold, before))
     np.testing.assert_array_equal(plans(cold, None), plans(warm, None))
     assert np.abs(plans(warm, before) - plans(warm, None)).max() > 0.01
 
 
+def agent_for(trained, goals, **how):
+    """The agent of a model, in the U-maze, on its way to goals."""
+    task, one = make_task("maze2d-umaze"), np.ones(2, np.float32)
+    limits = Limits(1.0, 1.0, np.ones(4))
+    planner = Planner(task, trained, task.reward, limits, (-one, one), None, trained)
+    agent = planner.agent(every=45, **how)
+    agent.reset(goal=np.asarray(goals))
+    return agent
+
+
 def test_who_has_arrived_stays_and_all_others_are_planned_for_in_batches(trained, monkeypatch):
-    monkeypatch.setattr(playing, "BATCH", 2)
+    monkeypatch.setattr(agents, "batch_size", lambda: 2)
     observed = np.tile(np.asarray(STARTS[:1]), (5, 1))
     goals = np.tile(np.asarray([[3.0, 1.0]]), (5, 1))
     observed[[1, 4], :2] = goals[0] + 0.2
-    made, count = playing.plans(trained, PlanOptions(None), goals, 45, near=0.4)(jax.random.key(0), observed, None)
-    assert count == 4  # two batches
+    agent = agent_for(trained, goals, near=0.4)
+    agent.act(observed)
+    made = np.asarray(agent.plan.observations)
+    assert agent.planned == 4  # two batches
     np.testing.assert_allclose(made[:, 0], observed, atol=1e-4)
     np.testing.assert_allclose(made[[1, 4], 1:], np.broadcast_to([3, 1, 0, 0], (2, trained.horizon - 1, 4)))
     others = made[[0, 2, 3]]

@@ -1,16 +1,21 @@
 """Scores: windows that reach a goal, inverse dynamics, controllers and the bound, each against what it must be."""
 
+from dataclasses import replace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 from diffplan.benchmarks import bound
-from diffplan.benchmarks.maze2d import TRACKER
+from diffplan.benchmarks.episodes import InJax, Manner, Trials, agent_of, episodes
+from diffplan.benchmarks.maze2d import PACE, returns, spring
 from diffplan.benchmarks.published import REFERENCES
-from diffplan.benchmarks.rows import Trials
 from diffplan.codec import Codec
 from diffplan.data.windows import Windows
+from diffplan.denoise import Edm
 from diffplan.envs import experts, maze2d, mujoco
 from diffplan.envs.base import rollout
 from diffplan.envs.maze2d import UMAZE, Maze2d
@@ -19,10 +24,14 @@ from diffplan.learn import inverse, reach, train
 from diffplan.learn.inverse import Inverse
 from diffplan.learn.train import TrainSettings
 from diffplan.models import MLP, build
-from diffplan.planner import control
-from diffplan.planner.control import Controller, Execution
 from diffplan.planner.examples import Reaching
+from diffplan.planner.feasible import Limits
+from diffplan.planner.model import PlanModel, PlanOptions
+from diffplan.planner.planner import Planner
 from diffplan.runs import Run
+from diffplan.samplers import Sampler
+from diffplan.tasks import make_task
+from diffplan.types import Trajectory
 
 CORRIDOR = Maze2d.from_text("##########\n#OOOOOOOG#\n##########", max_steps=200)
 
@@ -112,36 +121,59 @@ def test_reach_is_learned_where_it_is_known():
     np.testing.assert_allclose(model.weakest(both), min(float(steps(2)), float(model.weakest(both[1:]))), rtol=1e-5)
 
 
-IDLE = Inverse((), Codec(jnp.zeros(6), jnp.ones(6), 4), lambda params, *inputs: jnp.zeros(2), 15)
-NONE = jnp.zeros((1, 1, 2))
+@struct.dataclass
+class Fixed(PlanModel):
+    """Plans the same points from everywhere; or, warm, the last plan moved on. On the way it pushes as it is told."""
+
+    points: Any = None
+    pushes: Any = None
+
+    def best(self, key, starts, goals, past, options, energy=None):
+        points = jnp.broadcast_to(self.points, (len(starts), *self.points.shape)).at[:, 0].set(starts)
+        x = self.codec.encode(Trajectory(points, jnp.zeros((*points.shape[:2], 0))))
+        return x if past is None or not options.warm else past, jnp.zeros(len(starts))
+
+    def actions(self, key, points, steps):
+        return self.pushes[:steps]
 
 
-def in_jax(maze: Maze2d) -> control.Physics:
-    return control.in_jax(maze, TRACKER)
+def fixed(points, pushes=None) -> Planner:
+    """The planner of these points ``[h, 4]``, 15 steps apart."""
+    rows = Codec(jnp.zeros(6), jnp.ones(6), 4)
+    idle = Inverse((), rows, lambda params, *inputs: jnp.zeros(2), 15)
+    still = Edm((), lambda params, x, sigma: x)
+    sampler = Sampler(jnp.ones(2), (len(points), 4))
+    pushes = jnp.zeros((len(points) * 15, 2)) if pushes is None else pushes
+    model = Fixed(
+        rows, rows.of_observations(), still, sampler, idle, low_level=still, stride=15, points=points, pushes=pushes
+    )
+    task = replace(make_task("maze2d-umaze"), tracker=spring)
+    one = np.ones(2, np.float32)
+    return Planner(task, model, task.reward, Limits(1.0, 1.0, np.ones(4)), (-one, one), None, model)
 
 
-def in_mujoco(maze: Maze2d) -> control.Physics:
-    return control.outside(mujoco.Simulator(maze), TRACKER)
+def run(simulator, planner, controller, starts, steps, every=1000, warm=False, goal=(9.0, 9.0)):
+    """Episodes towards a goal where nobody is."""
+    starts = np.asarray(starts, np.float32)
+    trials = Trials(starts, np.broadcast_to(np.asarray(goal, np.float32), (len(starts), 2)))
+    options = PlanOptions(None, 1, warm)
+    return episodes(simulator, agent_of(planner, options, controller, every, Manner(0.4, PACE, 0)), trials, steps)
 
 
-@pytest.mark.parametrize("make", [in_jax, in_mujoco])
+@pytest.mark.parametrize("make", [InJax, mujoco.Simulator])
 def test_a_plan_s_own_actions_lead_where_they_led(make):
     maze, start = maze2d.OPEN, jnp.asarray([2.0, 2.0, 0.0, 0.0])
     actions = 0.3 * jax.random.normal(jax.random.key(1), (60, 2))
     then = jnp.concatenate([actions, jnp.zeros((20, 2))])  # a plan that is over pushes no more
     truth = rollout(maze, jax.random.key(0), maze.state_of(start), then).observation
-    physics = make(maze)
-    at = Execution.of(jnp.zeros((1, 5, 4)), actions[None])
-    _, observed = physics.run(physics.start(np.asarray(start)[None]), "actions", IDLE, at, 80)
-    np.testing.assert_allclose(np.asarray(observed)[0], truth, atol=1e-3)
+    outcome = run(make(maze), fixed(jnp.zeros((4, 4)), actions), "actions", start[None], 80)
+    np.testing.assert_allclose(outcome.paths[0], truth, atol=1e-3)
 
 
 def test_tracking_goes_along_the_points_to_the_last_and_stays_there():
     corner = jnp.asarray([[1.0, 1.0], [1.0, 2.0], [1.0, 3.0], [2.0, 3.0], [3.0, 3.0]])
-    points = jnp.concatenate([corner, jnp.zeros((5, 2))], axis=1)[None]
-    physics = in_jax(UMAZE)
-    states = physics.start(np.asarray([[1.0, 1.0, 0.0, 0.0]]))
-    path = np.asarray(physics.run(states, "tracking", IDLE, Execution.of(points, NONE), 300)[1])[0]
+    points = jnp.concatenate([corner, jnp.zeros((5, 2))], axis=1)
+    path = run(InJax(UMAZE), fixed(points), "tracking", [[1.0, 1.0, 0.0, 0.0]], 300).paths[0]
     near = lambda point: np.linalg.norm(path[:, :2] - np.asarray(point), axis=1).argmin()
     visits = [near(point) for point in corner]
     assert visits == sorted(visits) and len(set(visits)) == 5
@@ -149,33 +181,24 @@ def test_tracking_goes_along_the_points_to_the_last_and_stays_there():
 
 
 def test_planning_anew_begins_where_the_ball_is_and_once_is_once():
-    calls, pasts = [], []
-
-    def plans(key, observed, past):
-        calls.append(np.asarray(observed))
-        pasts.append(past)
-        return np.repeat(observed[:, None], 2, axis=1), len(observed)
-
-    starts = np.asarray([[1.0, 1.0, 0.0, 0.0], [3.0, 1.0, 0.0, 0.0]], np.float32)
-    push = lambda key, points: jnp.ones((len(points), 20, 2))
-    run = lambda every: control.episodes(
-        jax.random.key(0), in_jax(UMAZE), plans, Controller("actions", every, IDLE, push), starts, 50
-    )
-    result = run(20)
-    assert result.paths.shape == (2, 50, 4) and result.plans.shape == (2, 3, 2, 4)
-    assert [past is None for past in pasts] == [True, True, False, False, False]  # two are compiled, then timed
-    np.testing.assert_array_equal(calls[3], result.paths[:, 19])
-    np.testing.assert_array_equal(calls[4], result.paths[:, 39])
-    np.testing.assert_array_equal(pasts[4], result.plans[:, 1])
-    calls.clear()
-    assert run(50).plans.shape[1] == 1 and len(calls) == 2
+    starts = [[1.0, 1.0, 0.0, 0.0], [3.0, 1.0, 0.0, 0.0]]
+    points = jnp.stack([jnp.asarray([1.0, 1.0 + k / 4, 0, 0]) for k in range(6)])
+    planner = fixed(points, jnp.ones((90, 2)))
+    result = run(InJax(UMAZE), planner, "actions", starts, 50, every=20)
+    assert result.paths.shape == (2, 50, 4) and result.plans.shape == (2, 3, 6, 4)
+    np.testing.assert_allclose(result.plans[:, 1, 0], result.paths[:, 19], atol=1e-6)
+    np.testing.assert_allclose(result.plans[:, 2, 0], result.paths[:, 39], atol=1e-6)
+    np.testing.assert_allclose(result.plans[:, 1, 1:], np.broadcast_to(points[1:], (2, 5, 4)), atol=1e-6)
+    assert run(InJax(UMAZE), planner, "actions", starts, 50, every=50).plans.shape[1] == 1
+    warm = run(InJax(UMAZE), planner, "actions", starts, 50, every=30, warm=True).plans
+    np.testing.assert_allclose(warm[:, 1, :4], warm[:, 0, 2:], atol=1e-6)  # 30 steps are two points
 
 
 def test_returns_are_those_of_d4rl():
     paths = np.zeros((1, 4, 4))
     paths[0, :, :2] = [[1.0, 1.0], [1.3, 1.4], [1.3, 1.41], [1.0, 0.5]]
-    assert control.returns(np.asarray([1.0, 1.0]), paths).tolist() == [3.0]
-    both = control.returns(np.asarray([[1.0, 1.0], [9.0, 9.0]]), np.concatenate([paths, paths]))
+    assert returns(np.asarray([1.0, 1.0]), paths).tolist() == [3.0]
+    both = returns(np.asarray([[1.0, 1.0], [9.0, 9.0]]), np.concatenate([paths, paths]))
     assert both.tolist() == [3.0, 0.0]
     assert REFERENCES["umaze"].score(np.asarray([161.86]))[0] == pytest.approx(100)
     assert REFERENCES["large"].score(np.asarray([6.70]))[0] == pytest.approx(0)
@@ -192,7 +215,7 @@ def test_the_bound_of_a_corridor_is_that_of_full_force(tmp_path):
     np.testing.assert_allclose(weights @ value[corners], fastest, rtol=0.02)
     starts = np.tile(np.asarray(start), (2, 1))
     path = bound.paths(Run(tmp_path / "bound"), CORRIDOR, Trials(starts, goals), 200, (5, 11))
-    left = 200 - fastest - control.returns(goals, path)
+    left = 200 - fastest - returns(goals, path)
     assert (0 <= left).all() and (left <= 3).all()
     again = bound.paths(Run(tmp_path / "bound"), CORRIDOR, Trials(starts, goals), 200, (5, 11))
     np.testing.assert_array_equal(again, path)

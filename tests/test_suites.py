@@ -10,6 +10,7 @@ import pytest
 
 from diffplan.benchmarks import gridworld, maze2d, ogbench, report, statistics
 from diffplan.benchmarks import run as suites
+from diffplan.benchmarks.episodes import WAYS
 from diffplan.benchmarks.published import PUBLISHED, TASKS
 from diffplan.benchmarks.rows import MEASURED, SUITES, DataSettings, ScoresSettings
 from diffplan.cli import scores
@@ -22,7 +23,7 @@ from diffplan.envs.gridworld import CORRIDORS, MOVES
 from diffplan.envs.maze2d import UMAZE, named
 from diffplan.episodes import Episodes
 from diffplan.metrics.table import read_rows
-from diffplan.planner import control, reaching
+from diffplan.planner import reaching
 from diffplan.tasks.gridworld import nearest_move
 from tests.test_planner import SMALL
 from tests.test_scores import behaviour
@@ -65,7 +66,7 @@ def test_a_suite_in_small_has_every_row_and_draws_them(small):
     ours = [row for row in rows if report.ours(row)]
     played = [row for row in ours if row["seconds_per_plan"]]
     assert {row["method"] for row in rows if not report.ours(row)} == {one.method for one in PUBLISHED[config.suite]}
-    assert {row["controller"] for row in played} == set(control.CONTROLLERS)
+    assert {row["controller"] for row in played} == set(WAYS)
     assert {row["simulator"] for row in played} == SIMULATORS[config.suite]
     assert {row["controller"] for row in ours} - {row["controller"] for row in played} == BESIDE[config.suite]
     assert all(row["source"] for row in rows)

@@ -24,7 +24,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from diffplan.benchmarks.rows import Paths, Trials
+from diffplan.benchmarks.episodes import Trials
+from diffplan.benchmarks.rows import Paths
 from diffplan.envs.maze2d import RADIUS, SPEED_BOUND, Maze2d, State
 from diffplan.runs import Progress, Run, keep
 from diffplan.types import Scalar

@@ -10,20 +10,20 @@ Nobody else publishes scores in these worlds, so every row is ours.
 import dataclasses
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
-from diffplan.benchmarks.rows import Drawing, Name, Row, Scores, ScoresSettings, Sheet, Trials
+from diffplan.benchmarks.episodes import WAYS, Controller, InJax, Manner, Outcome, Trials, agent_of, episodes
+from diffplan.benchmarks.rows import Drawing, Name, Row, Scores, ScoresSettings, Sheet
 from diffplan.benchmarks.tuning import methods
 from diffplan.envs.gridworld import Gridworld
-from diffplan.planner import control, playing, reaching
-from diffplan.planner.control import Tracker
+from diffplan.planner import reaching
 from diffplan.planner.model import PlanOptions
+from diffplan.planner.planner import Planner
 from diffplan.runs import Run
 from diffplan.runs.files import plain
 from diffplan.tasks import gridworld as tasks
-from diffplan.tasks.gridworld import GridworldSettings, ShortestPath, nearest_move
+from diffplan.tasks.gridworld import GridworldSettings, ShortestPath
 
 ONE_MOVE = 1.25
 """Cells: from this near, tracking's next move leads to a point, and the one after it to the next."""
@@ -49,20 +49,18 @@ def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     world = tasks.environment(settings)
     behaviour = tasks.simulate(world, settings)
     run = Run(config.run / "gridworld" / task, config.new_settings)
-    planner, minutes = reaching.fit(run, config.planner, behaviour, f"{task} {plain(config.data)}")
-    physics = control.in_jax(world, Tracker(nearest_move, ONE_MOVE))
+    ways, minutes = reaching.fit(run, config.planner, behaviour, f"{task} {plain(config.data)}")
+    planner = Planner.of_ways(tasks.make(settings), ways, config.planner, behaviour)
 
     def trials(part: int, count: int) -> Trials:
         """Starts in random cells, and the world's goal; part 0 is scored, part 1 is for tuning."""
         starts = np.random.default_rng((config.seed, part)).choice(world.cells.astype(np.float32), count)
         return Trials(starts, np.broadcast_to(np.asarray(world.goal, np.float32), starts.shape))
 
-    def play(part: int, count: int, options: PlanOptions, name: control.Name, every: int) -> control.Outcome:
-        starts, goals = trials(part, count)
-        plans = playing.plans(planner, options, goals, every, near=0.5)
-        controller = playing.controller(planner, name, every)
-        key = jax.random.fold_in(jax.random.key(config.seed), part)
-        return control.episodes(key, physics, plans, controller, starts, world.max_steps)
+    def play(part: int, count: int, options: PlanOptions, controller: Controller, every: int) -> Outcome:
+        manner = Manner(0.5, ONE_MOVE, 2 * config.seed + part)
+        agent = agent_of(planner, options, controller, every, manner)
+        return episodes(InJax(world), agent, trials(part, count), world.max_steps)
 
     def score(options: PlanOptions) -> Scores:
         return returns(trials(1, config.tuning).goals, play(1, config.tuning, options, "inverse", config.every).paths)
@@ -72,7 +70,7 @@ def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     sheet = Sheet(config, task, goals, Drawing(world.walls, (-0.5, -0.5), 1.0, 0.4, turned=False), best.mean())
     yield sheet.measured(Name("bound (shortest path)", "optimal", "jax"), best)
     for method in methods(task, config.candidates, score):
-        schedule: list[tuple[control.Name, int]] = [(name, config.every) for name in control.CONTROLLERS]
+        schedule: list[tuple[Controller, int]] = [(name, config.every) for name in WAYS]
         if not method.options.warm:  # which begins with the second plan
             schedule.append(("inverse", world.max_steps))
         for controller, every in schedule:

@@ -8,28 +8,30 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
-from diffplan.benchmarks.rows import Drawing, Name, Row, Scores, ScoresSettings, Sheet, Trials
+from diffplan.benchmarks.episodes import Controller, Manner, Trials, agent_of, episodes
+from diffplan.benchmarks.rows import Drawing, Name, Row, Scores, ScoresSettings, Sheet
 from diffplan.benchmarks.tuning import Method, Methods, methods
 from diffplan.data import npz
 from diffplan.envs import pointmaze
 from diffplan.envs.pointmaze import PointMaze
 from diffplan.episodes import Episodes
-from diffplan.planner import control, playing, reaching
-from diffplan.planner.control import Tracker
+from diffplan.planner import reaching
 from diffplan.planner.model import PlanOptions
+from diffplan.planner.planner import Planner
 from diffplan.runs import Progress, Run, say
 from diffplan.runs.files import file_digest
+from diffplan.tasks import pointmaze as tasks
+from diffplan.tasks.pointmaze import PointMazeSettings
 
 EPISODES = 50
 """Of each task."""
 
 
 class Worlds:
-    """OGBench's own environments, one an episode; a `control.Simulator`. reached: which goals have been."""
+    """OGBench's own environments, one an episode; an `episodes.Simulator`. reached: which goals have been."""
 
     def __init__(self, name: str, count: int):
         with Progress(f"{name}: environments", total=count, unit="environments") as progress:
@@ -96,11 +98,11 @@ def write(
     return written
 
 
-def schedule(config: ScoresSettings, methods: Methods, steps: int) -> Iterator[tuple[control.Name, Method, int]]:
+def schedule(config: ScoresSettings, methods: Methods, steps: int) -> Iterator[tuple[Controller, Method, int]]:
     """(controller, method, steps between plans) of every row."""
     *cold, warm = methods
     for method in cold:
-        for name in control.CONTROLLERS[1:]:
+        for name in ("inverse", "tracking"):
             yield name, method, config.every
     yield "actions", cold[-1], config.every
     yield "tracking", warm, config.every
@@ -118,27 +120,25 @@ def rows_of(config: ScoresSettings, task: str) -> Iterator[Row]:
     """All rows of one maze, ours."""
     maze, directory = pointmaze.named(task), config.run / "ogbench"
     run = Run(directory / task, config.new_settings)
-    planner, minutes = reaching.fit(run, config.planner, *data(directory, task))
-    tasks = [{"task_id": number + 1} for number in range(len(maze.tasks)) for _ in range(EPISODES)]
-    worlds, few = Worlds(task, len(tasks)), Worlds(task, config.tuning)
+    behaviour, identity = data(directory, task)
+    ways, minutes = reaching.fit(run, config.planner, behaviour, identity)
+    planner = Planner.of_ways(tasks.make(PointMazeSettings(f"{task}-navigate")), ways, config.planner, behaviour)
+    asked = [{"task_id": number + 1} for number in range(len(maze.tasks)) for _ in range(EPISODES)]
+    worlds, few = Worlds(task, len(asked)), Worlds(task, config.tuning)
     left, top = maze.observation_low.tolist()
-    tracker = Tracker(lambda observation, place: (place - observation) / maze.stride, maze.tolerance)  # (124)
     drawing = Drawing(maze.walls, (top, left), maze.unit, maze.tolerance, turned=True)
 
-    def play(asked: Trials, inside: Worlds, options: PlanOptions, name: control.Name, every: int) -> control.Outcome:
-        plans = playing.plans(planner, options, asked.goals, every, maze.tolerance)
-        controller = playing.controller(planner, name, every)
-        physics = control.outside(inside, tracker)
-        return control.episodes(jax.random.key(config.seed), physics, plans, controller, asked.starts, maze.max_steps)
+    manner = Manner(maze.tolerance, maze.tolerance, config.seed)
 
     def score(options: PlanOptions) -> Scores:
-        asked = few.begin(anywhere(maze, config.tuning, config.seed + 1), config.seed + 1)
-        play(asked, few, options, "inverse", config.every)
+        trials = few.begin(anywhere(maze, config.tuning, config.seed + 1), config.seed + 1)
+        episodes(few, agent_of(planner, options, "inverse", config.every, manner), trials, maze.max_steps)
         return 100.0 * few.reached
 
     for controller, method, every in schedule(config, methods(task, config.candidates, score), maze.max_steps):
-        asked = worlds.begin(tasks, config.seed)
-        outcome = play(asked, worlds, method.options, controller, every)
-        sheet = Sheet(config, task, asked.goals, drawing, np.nan)
+        trials = worlds.begin(asked, config.seed)
+        agent = agent_of(planner, method.options, controller, every, manner)
+        outcome = episodes(worlds, agent, trials, maze.max_steps)
+        sheet = Sheet(config, task, trials.goals, drawing, np.nan)
         name = Name(method.name, controller, "ogbench")
         yield sheet.planned(name, every, 100.0 * worlds.reached, outcome, minutes)

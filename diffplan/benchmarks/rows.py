@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from diffplan.benchmarks.episodes import Outcome
 from diffplan.benchmarks.published import TASKS
-from diffplan.learn.train import TrainSettings
-from diffplan.planner.control import Outcome
+from diffplan.planner.presets import CELLS, SHORTER
 from diffplan.planner.reaching import GoalSettings
 from diffplan.runs import say
 from diffplan.settings import COUNT, SEED, at_least, require, settings
@@ -93,8 +93,6 @@ class ScoresSettings:
         return self.tasks or TASKS[self.suite]
 
 
-SHORTER = TrainSettings(2000, 128, "muon", 5e-2)
-
 SUITES = {
     "maze2d": ScoresSettings(),
     "multi2d": ScoresSettings(suite="multi2d"),
@@ -102,7 +100,7 @@ SUITES = {
     "gridworld": ScoresSettings(
         suite="gridworld",
         data=DataSettings(episodes=200, steps=1000, noise=0.2),
-        planner=GoalSettings(horizon=48, stride=1, prior=SHORTER, width=64, patch=2),
+        planner=CELLS,
         every=10,
     ),
 }
@@ -119,13 +117,6 @@ class Drawing(NamedTuple):
     unit: float
     near: float
     turned: bool
-
-
-class Trials(NamedTuple):
-    """Where the episodes that are scored start, as observations, and their goals, as places."""
-
-    starts: Float[np.ndarray, "n o"]
-    goals: Float[np.ndarray, "n 2"]
 
 
 class Name(NamedTuple):

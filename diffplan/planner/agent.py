@@ -12,12 +12,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
 from diffplan.planner.model import PlanModel, PlanOptions
 from diffplan.settings import require
-from diffplan.simulators import Controller, OpenLoop, Steering, Tracking
+from diffplan.simulators import Controller, OpenLoop, Pursuit, Steering, Tracking
 from diffplan.task import Adapter, Task
 from diffplan.types import PRNGKey, Trajectory
 
@@ -36,6 +36,8 @@ class Agent:
     every: int
     """Steps from plan to plan."""
     way: Way
+    pace: float | None
+    """With the task's tracker, the distance at which it goes on to the plan's next point; None: with time."""
     bounds: tuple[Float[np.ndarray, "a"], Float[np.ndarray, "a"]]
     """The least and the greatest action."""
     adapter: Adapter
@@ -47,7 +49,12 @@ class Agent:
     goal: Float[np.ndarray, "n o"] | None = None
     plan: Trajectory | None = None
     """The plans that are carried out, ``[n, h, .]``, in the task's units."""
-    x: Float[Array, "n h d"] | None = field(default=None, repr=False)
+    planned: int = 0
+    """Plans made so far; those that only fill a batch count."""
+    followed: Trajectory | None = field(default=None, repr=False)
+    """The plans as the controller is given them: with an action for every step, where the low-level prior drew them."""
+    ahead: Int[Array, "n"] | None = field(default=None, repr=False)
+    """The point of the plan that each episode pursues."""
 
     def reset(self, observation: Any = None, goal: ArrayLike | None = None) -> None:
         """Begin an episode, or a batch of them.
@@ -60,14 +67,15 @@ class Agent:
         Raises:
             ConfigError: if a goal is given and the task has none, or if it has another number of entries.
         """
-        self.plan = self.x = self.goal = None
+        self.plan = self.followed = self.goal = None
         self.t = 0
         if goal is None and observation is not None:
             goal = self.adapter.goal(observation)
         if goal is not None:
             self.goal = whole_goal(self.task, np.asarray(goal, np.float32))
-            guided, scale = self.plans(True).energy is not None, self.options.scale
-            require(guided or scale is None, "scale", scale, "None: this planner has no guide to goals")
+            model, scale = self.plans(True), self.options.scale
+            require(model.energy is not None or scale is None, "scale", scale, "None: it has no guide to goals")
+            controller_of(self.task, model, self.way)
 
     def act(self, observation: Any) -> Any:
         """The next action, as the environment takes it."""
@@ -81,29 +89,53 @@ class Agent:
         model = self.plans(self.goal is not None)
         if self.plan is None or self.t >= self.every:
             self.make_plan(model, rows)
-        assert self.plan is not None
         controller = controller_of(self.task, model, self.way)
-        actions = np.asarray(_act(controller, self.plan, jnp.asarray(rows), jnp.asarray(self.t)))
+        if isinstance(controller, Tracking) and self.pace is not None:
+            place = self.task.goal or tuple(range(self.task.observation_dim))
+            controller = Pursuit(controller.track, self.pace, place)
+        actions, self.ahead = _act(controller, self.followed, jnp.asarray(rows), jnp.asarray(self.t), self.ahead)
         self.t += 1
+        actions = np.asarray(actions)
         if not self.task.discrete:
             actions = np.clip(actions, *self.bounds)
         return self.adapter.action(actions if raw.ndim > 1 else actions[0])
 
     def make_plan(self, model: PlanModel, rows: Float[np.ndarray, "n o"]) -> None:
-        """Plan anew from where the episodes are."""
+        """Plan anew from where the episodes are, for those that have not arrived, in batches of one size."""
         self.key, key_plan, key_fill = jax.random.split(self.key, 3)
-        past = self.x if self.options.warm else None
+        n, past = len(rows), self.plan if self.options.warm else None
         goals = None if self.goal is None else np.broadcast_to(self.goal, rows.shape)
-        steps = min(self.every, model.horizon * model.stride)
-        x, plan = _plan(model, self.options, steps, key_plan, jnp.asarray(rows), goals, past)
-        if model.codec.width == model.codec.observation_dim and self.way == "open_loop":
-            plan = plan.replace(actions=_fill(model, steps, key_fill, plan.observations))
+        whole, away = at_rest(model, rows, goals), np.arange(n)
         if goals is not None and self.task.goal is not None:
             entries = list(self.task.goal)
-            there = np.linalg.norm(rows[:, entries] - goals[:, entries], axis=1) <= self.near
-            rest = jnp.asarray(goals)[:, None] * jnp.ones((1, model.horizon, 1))
-            plan = plan.replace(observations=jnp.where(jnp.asarray(there)[:, None, None], rest, plan.observations))
-        self.x, self.plan, self.t = x, plan, 0
+            away = np.flatnonzero(np.linalg.norm((rows - goals)[:, entries], axis=1) > self.near)
+        batch, moved = min(batch_size(), n), self.every if past is not None else 0
+        for number, first in enumerate(range(0, len(away), batch)):
+            some = away[first : first + batch]
+            full = np.resize(some, batch)
+            given = jax.tree.map(lambda leaf, full=full: jnp.asarray(leaf[full]), (rows, goals, past))
+            made = _plan(model, self.options, moved, jax.random.fold_in(key_plan, number), *given)
+            for array, part in zip(whole, (made.observations, made.actions), strict=True):
+                array[some] = np.asarray(part)[: len(some)]
+            self.planned += batch
+        self.plan = self.followed = plan = Trajectory(*map(jnp.asarray, whole))
+        if self.way == "open_loop" and model.low_level is not None:
+            self.followed = _filled(model, self.every, key_fill, plan.observations)
+        self.t, self.ahead = 0, jnp.ones(n, jnp.int32)
+
+
+def batch_size() -> int:
+    """Episodes that are planned for together: as many as a CPU's caches hold, or many on an accelerator."""
+    return 32 if jax.default_backend() == "cpu" else 1024
+
+
+def at_rest(
+    model: PlanModel, rows: Float[np.ndarray, "n o"], goals: Float[np.ndarray, "n o"] | None
+) -> tuple[Float[np.ndarray, "n h o"], Float[np.ndarray, "n h a"]]:
+    """Observations and actions of plans that stay at the goal, or where they begin."""
+    observations = np.repeat((rows if goals is None else goals)[:, None], model.horizon, axis=1)
+    observations[:, 0] = rows
+    return observations, np.zeros((*observations.shape[:2], model.codec.action_dim), np.float32)
 
 
 def whole_goal(task: Task, goal: Float[np.ndarray, "*n g"]) -> Float[np.ndarray, "*n o"]:
@@ -149,9 +181,10 @@ def controller_of(task: Task, model: PlanModel, way: Way) -> Controller:
     """What turns a plan into actions.
 
     Raises:
-        ConfigError: if the task has no tracker and one is asked for.
+        ConfigError: if the task has no tracker and one is asked for, or if plans have no actions and they are.
     """
     if way == "open_loop":
+        require(model.has_actions, "way", way, "inverse or tracked: these plans have no actions")
         return OpenLoop(1 if model.low_level is not None else model.stride)
     if way == "tracked":
         require(task.tracker is not None, "way", way, f"inverse or open_loop: task {task.name} has no tracker")
@@ -168,18 +201,27 @@ def _plan(
     key: PRNGKey,
     starts: Float[Array, "n o"],
     goals: Float[Array, "n o"] | None,
-    past: Float[Array, "n h d"] | None,
-) -> tuple[Float[Array, "n h d"], Trajectory]:
-    warm = None if past is None else jax.vmap(lambda x: model.moved_on(x, steps))(past)
-    x, _ = model.best(key, starts, goals, warm, options)
-    return x, model.decode(x)
+    past: Trajectory | None,
+) -> Trajectory:
+    """Plans; where there are plans of `steps` steps before, warm from them."""
+    warm = None if past is None else jax.vmap(lambda plan: model.moved_on(model.codec.encode(plan), steps))(past)
+    return model.decode(model.best(key, starts, goals, warm, options)[0])
 
 
 @partial(jax.jit, static_argnames="steps")
-def _fill(model: PlanModel, steps: int, key: PRNGKey, points: Float[Array, "n h o"]) -> Float[Array, "n steps a"]:
-    return jax.vmap(lambda key, points: model.actions(key, points, steps))(jax.random.split(key, len(points)), points)
+def _filled(model: PlanModel, steps: int, key: PRNGKey, points: Float[Array, "n h o"]) -> Trajectory:
+    """Plans of so many single steps, with the actions of the low-level prior, and 0 when they are over."""
+    fill = lambda key, points: model.actions(key, points, steps)
+    actions = jax.vmap(fill)(jax.random.split(key, len(points)), points)
+    over = ((0, 0), (0, steps - actions.shape[1]), (0, 0))
+    row = jnp.minimum(jnp.arange(steps) // model.stride, model.horizon - 1)
+    return Trajectory(points[:, row], jnp.pad(actions, over))
 
 
 @jax.jit
-def _act(controller: Controller, plan: Trajectory, observations: Float[Array, "n o"], t: Array) -> Array:
-    return jax.vmap(controller, (0, 0, None))(plan, observations, t)
+def _act(
+    controller: Controller | Pursuit, plans: Trajectory, observations: Float[Array, "n o"], t: Array, ahead: Array
+) -> tuple[Float[Array, "n a"], Int[Array, "n"]]:
+    if isinstance(controller, Pursuit):
+        return jax.vmap(controller)(plans, observations, ahead)
+    return jax.vmap(controller, (0, 0, None))(plans, observations, t), ahead

@@ -81,6 +81,11 @@ class PlanModel:
         """h, the rows of a plan."""
         return self.sampler.shape[0]
 
+    @property
+    def has_actions(self) -> bool:
+        """Whether plans have actions, or the low-level prior draws them."""
+        return self.low_level is not None or self.codec.action_dim > 0
+
     def draw(
         self,
         key: PRNGKey,

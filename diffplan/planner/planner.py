@@ -19,13 +19,15 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 from numpy.typing import ArrayLike
 
+from diffplan.data.windows import Windows
+from diffplan.episodes import Episodes
 from diffplan.learn.row_reward import RowReward
 from diffplan.metrics import returns, validity
 from diffplan.planner import build as building
 from diffplan.planner import feasible, reaching
 from diffplan.planner.agent import Agent, Way, adapter_of, controller_of, whole_goal
 from diffplan.planner.model import PlanModel, PlanOptions
-from diffplan.planner.presets import settings_of
+from diffplan.planner.presets import goal_settings, settings_of
 from diffplan.planner.settings import NoiseRange, PlannerSettings
 from diffplan.runs import Run
 from diffplan.runs.config import settings_from, settle
@@ -93,7 +95,8 @@ class Planner:
     """What steps of the data do: by them plans are feasible where the task says nothing."""
     bounds: tuple[Float[np.ndarray, "a"], Float[np.ndarray, "a"]]
     """The least and the greatest action."""
-    settings: PlannerSettings
+    settings: PlannerSettings | None
+    """What was learned; None where ways to goals alone were."""
     ways: PlanModel | None = None
     """Plans ways to goals, if they were learned."""
     goals: reaching.GoalSettings | None = None
@@ -124,7 +127,8 @@ class Planner:
             run: where everything is kept; ``runs/NAME`` by default. A training that was stopped goes on.
             preset: demo, debug, full or accelerator; by default the settings of the run, or demo.
             settings: what is learned, in place of a preset.
-            goals: whether ways to goals are learned as well, in a world that has goals; or how.
+            goals: whether ways to goals are learned as well, in a world that has goals; or how. By default points of
+                a plan are 15 steps apart, and 1 step where actions are choices.
             new_settings: whether what was made with other settings is set aside and made anew.
 
         Raises:
@@ -138,8 +142,9 @@ class Planner:
         name, of = task.origin or (task.name, None)
         about = {"name": name, "planner": chosen} | ({} if of is None else {"task": of})
         with locked(where.directory):
-            settle(where, about | ({"goals": goal_settings(goals)} if goals else {}))
-            return cls.assemble(where, task, chosen, goal_settings(goals) if goals else None)
+            ways = goal_settings(goals, task) if goals else None
+            settle(where, about | ({} if ways is None else {"goals": ways}))
+            return cls.assemble(where, task, chosen, ways)
 
     @classmethod
     def assemble(
@@ -170,6 +175,21 @@ class Planner:
         levels = NoiseRange(build.decided.levels.low, build.decided.levels.high)
         decided, bounds = replace(build.config, noise=levels), (np.asarray(low), np.asarray(high))
         return cls(task, model, build.reward, limits, bounds, decided, ways, goals)
+
+    @classmethod
+    def of_ways(cls, task: Task, ways: PlanModel, goals: reaching.GoalSettings, episodes: Episodes) -> "Planner":
+        """A planner of ways to goals and of nothing else.
+
+        Args:
+            task: with goals.
+            ways: of `reaching.fit`.
+            goals: how they were learned.
+            episodes: that they were learned from.
+        """
+        require(task.goal is not None, "task", task.name, "one that has goals")
+        low, high = bounds_of(task.simulator, episodes)
+        limits = feasible.limits_of(Windows.of(episodes, ways.rows, goals.horizon, goals.stride))
+        return cls(task, ways, task.reward, limits, (np.asarray(low), np.asarray(high)), None, ways, goals)
 
     @classmethod
     def pretrained(cls, name: str) -> "Planner":
@@ -298,7 +318,7 @@ class Planner:
         options = PlanOptions(None if scale is None else jnp.asarray(scale, jnp.float32), candidates, warm)
         quarter = max(1, self.model.horizon * self.model.stride // 4)
         adapter, key = adapter_of(self.task, world), jax.random.key(seed)
-        return Agent(self.task, self.model_for, options, every or quarter, way, self.bounds, adapter, near, key)
+        return Agent(self.task, self.model_for, options, every or quarter, way, None, self.bounds, adapter, near, key)
 
 
 def run_of(task: Task, run: Path | str | None, new_settings: bool = False) -> Run:
@@ -318,11 +338,6 @@ def settings_for(run: Run, preset: str | None, settings: PlannerSettings | None)
     before = read_json(path)
     kept = before.get("settings", {}).get("planner") if isinstance(before, dict) else None
     return settings_of("demo") if kept is None else settings_from(PlannerSettings, kept, path)
-
-
-def goal_settings(goals: bool | reaching.GoalSettings) -> reaching.GoalSettings:
-    """The settings of what reaches goals."""
-    return goals if isinstance(goals, reaching.GoalSettings) else reaching.GoalSettings()
 
 
 @jax.jit

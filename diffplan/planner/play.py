@@ -101,6 +101,11 @@ class InJax:
         self.states = jax.vmap(self.environment.reset)(keys)
         return np.asarray(jax.vmap(self.environment.observe)(self.states))
 
+    def place(self, observations: Float[np.ndarray, "n o"]) -> Float[np.ndarray, "n o"]:
+        """Begin an episode at every observation."""
+        self.states = jax.vmap(self.environment.state_of)(jnp.asarray(observations, jnp.float32))
+        return np.asarray(jax.vmap(self.environment.observe)(self.states))
+
     def step(self, actions: Float[np.ndarray, "n a"]) -> tuple[np.ndarray, ...]:
         """One step of all: (observations, rewards, terminated, truncated)."""
         self.key, key = jax.random.split(self.key)

@@ -11,9 +11,11 @@ from diffplan.learn.reward import ProxySettings
 from diffplan.learn.row_reward import RowRewardSettings
 from diffplan.learn.train import TrainSettings
 from diffplan.learn.value import ValueSettings
+from diffplan.planner.reaching import GoalSettings
 from diffplan.planner.settings import PlannerSettings
 from diffplan.samplers import SamplerSettings
 from diffplan.settings import ConfigError
+from diffplan.task import Task
 
 TINY = TrainSettings(steps=20, batch=16, chunk=20, save_every=20)
 DEBUG = PlannerSettings(
@@ -35,6 +37,10 @@ PRESETS = {"demo": PlannerSettings(), "debug": DEBUG, "full": PlannerSettings(),
 """demo and full: minutes on two CPU cores; debug: every part once, as small as it gets; accelerator: larger networks
 and batches, for a GPU or TPU."""
 
+SHORTER = TrainSettings(2000, 128, "muon", 5e-2)
+CELLS = GoalSettings(horizon=48, stride=1, prior=SHORTER, width=64, patch=2)
+"""Ways to goals where every step is a choice among a few: a point of a plan is one step."""
+
 
 def settings_of(preset: str) -> PlannerSettings:
     """The settings of a preset.
@@ -45,3 +51,10 @@ def settings_of(preset: str) -> PlannerSettings:
     if preset not in PRESETS:
         raise ConfigError(f"preset={preset!r}: must be one of {', '.join(PRESETS)}")
     return PRESETS[preset]
+
+
+def goal_settings(goals: bool | GoalSettings, task: Task) -> GoalSettings:
+    """The settings of what reaches goals: as given, or what suits the task."""
+    if isinstance(goals, GoalSettings):
+        return goals
+    return CELLS if task.discrete else GoalSettings()

@@ -50,6 +50,8 @@ def save(planner: Planner, path: Path, half: bool) -> Path:
     if path.suffix != ".npz":
         path = path.with_name(path.name + ".npz")
     require(not path.exists(), "path", str(path), "a file that does not exist yet")
+    if planner.settings is None:
+        raise ConfigError("planner: holds ways to goals alone, which one file cannot hold; keep the run instead")
     kind = planner.settings.reward_model.kind
     require(kind == "learned", "reward_model.kind", kind, "learned, to be saved in one file; keep the run instead")
     leaves = named(parts(planner))

@@ -145,6 +145,7 @@ def make(config: PointMazeSettings) -> Task:
         simulator=Worlds(maze),
         violations={"walls": walls},
         tracker=lambda observation, target: jnp.clip((target - observation) / maze.stride, -1, 1),
+        goal=(0, 1),
         plane=Plane(place, ("y", "x"), maze.walls, (low, left), maze.unit, (float(y), float(x), radius)),
         words=Words(("x", "y"), ("x force", "y force"), "steps in the target", {"walls": "through walls"}),
     )

@@ -1,9 +1,9 @@
 """Trains a planner that ships with the package, and writes it into diffplan/planner/pretrained:
 
 python scripts/launch/pretrain.py maze2d-umaze           # about 25 minutes on two CPU cores
-python scripts/launch/pretrain.py gridworld-fourrooms    # about 6 minutes
+python scripts/launch/pretrain.py gridworld-fourrooms    # about 12 minutes
 
-Expect a file of at most 4 MB. In the U-maze ways to goals are learned as well. The prior is trained three times as long
+Expect a file of at most 4 MB. Ways to goals are learned as well. The prior is trained three times as long
 as the demo's, and the reward from four times as many labels.
 """
 
@@ -18,8 +18,8 @@ from diffplan.runs import say
 from diffplan.settings import ConfigError
 from diffplan.tasks import make_task
 
-GOALS = ("maze2d-umaze",)
-"""The tasks in which ways to goals are learned."""
+LEFT_OUT = {"maze2d-umaze": ("energy", "low_level")}
+"""Networks of ways to goals that would not fit: selection does without."""
 
 FOLDER = Path(__file__).parents[2] / "diffplan" / "planner" / "pretrained"
 
@@ -30,12 +30,12 @@ def action(name: str) -> None:
     prior = replace(demo.prior, train=replace(demo.prior.train, steps=5400))
     proxy = replace(demo.proxy, labels=4000, train=replace(demo.proxy.train, steps=2000))
     settings = replace(demo, prior=prior, proxy=proxy)
-    planner = Planner.fit(make_task(name), Path("runs") / "pretrained" / name, settings=settings, goals=name in GOALS)
+    planner = Planner.fit(make_task(name), Path("runs") / "pretrained" / name, settings=settings, goals=True)
     path = FOLDER / f"{name}.npz"
     if path.exists():
         raise ConfigError(f"{path}: is there already: move it away")
-    if planner.ways is not None:  # without the largest networks that selection does without
-        planner = replace(planner, ways=replace(planner.ways, energy=None, low_level=None))
+    assert planner.ways is not None
+    planner = replace(planner, ways=replace(planner.ways, **dict.fromkeys(LEFT_OUT.get(name, ()))))
     say(f"{planner.save(path, half=True)}: {path.stat().st_size / 1e6:.1f} MB")
 
 
