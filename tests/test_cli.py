@@ -6,6 +6,7 @@ import inspect
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -32,7 +33,7 @@ from tests.commands import ROOT, refused, run
 ON_A_TASK = ("compare", "tune", "train", "train-reward", "make-data", "play")
 """Commands whose first word is a task."""
 
-LISTS = ("tasks", "methods", "doctor")
+LISTS = ("tasks", "methods", "doctor", "completion")
 """Commands that print something, and take no flags."""
 
 
@@ -103,9 +104,36 @@ def test_the_lists_name_every_task_and_every_method(monkeypatch):
     assert all(re.search(rf"^ *{task} ", tasks, re.M) for task in TASKS)
     for name, entry in catalogue(StrengthSettings()).items():
         (line,) = re.findall(rf"^ *{name} .*", methods, re.M)
+        assert " ".join(entry.method.strength_name.split()[:3]) in line and entry.paper in line
         assert entry.family in line and entry.delivered_by.replace("_", " ") in line
     assert re.search(r"^ *tree .*plans in one-hot cells alone", run("methods", "linear-point"), re.M)
     assert refused("methods", "maze3d").startswith("task='maze3d': must be one of")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_completes_commands_tasks_and_flags(shell, tmp_path):
+    """In the shell itself: what it would offer after some words."""
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell} here")
+    (tmp_path / "script").write_text(run("completion", shell))
+
+    def offered(*words: str) -> set[str]:
+        quoted = " ".join(f"'{word}'" for word in ("diffplan", *words))
+        ask = f"COMP_WORDS=({quoted}); COMP_CWORD={len(words)}; _diffplan; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        asked = [shell, "-c", f"source {tmp_path}/script; {ask}"]
+        return set(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split())
+
+    assert offered("t") == {"tune", "train", "train-reward", "tasks"}
+    assert offered("compare", "gridworld-f") == {"gridworld-fourrooms"}
+    assert offered("play", "pendulum", "--can") == {"--candidates"}
+    assert offered("study", "run", "po") == {"potemkin"}
+    assert {"--seeds", "--seed"} & offered("compare", "--see") and offered("completion", "b") == {"bash"}
+
+
+def test_an_unknown_shell_is_refused():
+    assert refused("completion", "csh") == "shell='csh': must be one of bash, zsh, fish"
+    assert "complete -c diffplan" in run("completion", "fish")
 
 
 def test_it_is_installed_as_a_command():

@@ -18,7 +18,13 @@ COMMANDS = {
     "exact": "every exact answer there is, measured",
     "doctor": "what it runs on: versions, devices, extras, speed",
     "scores": "scores that others publish, in the simulators that others use",
+    "completion": "completion of commands, tasks and flags, for bash, zsh or fish",
 }
+
+
+def module_of(name: str) -> str:
+    """The module of a command."""
+    return f"diffplan.cli.{name.replace('-', '_')}"
 
 
 def text() -> str:
@@ -33,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if name in ("-h", "--help"):
         print(text())
     elif name in COMMANDS:
-        importlib.import_module(f"diffplan.cli.{name.replace('-', '_')}").main(rest)
+        importlib.import_module(module_of(name)).main(rest)
     else:
         sys.stderr.write(f"error: command={name!r}: must be one of {', '.join(COMMANDS)}\n")
         raise SystemExit(2)

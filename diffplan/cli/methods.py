@@ -1,4 +1,4 @@
-"""Every method: what it acts on, how its plans are carried out, what it needs; or those that can run on a task.
+"""Every method: its strength, what it acts on, how plans are carried out, what it needs; or which can run on a task.
 
     diffplan methods
     diffplan methods gridworld-fourrooms        # says why the others cannot run there
@@ -32,11 +32,12 @@ def action(name: str | None) -> None:
         made = source(name)
         task = made.make(made.settings)
         _, left = suited(entries.values(), lacks(task), task.cells is not None)
-    columns = ("method", "family", "acts on", "delivered by", "needs", "paper")
+    columns = ("method", "family", "strength", "acts on", "delivered by", "needs", "paper")
     shown = Table(*columns, *(("on " + name,) if name else ()), box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for entry in entries.values():
         way = entry.delivered_by.replace("_", " ")
-        line = (entry.name, entry.family, entry.acts_on, way, ", ".join(entry.needs), entry.paper)
+        strength, needs = entry.method.strength_name, ", ".join(entry.needs)
+        line = (entry.name, entry.family, strength, entry.acts_on, way, needs, entry.paper)
         shown.add_row(*line, *((left.get(entry.name, "yes"),) if name else ()))
     console.print(shown, markup=False)
 
