@@ -1,10 +1,10 @@
-"""A slider over the guidance scale; the plans are sampled as it moves, from what a comparison has trained.
+"""A slider over the guidance scale: plans are drawn, and carried out, as it moves.
 
     .venv/bin/pip install -e '.[app]'
     .venv/bin/marimo run notebooks/live.py
 
-Run it from the root of the repository, after `diffplan compare maze2d-umaze`. If nothing is trained there, it trains
-first.
+Run it from the root of the repository. It reads the planner of runs/maze2d-umaze, if there is one, and the one that
+ships, if not. It trains nothing and writes nothing.
 """
 
 import marimo
@@ -22,36 +22,18 @@ def _():
     import numpy as np
     from matplotlib.figure import Figure
 
-    from diffplan.cli.experiment import experiment, load
-    from diffplan.experiment import compare, record
-    from diffplan.methods import Guided
-    from diffplan.planner import build, feasible
+    import diffplan as dp
     from diffplan.report import load as reading
     from diffplan.report import space
 
-    return Figure, Guided, Path, build, compare, experiment, feasible, jax, jnp, load, mo, np, reading, record, space
+    return Figure, Path, dp, jax, jnp, mo, np, reading, space
 
 
 @app.cell
-def _(Path, experiment, load):
-    made = Path("runs/maze2d-umaze/config.json")
-    config = load(made) if made.exists() else experiment("maze2d-umaze")
-    return (config,)
-
-
-@app.cell
-def _(Guided, build, compare, config, feasible, jax, record):
-    run, task = config.open()
-    built = build.start(run, task, config.planner)
-    problem, _ = build.assemble(jax.random.key(1), built, {"regression"})
-    starts = compare.starts_of(built, jax.random.key(0), 32).observations
-    windows = built.data.train.draws(jax.random.key(1), 1024)
-    draw = jax.jit(Guided("guided", (0.0,)))  # one program for every scale: the scale is traced
-    limits = feasible.limits_of(built.data.train)
-    place, violations = record.place_of(task), feasible.violations_of(task, limits, built.stride)
-    parts = (built.data.codec, built.reward, violations, task.residual, place, built.stride)
-    measure = jax.jit(compare.Measures(*parts).__call__)
-    return built, draw, measure, place, problem, starts, task, windows
+def _(Path, dp):
+    run = Path("runs/maze2d-umaze")
+    planner = dp.load(run) if (run / "config.json").exists() else dp.Planner.pretrained("maze2d-umaze")
+    return (planner,)
 
 
 @app.cell
@@ -63,22 +45,22 @@ def _(mo, np):
 
 
 @app.cell
-def _(Figure, built, draw, jax, jnp, measure, np, place, problem, reading, scale, seed, space, starts, task, windows):
-    x = draw(jax.random.key(seed.value), problem, starts, jnp.array([scale.value])).x[0]
-    means = measure(problem.regression, windows, x)
-    seen = lambda x: np.asarray(place(built.data.codec.decode(x).observations))
-    positions, plane = seen(x), task.plane
+def _(Figure, jax, np, planner, reading, scale, seed, space):
+    task, simulator = planner.task, planner.task.simulator
+    key_start, key_plan, key_run = jax.random.split(jax.random.key(seed.value), 3)
+    start = simulator.observe(simulator.reset(key_start))
+    plans = planner.plan(key_plan, start, scale.value, n=32)
+    returns = planner.deliver(key_run, plans)
+    positions, plane = np.asarray(task.plane.place(plans.observations))[None], task.plane
     grid = reading.Grid(plane.solid, np.asarray(plane.origin), plane.size)
-    region = None if plane.region is None else np.asarray(plane.region)
-    plans = reading.Plans({}, {}, {}, positions[:, 0], grid, region, plane.labels, True)
-    data = reading.Data(np.empty(0), np.empty(0), seen(windows[:1]))
+    shown = reading.Plans({}, {}, {}, positions[0, :, 0], grid, np.asarray(plane.region), plane.labels, True)
+    data = reading.Data(np.empty(0), np.empty(0), positions)
     figure = Figure(figsize=(5, 5.4), layout="constrained")
     axes = figure.add_subplot()
-    space.draw_plane(axes, plans, space.bounds(plans, data))
-    space.draw_lines(axes, space.turned(positions, plans), space.crossing(positions, grid))
-    promised = f"promised {means['promised']:.1f} {task.words.returns}"
-    numbers = f"proxy {means['proxy']:.1f} sd, {promised}, {means['feasible']:.0%} feasible"
-    axes.set_title(f"scale {scale.value:g}: {numbers}", fontsize="medium")
+    space.draw_plane(axes, shown, space.bounds(shown, data))
+    space.draw_lines(axes, space.turned(positions[0], shown), space.crossing(positions[0], grid))
+    kept = f"promised {plans.promised.mean():.1f}, delivered {returns.mean():.1f} {task.words.returns}"
+    axes.set_title(f"scale {scale.value:g}: {kept}\n{plans.feasible.mean():.0%} feasible", fontsize="medium")
     figure
     return (figure,)
 

@@ -3,13 +3,22 @@
 import ast
 import os
 import runpy
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import nbformat
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from diffplan.cli.experiment import experiment, load
+import diffplan as dp
+from diffplan.planner.presets import settings_of
+from diffplan.report import load as reading
+from diffplan.report import space
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 NOTEBOOK = NOTEBOOKS / "01_three_equations.ipynb"
@@ -52,18 +61,31 @@ def test_the_app_compiles_and_imports_nothing_but_marimo_at_its_top() -> None:
 
 @pytest.mark.slow
 def test_the_app_draws_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All cells, on a prior and proxies of a few steps, since nothing is trained in a fresh checkout."""
+    """All cells, with the planner that ships, since nothing is trained in a fresh checkout."""
     pytest.importorskip("marimo")
-    from matplotlib.figure import Figure
-
     monkeypatch.chdir(tmp_path)
-    debug = experiment("maze2d-umaze", "debug")
-    short = replace(debug.planner.proxy.train, steps=2)
-    prior = replace(debug.planner.prior, train=short, horizon=32, stride=1)
-    settings = replace(debug.planner, prior=prior, proxy=replace(debug.planner.proxy, train=short))
-    tiny = replace(debug, planner=settings)
     app = runpy.run_path(str(APP))["app"]
-    _, result = app.run(defs={"config": tiny})
+    _, result = app.run()
     assert isinstance(result["figure"], Figure)
     assert result["figure"].axes[0].collections
-    assert load(Path("runs/maze2d-umaze/config.json")) == tiny  # what the app reads when it is started again
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_app_reads_the_run_of_its_user_and_leaves_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prior that was made with settings of one's own is used as it is: nothing is trained, written or moved."""
+    cells: dict[int, Callable] = {}
+    keep = lambda cell: cells.setdefault(len(cells), cell)
+    monkeypatch.setitem(sys.modules, "marimo", SimpleNamespace(App=lambda **_: SimpleNamespace(cell=keep)))
+    monkeypatch.chdir(tmp_path)
+    debug = settings_of("debug")
+    own = replace(debug, prior=replace(debug.prior, width=24, horizon=16, stride=1))
+    made = dp.Planner.fit(dp.make_task("maze2d-umaze"), settings=own)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    runpy.run_path(str(APP))
+    (planner,) = cells[1](Path, dp)
+    scale, seed = SimpleNamespace(value=3.0), SimpleNamespace(value=0)
+    (figure,) = cells[3](Figure, jax, np, planner, reading, scale, seed, space)
+    assert figure.axes[0].get_title().startswith("scale 3: promised ")
+    assert planner.settings == made.settings and planner.settings.prior.width == 24
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before

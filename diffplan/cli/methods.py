@@ -32,13 +32,13 @@ def action(name: str | None) -> None:
         made = source(name)
         task = made.make(made.settings)
         _, left = suited(entries.values(), lacks(task), task.cells is not None)
-    columns = ("method", "family", "strength", "acts on", "delivered by", "needs", "paper")
-    shown = Table(*columns, *(("on " + name,) if name else ()), box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    about = ("method", "family", "strength", "needs")
+    columns = (*about, f"on {name}") if name else (*about, "acts on", "delivered by", "paper")
+    shown = Table(*columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for entry in entries.values():
-        way = entry.delivered_by.replace("_", " ")
-        strength, needs = entry.method.strength_name, ", ".join(entry.needs)
-        line = (entry.name, entry.family, strength, entry.acts_on, way, needs, entry.paper)
-        shown.add_row(*line, *((left.get(entry.name, "yes"),) if name else ()))
+        line = (entry.name, entry.family, entry.method.strength_name, ", ".join(entry.needs))
+        more = (entry.acts_on, entry.delivered_by.replace("_", " "), entry.paper)
+        shown.add_row(*line, *((left.get(entry.name, "yes"),) if name else more))
     console.print(shown, markup=False)
 
 
