@@ -16,6 +16,7 @@ BELOW = (*MATHS, "episodes", "settings", "resolve", "task", "runs", "data", "mod
 ABOVE = (*BELOW, "methods", "metrics")
 MAY_IMPORT = {
     "__init__": (),
+    "__main__": ("cli",),
     "envs": (),
     "types": (),
     "episodes": (),
