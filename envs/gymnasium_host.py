@@ -276,7 +276,7 @@ def _gymnasium() -> ModuleType:
     try:
         import gymnasium
     except ImportError as error:
-        raise ImportError("gymnasium is missing: this needs the `gym` extra: pip install diffplan[gym]") from error
+        raise ImportError("gymnasium is missing: pip install 'diffplan[gym]'") from error
     return gymnasium
 
 

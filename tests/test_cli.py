@@ -309,6 +309,39 @@ def test_an_error_is_one_line_unless_its_origin_is_asked_for(error, capsys, monk
         command.run(action)
 
 
+@pytest.mark.parametrize(
+    ("module", "extra", "words"),
+    [
+        ("gymnasium", "gym", ("compare", "Pendulum-v1")),
+        ("minari", "data", ("compare", "D4RL/pointmaze/umaze-v2")),
+        ("h5py", "data", ("compare", "rows.hdf5")),
+        ("ogbench", "simulators", ("compare", "pointmaze-medium-navigate")),
+        ("ogbench", "simulators", ("scores", "--suite", "ogbench")),
+        ("mujoco", "simulators", ("scores",)),
+        ("gymnasium", "gym", ("play", "maze2d-umaze", "--pretrained", "--world", "PointMaze_UMaze-v3")),
+        ("mctx", "search", ("compare", "gridworld-street", "--preset", "debug", "--methods", "tree")),
+        ("wandb", "track", ("train", "linear-point", "--preset", "debug", "--track", "wandb")),
+    ],
+)
+def test_a_missing_extra_names_itself(tmp_path, module, extra, words):
+    """In a process in which the module cannot be imported; nothing is trained before it is missed."""
+    (tmp_path / "rows.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    hide = f"""
+import sys
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *more: None if name.partition(".")[0] == {module!r} else find(name, *more)
+from diffplan.cli.main import main
+main({list(words)})
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", hide]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and re.search(rf"{module}\b.*: pip install 'diffplan\[{extra}\]'$", last), done.stderr
+    assert "steps/s" not in done.stdout + done.stderr or extra == "track"
+
+
 def test_flags_are_read_and_the_last_one_counts():
     read = lambda *arguments: command.parse(Three, arguments, "three", None)
     assert read().steps == 3 and read("--steps", "4", "--steps=5").steps == 5

@@ -138,7 +138,7 @@ def test_what_is_refused_is_named_in_one_line(make, message):
 
 def test_the_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium", None)
-    with pytest.raises(ImportError, match=r"this needs the `gym` extra: pip install diffplan\[gym\]"):
+    with pytest.raises(ImportError, match=r"^gymnasium is missing: pip install 'diffplan\[gym\]'$"):
         Host("CartPole-v1")
 
 

@@ -1,16 +1,21 @@
 """Episodes by the command, in three families of tasks and in a foreign environment; what the machine is."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffplan.cli import doctor
+from diffplan.cli.command import EXTRAS
 from diffplan.cli.play import in_words
 from diffplan.runs.files import read_json
 from tests.small import command, refused
 
+SPRING = f"{Path(__file__).parent / 'worlds' / 'spring.py'}:task"
 
-@pytest.mark.parametrize("task", ["linear-point", "pendulum", "gridworld-street"])
+
+@pytest.mark.parametrize("task", ["linear-point", "pendulum", "gridworld-street", SPRING])
 def test_episodes_are_played_beside_unguided_ones_and_filmed(tmp_path, capsys, task):
     run = tmp_path / "run"
     command("play", task, "--run", str(run), "--episodes", "3", "--steps", "5", "--scale", "2", "--every", "2")
@@ -48,7 +53,7 @@ def test_the_interval_is_students():
 
 def test_the_doctor_says_what_there_is(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "median_seconds", lambda call, x, budget: 1e-3)  # times belong into benchmarks
-    monkeypatch.setitem(doctor.EXTRAS, "none", ("no_such_module",))
+    monkeypatch.setitem(EXTRAS, "none", ("no_such_module",))
     doctor.main([])
     said = capsys.readouterr().out
     for word in ("machine", "python", "jax ", "flax", "cpu", "matmul", "dispatch", "GB free"):

@@ -234,7 +234,7 @@ def test_a_library_that_is_missing_names_its_extra(tmp_path, monkeypatch, name):
 
     monkeypatch.setattr(errors, "import_module", missing)
     source = {"h5py": tmp_path / "a.h5", "minari": "maze/one-v0"}[name]
-    with pytest.raises(ModuleNotFoundError, match=rf"^{name} needs the `data` extra: pip install 'diffplan\[data\]'$"):
+    with pytest.raises(ModuleNotFoundError, match=rf"^{name} is missing: pip install 'diffplan\[data\]'$"):
         readers.read(source)
 
 

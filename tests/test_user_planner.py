@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import diffplan as dp
+from diffplan.benchmarks import gridworld
 from diffplan.cli import experiment
 from diffplan.learn.train import TrainSettings
 from diffplan.planner.agent import whole_goal
@@ -239,6 +240,28 @@ def test_the_planner_that_ships_reaches_its_goal_in_a_foreign_simulator(tmp_path
     """In gymnasium-robotics' PointMaze, whose coordinates are turned and whose goals are random."""
     pytest.importorskip("gymnasium_robotics")
     assert run_alone("gymnasium_loop.py", tmp_path).startswith("reached after ")
+
+
+@pytest.mark.slow
+def test_the_planner_of_four_rooms_reaches_the_goal_from_anywhere_under_gymnasium_s_id():
+    """Against the most steps on the goal that any player could have, from random cells."""
+    gymnasium = pytest.importorskip("gymnasium")
+    env = gymnasium.make("diffplan.envs.gym:diffplan/Gridworld-fourrooms-v0")
+    world = env.unwrapped.environment
+    agent = dp.Planner.pretrained("gridworld-fourrooms").agent(scale=3.0, candidates=4, every=10, world=env)
+    starts = np.random.default_rng(0).choice(world.cells, 6).astype(np.float32)
+    returns = []
+    for start in starts:
+        observation, _ = env.reset(seed=0, options={"observation": start})
+        agent.reset(observation)
+        rewards, over = [], False
+        while not over:
+            observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
+            rewards.append(reward)
+            over = terminated or truncated
+        returns.append(sum(rewards))
+    best = gridworld.bound(world, starts)
+    assert (np.asarray(returns) > 0.4 * best).all() and np.mean(returns) > 0.7 * best.mean()
 
 
 @pytest.mark.parametrize(("name", "start"), [("maze2d-umaze", START), ("gridworld-fourrooms", START[:2])])

@@ -1,17 +1,31 @@
 """Any suite, from nothing to ``scores.csv``."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from diffplan.benchmarks import gridworld, maze2d, ogbench, published
 from diffplan.benchmarks.rows import COLUMNS, MEASURED, Row, ScoresSettings
 from diffplan.metrics.table import read_rows, write
 
+NEEDS = {
+    "maze2d": ("mujoco", "gymnasium_robotics"),
+    "multi2d": ("mujoco", "gymnasium_robotics"),
+    "ogbench": ("ogbench",),
+}
+"""The modules of a suite's simulators."""
+
 
 def run(config: ScoresSettings) -> Path:
     """Writes the table anew after every maze; returns its path, ``RUN/SUITE/scores.csv``.
 
     Where mazes are named, the rows of those that are not stay in the table.
+
+    Raises:
+        ModuleNotFoundError: before anything is trained, if a simulator is not installed.
     """
+    for module in NEEDS.get(config.suite, ()):
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(f"{module} is missing: pip install 'diffplan[simulators]'", name=module)
     match config.suite:
         case "maze2d" | "multi2d":
             rows_of = maze2d.rows_of

@@ -15,6 +15,16 @@ from diffplan.settings import ConfigError
 
 Config = TypeVar("Config")
 
+EXTRAS = {
+    "data": ("h5py", "minari"),
+    "gym": ("gymnasium",),
+    "simulators": ("mujoco", "gymnasium_robotics", "ogbench"),
+    "search": ("mctx",),
+    "app": ("marimo",),
+    "track": ("wandb", "tensorboardX"),
+}
+"""The modules of each extra."""
+
 BOX = "╭─╮│╰╯┌┐└┘━"
 
 
@@ -38,9 +48,16 @@ def run(action: Callable[[], Any]) -> None:
     except (ConfigError, RunError, TableError, ValueError, FloatingPointError, OSError, ImportError) as error:
         if os.environ.get("DIFFPLAN_TRACE"):
             raise
-        fail(" ".join(str(error).split()))
+        fail(missing(error) or " ".join(str(error).split()))
     except signals.Stopped as stopped:
         fail("interrupted; run the same command again to go on from here", stopped.code)
+
+
+def missing(error: Exception) -> str:
+    """What to install, where a module of an extra is missing; else nothing."""
+    module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    extras = [extra for extra, modules in EXTRAS.items() if module in modules]
+    return f"{module} is missing: pip install 'diffplan[{extras[0]}]'" if extras else ""
 
 
 def check_backend() -> None:

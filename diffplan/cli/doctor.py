@@ -10,16 +10,6 @@ from collections.abc import Sequence
 
 from diffplan.cli import command
 
-EXTRAS = {
-    "data": ("h5py", "minari"),
-    "gym": ("gymnasium",),
-    "simulators": ("mujoco", "gymnasium_robotics", "ogbench"),
-    "search": ("mctx",),
-    "app": ("marimo",),
-    "track": ("wandb", "tensorboardX"),
-}
-"""The modules of each extra."""
-
 
 def action() -> None:
     """Print everything."""
@@ -27,7 +17,7 @@ def action() -> None:
 
     for part in (system, packages, devices, cache, speed):
         for name, words in part():
-            say(f"{name:<12}{words}")
+            say(f"{name:<18}{words}")
 
 
 def system() -> list[tuple[str, str]]:
@@ -54,7 +44,7 @@ def packages() -> list[tuple[str, str]]:
     from diffplan.runs.files import versions
 
     lines = [(name, version) for name, version in versions().items() if name not in ("python", "backend")]
-    for extra, modules in EXTRAS.items():
+    for extra, modules in command.EXTRAS.items():
         missing = [module for module in modules if find_spec(module) is None]
         words = f"pip install 'diffplan[{extra}]' ({', '.join(missing)} missing)" if missing else "installed"
         lines.append((f"[{extra}]", words))

@@ -60,4 +60,4 @@ def library(name: str) -> Any:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{name} needs the `data` extra: pip install 'diffplan[data]'") from error
+        raise ModuleNotFoundError(f"{name} is missing: pip install 'diffplan[data]'") from error

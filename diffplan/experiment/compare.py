@@ -21,7 +21,7 @@ from diffplan.experiment.harness import Begin, Bench, Plan, data_key, keys_of, m
 from diffplan.experiment.record import Extras, place_of, write
 from diffplan.experiment.settings import ExperimentSettings
 from diffplan.guide import Proxy
-from diffplan.methods import Entry, Problem, chosen, suited
+from diffplan.methods import NULLS, Entry, Problem, chosen, suited
 from diffplan.metrics import diversity, returns, table, validity
 from diffplan.planner import build as building
 from diffplan.planner import feasible
@@ -162,9 +162,8 @@ def entries_for(build: Builder, settings: ExperimentSettings) -> tuple[tuple[Ent
     """
     asked = chosen(settings.strengths, settings.methods)
     entries, left = suited(asked, building.lacks(build.task, build.rewarded), isinstance(build.data.codec, Cells))
-    wanted = {entry.name for entry in asked} - {"prior", *(name for name in left if name.startswith("null_"))}
     named = [name for name in settings.methods if isinstance(name, str) and name in left]
-    if named and len(entries) == 1 and wanted:
+    if named and all(entry.name in ("prior", *NULLS) for entry in entries):
         raise ConfigError(f"methods={named[0]!r}: cannot run on {build.task.name}: {left[named[0]]}")
     for name, why in left.items():
         say(f"method {name} is left out: {why}")

@@ -96,7 +96,7 @@ def source(name: str) -> Source:
     if colon and not versioned:
         return _own(resolve(name, {}, "task"), name)
     if versioned:
-        minari = not colon and "/" in name and _has_minari(name)
+        minari = not colon and (name.count("/") > 1 or ("/" in name and _has_minari(name)))  # gymnasium has one slash
         shipped = Shipped("files", "FileSettings", {"path": name}, "")
         return _shipped(shipped if minari else Shipped("gymnasium", "GymnasiumSettings", {"id": name}, ""))
     if path.is_dir():

@@ -115,7 +115,7 @@ def make(config: PointMazeSettings) -> Task:
         maze = pointmaze.named(name)
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"task pointmaze-{config.maze} needs the `simulators` extra: pip install 'diffplan[simulators]'"
+            f"task=pointmaze-{config.maze}: {error.name} is missing: pip install 'diffplan[simulators]'"
         ) from error
     (x, y), radius = region_of(maze)
 
