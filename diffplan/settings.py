@@ -10,7 +10,9 @@ class may add `check`, for what concerns several fields, and `undecided`, for th
 """
 
 import dataclasses
+import difflib
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
 from pathlib import Path
 from types import UnionType
@@ -37,6 +39,12 @@ def require(condition: bool, name: str, value: Any, allowed: str) -> None:
     """
     if not condition:
         raise ConfigError(f"{name}={value!r}: must be {allowed}")
+
+
+def perhaps(name: str, known: Iterable[str]) -> str:
+    """The known name that a misspelt one is nearest to, as a message begins; or nothing."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"perhaps {near[0]}; " if near else ""
 
 
 class Bound(NamedTuple):

@@ -49,7 +49,8 @@ def test_it_lists_its_commands():
 @pytest.mark.parametrize("name", ["nonsense", "Compare", "compare.py", "--run", ""])
 def test_an_unknown_command_is_refused_with_those_that_there_are(name):
     said = refused(name)
-    assert said == f"command={name!r}: must be one of {', '.join(COMMANDS)}"
+    near = {"Compare": "compare", "compare.py": "compare"}.get(name)
+    assert said == f"command={name!r}: {f'perhaps {near}; ' if near else ''}must be one of {', '.join(COMMANDS)}"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -307,6 +308,33 @@ def test_an_error_is_one_line_unless_its_origin_is_asked_for(error, capsys, monk
     monkeypatch.setenv("DIFFPLAN_TRACE", "1")
     with pytest.raises(error):
         command.run(action)
+
+
+def test_a_reader_that_has_had_enough_ends_it_in_silence():
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = f"{sys.executable} -m diffplan --help | head -1 > /dev/null; echo ${{PIPESTATUS[0]}}"
+    loud = "import sys; from diffplan.cli import main; main.COMMANDS['x'] = 'y' * 2**20; main.main(['--help'])"
+    piped = f'{sys.executable} -c "{loud}" | head -1 > /dev/null'
+    for line in (command, piped):
+        done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True)
+        assert done.stderr == ""
+
+
+def test_what_is_nearly_a_task_is_guessed():
+    assert refused("compare", "maze2d-umza").startswith("task='maze2d-umza': perhaps maze2d-umaze; must be one of")
+    assert refused("compare", "arm.py") == "task='arm.py': must name the task in the file: arm.py:NAME"
+
+
+@pytest.mark.slow
+def test_a_run_of_a_program_s_task_says_where_it_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = (ROOT / "tests" / "worlds" / "spring.py").read_text()
+    (tmp_path / "arm.py").write_text(code)
+    program = code + "\ndp.Planner.fit(task, preset='debug', run='runs/arm')"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+    for words in (("tune", "arm.py:task", "--run", "runs/arm"), ("play", "--run", "runs/arm", "--scale", "ten")):
+        assert "its task 'spring' was made in a program: go on with it there" in refused(*words)
 
 
 @pytest.mark.parametrize(

@@ -156,4 +156,11 @@ print(envs.OWNER, dp.__file__)
     done = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     owner, file = done.stdout.split()
+    (tmp_path / "beside.py").write_text("from envs import OWNER\n")  # a world of several files, named in a command
+    (tmp_path / "world.py").write_text(f"import beside\n{program}\nassert beside.OWNER == envs.OWNER")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    listed = [sys.executable, "-m", "diffplan", "methods", "../world.py:task"]
+    named = subprocess.run(listed, cwd=elsewhere, env=settings, capture_output=True, text=True)
+    assert named.returncode == 0, named.stderr
     assert (owner, Path(file)) == ("me", where / "diffplan" / "__init__.py")

@@ -45,6 +45,8 @@ def run(action: Callable[[], Any]) -> None:
         with signals.handled():
             check_backend()
             action()
+    except BrokenPipeError:
+        raise
     except (ConfigError, RunError, TableError, ValueError, FloatingPointError, OSError, ImportError) as error:
         if os.environ.get("DIFFPLAN_TRACE"):
             raise

@@ -37,9 +37,9 @@ def words() -> dict[str, list[str]]:
     from diffplan.tasks import DRAWINGS, TASKS
 
     tasks = list(TASKS | DRAWINGS)
-    after = dict.fromkeys(WITH_TASK, tasks) | {"study": ["list", "run", "render", *NAMES, "all"]}
-    known = {name: [*after.get(name, []), *flags(name)] for name in COMMANDS if name != "completion"}
-    return known | {"completion": list(SHELLS)}
+    after: dict[str, list[str]] = dict.fromkeys(WITH_TASK, tasks)
+    after |= {"study": ["list", "run", "render", *NAMES, "all"], "completion": [*SHELLS]}
+    return {name: [*after.get(name, []), *([] if name == "completion" else flags(name))] for name in COMMANDS}
 
 
 def bash(known: dict[str, list[str]]) -> str:

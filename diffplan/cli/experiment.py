@@ -111,14 +111,21 @@ def load(path: Path) -> Experiment:
     """The settings of a run's config.json; `run` is the directory that the file stands in.
 
     Raises:
-        RunError: if the file is missing, or holds no settings of a run.
+        RunError: if the file is missing, or holds no settings of a run, or of one whose task only a program can make.
     """
     there = read_json(path)
     name = there.get("settings", {}).get("name") if isinstance(there, dict) else None
     if not isinstance(name, str) or not name:
         why = "holds no settings of a run; move it away, or name another --run" if path.exists() else "no such file"
         raise RunError(f"{path}: {why}")
-    before = recorded(path, experiment_class(source(name).settings), beside=("goals",))
+    try:
+        kind = experiment_class(source(name).settings)
+    except ConfigError as error:
+        if ":" in name:
+            raise
+        why = "was made in a program: go on with it there (dp.compare, dp.tune, dp.load), or name another --run"
+        raise RunError(f"{path}: its task {name!r} {why}") from error
+    before = recorded(path, kind, beside=("goals",))
     return replace(before, run=path.parent, new_settings=False)
 
 

@@ -1,6 +1,7 @@
 """The entry point: ``diffplan NAME ...``, where NAME is one of `COMMANDS`."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -35,11 +36,27 @@ def text() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the subcommand that the arguments begin with."""
-    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        begin(list(sys.argv[1:] if arguments is None else arguments) or ["--help"])
+    except BrokenPipeError:  # `diffplan ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+
+
+def begin(arguments: Sequence[str]) -> None:
+    """Run a subcommand.
+
+    Raises:
+        BrokenPipeError: if nobody reads what it prints any more.
+    """
+    name, *rest = arguments
     if name in ("-h", "--help"):
         print(text())
     elif name in COMMANDS:
         importlib.import_module(module_of(name)).main(rest)
     else:
-        sys.stderr.write(f"error: command={name!r}: must be one of {', '.join(COMMANDS)}\n")
+        from diffplan.settings import perhaps
+
+        allowed = f"{perhaps(name, COMMANDS)}must be one of {', '.join(COMMANDS)}"
+        sys.stderr.write(f"error: command={name!r}: {allowed}\n")
         raise SystemExit(2)

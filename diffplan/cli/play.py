@@ -138,7 +138,7 @@ def in_words(returns: Any, unit: str) -> str:
 
     mean, n = float(np.mean(returns)), len(returns)
     half = float(stats.t.ppf(0.975, n - 1) * np.std(returns, ddof=1) / n**0.5) if n > 1 else float("nan")
-    return f"{n} episodes, return {mean:.2f} ± {half:.2f} ({unit})"
+    return f"{n} episodes, return {mean:.2f} ± {half:.2f} at 95 % ({unit})"
 
 
 def ends_of(rollout: Any) -> str:

@@ -6,6 +6,7 @@ returns = planner.deliver(jax.random.key(1), plans)
 agent = planner.agent(scale=20.0, candidates=4, every=16)
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -109,6 +110,12 @@ class Planner:
         strides = (self.model.stride, (self.ways or self.model).stride)
         of = lambda stride: Measures.of(self.reward, feasible.violations_of(self.task, self.limits, stride))
         object.__setattr__(self, "measures", tuple(map(of, strides)))
+
+    def __repr__(self) -> str:
+        """What it plans, in a line: its weights say nothing."""
+        what = lambda model: f"{model.horizon} rows, {model.stride} apart"
+        ways = "" if self.ways is None or self.ways is self.model else f", ways to goals of {what(self.ways)}"
+        return f"Planner({self.task.name}: plans of {what(self.model)}{ways})"
 
     @classmethod
     def fit(
@@ -244,9 +251,11 @@ class Planner:
         require(candidates >= 1, "candidates", candidates, "at least 1")
         first = jnp.asarray(start, jnp.float32)
         require(first.shape == (task.observation_dim,), "start: shape", list(first.shape), f"[{task.observation_dim}]")
+        require(bool(jnp.isfinite(first).all()), "start", first.tolist(), "finite numbers")
         there = None if goal is None else jnp.asarray(whole_goal(task, np.asarray(goal, np.float32)))
         model = self.model_for(goal is not None)
         guided = scale is not None
+        require(scale is None or math.isfinite(scale), "scale", scale, "a finite number, or None")
         if guided and energy is None and model.energy is None:
             why = "this planner learned no reward" if goal is None else "this planner has no guide to goals"
             raise ConfigError(f"scale={scale!r}: must be None, or beside an energy: {why}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffplan.resolve import resolve
-from diffplan.settings import ConfigError
+from diffplan.settings import ConfigError, perhaps
 from diffplan.task import Task
 
 
@@ -101,10 +101,10 @@ def source(name: str) -> Source:
         return _shipped(shipped if minari else Shipped("gymnasium", "GymnasiumSettings", {"id": name}, ""))
     if path.is_dir():
         return _shipped(Shipped("files", "FileSettings", {"path": name}, ""))
-    raise ConfigError(
-        f"task={name!r}: must be one of {', '.join(TASKS)}; or a data file (.npz, .hdf5), a Minari or gymnasium id, "
-        "my_world.py:NAME, or package.module:NAME"
-    )
+    if path.suffix == ".py":
+        raise ConfigError(f"task={name!r}: must name the task in the file: {name}:NAME")
+    others = "a data file (.npz, .hdf5), a Minari or gymnasium id, my_world.py:NAME, or package.module:NAME"
+    raise ConfigError(f"task={name!r}: {perhaps(name, TASKS)}must be one of {', '.join(TASKS)}; or {others}")
 
 
 def make_task(name: str, **settings: Any) -> Task:
