@@ -144,6 +144,11 @@ class Task:
             if not isinstance(value := getattr(self, name), int) or value < 1:
                 raise ConfigError(f"task {self.name!r}: {name}={value!r}: must be a whole number of at least 1")
 
+    def __repr__(self) -> str:
+        """Its name and dimensions; the rest is functions."""
+        actions = "choices" if self.discrete else "actions"
+        return f"Task({self.name}: {self.observation_dim} observations, {self.action_dim} {actions})"
+
     @classmethod
     def of(
         cls,

@@ -13,6 +13,7 @@ import textwrap
 import tomllib
 from collections.abc import Iterator
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
@@ -335,6 +336,10 @@ def test_a_run_of_a_program_s_task_says_where_it_goes_on(tmp_path, monkeypatch):
     subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
     for words in (("tune", "arm.py:task", "--run", "runs/arm"), ("play", "--run", "runs/arm", "--scale", "ten")):
         assert "its task 'spring' was made in a program: go on with it there" in refused(*words)
+    config = Path("runs/arm/config.json")
+    config.write_text(config.read_text().replace('"name": "spring"', '"name": "elsewhere.py:task"'))
+    said = refused("play", "--run", "runs/arm")
+    assert "its task 'elsewhere.py:task' cannot be loaded here: go on in the folder in which the run was made" in said
 
 
 @pytest.mark.parametrize(

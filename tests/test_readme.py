@@ -246,7 +246,7 @@ def read(command_name: str, words: list[str]) -> Any:
             return command.parse(study.Command, words, "", None)
         case "exact":
             return command.parse(exact.ExactSettings, words, "", None)
-        case "tasks" | "doctor":
+        case "tasks" | "doctor" | "completion":
             return None
         case "methods":
             return source(words[0]) if words else None

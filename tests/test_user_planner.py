@@ -1,5 +1,6 @@
 """The planner that a user meets: what it plans, how its agents act, what is saved and read back."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -170,6 +171,11 @@ def test_a_batch_of_episodes_is_played(planner, task):
         (lambda p: p.plan(jax.random.key(0), START[:3]), r"start: shape=\[3\]: must be \[4\]"),
         (lambda p: p.plan(jax.random.key(0), START, n=0), "n=0: must be at least 1"),
         (lambda p: p.plan(jax.random.key(0), START, candidates=0), "candidates=0: must be at least 1"),
+        (lambda p: p.plan(jax.random.key(0), [*START[:3], float("nan")]), r"start=\[.*nan\]: must be finite numbers"),
+        (
+            lambda p: p.plan(jax.random.key(0), START, scale=float("inf")),
+            "scale=inf: must be a finite number",
+        ),
         (lambda p: p.plan(jax.random.key(0), START, goal=[1.0]), r"goal: shape=\[1\]: must be \[..., 2\]"),
         (lambda p: p.agent(every=0), "every=0: must be at least 1"),
         (lambda p: p.agent().act(np.zeros(3)), r"observation: shape=\[3\]: must be \[..., 4\]"),
@@ -180,6 +186,25 @@ def test_a_batch_of_episodes_is_played(planner, task):
 def test_a_wrong_argument_is_named(planner, call, words):
     with pytest.raises(ConfigError, match=f"^{words}"):
         call(planner)
+
+
+def test_a_planner_is_described_in_a_line(planner):
+    assert repr(planner) == "Planner(maze2d-umaze: plans of 8 rows, 1 apart)"
+
+
+def test_ways_are_judged_by_what_is_known_of_their_steps(planner):
+    """Limits are those of single rows, so steps of three are judged by the world's bounds alone."""
+    plain = dataclasses.replace(planner.task, violations={})
+    ways = dataclasses.replace(planner.model, stride=3)
+    near, far = dataclasses.replace(planner, task=plain, ways=ways).measures
+    assert (len(near.violations), len(far.violations)) == (2, 1)
+    assert len(dataclasses.replace(planner, ways=ways).measures[1].violations) == len(planner.task.violations)
+
+
+def test_ways_are_learned_to_places_alone(tmp_path):
+    with pytest.raises(ConfigError, match=r"task.goal=\(2,\): must be \(0, 1\)"):
+        dp.Planner.fit(dataclasses.replace(dp.make_task("pendulum"), goal=(2,)), tmp_path / "run", goals=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_goal_gives_the_entries_that_the_task_names(task):

@@ -121,9 +121,9 @@ def load(path: Path) -> Experiment:
     try:
         kind = experiment_class(source(name).settings)
     except ConfigError as error:
-        if ":" in name:
-            raise
         why = "was made in a program: go on with it there (dp.compare, dp.tune, dp.load), or name another --run"
+        if ":" in name:
+            why = f"cannot be loaded here: go on in the folder in which the run was made ({error})"
         raise RunError(f"{path}: its task {name!r} {why}") from error
     before = recorded(path, kind, beside=("goals",))
     return replace(before, run=path.parent, new_settings=False)

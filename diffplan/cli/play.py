@@ -87,7 +87,7 @@ def action(config: Any) -> None:
         write_json(of.run / "play.json", about | {"results": rows})
         say(str(of.run / "play.json"))
         if how.film:
-            say(str(film_of(planner.task, results["agent"], of.run / "play.gif")))
+            say(str(film_of(planner.task, results["agent"], how.scale, of.run / "play.gif")))
 
 
 def planner_of(how: PlaySettings, of: Experiment) -> Any:
@@ -146,8 +146,8 @@ def ends_of(rollout: Any) -> str:
     return f", {100 * rollout.ended:.0f} % ended after {rollout.lengths.mean():.0f} steps" if rollout.ended else ""
 
 
-def film_of(task: Any, rollout: Any, path: Path) -> Path:
-    """A film of the first twelve episodes."""
+def film_of(task: Any, rollout: Any, scale: float | None, path: Path) -> Path:
+    """A film of the first twelve episodes of an agent at a guidance scale."""
     import jax.numpy as jnp
     import numpy as np
 
@@ -155,7 +155,8 @@ def film_of(task: Any, rollout: Any, path: Path) -> Path:
     from diffplan.report.load import Grid
 
     shown, plane, words = rollout.observations[:12], task.plane, task.words
-    title = f"{task.name}: mean return {rollout.returns.mean():.1f}"
+    guidance = "unguided" if scale is None else f"scale {scale:g}"
+    title = f"{task.name}, {guidance}: mean return {rollout.returns.mean():.1f}"
     if plane is None:
         labels = words.observations or [f"observation {k}" for k in range(task.observation_dim)]
         return write(Scene(title, shown[..., :3], tuple(labels[:3]), False), path)

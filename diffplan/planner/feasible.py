@@ -50,14 +50,14 @@ def limits_of(windows: Windows) -> Limits:
     return Limits(float(typical), float(np.sqrt(np.mean((steps / std) ** 2, axis=1)).max()), std)
 
 
-def violations_of(task: Task, limits: Limits, stride: int) -> Mapping[str, Violation]:
-    """The task's violations, or these, of plans whose rows are a stride apart."""
+def violations_of(task: Task, limits: Limits | None, stride: int) -> Mapping[str, Violation]:
+    """The task's violations, or these, of plans of a stride; bounds alone where no limits are known."""
     if task.violations:
         return task.violations
     violations: dict[str, Violation] = {}
-    if task.residual is not None and stride == 1:
+    if limits is not None and task.residual is not None and stride == 1:
         violations["residual"] = residual(task.residual, limits.typical / 2)
-    else:
+    elif limits is not None:
         violations["jumps"] = jumps(limits.std, LONGER * limits.longest)
     if (bounded := bounds_of(task.simulator)) is not None:
         violations["bounds"] = bounds(*bounded)

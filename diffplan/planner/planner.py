@@ -108,7 +108,8 @@ class Planner:
     def __post_init__(self) -> None:
         """Make the measures once, so that they are compiled once."""
         strides = (self.model.stride, (self.ways or self.model).stride)
-        of = lambda stride: Measures.of(self.reward, feasible.violations_of(self.task, self.limits, stride))
+        known = lambda stride: self.limits if stride == self.model.stride else None  # they are of the model's rows
+        of = lambda stride: Measures.of(self.reward, feasible.violations_of(self.task, known(stride), stride))
         object.__setattr__(self, "measures", tuple(map(of, strides)))
 
     def __repr__(self) -> str:
@@ -145,7 +146,7 @@ class Planner:
         where = run_of(task, run, new_settings)
         chosen = settings_for(where, preset, settings)
         if goals:
-            require(task.goal is not None, "goals", goals, f"False: task {task.name} has no goals")
+            has_places(task)
         name, of = task.origin or (task.name, None)
         about = {"name": name, "planner": chosen} | ({} if of is None else {"task": of})
         with locked(where.directory):
@@ -193,7 +194,7 @@ class Planner:
             goals: how they were learned.
             episodes: that they were learned from.
         """
-        require(task.goal is not None, "task", task.name, "one that has goals")
+        has_places(task)
         low, high = bounds_of(task.simulator, episodes)
         limits = feasible.limits_of(Windows.of(episodes, ways.rows, goals.horizon, goals.stride))
         return cls(task, ways, task.reward, limits, (np.asarray(low), np.asarray(high)), None, ways, goals)
@@ -328,6 +329,11 @@ class Planner:
         quarter = max(1, self.model.horizon * self.model.stride // 4)
         adapter, key = adapter_of(self.task, world), jax.random.key(seed)
         return Agent(self.task, self.model_for, options, every or quarter, way, None, self.bounds, adapter, near, key)
+
+
+def has_places(task: Task) -> None:
+    """Raise ConfigError unless the task's goals are places, the first two entries of an observation."""
+    require(task.goal == (0, 1), "task.goal", task.goal, f"(0, 1), for ways to goals in {task.name}: its place")
 
 
 def run_of(task: Task, run: Path | str | None, new_settings: bool = False) -> Run:
