@@ -53,7 +53,8 @@ def _(Figure, jax, np, planner, reading, scale, seed, space):
     returns = planner.deliver(key_run, plans)
     positions, plane = np.asarray(task.plane.place(plans.observations))[None], task.plane
     grid = reading.Grid(plane.solid, np.asarray(plane.origin), plane.size)
-    shown = reading.Plans({}, {}, {}, positions[0, :, 0], grid, np.asarray(plane.region), plane.labels, True)
+    region = None if plane.region is None else np.asarray(plane.region)
+    shown = reading.Plans({}, {}, {}, positions[0, :, 0], grid, region, plane.labels, True)
     data = reading.Data(np.empty(0), np.empty(0), positions)
     figure = Figure(figsize=(5, 5.4), layout="constrained")
     axes = figure.add_subplot()

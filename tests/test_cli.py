@@ -312,13 +312,12 @@ def test_an_error_is_one_line_unless_its_origin_is_asked_for(error, capsys, monk
 
 
 def test_a_reader_that_has_had_enough_ends_it_in_silence():
+    """The help is longer than a pipe holds, and only its first line is read."""
+    loud = "from diffplan.cli import main; main.COMMANDS['x'] = 'y' * 2**20; main.main(['--help'])"
+    piped = f'{sys.executable} -c "{loud}" | head -1 > /dev/null; echo ${{PIPESTATUS[0]}}'
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = f"{sys.executable} -m diffplan --help | head -1 > /dev/null; echo ${{PIPESTATUS[0]}}"
-    loud = "import sys; from diffplan.cli import main; main.COMMANDS['x'] = 'y' * 2**20; main.main(['--help'])"
-    piped = f'{sys.executable} -c "{loud}" | head -1 > /dev/null'
-    for line in (command, piped):
-        done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True)
-        assert done.stderr == ""
+    done = subprocess.run(["bash", "-c", piped], env=environment, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("141", "")
 
 
 def test_what_is_nearly_a_task_is_guessed():
@@ -372,7 +371,7 @@ main({list(words)})
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2 and re.search(rf"{module}\b.*: pip install 'diffplan\[{extra}\]'$", last), done.stderr
-    assert "steps/s" not in done.stdout + done.stderr or extra == "track"
+    assert "loss" not in done.stdout + done.stderr
 
 
 def test_flags_are_read_and_the_last_one_counts():

@@ -333,7 +333,8 @@ class Planner:
 
 def has_places(task: Task) -> None:
     """Raise ConfigError unless the task's goals are places, the first two entries of an observation."""
-    require(task.goal == (0, 1), "task.goal", task.goal, f"(0, 1), for ways to goals in {task.name}: its place")
+    allowed = f"(0, 1), the first two entries of observations: ways to goals in {task.name} lead to places"
+    require(task.goal == (0, 1), "task.goal", task.goal, allowed)
 
 
 def run_of(task: Task, run: Path | str | None, new_settings: bool = False) -> Run:
