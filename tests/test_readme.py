@@ -278,7 +278,7 @@ def test_the_findings_are_in_the_result_files() -> None:
     assert round(demo.at("best_of_n", "seconds") / demo.at("guided", "seconds")) == 9
     assert abs(demo.at("best_of_n", "promised") - demo.at("best_of_n")) < 0.1
     # the gain of guidance is not the learned reward's
-    assert (one("null_shuffled"), one("null_noise")) == (10.7, 8.0)
+    assert (one("null_shuffled"), one("null_noise")) == (11.6, 8.8)
     # planning anew helps
     assert round(demo.at("guided", "replanned") - demo.at("guided"), 1) == 1.5
     # ascent wins the proxy and loses the plan
@@ -299,14 +299,14 @@ def test_the_findings_after_longer_training_are_in_the_result_files() -> None:
     assert ours["proxy"]["labels"] == 4 * demos["proxy"]["labels"]
     # guidance delivers what it promises
     guided = long.curves["guided"]
-    assert guided.strengths[guided.best] == 10 and (one("guided", "promised"), one("guided")) == (19.0, 18.6)
-    assert 3 < long.at("guided") / long.at("prior") < 3.3
-    assert one("guided", "delivered", 32) == 23.6 == round(long.all("guided", "delivered").max(), 1)
+    assert (one("guided", "promised", 10), one("guided", "delivered", 10)) == (19.0, 18.6)
+    assert 3 < long.at("guided", "delivered", 10) / long.at("prior") < 3.3
+    assert guided.strengths[guided.best] == 32 and (one("guided", "promised"), one("guided")) == (26.2, 23.6)
     assert round(100 * long.at("guided", "infeasible", 32)) == 7
     # the gain is the learned reward's; guidance beats selection; planning anew does not help
-    assert (one("null_shuffled"), one("null_noise"), one("best_of_n")) == (8.8, 6.2, 15.3)
+    assert (one("null_shuffled"), one("null_noise"), one("best_of_n")) == (13.5, 9.1, 15.3)
     assert round(long.at("best_of_n", "seconds") / long.at("guided", "seconds")) == 9
-    assert round(long.at("guided") - long.at("guided", "replanned"), 1) == 3.7
+    assert round(long.at("guided", "delivered", 10) - long.at("guided", "replanned", 10), 1) == 3.7
 
 
 @needs_results
@@ -316,7 +316,8 @@ def test_the_findings_in_four_rooms_are_in_the_result_files() -> None:
     assert round(100 - 100 * rooms.at("prior", "infeasible")) == 97
     assert one("bound") == 14.7 and (rooms.all("guided", "promised")[-5:] > rooms.at("bound")).all()
     assert rooms.curves["guided"].strengths[-5] == 100 and (rooms.all("guided", "infeasible")[-5:] > 0.885).all()
-    assert rooms.all("guided", "delivered").max() < 6.5 and one("guided") == 6.4
+    assert rooms.all("guided", "delivered").max() < 6.5
+    assert (rooms.curves["guided"].feasible == (rooms.curves["guided"].strengths < 18)).all()
     assert round(100 * rooms.at("guided", "infeasible", 10)) == 5 and one("guided", "delivered", 10) == 0.6
     assert one("best_of_n", "delivered", 16) == 0.7
     assert all(

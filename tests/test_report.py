@@ -144,7 +144,7 @@ def test_curves_average_over_seeds_and_the_best_delivers_most(runs):
     [
         ("cells", "delivered", "guided", 10),
         ("plane", "delivered", "guided", 10),
-        ("offline", "promised", "guided", 10),
+        ("offline", "promised", "guided", 30),
         ("few", "delivered", "best_of_n", 64),
         ("unrewarded", "proxy", "prior", 0),
     ],

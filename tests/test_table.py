@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from diffplan.metrics.table import (
     COLUMNS,
@@ -9,8 +10,10 @@ from diffplan.metrics.table import (
     best,
     best_strength,
     columns_of,
+    feasible,
     headline,
     matching,
+    own_feasible,
     read,
     read_rows,
     write,
@@ -68,16 +71,38 @@ def test_an_error_names_file_line_and_column(tmp_path, text, words):
 
 def test_the_best_strength_is_feasible_where_one_is():
     returns = np.array([1.0, 3.0, 9.0, np.nan])
-    assert best(returns, np.array([1.0, 0.98, 0.5, 1.0])) == 1  # 0.02 of the plans may be infeasible
-    assert best(returns, np.array([1.0, 0.97, 0.5, 1.0])) == 0
-    assert best(returns, np.array([0.7, 0.7, 0.5, 1.0])) == 2  # the only feasible strength has no return
-    assert best(returns, np.full(4, np.nan)) == 2  # nothing is known of feasibility
-    assert best(np.array([2.0, 5.0, 5.0]), np.ones(3)) == 1  # the weakest of equals
+    assert best(returns, np.array([True, True, False, True])) == 1
+    assert best(returns, np.array([True, False, False, True])) == 0
+    assert best(returns, np.array([False, False, False, True])) == 2  # the only feasible strength has no return
+    assert best(np.array([2.0, 5.0, 5.0]), np.ones(3, bool)) == 1  # the weakest of equals
+
+
+def test_a_strength_is_feasible_where_enough_of_its_plans_surely_are():
+    """Wilson's limit by scipy says so too; one plan of 96 decides nothing, and fewer plans never make feasible."""
+    surely = lambda good, plans, own=1.0: bool(feasible(np.array([good / plans]), np.array([plans]), own)[0])
+    limit = lambda good, plans: stats.binomtest(good, plans).proportion_ci(0.9, method="wilson").low
+    for plans in (8, 16, 24, 25, 96, 1000):
+        for good in range(plans + 1):
+            assert surely(good, plans) == (limit(good, plans) >= 0.9)
+    assert surely(96, 96) and surely(95, 96) and surely(92, 96) and not surely(88, 96)
+    assert surely(25, 25) and not surely(24, 24)
+    assert not surely(870, 1000) and surely(870, 1000, own=0.93)  # behaviour itself is infeasible now and then
+    assert feasible(np.array([np.nan]), np.array([10]), 1.0).all()  # nothing is known
+    for fraction in (0.5, 0.95, 1.0):
+        passes = [surely(fraction * plans, plans) for plans in range(20, 2000, 20)]
+        assert passes == sorted(passes)
+
+
+def test_behaviour_says_what_fraction_is_its_own():
+    rows = [{"method": "behaviour", "feasible": "0.9"}, {"method": "behaviour", "feasible": 0.8}, {"method": "prior"}]
+    assert own_feasible(rows) == pytest.approx(0.85)
+    assert own_feasible([{"method": "prior", "feasible": 0.1}, {"method": "behaviour", "feasible": ""}]) == 1.0
 
 
 def test_the_best_strength_of_rows_is_by_means_over_seeds():
     """A strength whose return is missing in one seed is not compared."""
-    of = lambda strength, *returns: [{"strength": strength, "promised": r, "feasible": 1.0} for r in returns]
+    row = {"feasible": 1.0, "plans": 48}
+    of = lambda strength, *returns: [row | {"strength": strength, "promised": r} for r in returns]
     assert best_strength(of(0.0, 3.0, 3.0) + of(1.0, 9.0, 1.0) + of(2.0, 0.0, 2.0)) == 1.0
     assert best_strength(of(0.0, 3.0, 3.0) + of(1.0, 9.0, np.nan)) == 0.0
     infeasible = [row | {"feasible": 0.0} for row in of(1.0, 9.0, 1.0)]
@@ -90,7 +115,8 @@ def test_the_headline_is_the_first_that_is_known():
     assert headline({"delivered": one, "promised": one}.get) == "delivered"
     assert headline({"delivered": nan, "promised": one, "proxy": one}.get) == "promised"
     assert headline({"proxy": one}.get) == headline({}.get) == "proxy"
-    rows = [{"strength": s, "delivered": d, "promised": s, "feasible": 1.0} for s, d in ((0.0, 2.0), (1.0, 1.0))]
+    row = {"feasible": 1.0, "plans": 48}
+    rows = [row | {"strength": s, "delivered": d, "promised": s} for s, d in ((0.0, 2.0), (1.0, 1.0))]
     assert best_strength(rows) == 0.0
     assert best_strength([row | {"delivered": np.nan} for row in rows]) == 1.0
 

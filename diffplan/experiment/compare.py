@@ -191,13 +191,15 @@ def compare(run: Run, task: Task, planner: PlannerSettings, settings: Experiment
         problem, parts = building.assemble(data_key(settings, 2), build, needs)
         bench, delivery = bench_of(build, problem, settings, parts["prior"].identity)
         plan = Plan(settings.seeds, settings.plans, settings.strengths.refine, settings.seed, settings.replans)
+        controls = control_rows(build, plan, bench)
+        bench = bench._replace(own=table.own_feasible(controls))
         rows: list[dict[str, Any]] = []
         for entry in entries:
             inputs = {part: parts[part].identity for part in entry.needs}
             made = method_stage(entry, plan, bench, run, inputs, plain(build.config.sampler))
             cost = sum(parts[part].seconds for part in {"prior", *entry.needs} if part in parts)
             rows += [row | {"pretrain_seconds": cost} for row in made]
-        rows += control_rows(build, plan, bench)
+        rows += controls
         first = bench.starts(keys_of(plan, 0)[0], plan.plans).observations
         write(build, problem, entries, Extras(settings, delivery, left, np.asarray(first)))
         table.write(run.directory / "results.csv", rows)

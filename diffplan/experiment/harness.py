@@ -57,6 +57,7 @@ class Bench(NamedTuple):
     digest of what is measured.
     replanned: ``(key, draw, begin, column) -> return``, of plans that are made anew on the way; None where nothing is
     carried out. pictures: plans ``[n, h, d]`` by field, for pictures. identity: a digest of all that this is made from.
+    own: the fraction of behaviour's windows that are feasible.
     """
 
     task: str
@@ -67,6 +68,7 @@ class Bench(NamedTuple):
     replanned: Callable[[PRNGKey, Draw, Begin, str], float] | None
     pictures: Callable[[Float[Array, "n h d"]], dict[str, Array]]
     identity: str
+    own: float = 1.0
 
 
 class Plan(NamedTuple):
@@ -179,7 +181,9 @@ def method_rows(
     refined = plan.refine > 0 and not method.shared and len(method.strengths) > 1
     with Progress(name, total=plan.seeds * (1 + refined), unit="seeds") as progress:
         for again in range(1 + refined):
-            extra = between(method.strengths, table.best_strength(rows), plan.refine) if again else method.strengths
+            extra = method.strengths
+            if again:
+                extra = between(method.strengths, table.best_strength(rows, bench.own), plan.refine)
             if not extra:
                 break
             part = entry._replace(method=replace(method, strengths=extra))  # pyright: ignore[reportArgumentType]
@@ -208,7 +212,7 @@ def programs_of(entry: Entry, plan: Plan, bench: Bench) -> Programs:
 def replan(entry: Entry, plan: Plan, bench: Bench, rows: Rows, programs: Programs) -> None:
     """Fill in `replanned` in the rows of the best strength."""
     assert bench.replanned is not None
-    best = table.best_strength(rows)
+    best = table.best_strength(rows, bench.own)
     draw = lambda key, observations: programs.run(key, observations, (best,)).x[0]
     for row in rows:
         if row["strength"] == best:

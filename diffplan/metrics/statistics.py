@@ -5,10 +5,12 @@ One batch of plans gives one number per measure; the batches of one (method, str
     IQM(v)        = mean of v without its lowest and highest quarter, floor(n / 4) values each                      (1)
     mean interval = mean +- t_{n-1} s / sqrt(n)                                                                      (2)
     bootstrap     = quantiles of a statistic of v with the runs of every stratum drawn again, with replacement       (3)
+    lower limit   = (p + z^2 / 2n - z sqrt(p (1 - p) / n + z^2 / 4 n^2)) / (1 + z^2 / n),      of a fraction p of n  (4)
 
 (1) and (3) follow Agarwal et al. 2021 (rliable), where a stratum is a task. (2) is exact for Gaussian values. (3) takes
 any statistic, but is too narrow for few runs: for the mean of n Gaussian values its 95 % interval covers about
-P(|t_{n-1}| < 1.96 sqrt((n - 1) / n)), which is 81 % at n = 4, 90 % at n = 10. The report uses (2).
+P(|t_{n-1}| < 1.96 sqrt((n - 1) / n)), which is 81 % at n = 4, 90 % at n = 10. The report uses (2). (4) is Wilson's
+(1927), one-sided, with z the normal quantile: n of n give n / (n + z^2).
 
 One run has no interval: its ends are NaN. A batch without one finite plan has no score. `mean_interval` leaves such
 values out and says how many; the others refuse them: call `drop_missing` first and report its count.
@@ -18,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from scipy import stats
 
 
@@ -55,6 +57,16 @@ def mean_interval(values: Float[np.ndarray, "n"], confidence: float = 0.95) -> E
         return Estimate(mean, np.nan, np.nan, kept.size, dropped)
     half = float(stats.t.ppf((1 + confidence) / 2, kept.size - 1) * stats.sem(kept))
     return Estimate(mean, mean - half, mean + half, kept.size, dropped)
+
+
+def lower_limit(
+    fraction: Float[np.ndarray, "*k"], count: Num[np.ndarray, "*k"], confidence: float = 0.95
+) -> Float[np.ndarray, "*k"]:
+    """The lower limit (4) of fractions of `count` things each; NaN where the fraction is."""
+    z = float(stats.norm.ppf(confidence))
+    count = np.maximum(count, 1)
+    half = z * np.sqrt(fraction * (1 - fraction) / count + (z / count) ** 2 / 4)
+    return (fraction + z**2 / (2 * count) - half) / (1 + z**2 / count)
 
 
 def stratified_bootstrap(

@@ -1,5 +1,11 @@
 """Tables: how results are written to a file and read back, and which strength of a method is the best.
 
+A strength is feasible if enough of its plans surely are: with p of n plans feasible,
+
+    lower 95 % limit of p (4)  >=  LEAST * the fraction of behaviour's own windows that are feasible               (135)
+
+So a strength whose plans are few must be better, and one plan more or less decides nothing by itself.
+
 A table is a CSV file with a header line. A number has six significant digits; a value that does not exist is an empty
 cell. No other module of the package reads or writes CSV.
 """
@@ -10,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Num
+
+from diffplan.metrics.statistics import lower_limit
 
 COLUMNS = (
     *("task", "method", "strength", "seed", "plans", "proxy"),
@@ -21,8 +29,11 @@ COLUMNS = (
 """The columns of results.csv, in order; a row is a batch of plans. After `feasible` stands a column for each way in
 which plans of the task can be infeasible, ``violations.NAME``."""
 
-VALID = 0.02
-"""The largest fraction of infeasible plans at which a strength can be a method's best."""
+LEAST = 0.9
+"""The fraction of feasible plans, over behaviour's own, that the plans of a feasible strength surely have."""
+
+FEASIBLE = f"surely at least {100 * LEAST:g} % as many plans feasible as of behaviour"
+"""What a feasible strength is, in words, after "with"."""
 
 HEADLINES = ("delivered", "promised", "proxy")
 """What tells strengths apart: the first of these that is known."""
@@ -142,22 +153,42 @@ def headline(known: Callable[[str], np.ndarray | None]) -> str:
     return HEADLINES[-1]
 
 
-def best(returns: Float[np.ndarray, "s"], feasible: Float[np.ndarray, "s"]) -> int:
-    """Index of the best strength: the highest return among strengths with at most `VALID` infeasible plans.
+def feasible(fraction: Float[np.ndarray, "s"], plans: Num[np.ndarray, "s"], own: float) -> Bool[np.ndarray, "s"]:
+    """Whether strengths are feasible (135).
 
-    If no strength is feasible, all are compared. NaN stands for a missing value and never wins.
+    Args:
+        fraction: of the plans of each strength that are feasible; where it is NaN, nothing speaks against a strength.
+        plans: how many plans each strength has.
+        own: the fraction of behaviour's windows that are feasible.
     """
-    allowed = np.where(feasible >= 1 - VALID, returns, np.nan)
+    return np.isnan(fraction) | (lower_limit(fraction, plans) >= LEAST * own)
+
+
+def own_feasible(rows: Iterable[Mapping[str, Any]]) -> float:
+    """The fraction of behaviour's windows that are feasible, from the rows of a table; 1 where they do not say."""
+    values = [float(row.get("feasible") or np.nan) for row in rows if row["method"] == "behaviour"]
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else 1.0
+
+
+def best(returns: Float[np.ndarray, "s"], feasible: Bool[np.ndarray, "s"]) -> int:
+    """Index of the highest return among feasible strengths, or among all if none is feasible.
+
+    NaN stands for a missing value and never wins.
+    """
+    allowed = np.where(feasible, returns, np.nan)
     candidates = allowed if np.isfinite(allowed).any() else returns
     return int(np.argmax(np.where(np.isfinite(candidates), candidates, -np.inf)))
 
 
-def best_strength(rows: list[Row]) -> float:
-    """The best strength of one method's rows, by means over seeds."""
+def best_strength(rows: list[Row], own: float = 1.0) -> float:
+    """The best strength of one method's rows, by means over seeds. own: as in `feasible`."""
     strengths = np.unique([row["strength"] for row in rows])
 
-    def mean(name: str) -> Float[np.ndarray, "s"]:
-        of = lambda strength: [float(row.get(name, np.nan)) for row in rows if row["strength"] == strength]
-        return np.array([np.mean(of(strength)) for strength in strengths])
+    def of(name: str, reduce: Callable[..., Any]) -> Float[np.ndarray, "s"]:
+        values = lambda strength: [float(row.get(name, np.nan)) for row in rows if row["strength"] == strength]
+        return np.array([reduce(values(strength)) for strength in strengths])
 
-    return float(strengths[best(mean(headline(mean)), mean("feasible"))])
+    mean = lambda name: of(name, np.mean)
+    allowed = feasible(mean("feasible"), of("plans", np.sum), own)
+    return float(strengths[best(mean(headline(mean)), allowed)])

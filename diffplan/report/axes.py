@@ -1,19 +1,18 @@
 """The delivered return of every method against three axes: pressure, proxy gain and strength.
 
-A row for each family of methods, a column for each axis; the other families stand behind in grey. A strength whose
-plans are feasible is a full marker, one with more than `table.VALID` infeasible plans a hollow one. Thin dotted lines
-are what the same plans promised. Methods that report no pressure are named in the first column, and are on the other
-two.
+A row for each family of methods, a column for each axis; the other families stand behind in grey. A feasible strength
+(135) is a full marker, another a hollow one. Thin dotted lines are what the same plans promised. Methods that report no
+pressure are named in the first column, and are on the other two.
 """
 
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffplan.metrics.table import VALID
+from diffplan.metrics.table import FEASIBLE
 from diffplan.report import style
 from diffplan.report.budgets import pressure, reports_pressure
 from diffplan.report.load import Words, read_results
@@ -60,15 +59,10 @@ def compose(words: Words, by_method: dict[str, Curve], families: dict[str, list[
                 axes.set_title(f"against {TITLES[c].split(' (')[0]}", fontsize=11)
         row[0].set_ylabel(f"{family}\n{name_of(measure)}")
     unit = "sd of the data" if measure == "proxy" else words.unit
-    note = f"{words.name}: {name_of(measure)} in {unit}. Hollow: over {100 * VALID:g} % of plans {words.infeasible}."
+    note = f"{words.name}: {name_of(measure)} in {unit}. Full: {FEASIBLE}."
     note += " Dashed: prior." + " Dotted: promised." * (measure == "delivered")
     figure.text(0.005, 1 - 0.12 / height, note, fontsize=9, color=style.SOFT, va="center")
     return figure
-
-
-def feasible(curve: Curve) -> Bool[np.ndarray, "s"]:
-    """Whether few plans of a strength are infeasible."""
-    return ~(curve.value("infeasible") > VALID)
 
 
 def where(curve: Curve, column: int) -> Float[np.ndarray, "s"]:
@@ -101,7 +95,7 @@ def _panel(axes: Axes, column: int, by_method: dict[str, Curve], mine: list[Curv
         axes.fill_between(x, band.low, band.high, color=colour, alpha=0.15, linewidth=0, zorder=2)
         axes.plot(x, band.value, color=colour, linewidth=1.5, zorder=3, label=label)
         axes.plot(x, band.value, "o", color=colour, markerfacecolor="white", markersize=4, zorder=4)
-        good = feasible(curve)
+        good = curve.feasible
         axes.plot(x[good], band.value[good], "o", color=colour, markersize=4.5, zorder=5)
         if measure == "delivered":
             axes.plot(x, curve.value("promised"), color=colour, linewidth=0.9, linestyle=(0, (1, 1.4)), zorder=2)

@@ -1,9 +1,8 @@
 """The best return of every method within equal budgets: in seconds and in evaluations per plan.
 
-A row of ``budgets.csv`` is a method within one budget: among the strengths that cost no more and have few infeasible
-plans (at most `VALID`), the one with the highest delivered return. Where no return is delivered, the promised return
-takes its place, and then the proxy. An evaluation is one of a network, of the proxy, or a step in an environment or its
-model.
+A row of ``budgets.csv`` is a method within one budget: among the feasible strengths (135) that cost no more, the one
+with the highest delivered return. Where no return is delivered, the promised return takes its place, and then the
+proxy. An evaluation is one of a network, of the proxy, or a step in an environment or its model.
 """
 
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from diffplan.metrics.table import VALID
+from diffplan.metrics.table import FEASIBLE
 from diffplan.metrics.table import write as write_table
 from diffplan.report import style
 from diffplan.report.load import read_results
@@ -77,7 +76,7 @@ def budgets_of(by_method: dict[str, Curve], unit: str) -> Float[np.ndarray, "b"]
 
 def within(curve: Curve, unit: str, budget: float, measure: str) -> Within:
     """The best feasible strength of a method that costs no more than the budget."""
-    allowed = (cost(curve, unit) <= budget) & ~(curve.value("infeasible") > VALID)
+    allowed = (cost(curve, unit) <= budget) & curve.feasible
     scores = np.where(allowed, curve.value(measure), np.nan)
     if not np.isfinite(scores).any():
         return Within(curve.method, unit, budget, *(np.nan,) * 7)
@@ -139,5 +138,5 @@ def show(run_dir: Path | str, console: Console | None = None) -> None:
     console = console or Console()
     console.print(shown)
     best = f"Best {name_of(headline(by_method))} at equal budgets per plan"
-    words = f"{best}, with at most {100 * VALID:g} % of plans {results.words.infeasible}."
+    words = f"{best}, with {FEASIBLE}."
     console.print(words, style="dim", highlight=False)

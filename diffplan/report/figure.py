@@ -174,7 +174,7 @@ def _picture(figure: SubFigure, cell: SubplotSpec, run: Run, curve: Curve, k: in
 def _caption(axes: Axes, run: Run, curve: Curve, k: int) -> None:
     """Strength, returns and infeasible plans of a picture; k: index of its strength among those drawn."""
     k = nearest(curve.strengths, float(run.plans.strengths[curve.method][k]))
-    best = " (best)" if k == curve.best and len(curve.strengths) > 1 else ""
+    best = " (best)" if curve.is_best(k) and len(curve.strengths) > 1 else ""
     strength = f"{curve.strength_name} {curve.strengths[k]:g}{best}" if len(curve.strengths) > 1 else ""
     kinds = [name for name in ("promised", "delivered") if known([curve], name).size] or ["proxy"]
     scores = [f"{kind} {style.plain(curve.value(kind)[k])}" for kind in kinds if known([curve], kind).size]

@@ -58,6 +58,7 @@ function choose(nextMethod, k) {
   $("strength").value = at;
   show();
 }
+const isBest = (m, row) => row === m.best && m.scored && m.feasible[row];
 const chooseRow = (nextMethod, row) => {
   const distance = (f) => Math.abs(f.row - row);
   choose(nextMethod, nextMethod.frames.reduce((best, f, k) => distance(f) < distance(nextMethod.frames[best]) ? k : best, 0));
@@ -66,7 +67,7 @@ const chooseRow = (nextMethod, row) => {
 function show() {
   const row = frame().row, value = String(method.strengths[row]), alone = method.strengths.length < 2;
   $("strength-name").textContent = alone ? "no strength" : method.strength_name;
-  $("value").textContent = alone ? "" : value + (row === method.best && method.scored ? "  ★ best of this method" : "");
+  $("value").textContent = alone ? "" : value + (isBest(method, row) ? "  ★ best of this method" : method.feasible[row] ? "" : "  not feasible");
   $("strength").setAttribute("aria-valuetext", method.strength_name + " " + value);
   $("leaving").textContent = frame().leaving ? frame().leaving + " of " + frame().p + " plans leave the picture" : "";
   document.querySelector(`input[value="${CSS.escape(method.name)}"]`).checked = true;
@@ -80,9 +81,9 @@ function show() {
 function ticks() {
   const last = Math.max(1, method.frames.length - 1);
   $("ticks").replaceChildren(...method.frames.map((f, k) => {
-    const tick = make("span", { textContent: method.strengths.length < 2 ? "" : (f.row === method.best && method.scored ? "★ " : "") + method.strengths[f.row] });
+    const tick = make("span", { textContent: method.strengths.length < 2 ? "" : (isBest(method, f.row) ? "★ " : "") + method.strengths[f.row] });
     tick.style.left = 100 * k / last + "%";
-    tick.className = f.row === method.best ? "best" : "";
+    tick.className = isBest(method, f.row) ? "best" : "";
     return tick;
   }));
 }
@@ -277,7 +278,7 @@ function curve(id, names, levels, { squash, ends, marks }) {
     pen.fillText(label, width - RIGHT + 5, above);
   }
   pen.strokeStyle = colour("ink"); pen.lineWidth = 1; pen.setLineDash([5, 4]);
-  line(pen, X(method.strengths[method.best]), TOP, X(method.strengths[method.best]), height - BOTTOM);
+  if (isBest(method, method.best)) line(pen, X(method.strengths[method.best]), TOP, X(method.strengths[method.best]), height - BOTTOM);
   pen.setLineDash([]);
   pen.strokeStyle = colour("faint");
   line(pen, LEFT, height - BOTTOM, width - RIGHT, height - BOTTOM);
@@ -335,8 +336,8 @@ function results() {
       const band = bandOf(a, name), text = FORMS[form](band.value[row]);
       return make("td", {}, text, ...(RETURNS.includes(name) ? [" ", make("small", { textContent: spread(band, row, FORMS[form]) })] : []));
     });
-    const best = row === a.best && a.scored && a.strengths.length > 1;
-    const tr = make("tr", { className: (row === 0 ? "first " : "") + (best ? "best" : "") }, make("td", { textContent: row === 0 ? a.label : "" }), make("td", { textContent: a.strengths.length > 1 ? s : "–" }), ...cells);
+    const star = isBest(a, row) && a.strengths.length > 1;
+    const tr = make("tr", { className: (row === 0 ? "first " : "") + (star ? "best" : "") }, make("td", { textContent: row === 0 ? a.label : "" }), make("td", { textContent: a.strengths.length > 1 ? s : "–" }), ...cells);
     tr.dataset.key = a.name + "/" + row;
     if (!a.control) tr.onclick = () => { chooseRow(a, row); $("picture").scrollIntoView({ block: "nearest" }); };
     return tr;

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from diffplan.metrics.statistics import data_quantiles, rank_in_data
-from diffplan.metrics.table import VALID
+from diffplan.metrics.table import FEASIBLE
 from diffplan.report import series, space, style
 from diffplan.report.load import CONTROLS, Results, Run, read_run
 from diffplan.report.save import directory
@@ -94,7 +94,7 @@ def payload(run: Run, first: str | None) -> dict[str, Any]:
         "world": _world(run, count),
         "data": {"proxy": _quantiles(run.data.proxy), "returns": _quantiles(run.data.promised)},
         "levels": dict(zip(("behaviour", "bound"), _numbers(levels), strict=True)),
-        "best": f"highest {name_of(measure)} with at most {100 * VALID:g} % of plans {words.infeasible}",
+        "best": f"highest {name_of(measure)} with {FEASIBLE}",
         "notes": notes(run.results, by_method),
         "config": run.results.config,
     }
@@ -150,6 +150,7 @@ def _method(run: Run, curve: Curve, columns: list[tuple[str, str, str]], count: 
         "strength_name": curve.strength_name,
         "strengths": _numbers(curve.strengths),
         "best": curve.best,
+        "feasible": curve.feasible.tolist(),
         "scored": known([curve], curve.headline).size > 0,
         "bands": {name: {end: _numbers(values) for end, values in band.items()} for name, band in bands.items()},
         "ranks": {name: _numbers(rank_in_data(curve.value(name), data)) for name, data in scored.items()},

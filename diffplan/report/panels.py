@@ -43,11 +43,13 @@ def pressure(figure: SubFigure, curve: Curve, run: Run, by_method: dict[str, Cur
         panel(axes, x, curve, run, by_method)
         axes.set_xlim(x[0] - 0.15, x[-1] + 0.12)
         axes.tick_params(labelbottom=axes is panels[-1], bottom=axes is panels[-1])
-        axes.axvline(x[curve.best], color=style.INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=2)
+        if curve.is_best(curve.best):
+            axes.axvline(x[curve.best], color=style.INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=2)
         axes.axvspan(x[curve.best], x[-1] + 0.12, color=style.BROKEN, alpha=0.05, linewidth=0, zorder=0)
     side = "left" if x[curve.best] < (x[0] + x[-1]) / 2 else "right"
     at = panels[0].get_xaxis_transform()
-    panels[0].text(x[curve.best], 0.97, f" best: {curve.strengths[curve.best]:g} ", ha=side, va="top", transform=at)
+    words = f" best: {curve.strengths[curve.best]:g} " if curve.is_best(curve.best) else " no strength is feasible "
+    panels[0].text(x[curve.best], 0.97, words, ha=side, va="top", transform=at)
     broken_axis(panels[-1], curve.strengths, x)
     panels[-1].set_xlabel(curve.strength_name)
 

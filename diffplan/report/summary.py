@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from diffplan.metrics import table
 from diffplan.metrics.statistics import mean_interval
@@ -37,7 +37,8 @@ class Band(NamedTuple):
 class Curve(NamedTuple):
     """One method, strengths ascending.
 
-    seeds, plans: how many went into each strength. dropped: how many of its batches have no finite plan.
+    seeds, plans: how many went into each strength. dropped: how many of its batches have no finite plan. feasible:
+    whether a strength is (135).
     """
 
     method: str
@@ -48,6 +49,7 @@ class Curve(NamedTuple):
     seeds: Int[np.ndarray, "s"]
     plans: Int[np.ndarray, "s"]
     dropped: Int[np.ndarray, "s"]
+    feasible: Bool[np.ndarray, "s"]
 
     def value(self, name: str) -> Float[np.ndarray, "s"]:
         """The means of a measure; NaN where the run has no such column."""
@@ -60,17 +62,24 @@ class Curve(NamedTuple):
 
     @property
     def best(self) -> int:
-        """Index of the best strength: the highest headline among strengths with few infeasible plans."""
-        return table.best(self.value(self.headline), self.value("feasible"))
+        """Index of the highest headline among feasible strengths; among all where none is feasible."""
+        return table.best(self.value(self.headline), self.feasible)
+
+    def is_best(self, k: int) -> bool:
+        """Whether a strength is the best, and feasible."""
+        return bool(k == self.best and self.feasible[k])
 
 
 def curves(results: Results) -> dict[str, Curve]:
     """Every method and control of the run, in the order of results.csv."""
-    return {method: curve(results, method) for method in results.methods}
+    own = table.own_feasible(
+        {"method": m, "feasible": f} for m, f in zip(results.table["method"], results.table["feasible"], strict=True)
+    )
+    return {method: curve(results, method, own) for method in results.methods}
 
 
-def curve(results: Results, method: str) -> Curve:
-    """One method of the table. A batch with no finite plan is in no mean but in `dropped`."""
+def curve(results: Results, method: str, own: float) -> Curve:
+    """One method of the table. A batch with no finite plan is in no mean but in `dropped`. own: of (135)."""
     rows: Table = {name: column[results.table["method"] == method] for name, column in results.table.items()}
     strengths = np.unique(rows["strength"])
     if not np.isfinite(strengths).all():
@@ -83,7 +92,8 @@ def curve(results: Results, method: str) -> Curve:
     dropped = np.array([int((rows["finite"][cell] == 0).sum()) for cell in cells])
     seeds = np.array([int(cell.sum()) for cell in cells]) - dropped
     about = results.about(method, "strength_name", "guidance scale"), results.about(method, "family", "methods")
-    return Curve(method, *about, strengths, bands, seeds, plans, dropped)
+    fraction = bands["feasible"].value if "feasible" in bands else np.full(len(strengths), np.nan)
+    return Curve(method, *about, strengths, bands, seeds, plans, dropped, table.feasible(fraction, plans, own))
 
 
 def split(by_method: dict[str, Curve]) -> tuple[dict[str, Curve], dict[str, Curve]]:

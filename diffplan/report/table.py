@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from diffplan.metrics.table import VALID
+from diffplan.metrics.table import FEASIBLE
 from diffplan.report import style
 from diffplan.report.load import Results, read_results
 from diffplan.report.summary import Curve, curves, delivery, dropped, headline, known, name_of, split
@@ -66,7 +66,7 @@ def markdown(run_dir: Path | str) -> str:
     results = read_results(run_dir)
     by_method = curves(results)
     columns, measure = columns_of(by_method), headline(by_method)
-    named = lambda curve, strength: strength if strength == "–" else f"{curve.strength_name} {strength}"
+    named = lambda curve, strength: strength if strength[0] == "–" else f"{curve.strength_name} {strength}"
     ordered = [curve for group in split(by_method) for curve in group.values()]
     lines = [(a, named(curve, b), *rest) for curve in ordered for a, b, *rest in rows(curve, columns, measure)]
     header = ("method", "strength", *(column.title for column in columns))
@@ -89,7 +89,7 @@ def notes(results: Results, by_method: dict[str, Curve]) -> list[str]:
     if any(len(curve.strengths) > 1 for curve in methods):
         text += (
             f" Each method at its best strength and at its largest. The best has the highest {name_of(measure)} among "
-            f"strengths with at most {100 * VALID:g} % of plans {words.infeasible}, or among all if there is none."
+            f"feasible strengths, which are those with {FEASIBLE}. † marks a strength that is not feasible."
         )
     units = {"proxy": "Proxy in standard deviations of the data.", "promised": f"Returns in {words.unit}."}
     units["path_kl"] = "Path KL in nats."
@@ -122,7 +122,8 @@ def _line(curve: Curve, columns: list[Column], measure: str, k: int) -> tuple[st
     half = (curve.bands[measure].high[k] - curve.bands[measure].low[k]) / 2
     if np.isfinite(half):
         cells[[column.name for column in columns].index(measure)] += f" ± {style.plain(half)}"
-    return f"{curve.strengths[k]:g}" if len(curve.strengths) > 1 else "–", *cells
+    strength = f"{curve.strengths[k]:g}" if len(curve.strengths) > 1 else "–"
+    return strength + " †" * (not curve.feasible[k]), *cells
 
 
 def _span(numbers: set[int]) -> str:
