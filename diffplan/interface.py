@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from diffplan.experiment import compare as comparing
 from diffplan.experiment import tune as tuning
 from diffplan.experiment.presets import PRESETS
@@ -22,7 +20,7 @@ from diffplan.experiment.settings import ExperimentSettings
 from diffplan.experiment.tune import TuneSettings
 from diffplan.planner.planner import run_of, settings_for
 from diffplan.planner.settings import PlannerSettings
-from diffplan.report import draw
+from diffplan.report import draw, sweep
 from diffplan.report import table as tables
 from diffplan.report.load import read_results
 from diffplan.report.summary import curves
@@ -68,11 +66,11 @@ class Comparison:
 
 
 class Tuned(NamedTuple):
-    """A guidance scale. recommended: None where no rule recommends one. content: as in ``scale.json``."""
+    """A guidance scale; None where none can be. run: where the call is kept. content: as in ``scale.json``."""
 
     recommended: float | None
-    rule: str
     reason: str
+    run: Path
     content: dict[str, Any]
 
 
@@ -129,10 +127,10 @@ def tune(
         planner: what is learned, in place of a preset.
         settings: of the comparison whose starts and seeds are used.
         new_settings: whether what was made with other settings is set aside and made anew.
-        how: fields of `TuneSettings`: method, low, high, points, allowed, nats, typicality.
+        how: fields of `TuneSettings`: method, low, high, points, objective, repeats, nats, typicality.
 
     Returns:
-        The recommended scale, the rule that chose it, and its reason.
+        The recommended scale, its reason, and where the sweep is kept, with a table and a figure.
 
     Raises:
         ConfigError: naming what cannot work, or if no scale meets a budget.
@@ -140,11 +138,12 @@ def tune(
     """
     where, learned, compared = open_run(task, run, preset, planner, settings, new_settings)
     config = TuneSettings(**how)
-    tuning.fits(config, learned, compared)
+    tuning.fits(config, learned)
     settle(where, about(task, learned, compared))
-    content = tuning.tune(where, task, learned, compared, config)
-    scale = content["scale"]
-    return Tuned(None if scale is None or np.isnan(scale) else scale, content["rule"], content["reason"], content)
+    content, directory = tuning.tune(where, task, learned, compared, config)
+    if (directory / "sweep.csv").exists():
+        sweep.draw(directory)
+    return Tuned(content["scale"], content["reason"], directory, content)
 
 
 def plot(run: Path | str, out: Path | str | None = None) -> tuple[Path, ...]:

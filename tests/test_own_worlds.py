@@ -73,9 +73,9 @@ def test_its_files_and_words(spring):
 
 def test_it_is_tuned_on_the_same_models(spring):
     before = {path: path.stat().st_mtime_ns for path in spring.glob("*/stage.json")}
-    small.command("tune", SPRING, "--run", str(spring), "--replans", "2", "--points", "3")
+    small.command("tune", SPRING, "--run", str(spring), "--replans", "2", "--points", "3", "--repeats", "2")
     scale = json.loads((spring / "scale.json").read_text())
-    assert scale["method"] == "guided" and set(scale["choices"]) >= {"best", "knee", "valid"}
+    assert scale["method"] == "guided" and scale["objective"] == "delivered"
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 

@@ -223,8 +223,9 @@ def test_the_commands_as_functions_share_a_run(task, run, planner, tmp_path):
     assert {row["method"] for row in table.rows} == {"prior", "best_of_n", "null_noise", "null_shuffled", "behaviour"}
     assert str(table).startswith("| method") and (run / "frontier.png").exists()
     assert str(dp.compare(task, ("best_of_n",), run).rows) == str(table.rows)
-    result = dp.tune(task, run, low=1.0, high=10.0, points=3)
-    assert result.content["method"] == "guided" and result.rule
+    result = dp.tune(task, run, low=1.0, high=10.0, points=3, repeats=2)
+    assert result.content["method"] == "guided" and result.reason and result.recommended is not None
+    assert (result.run / "sweep.png").exists()
     assert dp.plot(run, tmp_path)[0].parent == tmp_path
 
 

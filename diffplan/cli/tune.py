@@ -1,13 +1,16 @@
-"""The guidance scale for a run: rules on a sweep over scales, with intervals over seeds, and which rule to follow.
+"""The guidance scale for a run: a sweep over scales, one recommendation with its reason, and its validation.
 
     diffplan tune TASK                       # about 2 minutes on two CPU cores, after `diffplan compare`
     diffplan tune --run runs/mine                    # with the settings that the run was made with
-    diffplan tune TASK --method guided_dps --high 100
+    diffplan tune TASK --method guided_dps --high 100 --objective promised
     diffplan tune TASK --nats 4              # instead: the scale that spends 4 nats of path KL
     diffplan tune TASK --typicality 0.95     # instead: the scale that leaves the data
 
 Works on the data, prior and learned rewards of a run of `diffplan compare`, which it makes where they are missing.
-Writes RUN/scale.json: the scale, the rule, every choice, and the units that the scale is in.
+What is recommended is the weakest feasible scale within one standard error of the best delivered return, and 0 where
+guidance does not help. Each call is kept in a directory RUN/tune/METHOD-OBJECTIVE-DIGEST: sweep.csv, sweep.png, and
+scale.json with the scale, its reason, its validation on other seeds, and the units that it is in; RUN/scale.json is the
+last call's.
 """
 
 from collections.abc import Sequence
@@ -27,7 +30,7 @@ class Tuning:
     """How the guidance scale of a run is chosen; the run, with its settings, is another field (`tuning_of`)."""
 
     tune: Annotated[TuneSettings, tyro.conf.arg(name="")] = field(default_factory=TuneSettings)
-    """The sweep and the rules."""
+    """The sweep."""
 
 
 def tuning_of(run: Experiment) -> Any:
@@ -38,13 +41,17 @@ def tuning_of(run: Experiment) -> Any:
 def action(config: Any) -> None:
     """Choose a scale, print it and write it down."""
     from diffplan.experiment.tune import fits, tune
+    from diffplan.report import sweep
     from diffplan.runs import say
 
     of = config.run_of
-    fits(config.tune, of.planner, of.experiment)
+    fits(config.tune, of.planner)
     run, task = of.open()
-    tune(run, task, of.planner, of.experiment, config.tune)
-    say(str(run.directory / "scale.json"))
+    _, directory = tune(run, task, of.planner, of.experiment, config.tune)
+    if (directory / "sweep.csv").exists():
+        sweep.show(directory)
+        say(", ".join(str(path) for path in sweep.draw(directory)))
+    say(str(directory / "scale.json"))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -74,7 +74,8 @@ class Bench(NamedTuple):
 class Plan(NamedTuple):
     """How much is run: seeds, each with its own starts and noise; plans a batch; strengths added around the best.
 
-    replans: times that a plan is made on the way (`Bench.replanned` knows it; here it is recorded).
+    replans: times that a plan is made on the way (`Bench.replanned` knows it; here it is recorded). everywhere: whether
+    plans are made anew at every strength, not at the best alone.
     """
 
     seeds: int
@@ -82,6 +83,7 @@ class Plan(NamedTuple):
     refine: int
     seed: int
     replans: int = 1
+    everywhere: bool = False
 
 
 def keys_of(plan: Plan, seed: int) -> tuple[PRNGKey, PRNGKey, PRNGKey]:
@@ -210,12 +212,12 @@ def programs_of(entry: Entry, plan: Plan, bench: Bench) -> Programs:
 
 
 def replan(entry: Entry, plan: Plan, bench: Bench, rows: Rows, programs: Programs) -> None:
-    """Fill in `replanned` in the rows of the best strength."""
+    """Fill in `replanned` in the rows of the best strength, or of all."""
     assert bench.replanned is not None
     best = table.best_strength(rows, bench.own)
-    draw = lambda key, observations: programs.run(key, observations, (best,)).x[0]
     for row in rows:
-        if row["strength"] == best:
+        if plan.everywhere or row["strength"] == best:
+            draw = lambda key, observations, at=row["strength"]: programs.run(key, observations, (at,)).x[0]
             key_starts, key_method, _ = keys_of(plan, row["seed"])
             begin = bench.starts(key_starts, plan.plans)
             row["replanned"] = bench.replanned(jax.random.fold_in(key_method, 1), draw, begin, entry.delivered_by)
@@ -243,7 +245,8 @@ def method_stage(
         table.write(directory / "rows.csv", rows)
 
     recorded = plan if entry.replans else plan._replace(replans=1)
-    settings = {"strengths": list(method.strengths), "plan": recorded._asdict(), "sampler": sampler}
+    about = {name: value for name, value in recorded._asdict().items() if value is not False}
+    settings = {"strengths": list(method.strengths), "plan": about, "sampler": sampler}
     files, code = ("rows.csv", "plans.npz"), program_of(entry, bench, programs)
     kept = keep(run, f"methods/{method.name}", make, settings, {"models": bench.identity, **inputs}, files, code)
     return table.read_rows(kept.directory / "rows.csv")

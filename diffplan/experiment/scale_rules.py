@@ -1,27 +1,37 @@
-"""Which guidance scale to use: rules on a sweep over scales ``[s]`` and seeds ``[m]``, in numpy.
+"""Which guidance scale to use, from a sweep over scales ``[s]`` and seeds ``[m]``, in numpy.
 
-Every rule goes up the scales, weakest first, and answers with one of them:
+With R[s, i] the return at scale s with seed i, whose starts and noise are the same at every scale, and t(q) the Student
+quantile of m - 1 degrees of freedom, guidance helps if at some feasible scale (135) above 0
 
-    best              the one with the highest mean return                needs returns
-    knee              the farthest from the chord of (pressure, proxy gain)      needs no label; names a bend, no more
-    not_below_best    the last whose return is not below the best's       needs returns
-    valid             the last at which plans are surely valid                   needs a check of plans
-    label_free        the last before the plans leave the data                   needs held-out data
+    mean_i (R[s, i] - R[0, i])  >=  t(1 - HARM / scales) * its standard error                                      (136)
 
-A `Choice` carries a bootstrap interval over seeds: what the rule would say of other seeds, as far as these can tell. A
-rule that no scale satisfies, or that has nothing to go by, chooses NaN and says why.
+a Bonferroni test, so that the best of many scales is not believed for its luck. If guidance helps, the scale is the
+weakest feasible one with
+
+    mean_i (R[b, i] - R[s, i])  <=  t(0.841) * its standard error,      b the feasible scale of the highest mean   (137)
+
+which is one standard error where seeds are many, and more where they are few. If guidance does not help, it is 0. So
+fewer data never ask for more push: they can tell less from 0, and less from the best.
 
 The grid is part of every answer: the interval of a rule that finds the same scale on all seeds is that scale alone, and
-the truth may lie anywhere up to the next. `knee` depends on the whole range swept, for that is what draws its chord.
+the truth may lie anywhere up to the next.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
+
+from diffplan.metrics import table
+
+HARM = 0.1
+"""How often guidance that does not help may be said to help."""
+
+ONE_ERROR = float(stats.norm.cdf(1.0))
+"""The quantile that one standard error is of many seeds."""
 
 
 class Choice(NamedTuple):
@@ -58,50 +68,9 @@ def _choose(scales: Float[np.ndarray, "s"], rule: Rule, reason: str, none: str, 
     return Choice(float(scales[index]), float(low), float(high), reason)
 
 
-def _last_in_a_row(holds: np.ndarray) -> int:
-    """The last of the leading run of true entries, -1 where there is none: what breaks once does not come back."""
-    return len(holds) - 1 if holds.all() else int(np.argmin(holds)) - 1
-
-
-@cache
-def _one_sided(freedom: int) -> float:
-    """The t with P(T < t) = 95 %, and so P(|T| < t) = 90 %, T Student. Kept: a bootstrap asks for it often."""
-    return float(stats.t.ppf(0.95, freedom))
-
-
-def _limits(values: Float[np.ndarray, "s m"]) -> tuple[Float[np.ndarray, "s"], Float[np.ndarray, "s"]]:
-    """The lower and the upper 95 % Student limit, one-sided each, of the means over seeds; of one seed, its value."""
-    mean, seeds = values.mean(axis=1), values.shape[1]
-    if seeds == 1:
-        return mean, mean
-    margin = _one_sided(seeds - 1) * values.std(axis=1, ddof=1) / np.sqrt(seeds)
-    return mean - margin, mean + margin
-
-
 def _means(returns: Float[np.ndarray, "s m"]) -> Float[np.ndarray, "s"]:
     """The means over seeds, minus infinity where a batch is missing."""
     return np.where(np.isfinite(returns).all(axis=1), returns.mean(axis=1), -np.inf)
-
-
-def knee(scales: Float[np.ndarray, "s"], pressure: Float[np.ndarray, "s m"], gain: Float[np.ndarray, "s m"]) -> Choice:
-    """The knee of the curve of proxy gain over pressure, means over seeds (Satopaa et al. 2011, "Kneedle").
-
-    Both are scaled to [0, 1] over the range swept; the knee is where the gain is farthest above the chord. Scales from
-    the first with a missing mean on are left out. It says where pushing begins to pay less, not where it harms.
-    """
-
-    def rule(pressure: np.ndarray, gain: np.ndarray) -> int:
-        x, y = pressure.mean(axis=1), gain.mean(axis=1)
-        last = _last_in_a_row(np.isfinite(x) & np.isfinite(y))
-        if last < 2 or not (x[last] > x[0] and y[last] > y[0]):
-            return -1
-        x, y = ((v[: last + 1] - v[0]) / (v[last] - v[0]) for v in (x, y))
-        bend = int(np.argmax(y - x))
-        return bend if y[bend] > x[bend] else -1
-
-    reason = "the proxy gain bends away from the pressure most"
-    none = "no bend: under three scales, or the gain never outruns the pressure"
-    return _choose(scales, rule, reason, none, pressure, gain)
 
 
 def best(scales: Float[np.ndarray, "s"], returns: Float[np.ndarray, "s m"]) -> Choice:
@@ -117,81 +86,79 @@ def best(scales: Float[np.ndarray, "s"], returns: Float[np.ndarray, "s m"]) -> C
     return _choose(scales, rule, "the highest mean return", "no scale has returns in every seed", returns)
 
 
-def largest_not_below_best(scales: Float[np.ndarray, "s"], returns: Float[np.ndarray, "s m"]) -> Choice:
-    """The largest scale whose return is not below the best scale's, at 95 %.
+@cache
+def _student(quantile: float, freedom: int) -> float:
+    """A quantile of Student's t. Kept: a bootstrap asks for it often."""
+    return float(stats.t.ppf(quantile, freedom))
 
-    From the scale of the best mean upwards, each is compared with it seed by seed (one-sided Student test of the paired
-    differences), until the first that is below. What cannot be told apart is let pass: more seeds and plans make
-    the choice smaller, and it is never below the best. A missing batch counts as below.
+
+def _error(values: Float[np.ndarray, "s m"]) -> Float[np.ndarray, "s"]:
+    """The standard errors of means over seeds."""
+    return values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
+
+
+def recommend(
+    scales: Float[np.ndarray, "s"],
+    returns: Float[np.ndarray, "s m"],
+    fraction: Float[np.ndarray, "s m"],
+    plans: int,
+    own: float = 1.0,
+) -> Choice:
+    """The weakest feasible scale within one standard error of the best (137); 0 where guidance does not help (136).
+
+    Args:
+        scales: from 0 up.
+        returns: of every scale and seed; a scale with a missing return is not chosen.
+        fraction: of the plans that are feasible.
+        plans: of each scale and seed.
+        own: the fraction of behaviour's windows that are feasible.
 
     Raises:
-        ValueError: if there are fewer than two seeds, which no test can compare.
+        ValueError: if scale 0 is not the first, or if there are fewer than two seeds, which tell nothing apart.
     """
+    if scales[0] != 0:
+        raise ValueError(f"scales={scales.tolist()}: must begin with 0, with which others are compared")
     if returns.shape[1] < 2:
         raise ValueError(f"returns of {returns.shape[1]} seeds: must be of at least 2, to tell scales apart")
-
-    def rule(returns: np.ndarray) -> int:
-        mean = _means(returns)
-        best = int(np.argmax(mean))
-        if mean[best] == -np.inf:
-            return -1
-        known = np.isfinite(mean[best:])
-        behind = returns[best][None] - np.where(known[:, None], returns[best:], 0.0)
-        return best + _last_in_a_row(known & (_limits(behind)[0] <= 0))
-
-    reason = "the return is not below the best, at 95 %"
-    return _choose(scales, rule, reason, "no scale has returns in every seed", returns)
-
-
-def largest_valid(scales: Float[np.ndarray, "s"], invalid: Float[np.ndarray, "s m"], allowed: float = 0.02) -> Choice:
-    """The largest scale at which the share of invalid plans is surely within the allowance.
-
-    Surely: its upper 95 % limit, one-sided and Student's over seeds, not its mean. A plan that breaks costs more than
-    one that earns little, so margin counts against a scale; but at a weaker scale it does not count against a
-    stronger one: the search ends at the first scale whose lower limit is beyond the allowance. A missing share counts
-    as 1.
-    """
-
-    def rule(invalid: np.ndarray) -> int:
-        lower, upper = _limits(np.where(np.isfinite(invalid), invalid, 1.0))
-        valid = np.flatnonzero((upper <= allowed)[: _last_in_a_row(lower <= allowed) + 1])
-        return int(valid[-1]) if valid.size else -1
-
-    reason = f"the last with at most {allowed:.3g} of the plans invalid (upper 95 % limit)"
-    return _choose(scales, rule, reason, f"no scale surely has at most {allowed:.3g} of its plans invalid", invalid)
+    rule = lambda returns, fraction: _recommended(returns, allowed_scales(returns, fraction, plans, own))
+    allowed = allowed_scales(returns, fraction, plans, own)
+    mean = _means(np.where(allowed[:, None], returns, np.nan))
+    if not allowed[1:].any():
+        reason = "no scale above 0 is feasible"
+    elif not _helps(returns, allowed):
+        reason = "no feasible scale surely has a higher return than scale 0"
+    else:
+        top = int(np.argmax(mean))
+        reason = f"the weakest feasible scale within one standard error of the best, {scales[top]:g}"
+    return _choose(scales, rule, reason, "scale 0 has no return in some seed", returns, fraction)
 
 
-def label_free(scales: Float[np.ndarray, "s"], distance: Float[np.ndarray, "s m"], typical: float) -> Choice:
-    """The largest scale before the plans leave the data: it needs neither returns nor a check of plans.
-
-    distance: any typicality statistic that grows off the data (distance to the data, denoising error), averaged over
-    the plans of a batch. typical: its 95 % quantile over held-out data. A missing batch has left. A learned prior is
-    off the data by itself: take its offset at scale 0 from `distance`, or no scale will do. That the average plan is
-    less typical than 95 % of the data is late to notice harm that stays on the data, such as a proxy that is wrong.
-    """
-
-    def rule(distance: np.ndarray) -> int:
-        return _last_in_a_row(np.where(np.isfinite(distance), distance, np.inf).mean(axis=1) <= typical)
-
-    reason = f"up to here the plans are as typical as held-out data ({typical:.3g})"
-    return _choose(scales, rule, reason, f"even the weakest scale is beyond {typical:.3g}", distance)
+def allowed_scales(
+    returns: Float[np.ndarray, "s m"], fraction: Float[np.ndarray, "s m"], plans: int, own: float
+) -> Bool[np.ndarray, "s"]:
+    """Whether scales are feasible (135), and have a return in every seed."""
+    counts = np.full(len(returns), plans * returns.shape[1])
+    return table.feasible(fraction.mean(axis=1), counts, own) & np.isfinite(returns).all(axis=1)
 
 
-def recommend(choices: Mapping[str, Choice]) -> tuple[str, str]:
-    """Which of the choices to follow, and why; the names are those of the module's docstring.
+def _helps(returns: Float[np.ndarray, "s m"], allowed: Bool[np.ndarray, "s"]) -> bool:
+    """(136)."""
+    gain = (returns - returns[:1])[1:][allowed[1:]]
+    level = _student(1 - HARM / (len(returns) - 1), returns.shape[1] - 1)
+    return bool((gain.mean(axis=1) >= np.maximum(level * _error(gain), np.finfo(float).tiny)).any())
 
-    With returns, the smaller of `not_below_best` and `valid`: past the first, pushing costs returns, past the second
-    it breaks plans; up to both it costs nothing that was measured. Without, `label_free`: the one rule that a proxy
-    cannot fool as it is not asked. `knee` is never followed: a hacked proxy has no bend where it begins to be wrong.
-    """
-    returns, valid = choices.get("not_below_best"), choices.get("valid")
-    if returns is None or valid is None or np.isnan(returns.scale):
-        return "label_free", "there is no returns to compare scales by: stay where plans look like the data"
-    if np.isnan(valid.scale):
-        return "valid", "no scale is surely valid: use none of them, or allow more"
-    if valid.scale < returns.scale:
-        return "valid", "returns would bear more, but the plans would break"
-    return "not_below_best", "more would cost returns, and the plans are still valid"
+
+def _recommended(returns: Float[np.ndarray, "s m"], allowed: Bool[np.ndarray, "s"]) -> int:
+    """The index of the recommended scale; -1 where scale 0 has no return."""
+    if not np.isfinite(returns[0]).all():
+        return -1
+    if not (allowed[1:].any() and _helps(returns, allowed)):
+        return 0
+    finite = np.where(np.isfinite(returns), returns, 0.0)
+    best = int(np.argmax(np.where(allowed, finite.mean(axis=1), -np.inf)))
+    behind = finite[best][None] - finite
+    near = behind.mean(axis=1) <= _student(ONE_ERROR, returns.shape[1] - 1) * _error(behind)
+    return int(np.argmax(allowed & near))
 
 
 Measure = Callable[[Float[np.ndarray, "s"]], Float[np.ndarray, "s n"]]

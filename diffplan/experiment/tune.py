@@ -1,7 +1,9 @@
-"""The guidance scale of one method on one run: four rules on a sweep, or the scale that meets a budget.
+"""The guidance scale of one method on one run: a sweep and one recommendation, or the scale that meets a budget.
 
-A sweep is scale 0 and a log-spaced grid, by seeds, through the comparison's own harness; it is kept as a stage of the
-run, ``RUN/methods/tune_METHOD``. What was chosen, and the units that the scale is in, go to ``RUN/scale.json``.
+A sweep is scale 0 and a log-spaced grid, by seeds, through the comparison's own harness. Its seeds are not those of the
+comparison, and the recommended scale is validated on seeds that neither has. What a call makes is kept,
+``RUN/tune/METHOD-OBJECTIVE-DIGEST``: rows of sweep and validation, ``sweep.csv``, and ``scale.json`` with
+the choice and the units that the scale is in. ``RUN/scale.json`` is the last call's.
 
 A budget of nats is of path KL, an upper bound of the marginal KL, and looser the fewer the steps: for an exact guide
 1.8 times its KL in 16 ancestral steps, 1.1 times in 64 (tests/test_tune.py).
@@ -13,32 +15,36 @@ p(y | x), and has no unit of reward.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import rich.table
 from jaxtyping import Array, Float
-from rich.box import SIMPLE_HEAD
 
 from diffplan.experiment import compare, scale_rules
-from diffplan.experiment.harness import Plan, data_key, method_stage
-from diffplan.experiment.scale_rules import Calibrated, Choice, Units
+from diffplan.experiment.harness import Plan, Rows, data_key, method_stage
+from diffplan.experiment.scale_rules import Calibrated, Units
 from diffplan.experiment.settings import ExperimentSettings
 from diffplan.methods import Entry, Guided, Plans, Problem, catalogue
 from diffplan.metrics import diversity, table
+from diffplan.metrics.statistics import mean_interval
 from diffplan.planner import build as building
 from diffplan.planner.build import Builder
 from diffplan.planner.settings import PlannerSettings
-from diffplan.runs import Made, Progress, Run, console, say
-from diffplan.runs.files import plain, versions, write_json
+from diffplan.runs import Made, Progress, Run, say
+from diffplan.runs.files import plain, text_digest, versions, write_json
 from diffplan.runs.lock import locked
 from diffplan.settings import INSIDE, ConfigError, at_least, more_than, require, settings
 from diffplan.task import Task
 
 NOISY = ("ancestral", "sde_2m")
 """Step rules that have a path KL."""
+
+SEEDS = {"sweep": 1_000_003, "validation": 2_000_003}
+"""What is added to the seed of the comparison, so that no seed is used twice."""
 
 NATS = "path KL, an upper bound of the marginal KL, in nats"
 DISTANCE = "distance to the data beyond the prior's own, root mean square per entry"
@@ -48,7 +54,7 @@ Measure = Callable[[Float[np.ndarray, "s"]], Float[np.ndarray, "s n"]]
 
 @settings("")
 class TuneSettings:
-    """Which method to tune, over which scales, and by what."""
+    """Which method to tune, over which scales, and for what."""
 
     method: Literal["guided", "guided_classifier", "guided_dps", "guided_raw"] = "guided"
     """The method whose scale is wanted."""
@@ -58,12 +64,14 @@ class TuneSettings:
     """Largest scale of the grid."""
     points: Annotated[int, at_least(3, 10_000)] = 13
     """Scales of the sweep from low to high, evenly spaced in their logarithm."""
-    allowed: Annotated[float, at_least(0, 1 - 1e-9)] = 0.02
-    """Fraction of plans that may be infeasible, or not finite."""
+    objective: Literal["delivered", "replanned", "tracked", "promised", "proxy"] | None = None
+    """The return that is wanted; if not given, the first of delivered, promised and proxy that is known."""
+    repeats: Annotated[int, at_least(2, 100_000)] = 8
+    """Seeds of the sweep; the recommended scale is validated on as many others."""
     nats: Annotated[float | None, more_than(0)] = None
-    """Instead of the rules: the scale whose path KL (an upper bound of the marginal KL) is this."""
+    """Instead of a sweep: the scale whose path KL (an upper bound of the marginal KL) is this."""
     typicality: Annotated[float | None, INSIDE] = None
-    """Instead of the rules: the scale at which plans are as far from the data as this quantile of held-out data (the
+    """Instead of a sweep: the scale at which plans are as far from the data as this quantile of held-out data (the
     prior's own distance taken off)."""
 
     def check(self) -> None:
@@ -73,27 +81,29 @@ class TuneSettings:
         require(not both, "typicality", self.typicality, "left out where nats is given")
 
 
-def fits(config: TuneSettings, planner: PlannerSettings, experiment: ExperimentSettings) -> None:
-    """Raise ConfigError unless these settings can tune this experiment."""
+def fits(config: TuneSettings, planner: PlannerSettings) -> None:
+    """Raise ConfigError unless these settings can tune what this planner plans with."""
     rule = planner.sampler.rule
     require(config.nats is None or rule in NOISY, "sampler.rule", rule, f"one of {NOISY} for nats")
-    budget = config.nats is not None or config.typicality is not None
-    require(budget or experiment.seeds >= 2, "seeds", experiment.seeds, "at least 2, to tell scales apart")
+
+
+def known(config: TuneSettings, experiment: ExperimentSettings, task: Task) -> None:
+    """Raise ConfigError unless plans of this task have the return that is wanted."""
+    carried_out = task.simulator is not None
+    there = {"delivered": carried_out, "replanned": carried_out and experiment.replans > 1}
+    there |= {"tracked": carried_out and task.tracker is not None, "promised": True, "proxy": True}
+    allowed = f"one of {', '.join(name for name in there if there[name])}, which are known of {task.name}"
+    require(config.objective is None or there[config.objective], "objective", config.objective, allowed)
 
 
 class Sweep(NamedTuple):
-    """Batch means of the method, scales by seeds; NaN where a batch has none.
-
-    returns: what plans deliver, or promise where nothing is carried out; `known_by` says which.
-    """
+    """Batch means of the method, scales by seeds; NaN where a batch has none. objective: what `returns` are."""
 
     scales: Float[np.ndarray, "s"]
-    proxy: Float[np.ndarray, "s m"]
     returns: Float[np.ndarray, "s m"]
-    known_by: str
-    path_kl: Float[np.ndarray, "s m"]
-    invalid: Float[np.ndarray, "s m"]
-    distance: Float[np.ndarray, "s m"]
+    objective: str
+    feasible: Float[np.ndarray, "s m"]
+    own: float
 
 
 class Distances(NamedTuple):
@@ -140,40 +150,53 @@ class Tuning(NamedTuple):
         return self.entry.method
 
 
-def sweep(tuning: Tuning) -> Sweep:
-    """Run the method over the grid and all seeds, or read back the rows of an earlier sweep."""
+def place_of(run: Run, config: TuneSettings) -> Run:
+    """Where a call is kept: another call is kept elsewhere."""
+    name = f"{config.method}-{config.objective or 'return'}-{text_digest(str(plain(config)))[:6]}"
+    return Run(run.directory / "tune" / name, run.new_settings)
+
+
+def measured(tuning: Tuning, where: Run, name: str, scales: tuple[float, ...]) -> tuple[Rows, float]:
+    """The rows ``WHERE/methods/NAME`` of the method at these scales, and the fraction of behaviour that is feasible.
+
+    Their seeds are those of `name`: no other name has them, and the comparison has not.
+    """
     config, setting = tuning.config, tuning.setting
-    scales = np.concatenate([[0.0], np.geomspace(config.low, config.high, config.points)])
-    grid = tuple(float(f"{scale:.4g}") for scale in scales)
-    method = replace(tuning.method, name=f"tune_{config.method}", strengths=grid)
-    plan = Plan(setting.seeds, setting.plans, 0, setting.seed)
     bench, _ = compare.bench_of(tuning.build, tuning.problem, setting, tuning.parts["prior"].identity)
-    entry = tuning.entry._replace(method=method, family="controls")  # nothing is planned anew
+    anew = config.objective == "replanned"
+    plan = Plan(config.repeats, setting.plans, 0, setting.seed + SEEDS[name], setting.replans, anew)
+    own = table.own_feasible(compare.control_rows(tuning.build, plan, bench))
+    method = replace(tuning.method, name=name, strengths=scales)
+    entry = tuning.entry._replace(method=method, family=tuning.entry.family if anew else "controls")
     inputs = {part: tuning.parts[part].identity for part in entry.needs}
-    rows = method_stage(
-        entry, plan, bench, tuning.build.run, inputs, plain(tuning.build.config.sampler)
-    )  # seeds by scales
-    shape = setting.seeds, len(scales)
-
-    def column(name: str) -> Float[np.ndarray, "s m"]:
-        return np.asarray([float(row.get(name) or "nan") for row in rows]).reshape(shape).T
-
-    known = table.headline(column)
-    path_kl, feasible, distance = (column(name) for name in ("path_kl", "feasible", "data_distance"))
-    scales, proxy = np.asarray(method.strengths), column("proxy")
-    return Sweep(scales, proxy, column(known), known, path_kl, 1 - feasible, distance)
+    sampler = plain(tuning.build.config.sampler)
+    return method_stage(entry, plan, bench._replace(own=own), where, inputs, sampler), own
 
 
-def choices(result: Sweep, further: float, allowed: float) -> dict[str, Choice]:
-    """What each rule says of a sweep from scale 0 up; `further` from the data than the prior is still typical."""
-    scales = result.scales
-    return {
-        "knee": scale_rules.knee(scales, result.path_kl, result.proxy - result.proxy[:1]),
-        "best": scale_rules.best(scales, result.returns),
-        "not_below_best": scale_rules.largest_not_below_best(scales, result.returns),
-        "valid": scale_rules.largest_valid(scales, result.invalid, allowed),
-        "label_free": scale_rules.label_free(scales, result.distance - result.distance[:1], further),
-    }
+def sweep(tuning: Tuning, where: Run) -> Sweep:
+    """Run the method over the grid and all seeds, or read back the rows of the same call."""
+    config = tuning.config
+    grid = np.concatenate([[0.0], np.geomspace(config.low, config.high, config.points)])
+    scales = tuple(float(f"{scale:.4g}") for scale in grid)
+    rows, own = measured(tuning, where, "sweep", scales)
+    table.write(where.directory / "sweep.csv", rows)
+    column = partial(column_of, rows, len(scales))
+    objective = config.objective or table.headline(column)
+    return Sweep(np.asarray(scales), column(objective), objective, column("feasible"), own)
+
+
+def column_of(rows: Rows, scales: int, name: str) -> Float[np.ndarray, "s m"]:
+    """A column of rows that are ordered by seed, then by scale."""
+    return np.asarray([float(row.get(name) or "nan") for row in rows]).reshape(-1, scales).T
+
+
+def validated(tuning: Tuning, where: Run, scale: float, objective: str) -> dict[str, Any]:
+    """What the objective gains over scale 0 on seeds that chose nothing: mean and 95 % interval."""
+    rows, _ = measured(tuning, where, "validation", (0.0, scale))
+    unguided, returns = column_of(rows, 2, objective)
+    gain = mean_interval(returns - unguided)
+    values = {"unguided": float(unguided.mean()), "return": float(returns.mean()), "gain": gain.value}
+    return values | {"low": gain.low, "high": gain.high, "seeds": len(returns)}
 
 
 def measure_of(tuning: Tuning, statistic: Callable[[Plans], Float[Array, "s n"]]) -> Measure:
@@ -231,31 +254,34 @@ def units_of(build: Builder) -> Units:
 
 def tune(
     run: Run, task: Task, planner: PlannerSettings, experiment: ExperimentSettings, config: TuneSettings
-) -> dict[str, Any]:
-    """Choose a scale, or meet a budget; prints the choices, writes ``scale.json``, and returns what it wrote.
+) -> tuple[dict[str, Any], Path]:
+    """Choose a scale, or meet a budget; returns what ``scale.json`` says, and the directory that this call filled.
 
     Raises:
         ConfigError: if these settings cannot tune this experiment, or if no scale meets the budget.
         RunError: if the run is in use, or holds what other settings made (`diffplan.runs`).
     """
-    fits(config, planner, experiment)
+    fits(config, planner)
+    known(config, experiment, task)
     with locked(run.directory):
         build = building.start(run, task, planner)
         needs = {"regression", *catalogue(experiment.strengths)[config.method].needs}
         if building.lacks(task, build.rewarded) & needs:
             raise ConfigError(f"method={config.method!r}: cannot be tuned: task {task.name} has no reward")
         tuning = Tuning(config, experiment, build, *building.assemble(data_key(experiment, 2), build, needs))
-        units = units_of(build)
-        result = budget(tuning) if config.nats is not None or config.typicality is not None else recommend(tuning)
+        units, where = units_of(build), place_of(run, config)
+        asked = config.nats is not None or config.typicality is not None
+        result = budget(tuning) if asked else recommended(tuning, where)
         per_unit = None if config.method == "guided_classifier" else result["scale"] / units.return_std
         content = {"method": config.method, **result, "scale_per_unit_of_reward": per_unit, "units": units._asdict()}
         about = {"settings": plain(config), "planner": plain(planner), "experiment": plain(experiment)}
-        about |= {"versions": versions()}
-        content = without_nan(content | about)
-        write_json(run.directory / "scale.json", content)
+        content = without_nan(content | about | {"versions": versions()})
+        for directory in (where.directory, run.directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            write_json(directory / "scale.json", content)
     scale = "none" if content["scale"] is None else f"{content['scale']:.4g}"
-    say(f"{config.method}: scale {scale} ({result['rule']}: {result['reason']})")
-    return content
+    say(f"{config.method}: scale {scale}: {result['reason']}")
+    return content, where.directory
 
 
 def budget(tuning: Tuning) -> dict[str, Any]:
@@ -266,24 +292,15 @@ def budget(tuning: Tuning) -> dict[str, Any]:
     return {"rule": rule, "reason": reason, "scale": met.scale, "measured": met._asdict()}
 
 
-def recommend(tuning: Tuning) -> dict[str, Any]:
-    """The scale that the rules recommend, and every rule's choice, as scale.json has them."""
-    result = sweep(tuning)
-    rules = choices(result, Distances.of(tuning.build, tuning.setting).allowance(0.95), tuning.config.allowed)
-    show(rules)
-    rule, reason = scale_rules.recommend(rules)
-    choice = {name: choice._asdict() for name, choice in rules.items()}
-    about = {"rule": rule, "reason": reason, "returns": result.known_by}
-    return about | {"scale": rules[rule].scale, "choices": choice}
-
-
-def show(rules: dict[str, Choice]) -> None:
-    """The choices as a table."""
-    shown = rich.table.Table("rule", "scale", "95 % of seeds", "why", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name, (scale, low, high, reason) in rules.items():
-        numbers = ("none", "") if np.isnan(scale) else (f"{scale:.4g}", f"{low:.4g} to {high:.4g}")
-        shown.add_row(name, *numbers, reason)
-    console.print(shown)
+def recommended(tuning: Tuning, where: Run) -> dict[str, Any]:
+    """The scale of (137), and what it gains on other seeds, as scale.json has them."""
+    result = sweep(tuning, where)
+    choice = scale_rules.recommend(result.scales, result.returns, result.feasible, tuning.setting.plans, result.own)
+    about = {"rule": "one_error", "objective": result.objective, "behaviour_feasible": result.own}
+    about |= choice._asdict()
+    if choice.scale > 0:
+        about["validation"] = validated(tuning, where, choice.scale, result.objective)
+    return about
 
 
 def without_nan(content: Any) -> Any:
