@@ -303,6 +303,7 @@ def drawn_sweep(path):
     write(path / "sweep.csv", rows)
     validation = {"unguided": 5.1, "return": 8.9, "gain": 3.8, "low": 2.9, "high": 4.7, "seeds": 3}
     content = {"method": "guided", "scale": 3.0, "reason": "why", "objective": "delivered", "behaviour_feasible": 1.0}
+    content["unit"] = "steps"
     (path / "scale.json").write_text(json.dumps(content | {"validation": validation}))
 
 

@@ -124,7 +124,7 @@ def compose(sweep: Sweep) -> Figure:
         part(axes, x, sweep)
         axes.axvline(x[sweep.at], color=style.INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
         axes.set_xlim(x[0] - 0.15, x[-1] + 0.12)
-        axes.tick_params(labelbottom=axes is panels[-1])
+        axes.tick_params(labelbottom=axes is panels[-1], bottom=axes is panels[-1])
     broken_axis(panels[-1], sweep.scales, x)
     panels[-1].set_xlabel("guidance scale")
     label = style.look(str(sweep.content["method"])).label
@@ -142,7 +142,7 @@ def _returns(axes: Axes, x: Float[np.ndarray, "s"], sweep: Sweep) -> None:
     for name in RETURNS:
         if name in sweep.bands:
             _line(axes, x, sweep.bands[name], *LOOKS[name], name)
-    axes.set_ylabel("return")
+    axes.set_ylabel(f"return ({sweep.content['unit']})")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, edgecolor="none", borderaxespad=0)
 
 
