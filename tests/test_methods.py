@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import nnx, struct
 from scipy import integrate
 
 from diffplan.codec import Codec
@@ -17,7 +17,7 @@ from diffplan.experiment.programs import Programs
 from diffplan.experiment.settings import DEMO_METHODS
 from diffplan.guide import Learned
 from diffplan.methods import Ascent, Guided, Method, Plans, Problem, chosen
-from diffplan.methods.guidance import clean
+from diffplan.methods.guidance import Weakened, clean
 from diffplan.methods.strengths import StrengthSettings
 from diffplan.metrics.kl import best_of_n_kl
 from diffplan.models import Mixer, Size, Value, to_pure
@@ -26,7 +26,7 @@ from diffplan.samplers import Sampler, ancestral, heun, sample
 
 HORIZON, OBSERVATION, DIM, STARTS = 16, 4, 6, 5
 FEW = StrengthSettings(points=2, scale=(1, 30), pool=6, ascent_steps=40)
-MORE = ("guided_dps", "guided_classifier", "guided_raw", "ascent_clean")
+MORE = ("guided_dps", "guided_classifier", "guided_raw", "weakened", "ascent_clean")
 METHODS: dict[str, Method] = {entry.name: entry.method for entry in chosen(FEW, (*DEMO_METHODS, *MORE))}
 GUIDED = [name for name, method in METHODS.items() if isinstance(method, Guided)]
 
@@ -126,6 +126,66 @@ def test_guidance_of_scale_zero_is_the_prior_plan_by_plan(name):
 @pytest.mark.parametrize("name", ["guided", "guided_classifier", "guided_raw", "guided_dps"])
 def test_guidance_raises_what_it_is_guided_by(name):
     assert (np.diff(scores(name, plans(name).x).mean(axis=1)) > 0.05).all()
+
+
+def test_the_prior_is_weakened_from_guidance_to_the_reward_alone():
+    """Strength 0 is guidance at the same scale, plan by plan; at 1 another prior gives the same plans."""
+    weakened = METHODS["weakened"]
+    assert weakened.strengths == (0.0, 0.5, 1.0)
+    guided = Guided("guided", (weakened.scale,))
+    key = jax.random.key(3)
+    draw = lambda method, problem, *strengths: jax.jit(
+        lambda strengths: method(key, problem, starts(), strengths), compiler_options=FAST
+    )(jnp.asarray(strengths, jnp.float32))
+    whole = draw(guided, problem(), weakened.scale)
+    np.testing.assert_allclose(plans("weakened").x[0], whole.x[0], atol=1e-5)
+    other = replace(problem(), denoise=lambda x, sigma: 0.3 * x)
+    alone = draw(weakened, other, 1.0).x[0]
+    np.testing.assert_allclose(plans("weakened").x[2], alone, rtol=1e-4, atol=1e-4)
+    assert float(jnp.abs(draw(weakened, other, 0.5).x[0] - plans("weakened").x[1]).max()) > 0.1
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.8, 1.0])
+def test_a_weakened_gaussian_prior_has_a_closed_form(fraction):
+    """With D and the exact energy of w c.x under N(0, s^2) the flow dx/dsigma = (x - D_guided) / sigma is linear.
+
+    With p = 1 - fraction it ends at m + (x - m) k for k = (s^2 / (s^2 + sigma_1^2))^(p/2), from x at sigma_1 and with
+    m = w s^2 c / p, the mean of the tilt by w / p; at p = 0 at x + w s^2 c log(1 + sigma_1^2 / s^2) / 2.
+    """
+    s2, w, top, p = 0.6, 1.7, 10.0, 1 - fraction
+    c = jnp.asarray([[1.0, -0.5]])
+    problem = Problem(
+        denoise=lambda x, sigma: s2 * x / (s2 + sigma**2),
+        codec=Codec(jnp.zeros(2), jnp.ones(2), 0),
+        sampler=Sampler(karras(400, 1e-3, top), (1, 2), heun),
+        regression=Exact(c, s2),
+    )
+    method = Weakened((fraction,), w)
+    starts = jnp.zeros((4000, 0))
+    ends = jax.jit(lambda strengths: method(jax.random.key(0), problem, starts, strengths))(jnp.asarray([fraction])).x[
+        0
+    ]
+    k = (s2 / (s2 + top**2)) ** (p / 2)
+    mean = w * s2 * c / p * (1 - k) if p else w * s2 * c * np.log1p(top**2 / s2) / 2
+    error = top * k / np.sqrt(4000)
+    np.testing.assert_allclose(ends.mean(axis=0), mean, atol=4 * error + 2e-3)
+    np.testing.assert_allclose(ends.std(axis=0), top * k, rtol=0.06)
+
+
+@struct.dataclass
+class Exact:
+    """The exact energy of the reward c.x under N(0, s2 I): its gradient is s2 c / (s2 + sigma^2)."""
+
+    c: jax.Array
+    s2: float
+
+    def __call__(self, x, sigma):
+        return jnp.sum(self.s2 * self.c * x / (self.s2 + sigma**2))
+
+    def reward(self, x):
+        return jnp.sum(self.c * x)
+
+    score = reward
 
 
 def test_best_of_n_picks_from_the_prior():

@@ -89,3 +89,27 @@ class Guided:
         energy = self.energy(problem)
         denoiser = lambda scale: guide.guided(problem.denoise, energy, Strengths(scale, jnp.ones(())))
         return draw_plans(key, problem, starts, strengths, denoiser, problem.denoise)
+
+
+@dataclass(frozen=True)
+class Weakened:
+    """Guidance at one scale with less and less of the prior: (3) from prior = 1 to prior = 0, in one sampler.
+
+    The strength is the fraction of the prior that is taken off. 0 is `Guided` at this scale, plan by plan; 1 follows
+    the reward alone. For a Gaussian prior and the exact energy of a linear reward, a strength f draws plans around the
+    mean of the tilt by scale / (1 - f), but wider than it (tests/test_methods.py has the closed form).
+    """
+
+    strengths: tuple[float, ...]
+    scale: float
+    name: str = "weakened"
+    energy: Callable[[Problem], Energy] = regression
+    proxy: Callable[[Problem], Proxy] = regression
+    strength_name: str = "fraction of the prior taken off"
+    shared: bool = False
+
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
+        """Every strength sees the same noise."""
+        energy, scale = self.energy(problem), jnp.asarray(self.scale)
+        denoiser = lambda fraction: guide.guided(problem.denoise, energy, Strengths(scale, 1 - fraction))
+        return draw_plans(key, problem, starts, strengths, denoiser, problem.denoise)

@@ -15,6 +15,8 @@ class StrengthSettings:
     """Strengths added on each side of the best, where each strength is run by itself."""
     scale: Annotated[tuple[float, float], more_than(0)] = (1, 1000)
     """Smallest and largest guidance scale; for the regression, per standard deviation of the return."""
+    weakened: Annotated[float, more_than(0)] = 10.0
+    """The guidance scale at which the prior is weakened."""
     pool: Annotated[int, COUNT] = 16
     """Plans a start that are picked from."""
     ascent_steps: Annotated[int, COUNT] = 800

@@ -32,7 +32,7 @@ which plans of the task can be infeasible, ``violations.NAME``."""
 LEAST = 0.9
 """The fraction of feasible plans, over behaviour's own, that the plans of a feasible strength surely have."""
 
-FEASIBLE = f"surely at least {100 * LEAST:g} % as many plans feasible as of behaviour"
+FEASIBLE = f"at least {100 * LEAST:g} % as many feasible plans as behaviour, at 95 % confidence"
 """What a feasible strength is, in words, after "with"."""
 
 HEADLINES = ("delivered", "promised", "proxy")

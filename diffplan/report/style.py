@@ -38,6 +38,7 @@ LOOKS = {
 }
 
 LABELS = {
+    "weakened": "guided, prior weakened",
     "classifier_free_return": "classifier-free, return",
     "classifier_free_goal": "classifier-free, goal",
     "critic": "best of n, clean critic",
