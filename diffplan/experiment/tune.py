@@ -296,7 +296,11 @@ def recommended(tuning: Tuning, where: Run) -> dict[str, Any]:
     """The scale of (137), and what it gains on other seeds, as scale.json has them."""
     result = sweep(tuning, where)
     choice = scale_rules.recommend(result.scales, result.returns, result.feasible, tuning.setting.plans, result.own)
-    about = {"rule": "one_error", "objective": result.objective, "unit": tuning.build.task.words.returns}
+    about: dict[str, Any] = {
+        "rule": "one_error",
+        "objective": result.objective,
+        "unit": tuning.build.task.words.returns,
+    }
     about["behaviour_feasible"] = result.own
     about |= choice._asdict()
     if choice.scale > 0:
