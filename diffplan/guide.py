@@ -10,9 +10,13 @@ How far an energy is from exact decides what guidance really samples; the energy
     regression   E[r(x0) | x]            noise-conditioned; misses the spread of r given x (Jensen)
     classifier   log p(y | x)            noise-conditioned; exact at guide = 1 alone
     dps          r(D(x, sigma))          clean reward of the denoised plan; ignores the posterior's spread
+    straight     r(D(x, sigma))          the same, without the derivative of the denoiser
+    smoothed     mean_k r(D + s e_k)     clean reward of draws around the denoised plan; a Gaussian for the posterior
+    lgd          log mean_k exp w r(D + s e_k)      the same, for a weight w; exact for a posterior that is so Gaussian
     raw          r(x)                    clean reward of the noisy plan; adversarial far from the data
 
-Regression and classifier are networks (`diffplan.learn.reward`); dps and raw turn a clean reward into an energy.
+Regression and classifier are networks (`diffplan.learn.reward`); the others turn a clean reward into an energy. The
+draws of smoothed and lgd have the deviation s = sigma / sqrt(1 + sigma^2), the posterior's for data of unit variance.
 A `Proxy` is what an optimiser pushes: an energy, the clean reward that it stands for, and the score that tables report.
 
 An `Ensemble` of k networks with outputs f_i is read as (Coste et al. 2023, arXiv 2310.02743, section 3.2)
@@ -194,6 +198,53 @@ def budget(denoise: Denoise, energy: Energy, nats: Scalar | float) -> Denoise:
 def dps(denoise: Denoise, reward: Reward) -> Energy:
     """g(x, sigma) = r(D(x, sigma)), differentiated through the denoiser (Chung et al. 2023, DPS)."""
     return lambda x, sigma: reward(denoise(x, sigma))
+
+
+def straight(denoise: Denoise, reward: Reward) -> Energy:
+    """r(D(x, sigma)), whose gradient takes D for x plus a constant (He et al. 2024, MPGD, arXiv 2311.16424).
+
+    One evaluation of the denoiser, and no derivative of it.
+    """
+
+    def energy(x: Float[Array, "h d"], sigma: Level) -> Scalar:
+        return reward(x + jax.lax.stop_gradient(denoise(x, sigma) - x))
+
+    return energy
+
+
+def around(
+    denoise: Denoise, reward: Reward, noise: Float[Array, "k h d"]
+) -> Callable[[Float[Array, "h d"], Level], Float[Array, "k"]]:
+    """The clean rewards of draws around the denoised plan, r(D + s e_k)."""
+
+    def rewards(x: Float[Array, "h d"], sigma: Level) -> Float[Array, "k"]:
+        level = jnp.broadcast_to(sigma, x.shape)
+        deviation = level / jnp.sqrt(1 + level**2)
+        return jax.vmap(reward)(denoise(x, sigma)[None] + deviation[None] * noise)
+
+    return rewards
+
+
+def smoothed(denoise: Denoise, reward: Reward, noise: Float[Array, "k h d"]) -> Energy:
+    """The mean clean reward of draws around the denoised plan. noise: the e_k, of unit variance."""
+    rewards = around(denoise, reward, noise)
+    return lambda x, sigma: jnp.mean(rewards(x, sigma))
+
+
+def lgd(denoise: Denoise, reward: Reward, noise: Float[Array, "k h d"], weight: Scalar) -> Energy:
+    """log mean_k exp(w r(D + s e_k)): the energy of the weight w, to be used at scale 1 (Song et al. 2023, LGD-MC)."""
+    rewards = around(denoise, reward, noise)
+    return lambda x, sigma: jax.nn.logsumexp(weight * rewards(x, sigma)) - jnp.log(float(len(noise)))
+
+
+def in_interval(energy: Energy, low: float, high: float) -> Energy:
+    """An energy that acts at noise levels from `low` to `high` alone (Kynkäänniemi et al. 2024, arXiv 2404.07724)."""
+
+    def wrapped(x: Float[Array, "h d"], sigma: Level) -> Scalar:
+        level = jnp.max(sigma)
+        return jnp.where((level >= low) & (level <= high), energy(x, sigma), 0.0)
+
+    return wrapped
 
 
 def raw(reward: Reward) -> Energy:

@@ -17,7 +17,22 @@ from diffplan.methods.best_of_n import BestOfN, Quantiliser, RegularisedBestOfN,
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
 from diffplan.methods.finetuning import ExpertIteration
 from diffplan.methods.grids import even_grid, log_grid, whole_grid
-from diffplan.methods.guidance import Guided, Prior, Weakened, classifier, clean, dps, raw, shuffled, untrained
+from diffplan.methods.guidance import (
+    Budgeted,
+    Guided,
+    Interval,
+    Lgd,
+    Prior,
+    Weakened,
+    classifier,
+    clean,
+    dps,
+    raw,
+    shuffled,
+    smoothed,
+    straight,
+    untrained,
+)
 from diffplan.methods.particles import Particles, annealed, fk_steering, svdd
 from diffplan.methods.receding import Receding
 from diffplan.methods.shooting import Shooting, learned
@@ -103,6 +118,11 @@ def guidance_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
         entry("Dhariwal and Nichol 2021", "plans", by_class, classes),
         entry("Chung et al. 2023", "plans", Guided("guided_dps", scales, dps, clean), ("clean",)),
         entry("", "plans", Guided("guided_raw", scales, raw, clean), ("clean",)),
+        entry("Kynkäänniemi et al. 2024", "plans", Guided("guided_interval", scales, Interval(*strengths.interval))),
+        entry("He et al. 2024", "plans", Guided("guided_straight", scales, straight, clean), ("clean",)),
+        entry("", "plans", Guided("guided_smoothed", scales, smoothed, clean), ("clean",)),
+        entry("Song et al. 2023", "plans", Lgd(scales), ("clean",)),
+        entry("", "plans", Budgeted(log_grid(1, 1000, strengths.points))),
         entry("", "plans", Weakened(even_grid(strengths.points), strengths.weakened)),
         entry("Ajay et al. 2023", "plans", ClassifierFree(weights, name="classifier_free_return"), asked),
         entry("Ho and Salimans 2022", "plans", ClassifierFree(weights, best_goal, "classifier_free_goal"), asked),

@@ -12,7 +12,10 @@ from diffplan.denoise import pinned
 from diffplan.guide import Proxy
 from diffplan.methods.base import Grid, Plans, Problem, Starts, draw_plans, need
 from diffplan.samplers import sample
-from diffplan.types import Energy, PRNGKey, Strengths
+from diffplan.types import Denoise, Energy, PRNGKey, Scalar, Strengths
+
+DRAWS = 8
+"""Draws around a denoised plan."""
 
 
 def regression(problem: Problem) -> Proxy:
@@ -48,6 +51,34 @@ def dps(problem: Problem) -> Energy:
 def raw(problem: Problem) -> Energy:
     """The clean reward of the noisy plan."""
     return guide.raw(clean(problem).reward)
+
+
+def straight(problem: Problem) -> Energy:
+    """The clean reward of the denoised plan, without the derivative of the denoiser."""
+    return guide.straight(problem.denoise, clean(problem).reward)
+
+
+def smoothed(problem: Problem) -> Energy:
+    """The mean clean reward of `DRAWS` draws around the denoised plan, the same for every plan and level."""
+    return guide.smoothed(problem.denoise, clean(problem).reward, draws_around(problem))
+
+
+def draws_around(problem: Problem) -> Float[Array, "k h d"]:
+    """Noise of unit variance, in pairs of opposite signs."""
+    half = jax.random.normal(jax.random.key(0), (DRAWS // 2, *problem.sampler.shape))
+    return jnp.concatenate([half, -half])
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The noise-conditioned regression, at noise levels from `low` to `high` alone."""
+
+    low: float
+    high: float
+
+    def __call__(self, problem: Problem) -> Energy:
+        """The energy."""
+        return guide.in_interval(regression(problem), self.low, self.high)
 
 
 def from_prior(key: PRNGKey, problem: Problem, start: Float[Array, "o"]) -> Float[Array, "h d"]:
@@ -88,6 +119,45 @@ class Guided:
         """Every scale sees the same noise."""
         energy = self.energy(problem)
         denoiser = lambda scale: guide.guided(problem.denoise, energy, Strengths(scale, jnp.ones(())))
+        return draw_plans(key, problem, starts, strengths, denoiser, problem.denoise)
+
+
+@dataclass(frozen=True)
+class Lgd:
+    """Guidance by the log-mean-exp of a weighted clean reward around the denoised plan. Weight 0 is the prior."""
+
+    strengths: tuple[float, ...]
+    name: str = "guided_lgd"
+    proxy: Callable[[Problem], Proxy] = clean
+    strength_name: str = "guidance scale"
+    shared: bool = False
+
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
+        """Every scale sees the same noise."""
+        reward, noise, whole = self.proxy(problem).reward, draws_around(problem), jnp.ones(())
+
+        def denoiser(weight: Scalar) -> Denoise:
+            energy = guide.lgd(problem.denoise, reward, noise, weight)
+            return guide.guided(problem.denoise, energy, Strengths(whole, whole))
+
+        return draw_plans(key, problem, starts, strengths, denoiser, problem.denoise)
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """Guidance along normalised gradients, of the size that spends so many nats of path KL (14b)."""
+
+    strengths: tuple[float, ...]
+    name: str = "guided_budget"
+    energy: Callable[[Problem], Energy] = regression
+    proxy: Callable[[Problem], Proxy] = regression
+    strength_name: str = "budget in nats"
+    shared: bool = False
+
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
+        """Every budget sees the same noise."""
+        energy = self.energy(problem)
+        denoiser = lambda nats: guide.budget(problem.denoise, energy, nats)
         return draw_plans(key, problem, starts, strengths, denoiser, problem.denoise)
 
 

@@ -15,6 +15,8 @@ class StrengthSettings:
     """Strengths added on each side of the best, where each strength is run by itself."""
     scale: Annotated[tuple[float, float], more_than(0)] = (1, 1000)
     """Smallest and largest guidance scale; for the regression, per standard deviation of the return."""
+    interval: Annotated[tuple[float, float], more_than(0)] = (0.1, 3)
+    """Noise levels between which guidance in an interval acts, in standard deviations of the data."""
     weakened: Annotated[float, more_than(0)] = 10.0
     """The guidance scale at which the prior is weakened."""
     pool: Annotated[int, COUNT] = 16
@@ -44,6 +46,6 @@ class StrengthSettings:
 
     def check(self) -> None:
         """Raise ConfigError unless ranges begin below where they end."""
-        for name in ("scale", "weight"):
+        for name in ("scale", "interval", "weight"):
             low, high = getattr(self, name)
             require(low < high, f"strengths.{name}", (low, high), "two numbers, the smaller first")

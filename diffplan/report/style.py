@@ -38,6 +38,11 @@ LOOKS = {
 }
 
 LABELS = {
+    "guided_interval": "guided, in an interval",
+    "guided_straight": "guided, DPS without Jacobian",
+    "guided_smoothed": "guided, smoothed reward",
+    "guided_lgd": "guided, LGD",
+    "guided_budget": "guided, budget of nats",
     "weakened": "guided, prior weakened",
     "classifier_free_return": "classifier-free, return",
     "classifier_free_goal": "classifier-free, goal",
