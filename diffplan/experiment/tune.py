@@ -150,21 +150,22 @@ class Tuning(NamedTuple):
         return self.entry.method
 
 
-def place_of(run: Run, config: TuneSettings) -> Run:
+def place_of(run: Run, config: TuneSettings, experiment: ExperimentSettings) -> Run:
     """Where a call is kept: another call is kept elsewhere."""
-    name = f"{config.method}-{config.objective or 'return'}-{text_digest(str(plain(config)))[:6]}"
+    asked = text_digest(str((plain(config), plain(experiment))))[:6]
+    name = f"{config.method}-{config.objective or 'return'}-{asked}"
     return Run(run.directory / "tune" / name, run.new_settings)
 
 
-def measured(tuning: Tuning, where: Run, name: str, scales: tuple[float, ...]) -> tuple[Rows, float]:
+def measured(tuning: Tuning, where: Run, seeds: int, name: str, scales: tuple[float, ...]) -> tuple[Rows, float]:
     """The rows ``WHERE/methods/NAME`` of the method at these scales, and the fraction of behaviour that is feasible.
 
-    Their seeds are those of `name`: no other name has them, and the comparison has not.
+    seeds: what is added to the seed of the comparison.
     """
     config, setting = tuning.config, tuning.setting
     bench, _ = compare.bench_of(tuning.build, tuning.problem, setting, tuning.parts["prior"].identity)
     anew = config.objective == "replanned"
-    plan = Plan(config.repeats, setting.plans, 0, setting.seed + SEEDS[name], setting.replans, anew)
+    plan = Plan(config.repeats, setting.plans, 0, setting.seed + seeds, setting.replans, anew)
     own = table.own_feasible(compare.control_rows(tuning.build, plan, bench))
     method = replace(tuning.method, name=name, strengths=scales)
     entry = tuning.entry._replace(method=method, family=tuning.entry.family if anew else "controls")
@@ -178,7 +179,7 @@ def sweep(tuning: Tuning, where: Run) -> Sweep:
     config = tuning.config
     grid = np.concatenate([[0.0], np.geomspace(config.low, config.high, config.points)])
     scales = tuple(float(f"{scale:.4g}") for scale in grid)
-    rows, own = measured(tuning, where, "sweep", scales)
+    rows, own = measured(tuning, where, SEEDS["sweep"], "sweep", scales)
     table.write(where.directory / "sweep.csv", rows)
     column = partial(column_of, rows, len(scales))
     objective = config.objective or table.headline(column)
@@ -192,7 +193,7 @@ def column_of(rows: Rows, scales: int, name: str) -> Float[np.ndarray, "s m"]:
 
 def validated(tuning: Tuning, where: Run, scale: float, objective: str) -> dict[str, Any]:
     """What the objective gains over scale 0 on seeds that chose nothing: mean and 95 % interval."""
-    rows, _ = measured(tuning, where, "validation", (0.0, scale))
+    rows, _ = measured(tuning, where, SEEDS["validation"], f"validation_{scale:.4g}", (0.0, scale))
     unguided, returns = column_of(rows, 2, objective)
     gain = mean_interval(returns - unguided)
     values = {"unguided": float(unguided.mean()), "return": float(returns.mean()), "gain": gain.value}
@@ -269,7 +270,7 @@ def tune(
         if building.lacks(task, build.rewarded) & needs:
             raise ConfigError(f"method={config.method!r}: cannot be tuned: task {task.name} has no reward")
         tuning = Tuning(config, experiment, build, *building.assemble(data_key(experiment, 2), build, needs))
-        units, where = units_of(build), place_of(run, config)
+        units, where = units_of(build), place_of(run, config, experiment)
         asked = config.nats is not None or config.typicality is not None
         result = budget(tuning) if asked else recommended(tuning, where)
         per_unit = None if config.method == "guided_classifier" else result["scale"] / units.return_std
