@@ -207,7 +207,8 @@ def straight(denoise: Denoise, reward: Reward) -> Energy:
     """
 
     def energy(x: Float[Array, "h d"], sigma: Level) -> Scalar:
-        return reward(x + jax.lax.stop_gradient(denoise(x, sigma) - x))
+        fixed = jax.lax.stop_gradient
+        return reward(fixed(denoise(x, sigma)) + (x - fixed(x)))  # D exactly, however large x is
 
     return energy
 

@@ -55,6 +55,9 @@ def test_without_the_jacobian_the_push_is_not_shrunk_with_the_noise():
     w = 0.4
     exact = mean_of(guide.dps(gaussian_denoise, linear), w)
     np.testing.assert_allclose(exact, w * S2 * SLOPE * (1 - np.sqrt(S2 / (S2 + TOP**2))), rtol=0.01)
+    huge = jnp.full((1, 2), 1e9)
+    value = guide.straight(lambda x, sigma: jnp.full_like(x, 0.7), linear)(huge, jnp.ones(()))
+    assert float(value) == pytest.approx(0.7 * SLOPE.sum(), rel=1e-5)  # read at D, whatever is lost beside x
     far = mean_of(guide.straight(gaussian_denoise, linear), w)
     np.testing.assert_allclose(far, w * np.sqrt(S2) * SLOPE * (np.sqrt(S2 + TOP**2) - np.sqrt(S2)), rtol=0.01)
 
