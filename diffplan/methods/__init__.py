@@ -30,7 +30,6 @@ from diffplan.methods.guidance import (
     raw,
     shuffled,
     smoothed,
-    straight,
     untrained,
 )
 from diffplan.methods.particles import Particles, annealed, fk_steering, svdd
@@ -119,7 +118,6 @@ def guidance_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
         entry("Chung et al. 2023", "plans", Guided("guided_dps", scales, dps, clean), ("clean",)),
         entry("", "plans", Guided("guided_raw", scales, raw, clean), ("clean",)),
         entry("Kynkäänniemi et al. 2024", "plans", Guided("guided_interval", scales, Interval(*strengths.interval))),
-        entry("He et al. 2024", "plans", Guided("guided_straight", scales, straight, clean), ("clean",)),
         entry("", "plans", Guided("guided_smoothed", scales, smoothed, clean), ("clean",)),
         entry("Song et al. 2023", "plans", Lgd(scales), ("clean",)),
         entry("", "plans", Budgeted(log_grid(1, 1000, strengths.points))),

@@ -53,11 +53,6 @@ def raw(problem: Problem) -> Energy:
     return guide.raw(clean(problem).reward)
 
 
-def straight(problem: Problem) -> Energy:
-    """The clean reward of the denoised plan, without the derivative of the denoiser."""
-    return guide.straight(problem.denoise, clean(problem).reward)
-
-
 def smoothed(problem: Problem) -> Energy:
     """The mean clean reward of `DRAWS` draws around the denoised plan, the same for every plan and level."""
     return guide.smoothed(problem.denoise, clean(problem).reward, draws_around(problem))

@@ -39,7 +39,6 @@ LOOKS = {
 
 LABELS = {
     "guided_interval": "guided, in an interval",
-    "guided_straight": "guided, DPS without Jacobian",
     "guided_smoothed": "guided, smoothed reward",
     "guided_lgd": "guided, LGD",
     "guided_budget": "guided, budget of nats",
