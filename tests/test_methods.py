@@ -17,7 +17,7 @@ from diffplan.experiment.programs import Programs
 from diffplan.experiment.settings import DEMO_METHODS
 from diffplan.guide import Learned
 from diffplan.methods import Ascent, Guided, Method, Plans, Problem, chosen
-from diffplan.methods.guidance import Weakened, clean
+from diffplan.methods.guidance import Pushed, Weakened, clean
 from diffplan.methods.strengths import StrengthSettings
 from diffplan.metrics.kl import best_of_n_kl
 from diffplan.models import Mixer, Size, Value, to_pure
@@ -133,12 +133,13 @@ def test_the_prior_is_weakened_from_guidance_to_the_reward_alone():
     """Strength 0 is guidance at the same scale, plan by plan; at 1 another prior gives the same plans."""
     weakened = METHODS["weakened"]
     assert weakened.strengths == (0.0, 0.5, 1.0)
-    guided = Guided("guided", (weakened.scale,))
+    scale = weakened.denoiser.scale
+    guided = Guided("guided", (scale,))
     key = jax.random.key(3)
     draw = lambda method, problem, *strengths: jax.jit(
         lambda strengths: method(key, problem, starts(), strengths), compiler_options=FAST
     )(jnp.asarray(strengths, jnp.float32))
-    whole = draw(guided, problem(), weakened.scale)
+    whole = draw(guided, problem(), scale)
     np.testing.assert_allclose(plans("weakened").x[0], whole.x[0], atol=1e-5)
     other = replace(problem(), denoise=lambda x, sigma: 0.3 * x)
     alone = draw(weakened, other, 1.0).x[0]
@@ -161,7 +162,7 @@ def test_a_weakened_gaussian_prior_has_a_closed_form(fraction):
         sampler=Sampler(karras(400, 1e-3, top), (1, 2), heun),
         regression=Exact(c, s2),
     )
-    method = Weakened((fraction,), w)
+    method = Pushed("weakened", (fraction,), Weakened(w), "fraction")
     starts = jnp.zeros((4000, 0))
     ends = jax.jit(lambda strengths: method(jax.random.key(0), problem, starts, strengths))(jnp.asarray([fraction])).x[
         0

@@ -129,12 +129,13 @@ def test_a_choice_says_why_and_how_sure_it_is():
     choice = scale_rules.recommend(SWEPT, returns, np.ones_like(returns), PLANS)
     assert choice.low <= choice.scale <= choice.high and "within one standard error of the best" in choice.reason
     assert choice.scale == recommended(returns)
-    none = scale_rules.recommend(SWEPT, returns, np.zeros_like(returns), PLANS)
+    alone = np.where(SWEPT > 0, 0.0, 1.0)[:, None].repeat(32, axis=1)
+    none = scale_rules.recommend(SWEPT, returns, alone, PLANS)
     assert none[:3] == (0, 0, 0) and none.reason == "no scale above 0 is feasible"
     flat = next(sweeps(FLAT, 8, seed=1))
     assert "no feasible scale surely" in scale_rules.recommend(SWEPT, flat, np.ones_like(flat), PLANS).reason
-    few = scale_rules.recommend(SWEPT, returns, np.ones_like(returns), PLANS, own=1.0)
-    assert few == choice
+    nothing = scale_rules.recommend(SWEPT, returns, np.zeros_like(returns), PLANS)
+    assert nothing[:3] == (0, 0, 0) and nothing.reason == "no scale is feasible, and 0 is none"
 
 
 def test_sweeps_of_the_wrong_shape_are_refused():

@@ -18,7 +18,7 @@ the truth may lie anywhere up to the next.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -120,16 +120,19 @@ def recommend(
         raise ValueError(f"scales={scales.tolist()}: must begin with 0, with which others are compared")
     if returns.shape[1] < 2:
         raise ValueError(f"returns of {returns.shape[1]} seeds: must be of at least 2, to tell scales apart")
-    rule = lambda returns, fraction: _recommended(returns, allowed_scales(returns, fraction, plans, own))
-    allowed = allowed_scales(returns, fraction, plans, own)
-    mean = _means(np.where(allowed[:, None], returns, np.nan))
-    if not allowed[1:].any():
+    allow = partial(allowed_scales, plans=plans, own=own)
+    rule = lambda returns, fraction: _recommended(returns, allow(returns, fraction))
+    allowed = allow(returns, fraction)
+    if not allowed.any():
+        reason = "no scale is feasible, and 0 is none"
+    elif not allowed[1:].any():
         reason = "no scale above 0 is feasible"
     elif not _helps(returns, allowed):
         reason = "no feasible scale surely has a higher return than scale 0"
     else:
-        top = int(np.argmax(mean))
-        reason = f"the weakest feasible scale within one standard error of the best, {scales[top]:g}"
+        reason = (
+            f"the weakest feasible scale within one standard error of the best, {scales[_best(returns, allowed)]:g}"
+        )
     return _choose(scales, rule, reason, "scale 0 has no return in some seed", returns, fraction)
 
 
@@ -154,11 +157,14 @@ def _recommended(returns: Float[np.ndarray, "s m"], allowed: Bool[np.ndarray, "s
         return -1
     if not (allowed[1:].any() and _helps(returns, allowed)):
         return 0
-    finite = np.where(np.isfinite(returns), returns, 0.0)
-    best = int(np.argmax(np.where(allowed, finite.mean(axis=1), -np.inf)))
-    behind = finite[best][None] - finite
+    behind = returns[_best(returns, allowed)][None] - returns[allowed]
     near = behind.mean(axis=1) <= _student(ONE_ERROR, returns.shape[1] - 1) * _error(behind)
-    return int(np.argmax(allowed & near))
+    return int(np.flatnonzero(allowed)[np.argmax(near)])
+
+
+def _best(returns: Float[np.ndarray, "s m"], allowed: Bool[np.ndarray, "s"]) -> int:
+    """The index of the highest mean return among allowed scales."""
+    return int(np.argmax(_means(np.where(allowed[:, None], returns, np.nan))))
 
 
 Measure = Callable[[Float[np.ndarray, "s"]], Float[np.ndarray, "s n"]]

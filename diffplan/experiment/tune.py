@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffplan.experiment import compare, scale_rules
-from diffplan.experiment.harness import Plan, Rows, data_key, method_stage
+from diffplan.experiment.harness import Bench, Plan, Rows, data_key, method_stage
 from diffplan.experiment.scale_rules import Calibrated, Units
 from diffplan.experiment.settings import ExperimentSettings
 from diffplan.methods import Entry, Guided, Plans, Problem, catalogue
@@ -130,13 +130,14 @@ class Distances(NamedTuple):
 
 
 class Tuning(NamedTuple):
-    """One tuning: what is asked, of which experiment, with which models."""
+    """One tuning: what is asked, of which experiment, with which models, and where the call is kept."""
 
     config: TuneSettings
     setting: ExperimentSettings
     build: Builder
     problem: Problem
     parts: dict[str, Made]
+    where: Run
 
     @property
     def entry(self) -> Entry:
@@ -157,32 +158,31 @@ def place_of(run: Run, config: TuneSettings, experiment: ExperimentSettings) -> 
     return Run(run.directory / "tune" / name, run.new_settings)
 
 
-def measured(tuning: Tuning, where: Run, seeds: int, name: str, scales: tuple[float, ...]) -> tuple[Rows, float]:
-    """The rows ``WHERE/methods/NAME`` of the method at these scales, and the fraction of behaviour that is feasible.
-
-    seeds: what is added to the seed of the comparison.
-    """
+def plan_of(tuning: Tuning, seeds: int) -> Plan:
+    """How much is run. seeds: what is added to the seed of the comparison."""
     config, setting = tuning.config, tuning.setting
-    bench, _ = compare.bench_of(tuning.build, tuning.problem, setting, tuning.parts["prior"].identity)
     anew = config.objective == "replanned"
-    plan = Plan(config.repeats, setting.plans, 0, setting.seed + seeds, setting.replans, anew)
-    own = table.own_feasible(compare.control_rows(tuning.build, plan, bench))
-    method = replace(tuning.method, name=name, strengths=scales)
-    entry = tuning.entry._replace(method=method, family=tuning.entry.family if anew else "controls")
+    return Plan(config.repeats, setting.plans, 0, setting.seed + seeds, setting.replans, anew)
+
+
+def measured(tuning: Tuning, bench: Bench, plan: Plan, name: str, scales: tuple[float, ...]) -> Rows:
+    """The rows of the method at these scales, kept in ``methods/NAME`` where the call is kept."""
+    family = tuning.entry.family if plan.everywhere else "controls"  # these are not planned anew
+    entry = tuning.entry._replace(method=replace(tuning.method, name=name, strengths=scales), family=family)
     inputs = {part: tuning.parts[part].identity for part in entry.needs}
-    sampler = plain(tuning.build.config.sampler)
-    return method_stage(entry, plan, bench._replace(own=own), where, inputs, sampler), own
+    return method_stage(entry, plan, bench, tuning.where, inputs, plain(tuning.build.config.sampler))
 
 
-def sweep(tuning: Tuning, where: Run) -> Sweep:
+def sweep(tuning: Tuning, bench: Bench) -> Sweep:
     """Run the method over the grid and all seeds, or read back the rows of the same call."""
-    config = tuning.config
+    config, plan = tuning.config, plan_of(tuning, SEEDS["sweep"])
     grid = np.concatenate([[0.0], np.geomspace(config.low, config.high, config.points)])
     scales = tuple(float(f"{scale:.4g}") for scale in grid)
-    rows, own = measured(tuning, where, SEEDS["sweep"], "sweep", scales)
-    table.write(where.directory / "sweep.csv", rows)
+    rows = measured(tuning, bench, plan, "sweep", scales)
+    table.write(tuning.where.directory / "sweep.csv", rows)
     column = partial(column_of, rows, len(scales))
     objective = config.objective or table.headline(column)
+    own = table.own_feasible(compare.control_rows(tuning.build, plan, bench))
     return Sweep(np.asarray(scales), column(objective), objective, column("feasible"), own)
 
 
@@ -191,9 +191,10 @@ def column_of(rows: Rows, scales: int, name: str) -> Float[np.ndarray, "s m"]:
     return np.asarray([float(row.get(name) or "nan") for row in rows]).reshape(-1, scales).T
 
 
-def validated(tuning: Tuning, where: Run, scale: float, objective: str) -> dict[str, Any]:
+def validated(tuning: Tuning, bench: Bench, scale: float, objective: str) -> dict[str, Any]:
     """What the objective gains over scale 0 on seeds that chose nothing: mean and 95 % interval."""
-    rows, _ = measured(tuning, where, SEEDS["validation"], f"validation_{scale:.4g}", (0.0, scale))
+    plan = plan_of(tuning, SEEDS["validation"])
+    rows = measured(tuning, bench, plan, f"validation_{scale:.4g}", (0.0, scale))
     unguided, returns = column_of(rows, 2, objective)
     gain = mean_interval(returns - unguided)
     values = {"unguided": float(unguided.mean()), "return": float(returns.mean()), "gain": gain.value}
@@ -269,10 +270,11 @@ def tune(
         needs = {"regression", *catalogue(experiment.strengths)[config.method].needs}
         if building.lacks(task, build.rewarded) & needs:
             raise ConfigError(f"method={config.method!r}: cannot be tuned: task {task.name} has no reward")
-        tuning = Tuning(config, experiment, build, *building.assemble(data_key(experiment, 2), build, needs))
-        units, where = units_of(build), place_of(run, config, experiment)
+        where = place_of(run, config, experiment)
+        tuning = Tuning(config, experiment, build, *building.assemble(data_key(experiment, 2), build, needs), where)
+        units = units_of(build)
         asked = config.nats is not None or config.typicality is not None
-        result = budget(tuning) if asked else recommended(tuning, where)
+        result = budget(tuning) if asked else recommended(tuning)
         per_unit = None if config.method == "guided_classifier" else result["scale"] / units.return_std
         content = {"method": config.method, **result, "scale_per_unit_of_reward": per_unit, "units": units._asdict()}
         about = {"settings": plain(config), "planner": plain(planner), "experiment": plain(experiment)}
@@ -293,9 +295,11 @@ def budget(tuning: Tuning) -> dict[str, Any]:
     return {"rule": rule, "reason": reason, "scale": met.scale, "measured": met._asdict()}
 
 
-def recommended(tuning: Tuning, where: Run) -> dict[str, Any]:
+def recommended(tuning: Tuning) -> dict[str, Any]:
     """The scale of (137), and what it gains on other seeds, as scale.json has them."""
-    result = sweep(tuning, where)
+    identity = tuning.parts["prior"].identity
+    bench, _ = compare.bench_of(tuning.build, tuning.problem, tuning.setting, identity)
+    result = sweep(tuning, bench)
     choice = scale_rules.recommend(result.scales, result.returns, result.feasible, tuning.setting.plans, result.own)
     about: dict[str, Any] = {
         "rule": "one_error",
@@ -305,7 +309,7 @@ def recommended(tuning: Tuning, where: Run) -> dict[str, Any]:
     about["behaviour_feasible"] = result.own
     about |= choice._asdict()
     if choice.scale > 0:
-        about["validation"] = validated(tuning, where, choice.scale, result.objective)
+        about["validation"] = validated(tuning, bench, choice.scale, result.objective)
     return about
 
 

@@ -18,15 +18,16 @@ from diffplan.methods.classifier_free import ClassifierFree, best_goal
 from diffplan.methods.finetuning import ExpertIteration
 from diffplan.methods.grids import even_grid, log_grid, whole_grid
 from diffplan.methods.guidance import (
-    Budgeted,
     Guided,
     Interval,
-    Lgd,
     Prior,
+    Pushed,
     Weakened,
+    budgeted,
     classifier,
     clean,
     dps,
+    lgd,
     raw,
     shuffled,
     smoothed,
@@ -111,6 +112,7 @@ def guidance_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     scales, weights = log_grid(*strengths.scale, strengths.points), log_grid(0.5, 8, strengths.points)
     entry = partial(Entry, "guidance")
     asked, classes = ("regression", "conditional"), ("classifier",)
+    weaker = Weakened(strengths.weakened)
     by_class = Guided("guided_classifier", scales, classifier, classifier)
     return (
         entry("Janner et al. 2022", "plans", Guided("guided", scales)),
@@ -119,9 +121,9 @@ def guidance_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
         entry("", "plans", Guided("guided_raw", scales, raw, clean), ("clean",)),
         entry("Kynkäänniemi et al. 2024", "plans", Guided("guided_interval", scales, Interval(*strengths.interval))),
         entry("", "plans", Guided("guided_smoothed", scales, smoothed, clean), ("clean",)),
-        entry("Song et al. 2023", "plans", Lgd(scales), ("clean",)),
-        entry("", "plans", Budgeted(log_grid(1, 1000, strengths.points))),
-        entry("", "plans", Weakened(even_grid(strengths.points), strengths.weakened)),
+        entry("Song et al. 2023", "plans", Pushed("guided_lgd", scales, lgd, "guidance scale", clean), ("clean",)),
+        entry("", "plans", Pushed("guided_budget", log_grid(1, 1000, strengths.points), budgeted, "budget in nats")),
+        entry("", "plans", Pushed("weakened", even_grid(strengths.points), weaker, "fraction of the prior taken off")),
         entry("Ajay et al. 2023", "plans", ClassifierFree(weights, name="classifier_free_return"), asked),
         entry("Ho and Salimans 2022", "plans", ClassifierFree(weights, best_goal, "classifier_free_goal"), asked),
     )

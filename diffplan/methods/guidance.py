@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -118,63 +119,43 @@ class Guided:
 
 
 @dataclass(frozen=True)
-class Lgd:
-    """Guidance by the log-mean-exp of a weighted clean reward around the denoised plan. Weight 0 is the prior."""
+class Pushed:
+    """Plans by a denoiser that a strength and the problem make; of which every strength sees the same noise."""
 
+    name: str
     strengths: tuple[float, ...]
-    name: str = "guided_lgd"
-    proxy: Callable[[Problem], Proxy] = clean
-    strength_name: str = "guidance scale"
-    shared: bool = False
-
-    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
-        """Every scale sees the same noise."""
-        reward, noise, whole = self.proxy(problem).reward, draws_around(problem), jnp.ones(())
-
-        def denoiser(weight: Scalar) -> Denoise:
-            energy = guide.lgd(problem.denoise, reward, noise, weight)
-            return guide.guided(problem.denoise, energy, Strengths(whole, whole))
-
-        return draw_plans(key, problem, starts, strengths, denoiser, problem.denoise)
-
-
-@dataclass(frozen=True)
-class Budgeted:
-    """Guidance along normalised gradients, of the size that spends so many nats of path KL (14b)."""
-
-    strengths: tuple[float, ...]
-    name: str = "guided_budget"
-    energy: Callable[[Problem], Energy] = regression
+    denoiser: Callable[[Problem, Scalar], Denoise]
+    strength_name: str
     proxy: Callable[[Problem], Proxy] = regression
-    strength_name: str = "budget in nats"
     shared: bool = False
 
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
-        """Every budget sees the same noise."""
-        energy = self.energy(problem)
-        denoiser = lambda nats: guide.budget(problem.denoise, energy, nats)
-        return draw_plans(key, problem, starts, strengths, denoiser, problem.denoise)
+        """Draw the plans."""
+        return draw_plans(key, problem, starts, strengths, partial(self.denoiser, problem), problem.denoise)
+
+
+def lgd(problem: Problem, weight: Scalar) -> Denoise:
+    """Guidance by the log-mean-exp of a weighted clean reward around the denoised plan; weight 0 is the prior."""
+    energy = guide.lgd(problem.denoise, clean(problem).reward, draws_around(problem), weight)
+    return guide.guided(problem.denoise, energy, Strengths(jnp.ones(()), jnp.ones(())))
+
+
+def budgeted(problem: Problem, nats: Scalar) -> Denoise:
+    """Guidance along normalised gradients, of the size that spends so many nats of path KL (14b)."""
+    return guide.budget(problem.denoise, regression(problem), nats)
 
 
 @dataclass(frozen=True)
 class Weakened:
     """Guidance at one scale with less and less of the prior: (3) from prior = 1 to prior = 0, in one sampler.
 
-    The strength is the fraction of the prior that is taken off. 0 is `Guided` at this scale, plan by plan; 1 follows
-    the reward alone. For a Gaussian prior and the exact energy of a linear reward, a strength f draws plans around the
-    mean of the tilt by scale / (1 - f), but wider than it (tests/test_methods.py has the closed form).
+    Of the prior, a fraction is taken off. 0 is `Guided` at this scale, plan by plan; 1 follows the reward alone. For a
+    Gaussian prior and the exact energy of a linear reward, a fraction f draws plans around the mean of the tilt by
+    scale / (1 - f), but wider than it (tests/test_methods.py has the closed form).
     """
 
-    strengths: tuple[float, ...]
     scale: float
-    name: str = "weakened"
-    energy: Callable[[Problem], Energy] = regression
-    proxy: Callable[[Problem], Proxy] = regression
-    strength_name: str = "fraction of the prior taken off"
-    shared: bool = False
 
-    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
-        """Every strength sees the same noise."""
-        energy, scale = self.energy(problem), jnp.asarray(self.scale)
-        denoiser = lambda fraction: guide.guided(problem.denoise, energy, Strengths(scale, 1 - fraction))
-        return draw_plans(key, problem, starts, strengths, denoiser, problem.denoise)
+    def __call__(self, problem: Problem, fraction: Scalar) -> Denoise:
+        """The denoiser."""
+        return guide.guided(problem.denoise, regression(problem), Strengths(jnp.asarray(self.scale), 1 - fraction))
