@@ -12,7 +12,7 @@ How far an energy is from exact decides what guidance really samples; the energy
     dps          r(D(x, sigma))          clean reward of the denoised plan; ignores the posterior's spread
     straight     r(D(x, sigma))          the same, without the derivative of the denoiser
     smoothed     mean_k r(D + s e_k)     clean reward of draws around the denoised plan; a Gaussian for the posterior
-    lgd          log mean_k exp w r(D + s e_k)      the same, for a weight w; exact for a posterior that is so Gaussian
+    lgd          log mean_k exp w r(D + s e_k)      the same for a weight w; exact if the posterior is that Gaussian
     raw          r(x)                    clean reward of the noisy plan; adversarial far from the data
 
 Regression and classifier are networks (`diffplan.learn.reward`); the others turn a clean reward into an energy. The

@@ -7,13 +7,13 @@ from scipy import stats
 from diffplan.metrics.table import (
     COLUMNS,
     TableError,
+    behaviour_feasible,
     best,
     best_strength,
     columns_of,
     feasible,
     headline,
     matching,
-    own_feasible,
     read,
     read_rows,
     write,
@@ -95,8 +95,8 @@ def test_a_strength_is_feasible_where_enough_of_its_plans_surely_are():
 
 def test_behaviour_says_what_fraction_is_its_own():
     rows = [{"method": "behaviour", "feasible": "0.9"}, {"method": "behaviour", "feasible": 0.8}, {"method": "prior"}]
-    assert own_feasible(rows) == pytest.approx(0.85)
-    assert own_feasible([{"method": "prior", "feasible": 0.1}, {"method": "behaviour", "feasible": ""}]) == 1.0
+    assert behaviour_feasible(rows) == pytest.approx(0.85)
+    assert behaviour_feasible([{"method": "prior", "feasible": 0.1}, {"method": "behaviour", "feasible": ""}]) == 1.0
 
 
 def test_the_best_strength_of_rows_is_by_means_over_seeds():

@@ -135,7 +135,7 @@ def test_a_choice_says_why_and_how_sure_it_is():
     flat = next(sweeps(FLAT, 8, seed=1))
     assert "no feasible scale surely" in scale_rules.recommend(SWEPT, flat, np.ones_like(flat), PLANS).reason
     nothing = scale_rules.recommend(SWEPT, returns, np.zeros_like(returns), PLANS)
-    assert nothing[:3] == (0, 0, 0) and nothing.reason == "no scale is feasible, and 0 is none"
+    assert nothing[:3] == (0, 0, 0) and nothing.reason == "no scale is feasible; 0 means no guidance"
 
 
 def test_sweeps_of_the_wrong_shape_are_refused():

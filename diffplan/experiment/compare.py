@@ -192,7 +192,7 @@ def compare(run: Run, task: Task, planner: PlannerSettings, settings: Experiment
         bench, delivery = bench_of(build, problem, settings, parts["prior"].identity)
         plan = Plan(settings.seeds, settings.plans, settings.strengths.refine, settings.seed, settings.replans)
         controls = control_rows(build, plan, bench)
-        bench = bench._replace(own=table.own_feasible(controls))
+        bench = bench._replace(behaviour=table.behaviour_feasible(controls))
         rows: list[dict[str, Any]] = []
         for entry in entries:
             inputs = {part: parts[part].identity for part in entry.needs}

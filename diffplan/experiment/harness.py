@@ -57,7 +57,7 @@ class Bench(NamedTuple):
     digest of what is measured.
     replanned: ``(key, draw, begin, column) -> return``, of plans that are made anew on the way; None where nothing is
     carried out. pictures: plans ``[n, h, d]`` by field, for pictures. identity: a digest of all that this is made from.
-    own: the fraction of behaviour's windows that are feasible.
+    behaviour: the fraction of behaviour's windows that are feasible.
     """
 
     task: str
@@ -68,7 +68,7 @@ class Bench(NamedTuple):
     replanned: Callable[[PRNGKey, Draw, Begin, str], float] | None
     pictures: Callable[[Float[Array, "n h d"]], dict[str, Array]]
     identity: str
-    own: float = 1.0
+    behaviour: float = 1.0
 
 
 class Plan(NamedTuple):
@@ -185,7 +185,7 @@ def method_rows(
         for again in range(1 + refined):
             extra = method.strengths
             if again:
-                extra = between(method.strengths, table.best_strength(rows, bench.own), plan.refine)
+                extra = between(method.strengths, table.best_strength(rows, bench.behaviour), plan.refine)
             if not extra:
                 break
             part = entry._replace(method=replace(method, strengths=extra))  # pyright: ignore[reportArgumentType]
@@ -214,7 +214,7 @@ def programs_of(entry: Entry, plan: Plan, bench: Bench) -> Programs:
 def replan(entry: Entry, plan: Plan, bench: Bench, rows: Rows, programs: Programs) -> None:
     """Fill in `replanned` in the rows of the best strength, or of all."""
     assert bench.replanned is not None
-    best = table.best_strength(rows, bench.own)
+    best = table.best_strength(rows, bench.behaviour)
     for row in rows:
         if plan.everywhere or row["strength"] == best:
             draw = lambda key, observations, at=row["strength"]: programs.run(key, observations, (at,)).x[0]

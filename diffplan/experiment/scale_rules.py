@@ -3,7 +3,7 @@
 With R[s, i] the return at scale s with seed i, whose starts and noise are the same at every scale, and t(q) the Student
 quantile of m - 1 degrees of freedom, guidance helps if at some feasible scale (135) above 0
 
-    mean_i (R[s, i] - R[0, i])  >=  t(1 - HARM / scales) * its standard error                                      (136)
+    mean_i (R[s, i] - R[0, i])  >=  t(1 - LEVEL / scales) * its standard error                                     (136)
 
 a Bonferroni test, so that the best of many scales is not believed for its luck. If guidance helps, the scale is the
 weakest feasible one with
@@ -27,8 +27,8 @@ from scipy import stats
 
 from diffplan.metrics import table
 
-HARM = 0.1
-"""How often guidance that does not help may be said to help."""
+LEVEL = 0.1
+"""The level of the test (136): how often guidance that does not help may be said to help."""
 
 ONE_ERROR = float(stats.norm.cdf(1.0))
 """The quantile that one standard error is of many seeds."""
@@ -102,7 +102,7 @@ def recommend(
     returns: Float[np.ndarray, "s m"],
     fraction: Float[np.ndarray, "s m"],
     plans: int,
-    own: float = 1.0,
+    behaviour: float = 1.0,
 ) -> Choice:
     """The weakest feasible scale within one standard error of the best (137); 0 where guidance does not help (136).
 
@@ -111,7 +111,7 @@ def recommend(
         returns: of every scale and seed; a scale with a missing return is not chosen.
         fraction: of the plans that are feasible.
         plans: of each scale and seed.
-        own: the fraction of behaviour's windows that are feasible.
+        behaviour: the fraction of behaviour's windows that are feasible.
 
     Raises:
         ValueError: if scale 0 is not the first, or if there are fewer than two seeds, which tell nothing apart.
@@ -120,11 +120,11 @@ def recommend(
         raise ValueError(f"scales={scales.tolist()}: must begin with 0, with which others are compared")
     if returns.shape[1] < 2:
         raise ValueError(f"returns of {returns.shape[1]} seeds: must be of at least 2, to tell scales apart")
-    allow = partial(allowed_scales, plans=plans, own=own)
+    allow = partial(allowed_scales, plans=plans, behaviour=behaviour)
     rule = lambda returns, fraction: _recommended(returns, allow(returns, fraction))
     allowed = allow(returns, fraction)
     if not allowed.any():
-        reason = "no scale is feasible, and 0 is none"
+        reason = "no scale is feasible; 0 means no guidance"
     elif not allowed[1:].any():
         reason = "no scale above 0 is feasible"
     elif not _helps(returns, allowed):
@@ -137,17 +137,17 @@ def recommend(
 
 
 def allowed_scales(
-    returns: Float[np.ndarray, "s m"], fraction: Float[np.ndarray, "s m"], plans: int, own: float
+    returns: Float[np.ndarray, "s m"], fraction: Float[np.ndarray, "s m"], plans: int, behaviour: float
 ) -> Bool[np.ndarray, "s"]:
     """Whether scales are feasible (135), and have a return in every seed."""
     counts = np.full(len(returns), plans * returns.shape[1])
-    return table.feasible(fraction.mean(axis=1), counts, own) & np.isfinite(returns).all(axis=1)
+    return table.feasible(fraction.mean(axis=1), counts, behaviour) & np.isfinite(returns).all(axis=1)
 
 
 def _helps(returns: Float[np.ndarray, "s m"], allowed: Bool[np.ndarray, "s"]) -> bool:
     """(136)."""
     gain = (returns - returns[:1])[1:][allowed[1:]]
-    level = _student(1 - HARM / (len(returns) - 1), returns.shape[1] - 1)
+    level = _student(1 - LEVEL / (len(returns) - 1), returns.shape[1] - 1)
     return bool((gain.mean(axis=1) >= np.maximum(level * _error(gain), np.finfo(float).tiny)).any())
 
 

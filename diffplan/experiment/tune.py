@@ -103,7 +103,7 @@ class Sweep(NamedTuple):
     returns: Float[np.ndarray, "s m"]
     objective: str
     feasible: Float[np.ndarray, "s m"]
-    own: float
+    behaviour: float
 
 
 class Distances(NamedTuple):
@@ -182,8 +182,8 @@ def sweep(tuning: Tuning, bench: Bench) -> Sweep:
     table.write(tuning.where.directory / "sweep.csv", rows)
     column = partial(column_of, rows, len(scales))
     objective = config.objective or table.headline(column)
-    own = table.own_feasible(compare.control_rows(tuning.build, plan, bench))
-    return Sweep(np.asarray(scales), column(objective), objective, column("feasible"), own)
+    behaviour = table.behaviour_feasible(compare.control_rows(tuning.build, plan, bench))
+    return Sweep(np.asarray(scales), column(objective), objective, column("feasible"), behaviour)
 
 
 def column_of(rows: Rows, scales: int, name: str) -> Float[np.ndarray, "s m"]:
@@ -300,13 +300,15 @@ def recommended(tuning: Tuning) -> dict[str, Any]:
     identity = tuning.parts["prior"].identity
     bench, _ = compare.bench_of(tuning.build, tuning.problem, tuning.setting, identity)
     result = sweep(tuning, bench)
-    choice = scale_rules.recommend(result.scales, result.returns, result.feasible, tuning.setting.plans, result.own)
+    choice = scale_rules.recommend(
+        result.scales, result.returns, result.feasible, tuning.setting.plans, result.behaviour
+    )
     about: dict[str, Any] = {
         "rule": "one_error",
         "objective": result.objective,
         "unit": tuning.build.task.words.returns,
     }
-    about["behaviour_feasible"] = result.own
+    about["behaviour_feasible"] = result.behaviour
     about |= choice._asdict()
     if choice.scale > 0:
         about["validation"] = validated(tuning, bench, choice.scale, result.objective)

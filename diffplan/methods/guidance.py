@@ -120,7 +120,7 @@ class Guided:
 
 @dataclass(frozen=True)
 class Pushed:
-    """Plans by a denoiser that a strength and the problem make; of which every strength sees the same noise."""
+    """Plans from a denoiser that depends on the strength. Every strength sees the same noise."""
 
     name: str
     strengths: tuple[float, ...]

@@ -33,7 +33,7 @@ LEAST = 0.9
 """The fraction of feasible plans, over behaviour's own, that the plans of a feasible strength surely have."""
 
 FEASIBLE = f"at least {100 * LEAST:g} % as many feasible plans as behaviour, at 95 % confidence"
-"""What a feasible strength is, in words, after "with"."""
+"""What a feasible strength has, as words of a sentence."""
 
 HEADLINES = ("delivered", "promised", "proxy")
 """What tells strengths apart: the first of these that is known."""
@@ -153,18 +153,18 @@ def headline(known: Callable[[str], np.ndarray | None]) -> str:
     return HEADLINES[-1]
 
 
-def feasible(fraction: Float[np.ndarray, "s"], plans: Num[np.ndarray, "s"], own: float) -> Bool[np.ndarray, "s"]:
+def feasible(fraction: Float[np.ndarray, "s"], plans: Num[np.ndarray, "s"], behaviour: float) -> Bool[np.ndarray, "s"]:
     """Whether strengths are feasible (135).
 
     Args:
         fraction: of the plans of each strength that are feasible; where it is NaN, nothing speaks against a strength.
         plans: how many plans each strength has.
-        own: the fraction of behaviour's windows that are feasible.
+        behaviour: the fraction of behaviour's windows that are feasible.
     """
-    return np.isnan(fraction) | (lower_limit(fraction, plans) >= LEAST * own)
+    return np.isnan(fraction) | (lower_limit(fraction, plans) >= LEAST * behaviour)
 
 
-def own_feasible(rows: Iterable[Mapping[str, Any]]) -> float:
+def behaviour_feasible(rows: Iterable[Mapping[str, Any]]) -> float:
     """The fraction of behaviour's windows that are feasible, from the rows of a table; 1 where they do not say."""
     values = [float(row.get("feasible") or np.nan) for row in rows if row["method"] == "behaviour"]
     known = [value for value in values if np.isfinite(value)]
@@ -181,8 +181,8 @@ def best(returns: Float[np.ndarray, "s"], feasible: Bool[np.ndarray, "s"]) -> in
     return int(np.argmax(np.where(np.isfinite(candidates), candidates, -np.inf)))
 
 
-def best_strength(rows: list[Row], own: float = 1.0) -> float:
-    """The best strength of one method's rows, by means over seeds. own: as in `feasible`."""
+def best_strength(rows: list[Row], behaviour: float = 1.0) -> float:
+    """The best strength of one method's rows, by means over seeds. behaviour: as in `feasible`."""
     strengths = np.unique([row["strength"] for row in rows])
 
     def of(name: str, reduce: Callable[..., Any]) -> Float[np.ndarray, "s"]:
@@ -190,5 +190,5 @@ def best_strength(rows: list[Row], own: float = 1.0) -> float:
         return np.array([reduce(values(strength)) for strength in strengths])
 
     mean = lambda name: of(name, np.mean)
-    allowed = feasible(mean("feasible"), of("plans", np.sum), own)
+    allowed = feasible(mean("feasible"), of("plans", np.sum), behaviour)
     return float(strengths[best(mean(headline(mean)), allowed)])

@@ -72,14 +72,14 @@ class Curve(NamedTuple):
 
 def curves(results: Results) -> dict[str, Curve]:
     """Every method and control of the run, in the order of results.csv."""
-    own = table.own_feasible(
+    behaviour = table.behaviour_feasible(
         {"method": m, "feasible": f} for m, f in zip(results.table["method"], results.table["feasible"], strict=True)
     )
-    return {method: curve(results, method, own) for method in results.methods}
+    return {method: curve(results, method, behaviour) for method in results.methods}
 
 
-def curve(results: Results, method: str, own: float) -> Curve:
-    """One method of the table. A batch with no finite plan is in no mean but in `dropped`. own: of (135)."""
+def curve(results: Results, method: str, behaviour: float) -> Curve:
+    """One method of the table. A batch with no finite plan is in no mean but in `dropped`. behaviour: of (135)."""
     rows: Table = {name: column[results.table["method"] == method] for name, column in results.table.items()}
     strengths = np.unique(rows["strength"])
     if not np.isfinite(strengths).all():
@@ -93,7 +93,7 @@ def curve(results: Results, method: str, own: float) -> Curve:
     seeds = np.array([int(cell.sum()) for cell in cells]) - dropped
     about = results.about(method, "strength_name", "guidance scale"), results.about(method, "family", "methods")
     fraction = bands["feasible"].value if "feasible" in bands else np.full(len(strengths), np.nan)
-    return Curve(method, *about, strengths, bands, seeds, plans, dropped, table.feasible(fraction, plans, own))
+    return Curve(method, *about, strengths, bands, seeds, plans, dropped, table.feasible(fraction, plans, behaviour))
 
 
 def split(by_method: dict[str, Curve]) -> tuple[dict[str, Curve], dict[str, Curve]]:
