@@ -7,6 +7,13 @@
 with s the standard deviation of the data (Karras et al. 2022, table 1). The loss weighs the squared error of D by
 1 / c_out^2, which makes the network's target have unit variance at every level.
 
+A network may begin as the exact denoiser M of a Markov chain (140), and add what plans have beyond it:
+
+    D(x, sigma) = share M + (1 - share) c_skip x + c_out F(c_in x, M, gamma, c_noise)                          (4c)
+    share = sigma^2 / (sigma^2 + v / 5)
+
+with v the variance within the chain's states. Far below it the chain knows nothing that x does not say better.
+
 Where every step of a plan is one of k known points, as the cells of a gridworld, a network can say which:
 
     D(x, sigma) = softmax(l + F(sqrt softmax l)) @ points,    l[t, s] = -|x_t - points[s]|^2 / (2 sigma^2)         (4b)
@@ -16,6 +23,7 @@ of the true points (Dieleman et al. 2022, arXiv 2211.15089), and needs no noise 
 of a distribution has length 1, and tells unlikely points apart.
 """
 
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -23,11 +31,15 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from diffplan.chain import Chain
 from diffplan.count import counted
 from diffplan.types import Apply, Denoise, Level, Params, Pins, PRNGKey, Scalar
 
 CLEAN = 0.02
 """The level at which networks read a clean plan, in standard deviations of the data: the floor of training levels."""
+
+SOONER = 5.0
+"""By how much the variance within states is divided in `share` of (4c)."""
 
 FAINT = -10.0
 """Nats below the likeliest point at which a step's own evidence stops counting against what the network says."""
@@ -46,6 +58,32 @@ class Edm:
         variance = sigma**2 + self.sigma_data**2
         skip, out = self.sigma_data**2 / variance, sigma * self.sigma_data / jnp.sqrt(variance)
         return counted("network_evals", skip * x + out * scaled(self.apply, self.params, x, sigma, self.sigma_data))
+
+
+@struct.dataclass
+class ChainDenoiser:
+    """A network beyond a Markov chain (4c); a pytree, as `Edm`. The chain is fixed; `params` are trained.
+
+    The network is ``apply(params, c_in x[h, d], M[h, d], gamma[h, k], c_noise[]) -> [h, d]``.
+    """
+
+    params: Params
+    chain: Chain
+    apply: Apply = struct.field(pytree_node=False)
+
+    def __call__(self, x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
+        """E[x0 | x_sigma = x], shape ``[h, d]``; entries at level 0 come back as they are."""
+        first, beyond = self.terms(x, sigma)
+        return counted("network_evals", first + sigma / jnp.sqrt(sigma**2 + 1) * beyond)
+
+    def terms(self, x: Float[Array, "h d"], sigma: Level) -> tuple[Float[Array, "h d"], Float[Array, "h d"]]:
+        """(what the chain and x say, what the network says), as they stand in (4c)."""
+        gamma = self.chain.posterior(x, sigma)
+        mean, level = self.chain.mean(gamma, x, sigma), sigma**2
+        share = level / (level + self.chain.variance[None] / SOONER)
+        network = partial(self.apply, self.params)
+        beyond = network(x / jnp.sqrt(level + 1), mean, gamma, jnp.log(jnp.max(sigma)) / 4)
+        return share * mean + (1 - share) * x / (level + 1), beyond
 
 
 @struct.dataclass

@@ -180,5 +180,5 @@ class SamplerSettings:
     rule: Named = "sde_2m"
     """Step rule: ancestral, sde_2m, ddim, heun, dpmpp_2m, or file.py:NAME. Path KL is defined for ancestral and sde_2m,
     which add noise."""
-    steps: Annotated[int, at_least(2, 1_000_000)] = 16
+    steps: Annotated[int, at_least(2, 1_000_000)] = 12
     """Noise levels, and evaluations of the denoiser (heun: twice that)."""

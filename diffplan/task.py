@@ -112,7 +112,7 @@ class Task:
     starts: Starts | None = None
     """Where plans begin; by default at first observations of held-out windows."""
     violations: Mapping[str, Violation] = field(default_factory=dict)
-    """What makes a plan infeasible, by name; by default what no step of the data does (`planner.feasible`)."""
+    """What makes a plan infeasible, by name, beside what physics or the data do not allow (`planner.feasible`)."""
     residual: Callable[[Float[Array, "o"], Float[Array, "a"], Float[Array, "o"]], Scalar] | None = None
     """How far a step of the simulator is from what it could have done."""
     tracker: Track | None = None

@@ -11,7 +11,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # A room of diffplan, and what it may import of diffplan besides itself. A room without a row may not exist.
-MATHS = ("types", "codec", "noise", "count", "dynamics", "policy", "denoise", "guide", "samplers", "smc", "discrete")
+MATHS = (
+    "types",
+    "codec",
+    "noise",
+    "count",
+    "chain",
+    "dynamics",
+    "policy",
+    "denoise",
+    "guide",
+    "samplers",
+    "smc",
+    "discrete",
+)
 BELOW = (*MATHS, "episodes", "settings", "resolve", "task", "runs", "data", "models", "learn")
 ABOVE = (*BELOW, "methods", "metrics")
 MAY_IMPORT = {
@@ -29,7 +42,8 @@ MAY_IMPORT = {
     "policy": ("types", "count", "dynamics"),
     "simulators": ("types", "count"),
     "task": ("types", "codec", "episodes", "settings", "simulators", "runs"),
-    "denoise": ("types", "codec", "noise", "count"),
+    "chain": ("types",),
+    "denoise": ("types", "codec", "noise", "count", "chain"),
     "guide": ("types", "codec", "noise", "denoise", "count"),
     "samplers": ("types", "codec", "noise", "denoise", "count", "settings"),
     "smc": ("types", "codec", "noise", "denoise", "guide", "samplers", "count"),

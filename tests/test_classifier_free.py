@@ -10,8 +10,9 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from diffplan.count import count
+from diffplan.denoise import Edm
 from diffplan.learn import conditional, train
-from diffplan.learn.conditional import ConditionalEdm, dropped
+from diffplan.learn.conditional import Conditioned, dropped
 from diffplan.methods import Method
 from diffplan.methods.classifier_free import GOAL, RETURN, ClassifierFree, best_goal, condition, high_return, parts
 from diffplan.models import Mixer, Size, build
@@ -189,10 +190,10 @@ def test_a_network_learns_the_two_halves_of_a_mixture_and_the_whole():
         return x, jnp.zeros((h, 1), bool), jnp.stack([jnp.ones(()), y])
 
     setting = train.TrainSettings(steps=600, batch=128, learning_rate=5e-3, ema=0.99)
-    task = conditional.task(apply, draw, np.asarray([0, 0]), LogUniform(0.1, 5.0), 0.3)
+    task = conditional.task(Edm(params, apply), draw, np.asarray([0, 0]), LogUniform(0.1, 5.0), 0.3)
     state = train.start(jax.random.key(1), params, setting)
     state = jax.jit(lambda state: train.chunk(task, setting, state, None, 600)[0])(state)
-    learned = ConditionalEdm(state.ema, apply)
+    learned = Conditioned(Edm(state.ema, apply))
     for sigma in (0.5, 1.0, 3.0):
         x = jnp.asarray([[-0.5], [0.3]])
         shrink = std**2 / (std**2 + sigma**2)

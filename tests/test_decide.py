@@ -91,18 +91,19 @@ def test_observations_that_never_change_are_no_obstacle():
 # -- horizon and stride --
 
 
-@pytest.mark.parametrize("factor", [0.8, 0.93, 0.98])
-def test_a_plan_spans_three_such_times_in_rows_that_patches_divide(factor):
+@pytest.mark.parametrize("factor", [0.8, 0.93, 0.98, 0.99])
+def test_a_plan_has_32_rows_and_spans_two_such_times(factor):
+    """Half is forgotten in 3, 10, 34 and 69 steps, give or take a seventh: 1, 1, 2 to 3 and 4 to 5 steps to a row."""
     result = decided(autoregressive((factor,)))
     span = TIMES * memory(factor)
-    assert result.stride == 1 and result.horizon % (8 if span >= 16 else 4) == 0
-    assert result.horizon == pytest.approx(min(span, ROWS), abs=8 + 0.15 * span)
+    assert result.horizon == ROWS
+    assert max(1, 0.85 * span / ROWS) <= result.stride <= 1.15 * span / ROWS + 1
 
 
 def test_slow_behaviour_has_rows_a_stride_apart():
-    """Half is forgotten in 346 steps: 1,039 steps are 128 rows of 8 steps."""
+    """Half is forgotten in 346 steps: 692 steps are 32 rows of 22 steps."""
     result = decided(autoregressive((0.998,), episodes=80, steps=2000))
-    assert result.horizon <= ROWS and 5 <= result.stride <= 11
+    assert result.horizon <= ROWS and 17 <= result.stride <= 27
     assert result.horizon * result.stride == pytest.approx(TIMES * memory(0.998), rel=0.3)
     assert "prior.stride" in result.reasons
 
@@ -130,7 +131,7 @@ def test_tiny_episodes_have_tiny_plans(length, horizon):
 def test_a_gridworld_is_planned_in_steps():
     task = make_task("gridworld-fourrooms", episodes=40, steps=200)
     result = decide(CONFIG, task, task.episodes())
-    assert result.stride == 1 and 16 <= result.horizon <= ROWS
+    assert (result.horizon, result.stride) == (ROWS, 1)
 
 
 # -- what is asked for --
@@ -156,11 +157,11 @@ def test_what_is_decided_is_written_into_the_settings():
     assert prior.train.steps == min(CONFIG.prior.train.steps, 400 * (24_000 // result.horizon) // prior.train.batch)
 
 
-@pytest.mark.parametrize(("horizon", "patch"), [(20, 5), (22, 2), (24, 8), (7, 7), (13, 1)])
+@pytest.mark.parametrize(("horizon", "patch"), [(20, 2), (22, 2), (7, 1), (13, 1)])
 def test_patches_become_the_largest_that_divide_the_horizon(horizon, patch):
     result = decided(autoregressive((0.9,)), horizon=horizon)
-    assert {getattr(result.config, name).patch for name in ("prior", "proxy", "value", "conditional")} == {patch}
-    assert ("proxy.patch" in result.reasons) == (patch != 8)
+    assert {getattr(result.config, name).patch for name in ("proxy", "value", "conditional")} == {patch}
+    assert ("proxy.patch" in result.reasons) == (patch != 2)
 
 
 def test_an_impossible_horizon_is_refused_by_name():
@@ -172,7 +173,7 @@ def test_an_impossible_horizon_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"prior\.horizon=24 with prior\.stride=3: must be at most 16"):
         decided(data, spread)
     with pytest.raises(ConfigError, match=r"prior\.horizon=36: must be a multiple of 8"):
-        PriorSettings(horizon=36)
+        PriorSettings(network="mixer", patch=8, horizon=36)
     with pytest.raises(ConfigError, match=r"prior\.horizon=24: must be a multiple of proxy\.patch \(16\)"):
         PlannerSettings(prior=PriorSettings(horizon=24), proxy=ProxySettings(patch=16))
     for bad in (0, 1, -8):

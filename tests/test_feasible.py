@@ -1,6 +1,6 @@
 """What makes a plan infeasible where the task does not say: thresholds that are known beforehand."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +10,8 @@ from diffplan.codec import Codec
 from diffplan.data.windows import Windows
 from diffplan.episodes import Episodes, from_stacked
 from diffplan.planner import feasible
-from diffplan.task import Task
+from diffplan.task import Plane, Task
+from diffplan.tasks import make_task
 from diffplan.types import Trajectory
 
 H = 5
@@ -34,7 +35,7 @@ def data() -> Episodes:
 
 def broken(task: Task, windows: Windows) -> Any:
     """The violations of a task by the steps of these windows."""
-    return feasible.violations_of(task, feasible.limits_of(windows), windows.stride)
+    return feasible.violations_of(task, feasible.limits_of(task, windows), windows.stride)
 
 
 def violations(stride: int = 1, **task: Any) -> tuple[Any, Windows]:
@@ -49,9 +50,23 @@ def walk(step: float, start: float = 0.0) -> Trajectory:
     return Trajectory(jnp.stack([first, 1000 * first], axis=1), jnp.zeros((H, 1)))
 
 
-def test_what_a_task_says_is_all_that_counts():
+def test_what_a_task_says_comes_first_and_is_not_all():
     own = {"walls": lambda plan: jnp.zeros(())}
-    assert violations(violations=own, residual=lambda o, a, after: jnp.ones(()))[0] is own
+    assert list(violations(violations=own, simulator=World())[0]) == ["walls", "jumps", "bounds"]
+
+
+def test_of_cells_the_tasks_moves_alone_count():
+    task = make_task("gridworld-fourrooms", episodes=4, steps=40)
+    windows = Windows.of(data := task.episodes(), Codec.fit(data.observations, data.actions), H)
+    assert list(broken(task, windows)) == ["moves"]
+
+
+def test_where_there_is_a_plane_a_step_is_as_long_as_on_it():
+    """The second entry, a thousand times larger, is no place."""
+    found, _ = violations(plane=Plane(lambda o: jnp.concatenate([o[..., :1], 0 * o[..., :1]], axis=-1)))
+    assert float(found["jumps"](walk(0.49))) == 0 and float(found["jumps"](walk(0.51))) == 1
+    wild = walk(0.1).observations * jnp.asarray([[1.0, 50.0]])
+    assert float(found["jumps"](Trajectory(wild, jnp.zeros((H, 1))))) == 0
 
 
 def test_a_jump_is_a_step_longer_than_any_of_the_data():
@@ -76,24 +91,71 @@ def test_jumps_count_all_entries_alike():
 def test_steps_of_a_plan_are_compared_with_strides_of_the_data():
     """Two steps of the data go back and forth, and are at most 0.4 + 0.1 long together."""
     found, windows = violations(stride=2)
-    steps, _ = feasible.row_steps(windows)
-    longest = np.abs(steps[:, 0]).max()
+    before, after, _ = feasible.row_steps(windows)
+    longest = np.abs((after - before)[:, 0]).max()
     assert longest == pytest.approx(0.5, abs=1e-5)
     assert float(found["jumps"](walk(1.2 * longest))) == 0 and float(found["jumps"](walk(1.3 * longest))) == 1
 
 
-def test_a_residual_is_compared_with_half_a_median_step():
-    """Of a world that stands still the residual is the step itself; the median step is 0.1 (1 + 1000^2)^1/2 long."""
-    still = lambda o, a, after: jnp.linalg.norm(after - o)
-    found, _ = violations(residual=still)
-    assert set(found) == {"residual"}
-    assert float(found["residual"](walk(0.049))) == 0
-    assert float(found["residual"](walk(0.051))) == 1
-    once = (
-        walk(0.0).observations.at[3:].add(jnp.asarray([0.19, 190.0]))
-    )  # 0.19 once in four steps is 0.0475 in the mean
-    assert float(found["residual"](Trajectory(once, jnp.zeros((H, 1))))) == 0
-    assert set(violations(residual=still, stride=2)[0]) == {"jumps"}  # a residual is of one step
+class Cart:
+    """A cart on a line, x' = v and v' = a, of which place and speed are observed; a step is 0.1 long."""
+
+    action_low, action_high = (-1.0,), (1.0,)
+
+    def state_of(self, observation: Any) -> Any:
+        return observation
+
+    def observe(self, state: Any) -> Any:
+        return state
+
+    def reset(self, key: Any) -> Any:
+        raise NotImplementedError
+
+    def step(self, key: Any, state: Any, action: Any) -> Any:
+        moved = jnp.stack([state[0] + 0.1 * state[1], state[1] + 0.1 * action[0]])
+        return moved, Step(moved)
+
+
+class Step(NamedTuple):
+    observation: Any
+
+
+def pushed_cart(stride: int, miss: float = 0.0) -> Trajectory:
+    """A plan of the cart under a force of 0.3 whose last row has a speed that misses by so much."""
+    time = stride * np.arange(H)
+    place = 0.1 * 0.03 * time * (time - 1) / 2
+    rows = np.stack([place, 0.03 * time + miss * (np.arange(H) == H - 1)], axis=1)
+    return Trajectory(jnp.asarray(rows, jnp.float32), jnp.full((H, 1), 0.3))
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_a_row_may_be_where_any_force_within_bounds_would_have_led(stride):
+    """Against 0.3 held, a force of -1 changes the speed by 1.3 times 0.1 a step, and the place by what follows."""
+    limits = feasible.Limits(0.0, 1e9, np.ones(2))
+    rule = feasible.violations_of(Task("cart", 2, 1, data, simulator=Cart()), limits, stride)["residual"]
+    speed, place = 0.13 * stride, 0.013 * stride * (stride - 1) / 2
+    allowed = np.hypot(speed, place)
+    assert float(rule(pushed_cart(stride))) == 0
+    for miss, violates in ((0.98, 0), (-0.98, 0), (1.02, 1), (-1.02, 1)):
+        assert float(rule(pushed_cart(stride, miss * allowed))) == violates
+
+
+def test_half_a_median_step_is_allowed_where_no_force_moves_anything():
+    """A cart that cannot be pushed: the residual is what it misses, over the root of two entries."""
+    still = Cart()
+    still.action_low, still.action_high = (0.0,), (0.0,)
+    limits = feasible.Limits(0.2, 1e9, np.ones(2))
+    rule = feasible.violations_of(Task("cart", 2, 1, data, simulator=still), limits, 1)["residual"]
+    for miss, violates in ((0.13, 0), (0.15, 1)):
+        plan = Trajectory(jnp.zeros((H, 2)).at[-1, 1].set(miss), jnp.zeros((H, 1)))
+        assert float(rule(plan)) == violates
+
+
+@pytest.mark.parametrize(("a", "count"), [(1, 2), (4, 16), (5, 10)])
+def test_the_extremes_are_corners_or_ends(a, count):
+    far = feasible.extremes(-np.ones(a), np.ones(a), False)
+    assert far.shape == (count, a) and (np.abs(far).max(axis=1) == 1).all()
+    np.testing.assert_array_equal(feasible.extremes(np.zeros(a), np.ones(a), True), np.eye(a))
 
 
 def test_bounds_have_a_slack_of_a_twentieth_of_their_range():
@@ -118,7 +180,7 @@ def test_bounds_that_are_none_are_none():
 
 
 def test_every_violation_has_words():
-    found = {*violations(simulator=World())[0], *violations(residual=lambda o, a, after: jnp.zeros(()))[0]}
+    found = {*violations(simulator=World())[0], *violations(simulator=Cart())[0]}
     assert found == set(feasible.WORDS)
 
 

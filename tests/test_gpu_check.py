@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from diffplan.denoise import Edm
 from diffplan.models import NETWORKS, Size, TemporalUNet, Value, build, in_bfloat16
 from scripts.launch import _gpu_checks as checks
 from scripts.launch import _gpu_parts as parts
@@ -58,7 +57,7 @@ def test_every_part_runs_and_leaves_a_report(tmp_path):
 
 def test_samplers_are_timed_and_their_plans_checked(problem, tmp_path):
     report = parts.Report(replace(CONFIG, out=tmp_path / "check.json"))
-    plans = gpu_check.time_sampling(report, problem, untrained_prior(), untrained(CONFIG))
+    plans = gpu_check.time_sampling(report, problem, untrained_prior(problem), untrained(CONFIG))
     assert plans.keys() == {("ancestral", "float32", False), ("ancestral", "float32", True)}
     checks.check_learned(report, problem, plans)
     report.write()
@@ -76,10 +75,10 @@ def test_the_exact_denoiser_passes_and_a_wrong_one_does_not(problem):
     assert not all(each["passed"] for each in wrong.checks)
 
 
-def untrained_prior():
+def untrained_prior(problem):
     """The default network with its initial parameters, as a denoiser."""
-    apply, params = NETWORKS["mixer"](jax.random.key(0), CONFIG.horizon, CONFIG.dim, gpu_check.prior.PriorSettings())
-    return Edm(params, apply)
+    states = gpu_check.chain.fit(problem.windows, CONFIG.states, problem.windows.codec.observation_dim)
+    return gpu_check.prior.untrained(gpu_check.prior.PriorSettings(), CONFIG.horizon, problem.windows.codec, states)
 
 
 def untrained(config):

@@ -109,7 +109,7 @@ def bench_of(
     task, data = build.task, build.data
     windows = data.train.draws(data_key(settings, 1), settings.reference)
     place = place_of(task)
-    violations = feasible.violations_of(task, feasible.limits_of(data.train), build.stride)
+    violations = feasible.violations_of(task, feasible.limits_of(task, data.train), build.stride)
     measures = Measures(data.codec, build.reward, violations, task.residual, place, build.stride)
     compiled = jax.jit(lambda proxy, windows, x: measures(proxy, windows, x))
     model = building.fit_inverse(build) if task.simulator is not None else None

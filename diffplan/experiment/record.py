@@ -102,7 +102,7 @@ def words_of(build: Builder, delivery: Delivery | None) -> dict[str, Any]:
     """What tables and figures say of the task."""
     task, words, plane = build.task, build.task.words, build.task.plane
     named = lambda labels, kind, count: list(labels) or [f"{kind} {number}" for number in range(count)]
-    violations = dict(feasible.violations_of(task, feasible.limits_of(build.data.train), build.stride))
+    violations = dict(feasible.violations_of(task, feasible.limits_of(task, build.data.train), build.stride))
     return {
         "name": task.name,
         "return": words.returns,

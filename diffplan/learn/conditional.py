@@ -11,7 +11,7 @@ is not asked for is 0, flag and all:
     c = (1, score, 1, the last row's observation as it would be pinned)                                          (90)
 """
 
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated
 
 import jax
@@ -21,18 +21,19 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from diffplan import denoise
+from diffplan.chain import Chain
 from diffplan.codec import Cells, Codec
 from diffplan.data.stream import Data
 from diffplan.data.windows import Windows
-from diffplan.denoise import Edm, NoiseLevels
+from diffplan.denoise import ChainDenoiser, Edm, NoiseLevels
 from diffplan.guide import Proxy
-from diffplan.learn.prior import pin_mask
+from diffplan.learn.prior import beyond, pin_mask
 from diffplan.learn.train import SILENT, Draw, Task, TrainSettings, mapped, train
 from diffplan.models import Mixer, Size, build
 from diffplan.noise import LogUniform, NoiseSettings
 from diffplan.runs import Recorder
 from diffplan.settings import INSIDE, SIZE, settings
-from diffplan.types import Apply, Level, Params, PRNGKey, Scalar
+from diffplan.types import Level, Params, PRNGKey, Scalar
 
 RETURN, GOAL = 0, 1
 """The parts of a condition."""
@@ -42,16 +43,16 @@ RETURN, GOAL = 0, 1
 class ConditionalSettings:
     """The diffusion model of behaviour given its score and where it ends, for classifier-free guidance."""
 
-    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=3000, batch=64, learning_rate=2e-3))
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(3000, 64, "muon", 5e-2))
     drop: Annotated[float, INSIDE] = 0.5
     """Probability that training leaves out a part of the condition, the score or the goal, each on its own. At 1/2
     score alone, goal alone, both and neither are equally often asked; methods ask for one part, or for nothing."""
-    width: Annotated[int, SIZE] = 128
+    width: Annotated[int, SIZE] = 64
     """Width of a token."""
     depth: Annotated[int, SIZE] = 3
     """Number of blocks."""
-    patch: Annotated[int, SIZE] = 8
-    """Steps to a token; it must divide prior.horizon."""
+    patch: Annotated[int, SIZE] = 2
+    """Rows to a token, where the prior is no chain; it must divide prior.horizon."""
 
 
 def parts(width: int) -> Int[np.ndarray, "c"]:
@@ -72,14 +73,15 @@ def fit(
     proxy: Proxy,
     config: ConditionalSettings,
     levels: NoiseSettings,
+    chain: Chain | None,
     recorder: Recorder = SILENT,
-) -> "ConditionalEdm":
-    """Train (91) on windows of behaviour, each labelled by the proxy as it is drawn, and by where it ends."""
-    dim = windows.width
-    which = parts(dim)
-    size = Size(config.patch, config.width, config.depth)
-    network = lambda rngs: Mixer(windows.horizon, dim, size, condition=len(which), rngs=rngs)
-    apply, params = build(jax.random.key(config.train.seed), network)
+) -> "Conditioned":
+    """Train (91) on windows of behaviour, each labelled by the proxy as it is drawn, and by where it ends.
+
+    chain: of the rows of the windows, where the prior begins with one; this denoiser then does too.
+    """
+    which = parts(windows.width)
+    start = untrained(config, windows, chain, len(which))
     mask = pin_mask(windows, jnp.asarray(False))
 
     def draw(key: PRNGKey, source: tuple[Windows, Proxy]) -> tuple:
@@ -87,21 +89,32 @@ def fit(
         x = windows.draw(key)
         return x, mask, condition(codec, x, proxy.score(x))
 
-    learning = task(apply, draw, which, LogUniform(levels.low, levels.high), config.drop)
+    learning = task(start, draw, which, LogUniform(levels.low, levels.high), config.drop)
     source = mapped(windows, lambda windows: (windows, proxy))
-    return ConditionalEdm(train(learning, params, source, config.train, recorder), apply)
+    return Conditioned(replace(start, params=train(learning, start.params, source, config.train, recorder)))
+
+
+def untrained(config: ConditionalSettings, windows: Data, chain: Chain | None, size: int) -> Edm | ChainDenoiser:
+    """The denoiser of `fit`, as it is initialised; its network takes a condition of a size."""
+    key = jax.random.key(config.train.seed)
+    if chain is not None:
+        observed = windows.codec.observation_dim
+        return beyond(key, chain, windows.horizon, observed, config.width, config.depth, size)
+    patches = Size(config.patch, config.width, config.depth)
+    apply, params = build(key, lambda rngs: Mixer(windows.horizon, windows.width, patches, condition=size, rngs=rngs))
+    return Edm(params, apply)
 
 
 @struct.dataclass
-class ConditionalEdm:
-    """A network ``apply(params, x[h, d], c_noise[], condition[c])`` as a `Conditional`: at each condition, an `Edm`."""
+class Conditioned:
+    """A denoiser whose network takes one more input, a condition ``[c]``, as a `Conditional`."""
 
-    params: Params
-    apply: Apply = struct.field(pytree_node=False)
+    denoiser: Edm | ChainDenoiser
 
-    def given(self, condition: Float[Array, "c"]) -> Edm:
+    def given(self, condition: Float[Array, "c"]) -> Edm | ChainDenoiser:
         """The denoiser at one condition; nothing is asked at 0."""
-        return Edm(self.params, lambda params, x, c_noise: self.apply(params, x, c_noise, condition))
+        apply = self.denoiser.apply
+        return replace(self.denoiser, apply=lambda *inputs: apply(*inputs, condition))
 
     def __call__(self, x: Float[Array, "h d"], sigma: Level, condition: Float[Array, "c"]) -> Float[Array, "h d"]:
         """E[x0 | x_sigma = x, condition]."""
@@ -114,17 +127,17 @@ def dropped(key: PRNGKey, condition: Float[Array, "c"], parts: Int[np.ndarray, "
     return jnp.where(keep[parts], condition, 0.0)
 
 
-def task(apply: Apply, draw: Draw, parts: Int[np.ndarray, "c"], levels: NoiseLevels, drop: float) -> Task:
+def task(start: Edm | ChainDenoiser, draw: Draw, parts: Int[np.ndarray, "c"], levels: NoiseLevels, drop: float) -> Task:
     """Equation (91) as a training task.
 
-    draw: ``draw(key, data) -> (window [h, d], entries that stay clean [h, d], condition [c])``. parts: which part each
-    entry of a condition belongs to, numbered from 0. drop: p.
+    start: the denoiser whose `params` are trained. draw: ``draw(key, data) -> (window [h, d], entries that stay clean
+    [h, d], condition [c])``. parts: which part each entry of a condition belongs to, numbered from 0. drop: p.
     """
 
     def loss(params: Params, key: PRNGKey, example: tuple) -> tuple[Scalar, dict[str, Scalar]]:
         x, mask, condition = example
         key_drop, key_loss = jax.random.split(key)
-        given = ConditionalEdm(params, apply).given(dropped(key_drop, condition, parts, drop))
+        given = Conditioned(replace(start, params=params)).given(dropped(key_drop, condition, parts, drop))
         return denoise.loss(key_loss, given, x, mask, levels)
 
     return Task(loss, draw)

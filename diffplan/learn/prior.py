@@ -4,25 +4,29 @@ What sampling pins stays clean in training: always the first observation, in som
 goal can be pinned.
 """
 
+from collections.abc import Callable
 from dataclasses import field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from diffplan import denoise
-from diffplan.codec import Cells
+from diffplan.chain import Chain
+from diffplan.codec import Cells, Codec
 from diffplan.data.stream import Data
 from diffplan.data.windows import Windows
-from diffplan.denoise import CategoricalDenoiser, Edm, NoiseLevels
+from diffplan.denoise import CategoricalDenoiser, ChainDenoiser, Edm, NoiseLevels
 from diffplan.learn.train import SILENT, Draw, Task, TrainSettings, train
-from diffplan.models import NETWORKS, Chained, build
+from diffplan.models import NETWORKS, Chained, RowNetwork, Rows, build
 from diffplan.noise import LogNormal, LogUniform, NoiseSettings
 from diffplan.resolve import resolve
 from diffplan.runs import Recorder
 from diffplan.settings import FRACTION, INSIDE, SIZE, Named, at_least, more_than, require, settings
 from diffplan.types import Apply, Params, PRNGKey, Scalar
+
+Network = TypeVar("Network", bound=Edm | ChainDenoiser)
 
 RARE = 1e-3
 """Steps from any cell to any other that stand beside those that were seen."""
@@ -38,19 +42,22 @@ TOLD_APART = LogNormal(-0.8, 0.9)
 class PriorSettings:
     """The diffusion model of behaviour."""
 
-    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=1800, batch=64, learning_rate=2e-3))
-    network: Named = "mixer"
-    """mixer: patched MLP-mixer, fast on CPU; unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M); or
-    file.py:NAME of a function (key, horizon, dim, settings) -> (apply, params)."""
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(1500, 64, "muon", 5e-2))
+    network: Named = "chain"
+    """chain: a network over rows that begins as the exact denoiser of a Markov chain of them; mixer: patched MLP-mixer;
+    unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M), with prior.train.optimiser adam and a rate of 2e-4;
+    or file.py:NAME of a function (key, horizon, dim, settings) -> (apply, params)."""
+    states: Annotated[int, at_least(2, 4096)] = 512
+    """Chain: number of its states; at most one for every eight rows of the data."""
     horizon: Annotated[int | None, at_least(2, 2**20)] = None
     """Rows of a plan; the mixer's patch, or 4 for the unet, must divide it. From the episodes, if not given."""
     stride: Annotated[int | None, at_least(1, 2**20)] = None
     """Steps from one row of a plan to the next. From the episodes, if not given."""
-    width: Annotated[int, SIZE] = 128
-    """Mixer: width of a token."""
+    width: Annotated[int, SIZE] = 64
+    """Chain and mixer: width of a row, or of a token."""
     depth: Annotated[int, SIZE] = 3
-    """Mixer: number of blocks."""
-    patch: Annotated[int, SIZE] = 8
+    """Chain and mixer: number of blocks."""
+    patch: Annotated[int, SIZE] = 1
     """Mixer: steps to a token."""
     goal_fraction: Annotated[float, FRACTION] = 0.1
     """Fraction of training windows whose last observation is kept clean too, so that goals can be pinned."""
@@ -73,9 +80,19 @@ def pin_mask(windows: Data, goal: Bool[Array, ""]) -> Bool[Array, "h d"]:
     return first | (goal & windows.codec.pin(windows.horizon, zero, zero).mask)
 
 
+def unchanged(apply: Apply) -> Apply:
+    """The network itself."""
+    return apply
+
+
 def fit(
-    windows: Data, config: PriorSettings, levels: NoiseSettings, recorder: Recorder = SILENT
-) -> Edm | CategoricalDenoiser:
+    windows: Data,
+    config: PriorSettings,
+    levels: NoiseSettings,
+    chain: Chain | None,
+    recorder: Recorder = SILENT,
+    precision: Callable[[Apply], Apply] = unchanged,
+) -> Edm | ChainDenoiser | CategoricalDenoiser:
     """Train the prior on windows of behaviour.
 
     Args:
@@ -83,7 +100,9 @@ def fit(
         config: the network and the training.
         levels: the noise levels that sampling will use; of one-hot plans the levels are those at which cells are told
             apart.
+        chain: of the rows of the windows, where the network begins with one.
         recorder: hears of the training.
+        precision: what the network of continuous plans is wrapped in, as `diffplan.models.in_bfloat16`.
 
     Returns:
         The denoiser of plans ``[h, d]``.
@@ -95,16 +114,29 @@ def fit(
 
     if isinstance(windows.codec, Cells):
         return fit_cells(jax.random.key(config.train.seed), draw, windows, config.train, recorder)
-    network = untrained(config, windows.horizon, windows.width)
-    drawn = LogUniform(levels.low, levels.high)
-    return fit_denoiser((network.apply, network.params), draw, windows, drawn, config.train, recorder)
+    start = untrained(config, windows.horizon, windows.codec, chain)
+    start = replace(start, apply=precision(start.apply))
+    return fit_denoiser(start, draw, windows, LogUniform(levels.low, levels.high), config.train, recorder)
 
 
-def untrained(config: PriorSettings, horizon: int, width: int) -> Edm:
-    """The network of continuous plans ``[h, d]``, as it is initialised."""
-    make = resolve(config.network, NETWORKS, "prior.network")
-    apply, params = make(jax.random.key(config.train.seed), horizon, width, config)
+def untrained(config: PriorSettings, horizon: int, codec: Codec, chain: Chain | None) -> Edm | ChainDenoiser:
+    """The denoiser of continuous plans ``[h, d]``, as it is initialised."""
+    key = jax.random.key(config.train.seed)
+    if chain is not None:
+        return beyond(key, chain, horizon, codec.observation_dim, config.width, config.depth)
+    apply, params = resolve(config.network, NETWORKS, "prior.network")(key, horizon, codec.width, config)
     return Edm(params, apply)
+
+
+def beyond(
+    key: PRNGKey, chain: Chain, horizon: int, observed: int, width: int, depth: int, condition: int = 0
+) -> ChainDenoiser:
+    """The denoiser of a chain, before its network has learned anything. Every second block reaches twice as far."""
+    size = Rows(width=width, dilations=tuple(1 + block % 2 for block in range(depth)))
+    states, dim = chain.centres.shape
+    network = lambda rngs: RowNetwork(horizon, dim, states, observed, size, condition=condition, rngs=rngs)
+    apply, params = build(key, network)
+    return ChainDenoiser(params, chain, apply)
 
 
 def fit_cells(key: PRNGKey, draw: Draw, data: Data, config: TrainSettings, recorder: Recorder) -> CategoricalDenoiser:
@@ -137,18 +169,15 @@ def categorical(
 
 
 def fit_denoiser(
-    network: tuple[Apply, Params],
-    draw: Draw,
-    data: Any,
-    levels: NoiseLevels,
-    config: TrainSettings,
-    recorder: Recorder = SILENT,
-) -> Edm:
-    """Train any network as a denoiser. draw: ``draw(key, data) -> (window [h, d], entries that stay clean [h, d])``."""
-    apply, params = network
+    start: Network, draw: Draw, data: Any, levels: NoiseLevels, config: TrainSettings, recorder: Recorder = SILENT
+) -> Network:
+    """Train any denoiser that has `params`.
+
+    draw: ``draw(key, data) -> (window [h, d], entries that stay clean [h, d])``.
+    """
 
     def loss(params: Params, key: PRNGKey, example: tuple[Array, Array]) -> tuple:
         x, mask = example
-        return denoise.loss(key, Edm(params, apply), x, mask, levels)
+        return denoise.loss(key, replace(start, params=params), x, mask, levels)
 
-    return Edm(train(Task(loss, draw), params, data, config, recorder), apply)
+    return replace(start, params=train(Task(loss, draw), start.params, data, config, recorder))

@@ -48,7 +48,7 @@ class ProxySettings:
     """Width of a token."""
     depth: Annotated[int, SIZE] = 2
     """Number of blocks."""
-    patch: Annotated[int, SIZE] = 8
+    patch: Annotated[int, SIZE] = 2
     """Steps to a token."""
 
 

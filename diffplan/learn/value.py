@@ -35,7 +35,7 @@ class ValueSettings:
     """Width of a token."""
     depth: Annotated[int, SIZE] = 2
     """Number of blocks."""
-    patch: Annotated[int, SIZE] = 8
+    patch: Annotated[int, SIZE] = 2
     """Steps to a token; the horizon must be a multiple of it."""
 
 

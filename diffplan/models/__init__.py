@@ -7,6 +7,7 @@ from diffplan.models.messages import Chained, Messages, MessagesValue
 from diffplan.models.mixer import Mixer, Size, Value
 from diffplan.models.mlp import MLP
 from diffplan.models.pure import build, count, in_bfloat16, to_pure
+from diffplan.models.rows import RowNetwork, Rows
 from diffplan.models.temporal_unet import TemporalUNet
 from diffplan.types import Apply, Params, PRNGKey
 
@@ -17,6 +18,8 @@ __all__ = [
     "Messages",
     "MessagesValue",
     "Mixer",
+    "RowNetwork",
+    "Rows",
     "TemporalUNet",
     "Value",
     "build",

@@ -55,11 +55,15 @@ class Block(nnx.Module):
         self.channels_in = nnx.Linear(width, expand * width, rngs=rngs)
         self.channels_out = nnx.Linear(expand * width, width, rngs=rngs)
 
+    def mixed(self, v: Float[Array, "t w"]) -> Float[Array, "t w"]:
+        """What tokens say to each other."""
+        activate = nnx.silu if self.smooth else nnx.relu
+        return self.tokens_out(activate(self.tokens_in(v.T))).T
+
     def __call__(self, u: Float[Array, "t w"], e: Float[Array, "w"]) -> Float[Array, "t w"]:
         activate = nnx.silu if self.smooth else nnx.relu
         shift_t, scale_t, gate_t, shift_c, scale_c, gate_c = jnp.split(self.modulate(e)[None], 6, axis=-1)
-        y = standardised(u) * (1 + scale_t) + shift_t
-        u = u + (1 + gate_t) * self.tokens_out(activate(self.tokens_in(y.T))).T
+        u = u + (1 + gate_t) * self.mixed(standardised(u) * (1 + scale_t) + shift_t)
         y = standardised(u) * (1 + scale_c) + shift_c
         return u + (1 + gate_c) * self.channels_out(activate(self.channels_in(y)))
 

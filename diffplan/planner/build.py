@@ -10,16 +10,29 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from diffplan import noise
+from diffplan.chain import Chain
 from diffplan.codec import Cells, Codec
 from diffplan.data import files, stream
 from diffplan.data.stream import Data
 from diffplan.data.windows import Windows
 from diffplan.episodes import Episodes
 from diffplan.guide import Learned, Proxy
-from diffplan.learn import behaviour, conditional, dynamics, inverse, prior, reward, reward_models, row_reward, value
+from diffplan.learn import (
+    behaviour,
+    chain,
+    conditional,
+    dynamics,
+    inverse,
+    prior,
+    reward,
+    reward_models,
+    row_reward,
+    value,
+)
 from diffplan.learn.reward import PROXIES, Labelled
 from diffplan.learn.reward_models import MANY, RewardModelSettings
 from diffplan.methods import Problem
@@ -205,8 +218,28 @@ def check_earnings(build: Builder, learns: bool) -> None:
 def fit_prior(build: Builder) -> Made:
     """The prior, in ``RUN/prior``."""
     config, levels = build.config.prior, build.decided.levels
-    fit = partial(prior.fit, build.data.every, config, levels)
+    fit = partial(prior.fit, build.data.every, config, levels, fit_chain(build))
     return stage(build.run, "prior", fit, {"prior": config, "noise": levels}, build.inputs)
+
+
+def fit_chain(build: Builder) -> Chain | None:
+    """The Markov chain of rows that denoisers begin with, in ``RUN/chain``; None where they do not."""
+    config, windows = build.config.prior, build.data.train
+    if config.network != "chain" or isinstance(windows.codec, Cells):
+        return None
+
+    def write(directory: Path) -> None:
+        say(f"chain: {config.states} states, from rows of behaviour")
+        fitted = chain.fit(windows, config.states, windows.codec.observation_dim)
+        np.savez(
+            directory / "chain.npz",
+            allow_pickle=False,
+            **{name: np.asarray(part) for name, part in vars(fitted).items()},
+        )
+
+    kept = keep(build.run, "chain", write, {"states": config.states}, build.inputs, ("chain.npz",))
+    with np.load(kept.directory / "chain.npz") as parts:
+        return Chain(**{name: jnp.asarray(parts[name]) for name in parts.files})
 
 
 def fit_inverse(build: Builder) -> Made:
@@ -355,7 +388,9 @@ def fit_part(build: Builder, problem: Problem, parts: dict[str, Made], name: str
         case "conditional":
             assert problem.regression is not None
             settings, levels = config.conditional, build.decided.levels
-            fit = partial(conditional.fit, data.every, data.codec, problem.regression, settings, levels)
+            fit = partial(
+                conditional.fit, data.every, data.codec, problem.regression, settings, levels, fit_chain(build)
+            )
             return stage(build.run, name, fit, {"conditional": settings, "noise": levels}, scored)
         case _:
             raise ConfigError(f"methods: no part of a problem is named {name!r}")

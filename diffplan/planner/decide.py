@@ -6,8 +6,8 @@ was is the least lag k with
     min_i E (x_i,t+k - x_i,t)^2 / 2 >= 1/2                                                           (134)
 
 over the entries that change within episodes at all, or the first where none does: the slowest of them decides. A plan
-spans three such times, as far as episodes are that long. It has at most `ROWS` rows; where that is far too short, rows
-are a stride apart.
+has `ROWS` rows, as far as episodes are that long, and spans two such times or more: where `ROWS` steps are too few,
+rows are a stride apart.
 """
 
 from dataclasses import replace
@@ -17,16 +17,17 @@ import numpy as np
 from jaxtyping import Float
 
 from diffplan.episodes import Episodes
+from diffplan.learn.prior import PriorSettings
 from diffplan.noise import NoiseSettings
 from diffplan.planner.settings import PlannerSettings
 from diffplan.settings import ConfigError
 from diffplan.task import Task
 
-ROWS = 128
-"""The most rows of a plan."""
+ROWS = 32
+"""Rows of a plan."""
 
-TIMES = 3
-"""Times (134) that a plan spans."""
+TIMES = 2
+"""Times (134) that a plan spans at least."""
 
 MANY = 200_000
 """Rows of behaviour that are looked at."""
@@ -110,20 +111,27 @@ def decide(config: PlannerSettings, task: Task, data: Episodes) -> Decided:
         passes = f"{config.prior.passes:g} passes over {windows} windows that do not overlap"
         reasons["prior.train.steps"] = f"{most}, for {passes} (prior.passes)"
         train = replace(train, steps=most)
-    prior = replace(config.prior, horizon=horizon, stride=stride, train=train)
+    if task.cells is not None and train == replace(PriorSettings().train, steps=train.steps):
+        reasons["prior.train"] = "Adam at a rate of 0.002: one-hot plans"
+        train = replace(train, optimiser="adam", learning_rate=2e-3)
+    most = max(2, len(data.actions) // 8)
+    if most < config.prior.states and task.cells is None:
+        reasons["prior.states"] = f"{most}: at most one for every eight of {len(data.actions)} rows"
+    states = min(config.prior.states, most)
+    prior = replace(config.prior, horizon=horizon, stride=stride, states=states, train=train)
     return Decided(replace(config, prior=prior), levels, horizon, stride, reasons)
 
 
 def shape(config: PlannerSettings, task: Task, scales: Scales, reasons: dict[str, str]) -> tuple[int, int]:
     """(horizon, stride): the settings', else the task's, else from the episodes."""
     horizon, stride = config.prior.horizon or task.horizon, config.prior.stride or task.stride
-    span = max(2, min(TIMES * scales.memory, scales.usable))
     why = f"behaviour forgets where it was in {scales.memory} steps, and episodes have {scales.usable} or more"
     if stride is None:
-        stride = max(1, round(span / ROWS)) if horizon is None else 1
+        longest = max(1, scales.usable // (horizon or ROWS))
+        stride = min(longest, -(-TIMES * scales.memory // ROWS)) if horizon is None else 1
         reasons["prior.stride"] = f"{stride}: {why}"
     if horizon is None:
-        rows = min(ROWS, max(2, span // stride))
+        rows = min(ROWS, max(2, scales.usable // stride))
         unit = next(unit for unit in (8, 4, 2, 1) if rows >= 2 * unit)
         horizon = rows // unit * unit
         reasons["prior.horizon"] = f"{horizon}: {why}"

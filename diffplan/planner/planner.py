@@ -179,7 +179,7 @@ class Planner:
             kept = kept._replace(observations=np.asarray(kept.observations), actions=np.asarray(kept.actions))
             ways, _ = reaching.fit(where, goals, kept, build.data.identity)
         low, high = bounds_of(task.simulator, build.data.kept)
-        limits = feasible.limits_of(build.data.train)
+        limits = feasible.limits_of(task, build.data.train)
         levels = NoiseRange(build.decided.levels.low, build.decided.levels.high)
         decided, bounds = replace(build.config, noise=levels), (np.asarray(low), np.asarray(high))
         return cls(task, model, build.reward, limits, bounds, decided, ways, goals)
@@ -196,7 +196,7 @@ class Planner:
         """
         has_places(task)
         low, high = bounds_of(task.simulator, episodes)
-        limits = feasible.limits_of(Windows.of(episodes, ways.rows, goals.horizon, goals.stride))
+        limits = feasible.limits_of(task, Windows.of(episodes, ways.rows, goals.horizon, goals.stride))
         return cls(task, ways, task.reward, limits, (np.asarray(low), np.asarray(high)), None, ways, goals)
 
     @classmethod

@@ -19,7 +19,7 @@ from diffplan.task import Task
 
 TINY = TrainSettings(steps=20, batch=16, chunk=20, save_every=20)
 DEBUG = PlannerSettings(
-    prior=PriorSettings(replace(TINY, steps=60), width=32, depth=1),
+    prior=PriorSettings(replace(TINY, steps=60), states=32, width=32, depth=1),
     proxy=ProxySettings(replace(TINY, steps=40), labels=200, width=16, depth=1),
     row_reward=RowRewardSettings(replace(TINY, steps=100), width=16, depth=1),
     inverse=InverseSettings(replace(TINY, steps=60), width=16),
@@ -30,7 +30,7 @@ DEBUG = PlannerSettings(
     conditional=ConditionalSettings(TINY, width=16, depth=1),
 )
 ACCELERATOR = PlannerSettings(
-    prior=PriorSettings(TrainSettings(steps=20_000, batch=512, learning_rate=2e-3), width=256, depth=4),
+    prior=PriorSettings(TrainSettings(6000, 512, "muon", 5e-2), states=1024, width=128, depth=4),
     proxy=ProxySettings(TrainSettings(steps=4000, batch=256), labels=4000, width=128),
 )
 PRESETS = {"demo": PlannerSettings(), "debug": DEBUG, "full": PlannerSettings(), "accelerator": ACCELERATOR}

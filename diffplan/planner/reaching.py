@@ -9,6 +9,7 @@ The actions between two points are drawn by a second, low-level prior of 16 rows
 hierarchy of Chen et al. (2024, arXiv 2401.02644), with the levels trained apart.
 """
 
+from collections.abc import Callable
 from dataclasses import field, replace
 from functools import partial
 from typing import Annotated, Any, NamedTuple
@@ -32,7 +33,7 @@ from diffplan.runs import Made, Recorder, Run, stage
 from diffplan.runs.files import plain
 from diffplan.samplers import Sampler, dpmpp_2m
 from diffplan.settings import SIZE, more_than, require, settings
-from diffplan.types import Apply, Params, PRNGKey, Scalar
+from diffplan.types import PRNGKey, Scalar
 
 
 @settings("planner")
@@ -177,16 +178,22 @@ def key_of(config: GoalSettings) -> PRNGKey:
     return jax.random.key(config.prior.seed)
 
 
-def points_network(config: GoalSettings, o: int) -> tuple[Apply, Params]:
-    """The network over points, as it is initialised."""
+def points_network(config: GoalSettings, o: int) -> Edm:
+    """The denoiser of points, as it is initialised."""
     size = Size(1, config.width, config.depth, expand=3, features=config.features)
-    return build(key_of(config), lambda rngs: Mixer(config.horizon, o, size, rngs=rngs))
+    return edm(config, lambda rngs: Mixer(config.horizon, o, size, rngs=rngs))
 
 
-def low_level_network(config: GoalSettings, d: int) -> tuple[Apply, Params]:
-    """The network over rows in sequence, as it is initialised."""
+def low_level_network(config: GoalSettings, d: int) -> Edm:
+    """The denoiser of rows in sequence, as it is initialised."""
     size = Size(config.patch, config.width, config.depth - 1)
-    return build(key_of(config), lambda rngs: Mixer(config.stride + 1, d, size, rngs=rngs))
+    return edm(config, lambda rngs: Mixer(config.stride + 1, d, size, rngs=rngs))
+
+
+def edm(config: GoalSettings, make: Callable[[Any], Mixer]) -> Edm:
+    """A network as a denoiser, as it is initialised."""
+    apply, params = build(key_of(config), make)
+    return Edm(params, apply)
 
 
 def value_model(config: GoalSettings, o: int) -> Learned:
@@ -199,10 +206,9 @@ def value_model(config: GoalSettings, o: int) -> Learned:
 def untrained(config: GoalSettings, rows: Codec) -> PlanModel:
     """The model that `fit` trains, as it is initialised."""
     o, size = rows.observation_dim, (config.width, config.features)
-    points, low_level = points_network(config, o), low_level_network(config, rows.width)
     models = {
-        "prior": Edm(points[1], points[0]),
-        "low_level": Edm(low_level[1], low_level[0]),
+        "prior": points_network(config, o),
+        "low_level": low_level_network(config, rows.width),
         "value": value_model(config, o),
         "critic": value_model(config, o),
         "reach": reach.untrained(o, config.stride, size),

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffplan.codec import Cells, Codec
-from diffplan.learn import inverse, prior, reward, row_reward
+from diffplan.learn import chain, inverse, prior, reward, row_reward
 from diffplan.noise import NoiseSettings, karras
 from diffplan.planner import reaching
 from diffplan.planner.feasible import Limits
@@ -245,7 +245,9 @@ def untrained(settings: PlannerSettings, task: Task, steps: int, rewarded: bool)
     if isinstance(codec, Cells):
         denoiser: Any = prior.untrained_cells(jax.random.key(0), jnp.zeros((codec.width, codec.width)))
     else:
-        denoiser = prior.untrained(settings.prior, horizon, codec.width)
+        chained = settings.prior.network == "chain"
+        states = chain.blank(settings.prior.states, codec.width) if chained else None
+        denoiser = prior.untrained(settings.prior, horizon, codec, states)
     levels = NoiseSettings(settings.noise.low or 0.02, settings.noise.high or 10.0)
     shape, sampler = (horizon, codec.width), settings.sampler
     rule = resolve(sampler.rule, STEPS, "sampler.rule")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffplan.denoise import pinned, scaled
+from diffplan.denoise import pinned
 from diffplan.guide import guided
 from diffplan.noise import karras
 from diffplan.samplers import STEPS, Sampler, sample
@@ -64,7 +64,7 @@ def check_device(report: Report, problem: Problem, model: Any) -> None:
     sampler = Sampler(levels, (config.horizon, config.dim), STEPS["dpmpp_2m"])
 
     def outcome(model: Any, x: Any, sigmas: Any, keys: Any, pins: Any, sampler: Sampler) -> Any:
-        outputs = jax.vmap(lambda x, sigma: scaled(model.apply, model.params, x, sigma))(x, sigmas)
+        outputs = jax.vmap(lambda x, sigma: model.terms(x, sigma)[1])(x, sigmas)
         plan = lambda key: sample(key, pinned(model, pins), sampler)[0]
         return outputs, jax.vmap(plan)(keys)
 

@@ -34,12 +34,11 @@ import tyro
 
 from diffplan.denoise import pinned
 from diffplan.guide import Learned, guided
-from diffplan.learn import prior, reward
+from diffplan.learn import chain, prior, reward
 from diffplan.learn.train import TrainSettings
-from diffplan.models import NETWORKS
 from diffplan.noise import karras
 from diffplan.samplers import STEPS, Sampler, sample
-from diffplan.types import Apply, Pins, Strengths
+from diffplan.types import Pins, Strengths
 from scripts.launch._gpu_checks import check_bfloat16, check_device, check_exact, check_learned
 from scripts.launch._gpu_parts import (
     LEVELS,
@@ -68,8 +67,10 @@ class Config:
     """Replace every size by a tiny one. Learned models are then too poor to be judged."""
     out: Path = Path("results/gpu_check.json")
     """Where the numbers go."""
-    horizon: int = 128
-    """Steps of a plan; the mixer's patch, 8, divides it."""
+    horizon: int = 32
+    """Steps of a plan."""
+    states: int = 256
+    """States of the chain that the network begins with."""
     dim: int = 6
     """Entries of a step."""
     batches: tuple[int, ...] = (64, 1024, 8192)
@@ -105,6 +106,7 @@ class Config:
 TINY = {
     "horizon": 16,
     "dim": 5,
+    "states": 16,
     "batches": (4, 64),
     "train_batches": (4, 8),
     "train_steps": 15,
@@ -121,14 +123,11 @@ def train_prior(report: Report, problem: Problem, batch: int, name: str) -> tupl
     """Train the default network in one precision, and time its chunks; returns (model, losses)."""
     config, precision, watch = report.config, PRECISIONS[name], Stopwatch()
 
-    def network(*arguments: Any) -> tuple[Apply, Any]:
-        apply, params = NETWORKS["mixer"](*arguments)
-        return precision.network(apply), params
-
-    training = TrainSettings(steps=config.train_steps, batch=batch, learning_rate=2e-3, chunk=config.chunk)
-    settings = prior.PriorSettings(train=training, network=network, horizon=config.horizon)
+    training = replace(prior.PriorSettings().train, steps=config.train_steps, batch=batch, chunk=config.chunk)
+    settings = prior.PriorSettings(training, horizon=config.horizon, states=config.states)
+    states = chain.fit(problem.windows, config.states, problem.windows.codec.observation_dim)
     with jax.default_matmul_precision(precision.matmul):
-        model = prior.fit(problem.windows, settings, LEVELS, watch)
+        model = prior.fit(problem.windows, settings, LEVELS, states, watch, precision.network)
     first, *later = np.diff(watch.times).tolist()
     compile_s = first - statistics.median(later)
     about = {"what": "training", "batch": batch, "steps_per_chunk": training.chunk, "precision": name}
