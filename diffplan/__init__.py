@@ -20,7 +20,8 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     types       Denoise, Energy, Strengths, Pins, Trajectory
     codec       Codec, Cells
     noise       karras, log_linear, LogNormal, LogUniform
-    denoise     Edm, CategoricalDenoiser, pinned, noised, loss
+    chain       Chain
+    denoise     Edm, ChainDenoiser, CategoricalDenoiser, pinned, noised, loss
     guide       guided, budget, dps, raw, weighted, mixture, Proxy, Learned, Ensemble, Sum
     samplers    Sampler, sample, STEPS
     smc         particles, tds, annealed, fk_steering, svdd, interval
@@ -34,11 +35,11 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     simulators  Environment, Host, Transition, Truth, carry_out
     task        Task, Plane, Words
     runs        Run, stage, keep, RunError
-    models      Mixer, Messages, Value, TemporalUNet, to_pure, NETWORKS
+    models      RowNetwork, Mixer, Messages, Value, TemporalUNet, to_pure, NETWORKS
     oracle      distribution, gaussian, mixture, tabular, control
     metrics     returns, validity, diversity, kl, statistics, table, pareto
     data        windows, readers
-    learn       train, prior, reward, reward_models, value, behaviour, dynamics, conditional, contrastive
+    learn       train, chain, prior, reward, reward_models, value, behaviour, dynamics, conditional, contrastive
     methods     Method, Problem, Plans, and a module a family
     planner     planner, agent, build, model, reaching, play
     tasks       make_task, TASKS

@@ -219,3 +219,22 @@ def test_every_decision_has_a_reason_with_its_number():
     numbers = {"prior.horizon": result.horizon, "prior.stride": result.stride, "noise.low": result.levels.low}
     for name, value in numbers.items():
         assert result.reasons[name].startswith(f"{value:g}: ") and "\n" not in result.reasons[name]
+
+
+def test_priors_whose_parameters_are_no_matrices_are_trained_by_adam_unless_asked_otherwise():
+    data = autoregressive((0.9,))
+    by = lambda result: (result.config.prior.train.optimiser, result.config.prior.train.learning_rate)
+    with_network = lambda network, **more: replace(CONFIG, prior=PriorSettings(network=network, **more))
+    assert by(decided(data, with_network("chain"))) == ("muon", 5e-2)
+    unet = decided(data, with_network("unet"))
+    assert by(unet) == ("adam", 2e-4) and unet.reasons["prior.train"] == "Adam at a rate of 0.0002: unet"
+    asked = with_network("unet", train=TrainSettings(steps=100, learning_rate=1e-3))
+    assert by(decided(data, asked)) == ("adam", 1e-3)
+    rooms = make_task("gridworld-fourrooms", episodes=40, steps=200)
+    assert by(decide(CONFIG, rooms, rooms.episodes())) == ("adam", 2e-3)
+
+
+def test_a_chain_has_at_most_a_state_for_every_eight_rows():
+    few = decided(autoregressive((0.9,), 10, 160))
+    assert few.config.prior.states == 200 and "of 1600 rows" in few.reasons["prior.states"]
+    assert "prior.states" not in decided(autoregressive((0.9,), 40, 200)).reasons

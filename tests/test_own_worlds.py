@@ -62,7 +62,7 @@ def test_its_files_and_words(spring):
     words = config["task"]
     assert words["name"] == "spring" and words["observations"] == ["observation 0", "observation 1"]
     assert words["actions"] == ["action 0"] and words["ways"] == ["open_loop", "inverse"] and words["place"] is None
-    assert set(words["violations"]) == {"residual", "bounds"} and words["return"] and words["step"] == "steps"
+    assert set(words["violations"]) == {"jumps", "residual", "bounds"} and words["return"] and words["step"] == "steps"
     said = " ".join(config["left_out"])
     assert "tracked: the task has no tracking controller" in said and "bound: the task does not know" in said
     assert set(config["reward_models"]) == {"regression"}

@@ -228,7 +228,6 @@ def between(name: str) -> str:
 @needs_results
 def test_the_table_is_that_of_the_result_files() -> None:
     assert between("table") == table.markdown(RESULTS).strip()
-    assert between("accelerator") == table.markdown(ROOT / "results" / "accelerator").strip()
     assert between("gridworld") == table.markdown(ROOT / "results" / "gridworld").strip()
 
 
@@ -262,51 +261,32 @@ def test_the_findings_are_in_the_result_files() -> None:
     demo = CommittedRun("demo")
     one = lambda *names: round(demo.at(*names), 1)
     guided = demo.curves["guided"]
-    # promise and delivery part
-    assert guided.strengths[guided.best] == 18
-    for measure in ("promised", "delivered"):
-        assert (np.diff(demo.all("guided", measure)[: guided.best + 1]) > 0).all()
-    assert round(demo.at("guided", "promised", 100)) == 59 and one("guided", "delivered", 100) == 6.7
-    assert round(demo.at("guided", "promised", 100) / demo.at("guided", "promised"), 1) == 2.4
-    assert one("prior") == 7.0 and 0.3 < demo.at("guided", "infeasible", 100) < 0.37
-    # guidance delivers little more than its prior
-    gain = demo.at("guided") - demo.at("prior")
-    assert one("guided") == 9.5 and round(gain, 1) == 2.5
-    assert gain < demo.at("guided") - float(guided.bands["delivered"].low[guided.best])
-    assert one("best_of_n") == 12.9 == max(one(name) for name in demo.curves)
-    assert demo.curves["best_of_n"].strengths[demo.curves["best_of_n"].best] == 13
-    assert round(demo.at("best_of_n", "seconds") / demo.at("guided", "seconds")) == 9
-    assert abs(demo.at("best_of_n", "promised") - demo.at("best_of_n")) < 0.1
-    # the gain of guidance is not the learned reward's
-    assert (one("null_shuffled"), one("null_noise")) == (11.6, 8.8)
-    # planning anew helps
-    assert round(demo.at("guided", "replanned") - demo.at("guided"), 1) == 1.5
-    # ascent wins the proxy and loses the plan
-    ascent = demo.curves["ascent"]
-    assert demo.all("ascent", "proxy")[-1] > demo.all("guided", "proxy").max()
-    assert (demo.all("ascent", "violations.walls") > 0.99).all()
-    assert float(ascent.bands["delivered"].low[ascent.best]) < demo.at("prior")
-
-
-@needs_results
-def test_the_findings_after_longer_training_are_in_the_result_files() -> None:
-    long, short = CommittedRun("accelerator"), CommittedRun("demo")
-    one = lambda *names: round(long.at(*names), 1)
-    # 400 passes over the data, as the run said, against the demo's 1,800 steps of 64
-    ours, demos = (run.config["settings"]["planner"] for run in (long, short))
-    assert round(6103 * ours["prior"]["train"]["batch"] / 1800 / demos["prior"]["train"]["batch"]) == 27
-    assert ours["prior"]["width"] == 2 * demos["prior"]["width"]
-    assert ours["proxy"]["labels"] == 4 * demos["proxy"]["labels"]
-    # guidance delivers what it promises
-    guided = long.curves["guided"]
-    assert (one("guided", "promised", 10), one("guided", "delivered", 10)) == (19.0, 18.6)
-    assert 3 < long.at("guided", "delivered", 10) / long.at("prior") < 3.3
-    assert guided.strengths[guided.best] == 32 and (one("guided", "promised"), one("guided")) == (26.2, 23.6)
-    assert round(100 * long.at("guided", "infeasible", 32)) == 7
-    # the gain is the learned reward's; guidance beats selection; planning anew does not help
-    assert (one("null_shuffled"), one("null_noise"), one("best_of_n")) == (13.5, 9.1, 15.3)
-    assert round(long.at("best_of_n", "seconds") / long.at("guided", "seconds")) == 9
-    assert round(long.at("guided", "delivered", 10) - long.at("guided", "replanned", 10), 1) == 3.7
+    assert guided.strengths[guided.best] == 10 and guided.is_best(guided.best)
+    # plans that can be carried out deliver what they promise
+    assert round(100 * demo.at("prior", "infeasible")) == 4 and demo.at("prior", "violations.walls") == 0
+    upto = slice(guided.best + 1)
+    assert np.abs(demo.all("guided", "promised") - demo.all("guided", "delivered"))[upto].max() < 0.5
+    far = [demo.at("guided", measure, 320) for measure in ("promised", "delivered", "infeasible")]
+    assert np.round(far, 1).tolist() == [59.7, 25.4, 1.0]
+    # guidance pays, by the learned reward
+    assert one("guided") == 14.2 and round(demo.at("guided") / demo.at("prior"), 1) == 2.3
+    assert round(100 * demo.at("guided", "infeasible")) == 6
+    assert (one("null_shuffled"), one("null_noise")) == (7.9, 6.7)
+    assert float(guided.bands["delivered"].low[guided.best]) > max(demo.at("prior"), demo.at("null_shuffled"))
+    # selection needs eight times as long for as much
+    picked = demo.curves["best_of_n"]
+    assert (picked.strengths[picked.best], one("best_of_n")) == (16, 13.5)
+    assert float(picked.bands["delivered"].high[picked.best]) > demo.at("guided")
+    assert round(demo.at("best_of_n", "seconds") / demo.at("guided", "seconds")) == 8
+    assert demo.at("best_of_n", "seconds", 2) < demo.at("guided", "seconds") < demo.at("best_of_n", "seconds", 3)
+    assert one("best_of_n", "delivered", 2) == 8.9
+    # planning anew helps little
+    assert round(demo.at("guided", "replanned") - demo.at("guided"), 1) == 0.9
+    # a plan need not be feasible to be worth something
+    ascent, shuffled = demo.curves["ascent"], demo.curves["null_shuffled"]
+    assert (one("ascent", "promised"), one("ascent")) == (13.0, 30.5)
+    assert (demo.all("ascent", "infeasible") == 1).all() and not ascent.is_best(ascent.best)
+    assert one("null_shuffled", "delivered", 320) == 27.5 and shuffled.strengths[shuffled.best] == 32
 
 
 @needs_results

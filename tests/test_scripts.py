@@ -93,7 +93,7 @@ def test_the_table_holds_every_method_strength_and_seed(whole):
 
 def test_every_row_has_what_is_known_of_it(whole):
     """Promised and delivered by everything; a path KL of what walks a noisy chain; no tracker in this world."""
-    missing = {"tracked", "ess", "replanned", "path_kl", "exact_kl", "pressure"}
+    missing = {"tracked", "ess", "replanned", "path_kl", "exact_kl", "pressure", "residual"}
     for row in rows(whole[0]):
         if row["method"] in ("behaviour", "bound"):
             continue
@@ -111,7 +111,7 @@ def test_the_weakest_strength_is_the_prior(whole):
     weakest = [row for row in table if float(row["strength"]) == 0 and row["method"].startswith(("guided", "null"))]
     assert len(weakest) == 3 * 2
     for row in weakest:
-        for name in ("promised", "open_loop", "inverse", "data_distance", "diversity", "residual"):
+        for name in ("promised", "open_loop", "inverse", "data_distance", "diversity"):
             assert float(row[name]) == pytest.approx(float(prior[row["seed"]][name]), rel=1e-3)
     for row in table:
         if row["method"] == "best_of_n" and float(row["strength"]) == 1:
@@ -135,15 +135,15 @@ def test_behaviour_and_the_optimum_stand_beside_the_methods(whole):
     behaviour, bound = ([row for row in table if row["method"] == name] for name in ("behaviour", "bound"))
     assert [row["seed"] for row in behaviour] == [row["seed"] for row in bound] == ["0", "1"]
     for row, most in zip(behaviour, bound, strict=True):
-        assert float(row["open_loop"]) == pytest.approx(float(row["delivered"]), rel=1e-3)  # this world has no noise
+        assert float(row["open_loop"]) == pytest.approx(float(row["delivered"]), rel=3e-2)  # mean actions are held
         assert float(row["promised"]) == float(row["delivered"]) < float(most["delivered"]) and row["feasible"] == "1"
     with np.load(folder / "plans.npz") as plans, np.load(folder / "data" / "rows.npz") as data:
         starts = plans["starts"]
         at = [np.abs(data["observations"] - start[None]).max(axis=1).argmin() for start in starts]
         np.testing.assert_allclose(data["observations"][at], starts, atol=1e-6)  # they are places of behaviour
     exact = Riccati(environment(parsed(*SETTINGS).make().settings))
-    horizon = int(re.search(r"prior.horizon: (\d+)", whole[1].stdout)[1])
-    mean = np.mean([exact(start, horizon) for start in starts])
+    count, apart = (int(re.search(rf"prior.{name}: (\d+)", whole[1].stdout)[1]) for name in ("horizon", "stride"))
+    mean = np.mean([exact(start, count * apart) for start in starts])
     assert float(bound[0]["delivered"]) == pytest.approx(mean, rel=1e-4)
 
 

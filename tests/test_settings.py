@@ -156,7 +156,7 @@ REFUSED = [
     (PriorSettings, {"horizon": 0}, "prior.horizon=0: must be between 2 and 1048576"),
     (PriorSettings, {"horizon": -8}, "prior.horizon=-8: must be between 2 and 1048576"),
     (PriorSettings, {"horizon": 1, "patch": 1}, "prior.horizon=1: must be between 2 and 1048576"),
-    (PriorSettings, {"horizon": 33}, "prior.horizon=33: must be a multiple of 8"),
+    (PriorSettings, {"horizon": 33, "network": "mixer", "patch": 8}, "prior.horizon=33: must be a multiple of 8"),
     (PriorSettings, {"horizon": 30, "network": "unet"}, "prior.horizon=30: must be a multiple of 4"),
     (PriorSettings, {"stride": 0}, "prior.stride=0: must be between 1 and 1048576"),
     (PriorSettings, {"passes": 0.0}, "prior.passes=0.0: must be more than 0"),
@@ -194,10 +194,10 @@ def test_the_widest_values_are_allowed():
 
 
 def test_horizons_must_suit_every_network():
-    """36 suits the prior's patch of 4, and none of 8."""
+    """36 suits a prior of any row, and no reward model with a patch of 8."""
     with pytest.raises(ConfigError, match=r"^prior.horizon=36: must be a multiple of proxy.patch \(8\)$"):
-        PlannerSettings(prior=PriorSettings(horizon=36, patch=4))
-    settings = PlannerSettings(prior=PriorSettings(horizon=36, patch=4), proxy=ProxySettings(patch=4))
+        PlannerSettings(prior=PriorSettings(horizon=36), proxy=ProxySettings(patch=8))
+    settings = PlannerSettings(prior=PriorSettings(horizon=36), proxy=ProxySettings(patch=4))
     assert settings.prior.horizon == 36  # the patches of values and conditional priors follow (`planner.decide`)
 
 

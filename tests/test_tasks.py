@@ -151,7 +151,7 @@ def test_data_can_be_written_and_read(name, tmp_path):
 def test_behaviour_is_feasible_and_nonsense_is_not(name):
     """Nonsense jumps between corners far outside of the data."""
     task, episodes, build = made(name)
-    violations = feasible.violations_of(task, feasible.limits_of(made(name).windows), made(name).windows.stride)
+    violations = feasible.violations_of(task, feasible.limits_of(task, made(name).windows), made(name).windows.stride)
     assert violations
     plans, _ = some(made(name).windows)
     for words, violation in violations.items():

@@ -45,8 +45,8 @@ class PriorSettings:
     train: TrainSettings = field(default_factory=lambda: TrainSettings(1500, 64, "muon", 5e-2))
     network: Named = "chain"
     """chain: a network over rows that begins as the exact denoiser of a Markov chain of them; mixer: patched MLP-mixer;
-    unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M), with prior.train.optimiser adam and a rate of 2e-4;
-    or file.py:NAME of a function (key, horizon, dim, settings) -> (apply, params)."""
+    unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M); or file.py:NAME of a function (key, horizon, dim,
+    settings) -> (apply, params)."""
     states: Annotated[int, at_least(2, 4096)] = 512
     """Chain: number of its states; at most one for every eight rows of the data."""
     horizon: Annotated[int | None, at_least(2, 2**20)] = None

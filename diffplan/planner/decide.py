@@ -32,6 +32,9 @@ TIMES = 2
 MANY = 200_000
 """Rows of behaviour that are looked at."""
 
+ADAM = {"one-hot plans": 2e-3, "unet": 2e-4}
+"""Priors that are trained by Adam, and its rate, where nobody chose how."""
+
 PATCHED = ("proxy", "value", "conditional")
 
 
@@ -111,9 +114,10 @@ def decide(config: PlannerSettings, task: Task, data: Episodes) -> Decided:
         passes = f"{config.prior.passes:g} passes over {windows} windows that do not overlap"
         reasons["prior.train.steps"] = f"{most}, for {passes} (prior.passes)"
         train = replace(train, steps=most)
-    if task.cells is not None and train == replace(PriorSettings().train, steps=train.steps):
-        reasons["prior.train"] = "Adam at a rate of 0.002: one-hot plans"
-        train = replace(train, optimiser="adam", learning_rate=2e-3)
+    what = "one-hot plans" if task.cells is not None else str(config.prior.network)
+    if what in ADAM and train == replace(PriorSettings().train, steps=train.steps):
+        reasons["prior.train"] = f"Adam at a rate of {ADAM[what]:g}: {what}"
+        train = replace(train, optimiser="adam", learning_rate=ADAM[what])
     most = max(2, len(data.actions) // 8)
     if most < config.prior.states and task.cells is None:
         reasons["prior.states"] = f"{most}: at most one for every eight of {len(data.actions)} rows"

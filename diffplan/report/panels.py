@@ -19,7 +19,12 @@ NULLS = ("null_noise", "null_shuffled")
 CROWD = 14
 """Methods beyond which only the main ones are named on the plane."""
 
-DASHES = {(0, (4, 1.5)): "– –", (0, (1, 1.2)): "· · ·", (0, (4, 1.5, 1, 1.5)): "– ·"}
+DASHES = {
+    (0, (4, 1.5)): "– –",
+    (0, (1, 1.2)): "· · ·",
+    (0, (4, 1.5, 1, 1.5)): "– ·",
+    (0, (4, 1.5, 1, 1.5, 1, 1.5)): "– · ·",
+}
 """Line styles of the kinds of violation, as they look in a text."""
 
 DOTTED: dict[str, Any] = {"color": style.SOFT, "linewidth": 0.7, "linestyle": (0, (1, 1.6)), "zorder": 1}

@@ -75,9 +75,9 @@ class Report:
         )
         print(f"     {words}: {median:.4g} s ({min(seconds):.4g}-{max(seconds):.4g}), {items / median:.4g} per second")
 
-    def late(self, what: str) -> bool:
-        """Whether the budget is spent; then the row is listed as skipped."""
-        late = time.perf_counter() - self.started > self.config.budget
+    def late(self, what: str, since: float) -> bool:
+        """Whether the budget is spent, counted from a moment; then the row is listed as skipped."""
+        late = time.perf_counter() - since > self.config.budget
         if late:
             self.skipped.append(what)
         return late
