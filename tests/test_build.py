@@ -47,7 +47,16 @@ CONFIG = PlannerSettings(
 )
 TASK = maze2d.make(Maze2dSettings(radius=1.0))
 PARTS = {"regression", "model", "value", "behaviour", "conditional", "conservative"}
-STAGES = {"prior", "dynamics", "value", "behaviour", "conditional", "reward/regression", "reward/conservative/clean"}
+STAGES = {
+    "chain",
+    "prior",
+    "dynamics",
+    "value",
+    "behaviour",
+    "conditional",
+    "reward/regression",
+    "reward/conservative/clean",
+}
 
 
 def random_episodes(lengths: tuple[int, ...] = (40, 40, 40, 40)) -> Episodes:
