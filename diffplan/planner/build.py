@@ -388,9 +388,10 @@ def fit_part(build: Builder, problem: Problem, parts: dict[str, Made], name: str
         case "conditional":
             assert problem.regression is not None
             settings, levels = config.conditional, build.decided.levels
-            fit = partial(
-                conditional.fit, data.every, data.codec, problem.regression, settings, levels, fit_chain(build)
-            )
-            return stage(build.run, name, fit, {"conditional": settings, "noise": levels}, scored)
+            start = fit_chain(build)
+            fit = partial(conditional.fit, data.every, data.codec, problem.regression, settings, levels, start)
+            states = None if start is None else len(start.start)
+            about = {"conditional": settings, "noise": levels, "states": states}
+            return stage(build.run, name, fit, about, scored)
         case _:
             raise ConfigError(f"methods: no part of a problem is named {name!r}")
