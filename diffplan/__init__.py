@@ -61,22 +61,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 MODULES = (
-    *(
-        "types",
-        "codec",
-        "noise",
-        "denoise",
-        "guide",
-        "samplers",
-        "smc",
-        "discrete",
-        "dynamics",
-        "policy",
-        "count",
-        "chain",
-    ),
-    *("settings", "resolve", "episodes", "simulators", "task", "runs", "models", "oracle", "metrics", "data", "learn"),
-    *("methods", "planner", "tasks", "experiment", "report", "interface", "envs", "studies", "validation"),
+    *("types", "codec", "noise", "denoise", "guide", "samplers", "smc", "discrete", "dynamics", "policy", "count"),
+    *("chain", "settings", "resolve", "episodes", "simulators", "task", "runs", "models", "oracle", "metrics", "data"),
+    *("learn", "methods", "planner", "tasks", "experiment", "report", "interface", "envs", "studies", "validation"),
     *("benchmarks", "cli"),
 )
 NAMES = {

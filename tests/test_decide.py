@@ -231,7 +231,16 @@ def test_priors_whose_parameters_are_no_matrices_are_trained_by_adam_unless_aske
     asked = with_network("unet", train=TrainSettings(steps=100, learning_rate=1e-3))
     assert by(decided(data, asked)) == ("adam", 1e-3)
     rooms = make_task("gridworld-fourrooms", episodes=40, steps=200)
-    assert by(decide(CONFIG, rooms, rooms.episodes())) == ("adam", 2e-3)
+    decided_rooms = decide(CONFIG, rooms, rooms.episodes())
+    assert (
+        by(decided_rooms)
+        == ("adam", 2e-3)
+        == (
+            decided_rooms.config.conditional.train.optimiser,
+            decided_rooms.config.conditional.train.learning_rate,
+        )
+    )
+    assert decided(data, with_network("chain")).config.conditional.train.optimiser == "muon"
 
 
 def test_a_chain_has_at_most_a_state_for_every_eight_rows():

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffplan.episodes import Episodes
+from diffplan.learn.conditional import ConditionalSettings
 from diffplan.learn.prior import PriorSettings
 from diffplan.noise import NoiseSettings
 from diffplan.planner.settings import PlannerSettings
@@ -118,12 +119,18 @@ def decide(config: PlannerSettings, task: Task, data: Episodes) -> Decided:
     if what in ADAM and train == replace(PriorSettings().train, steps=train.steps):
         reasons["prior.train"] = f"Adam at a rate of {ADAM[what]:g}: {what}"
         train = replace(train, optimiser="adam", learning_rate=ADAM[what])
+    conditional = config.conditional
+    if what != "chain" and conditional.train == ConditionalSettings().train:
+        reasons["conditional.train"] = f"Adam at a rate of {ADAM['one-hot plans']:g}: a mixer"
+        slower = replace(conditional.train, optimiser="adam", learning_rate=ADAM["one-hot plans"])
+        conditional = replace(conditional, train=slower)
     most = max(2, len(data.actions) // 8)
     if most < config.prior.states and task.cells is None:
         reasons["prior.states"] = f"{most}: at most one for every eight of {len(data.actions)} rows"
     states = min(config.prior.states, most)
     prior = replace(config.prior, horizon=horizon, stride=stride, states=states, train=train)
-    return Decided(replace(config, prior=prior), levels, horizon, stride, reasons)
+    config = replace(config, prior=prior, conditional=conditional)
+    return Decided(config, levels, horizon, stride, reasons)
 
 
 def shape(config: PlannerSettings, task: Task, scales: Scales, reasons: dict[str, str]) -> tuple[int, int]:
