@@ -20,6 +20,14 @@ first order, the others of second.
 happened: sum over steps of ||mean - mean_ref||^2 / (2 std^2), an upper bound on KL(guided plans || reference plans). It
 needs noise in the steps: deterministic rules give NaN. The noiseless last step is left out. A multistep rule's
 reference remembers its own denoised plans, of the same iterates.
+
+**Finer levels, the same noise.** In the time s = 1 / sigma^2 the noise of (5) is a Brownian motion B of the plan x /
+sigma^2, and z = (B(s') - B(s)) / sqrt(s' - s) is the noise of one step. A level in the middle of the step cuts it into
+two, whose noise is drawn given z (Levy's construction): with a^2 and b^2 their fractions of s' - s, and e new noise,
+
+    z_1 = a z + b e,      z_2 = b z - a e                                                                 (143)
+
+So the same key gives nearly the same plan at twice as many levels, and the difference is the error of the steps.
 """
 
 from collections.abc import Callable
@@ -127,6 +135,35 @@ class Sampler:
     """``(h, d)`` of the plan."""
     step: Step = struct.field(pytree_node=False, default=ancestral)
     """One of `STEPS`, or your own."""
+    halvings: int = struct.field(pytree_node=False, default=0)
+    """How often every interval between levels is cut into two; the noise stays that of `sigmas` (143)."""
+
+    @property
+    def levels(self) -> int:
+        """How many noise levels a plan passes."""
+        return (len(self.sigmas) - 1) * 2**self.halvings + 1
+
+
+def halved(
+    key: PRNGKey, sigmas: Float[Array, "n"], noise: Float[Array, "n-1 h d"]
+) -> tuple[Float[Array, "m"], Float[Array, "m-1 h d"]]:
+    """Twice as many steps, with noise that adds up to that of each (143).
+
+    Args:
+        key: of what is new; consumed.
+        sigmas: decreasing noise levels.
+        noise: of the steps between them, of unit variance.
+
+    Returns:
+        m = 2n - 1 levels, the new ones geometric means of their neighbours, and the noise of their steps.
+    """
+    middle = jnp.sqrt(sigmas[:-1] * sigmas[1:])
+    first, second = middle**-2 - sigmas[:-1] ** -2, sigmas[1:] ** -2 - middle**-2
+    a, b = (jnp.sqrt(part / (first + second))[:, None, None] for part in (first, second))
+    new = jax.random.normal(key, noise.shape)
+    pairs = lambda left, right: jnp.stack([left, right], axis=1).reshape(-1, *left.shape[1:])
+    finer = jnp.append(pairs(sigmas[:-1], middle), sigmas[-1])
+    return finer, pairs(a * noise + b * new, b * noise - a * new)
 
 
 def sample(
@@ -151,13 +188,15 @@ def sample(
     sigmas, shape, step = sampler.sigmas, sampler.shape, sampler.step
     key_start, key_steps = jax.random.split(key)
     x = sigmas[0] * jax.random.normal(key_start, shape) + (0.0 if warm is None else warm)
+    noises = jax.vmap(lambda key: jax.random.normal(key, shape))(jax.random.split(key_steps, len(sigmas) - 1))
+    for halving in range(sampler.halvings):
+        sigmas, noises = halved(jax.random.fold_in(key_steps, halving), sigmas, noises)
 
     def body(carry, level):
         x, past, past_ref = carry
-        key, sigma, sigma_next = level
+        noise, sigma, sigma_next = level
         proposal, past = step(denoise, x, sigma, sigma_next, past)
         nats = log_ratio = jnp.full((), jnp.nan)
-        noise = jax.random.normal(key, shape)
         if reference is not None:
             with uncounted():
                 expected, past_ref = step(reference, x, sigma, sigma_next, past_ref)
@@ -168,8 +207,7 @@ def sample(
         return (x_next, past, past_ref), (nats, log_ratio, x)
 
     start = (x, Past.none(shape), Past.none(shape))
-    levels = (jax.random.split(key_steps, len(sigmas) - 1), sigmas[:-1], sigmas[1:])
-    (x, *_), (nats, log_ratio, iterates) = jax.lax.scan(body, start, levels)
+    (x, *_), (nats, log_ratio, iterates) = jax.lax.scan(body, start, (noises, sigmas[:-1], sigmas[1:]))
     return denoise(x, sigmas[-1]), Info(jnp.sum(nats), jnp.sum(log_ratio), jnp.concatenate([iterates, x[None]]))
 
 
@@ -177,7 +215,7 @@ def sample(
 class SamplerSettings:
     """How plans are drawn from the prior, guided or not."""
 
-    rule: Named = "sde_2m"
+    rule: Named = "ancestral"
     """Step rule: ancestral, sde_2m, ddim, heun, dpmpp_2m, or file.py:NAME. Path KL is defined for ancestral and sde_2m,
     which add noise."""
     steps: Annotated[int, at_least(2, 1_000_000)] = 12

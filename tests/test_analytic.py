@@ -10,7 +10,7 @@ from diffplan.denoise import pinned
 from diffplan.guide import guided, raw
 from diffplan.noise import karras, log_linear
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.samplers import Sampler, ancestral, ddim, dpmpp_2m, heun, sample, sde_2m
+from diffplan.samplers import Sampler, ancestral, ddim, dpmpp_2m, halved, heun, sample, sde_2m
 from diffplan.types import Pins, Strengths
 
 SHAPE = (3, 2)
@@ -57,6 +57,40 @@ def test_every_sampler_draws_the_exact_tilt(rule):
         # and the whole plan: the mean in the size of the mean, every standard deviation
         assert np.linalg.norm(x.mean(0) - mean) <= 0.02 * max(np.linalg.norm(mean), displacement)
         np.testing.assert_allclose(x.std(0) / np.sqrt(np.diag(covariance)), 1, atol=0.03)
+
+
+def test_finer_levels_go_through_the_same_noise():
+    """For a prior that is a single plan every step is exact, however long: finer chains pass the same iterates."""
+    sigmas, plan = karras(6, 0.05, 20.0), jnp.linspace(-1.0, 2.0, 6).reshape(SHAPE)
+    chain = lambda halvings: sample(jax.random.key(4), lambda x, sigma: plan, Sampler(sigmas, SHAPE, halvings=halvings))
+    coarse = chain(0)[1].iterates
+    for halvings in (1, 3):
+        fine = chain(halvings)[1].iterates
+        assert len(fine) == Sampler(sigmas, SHAPE, halvings=halvings).levels == 5 * 2**halvings + 1
+        chex.assert_trees_all_close(fine[:: 2**halvings], coarse, rtol=2e-5, atol=2e-5)
+        assert np.abs(np.asarray(fine[1] - coarse[1])).max() > 0.1
+
+
+def test_finer_noise_is_white():
+    noise = jax.random.normal(jax.random.key(0), (4, 200, 100))
+    sigmas, finer = halved(jax.random.key(1), karras(5, 0.05, 20.0), noise)
+    assert bool((jnp.diff(sigmas) < 0).all())
+    steps = np.asarray(finer).reshape(8, -1)
+    np.testing.assert_allclose(np.cov(steps), np.eye(8), atol=4 / np.sqrt(steps.shape[1]))
+
+
+def test_plans_of_one_key_converge_as_levels_are_halved():
+    prior, sigmas = correlated(), karras(12, 0.01, 20.0)
+    denoise = guided(prior.denoise, prior.energy(DIRECTION), Strengths(jnp.asarray(4.0), jnp.ones(())))
+    keys = jax.random.split(jax.random.key(5), 256)
+
+    def plans(halvings):
+        sampler = Sampler(sigmas, SHAPE, halvings=halvings)
+        return jax.jit(jax.vmap(lambda key: sample(key, denoise, sampler)[0]))(keys)
+
+    changes = [float(jnp.sqrt(jnp.mean((plans(i + 1) - plans(i)) ** 2))) for i in (0, 2, 4)]
+    assert changes[1] < 0.4 * changes[0]
+    assert changes[2] < 0.4 * changes[1]
 
 
 @pytest.mark.parametrize("rule", ["ddim", "heun", "dpmpp_2m"])
