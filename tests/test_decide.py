@@ -71,6 +71,15 @@ def test_the_slowest_entry_decides_whatever_its_unit():
     assert Scales.of(scaled).memory == alone
 
 
+def test_the_fastest_entry_bounds_the_stride():
+    """Half is forgotten in 346 steps, and 32 rows would be 22 steps apart; the fast entry does so in 13.5."""
+    slow, fast = Scales.of(autoregressive((0.998, 0.95), episodes=80, steps=2000)), memory(0.95)
+    assert slow.fastest == pytest.approx(fast, rel=0.15) and slow.memory > 10 * fast
+    result = decided(autoregressive((0.998, 0.95), episodes=80, steps=2000))
+    assert result.stride == slow.fastest // 2 and result.horizon == ROWS
+    assert f"its fastest entry changes in {slow.fastest}" in result.reasons["prior.stride"]
+
+
 def test_entries_that_never_change_within_an_episode_say_nothing():
     """A constant entry, and a goal that each episode draws once, beside an AR(1)."""
     data = autoregressive((0.9,))

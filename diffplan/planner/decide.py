@@ -7,7 +7,8 @@ was is the least lag k with
 
 over the entries that change within episodes at all, or the first where none does: the slowest of them decides. A plan
 has `ROWS` rows, as far as episodes are that long, and spans two such times or more: where `ROWS` steps are too few,
-rows are a stride apart.
+rows are a stride apart. But a stride is at most half the time in which the fastest entry changes as much, with a
+maximum over entries in (134): else a plan would not show how the world moves between its rows.
 """
 
 from dataclasses import replace
@@ -50,12 +51,14 @@ class Decided(NamedTuple):
 
 
 class Scales(NamedTuple):
-    """What episodes say of time and size. memory: the lag of (134), or the longest that could be looked at.
+    """What episodes say of time and size. memory, fastest: the lag of (134), of the slowest and of the fastest entry,
+    or the longest that could be looked at.
 
     step: the median length of a step; largest: the 99.9 % quantile of absolute entries. Both in standard deviations.
     """
 
     memory: int
+    fastest: int
     usable: int
     step: float
     largest: float
@@ -74,16 +77,18 @@ class Scales(NamedTuple):
         moving = [i for i in range(x.shape[1]) if any(part[:, i].std() > 1e-3 for part in parts)] or [0]
         parts, x = [part[:, moving] for part in parts], x[:, moving]
         lags: list[int] = np.unique(np.geomspace(1, max(1, some.lengths.max() - 1), 60).astype(int)).tolist()
-        memory = next((lag for lag in lags if moved(parts, lag) >= 0.5), lags[-1])
+        memory, fastest = (
+            next((lag for lag in lags if which(moved(parts, lag)) >= 0.5), lags[-1]) for which in (np.min, np.max)
+        )
         steps = np.concatenate([np.sqrt(np.mean(np.diff(part, axis=0) ** 2, axis=1)) for part in parts])
         step = float(np.median(steps)) if steps.size else 0.0
-        return cls(memory, usable, step, float(np.quantile(np.abs(x), 0.999)))
+        return cls(memory, fastest, usable, step, float(np.quantile(np.abs(x), 0.999)))
 
 
-def moved(parts: list[Float[np.ndarray, "_ o"]], lag: int) -> float:
-    """The left side of (134), over the rows that have another one `lag` steps later."""
+def moved(parts: list[Float[np.ndarray, "_ o"]], lag: int) -> Float[np.ndarray, "o"]:
+    """How far each entry moves in `lag` steps (134), over the rows that have another one so much later."""
     squares = [(part[lag:] - part[:-lag]) ** 2 for part in parts if len(part) > lag]
-    return float(np.concatenate(squares).mean(axis=0).min() / 2) if squares else 1.0
+    return np.concatenate(squares).mean(axis=0) / 2 if squares else np.ones(parts[0].shape[1])
 
 
 def decide(config: PlannerSettings, task: Task, data: Episodes) -> Decided:
@@ -139,8 +144,10 @@ def shape(config: PlannerSettings, task: Task, scales: Scales, reasons: dict[str
     why = f"behaviour forgets where it was in {scales.memory} steps, and episodes have {scales.usable} or more"
     if stride is None:
         longest = max(1, scales.usable // (horizon or ROWS))
-        stride = min(longest, -(-TIMES * scales.memory // ROWS)) if horizon is None else 1
-        reasons["prior.stride"] = f"{stride}: {why}"
+        wanted, most = -(-TIMES * scales.memory // ROWS), max(1, scales.fastest // 2)
+        stride = min(longest, wanted, most) if horizon is None else 1
+        quick = f"; its fastest entry changes in {scales.fastest}" if stride == most < min(longest, wanted) else ""
+        reasons["prior.stride"] = f"{stride}: {why}{quick}"
     if horizon is None:
         rows = min(ROWS, max(2, scales.usable // stride))
         unit = next(unit for unit in (8, 4, 2, 1) if rows >= 2 * unit)
