@@ -223,3 +223,47 @@ def test_a_method_is_the_same_program_among_any_others(problem):
     assert identity(alone) == identity(bench_of(problem))
     other = replace(problem, sampler=replace(problem.sampler, sigmas=problem.sampler.sigmas[::2]))
     assert identity(alone) != identity(bench_of(other))
+
+
+# -- plans with steps half as long (144) --
+
+
+@dataclass(frozen=True)
+class Stiff(Peaked):
+    """Plans that stay in cell 0 for half as many steps as there are levels, at strength 1; at strength 0 for 20."""
+
+    strengths: tuple[float, ...] = (0.0, 1.0)
+
+    def __call__(self, key, problem, starts, strengths):
+        count = jnp.where(strengths > 0, problem.sampler.levels // 2, 20)
+        stays = jnp.arange(problem.horizon)[None] < count[:, None]
+        x = jnp.where(stays[:, :, None], jax.nn.one_hot(0, problem.codec.width), jax.nn.one_hot(3, problem.codec.width))
+        return Plans.of(jnp.broadcast_to(x[:, None], (len(strengths), len(starts), *problem.shape)))
+
+
+def test_a_strength_that_twice_as_many_levels_change_has_not_converged(problem):
+    levels = problem.sampler.levels
+    bench = bench_of(problem, inverse=lambda stays: stays + 1, finite=lambda stays: 1.0)
+    rows, _ = rows_of(Entry("guidance", "", "plans", Stiff(), ()), Plan(2, 3, 0, 0, finer=True), bench)
+    assert [row["converged"] for row in rows] == [1, 0] * 2
+    assert levels == 32
+    assert [row["promised"] for row in rows] == [20, 16] * 2
+    assert [row["finer_promised"] for row in rows] == [20, 31] * 2
+    assert [row["finer_delivered"] for row in rows] == [21, 32] * 2
+
+
+@pytest.mark.parametrize(("family", "finer"), [("guidance", False), ("selection", True), ("ascent", True)])
+def test_what_the_sampler_does_not_draw_or_nobody_asked_for_is_not_drawn_again(problem, family, finer):
+    rows, _ = rows_of(Entry(family, "", "plans", Stiff(), ()), ONE._replace(finer=finer), bench_of(problem))
+    assert all("converged" not in row and "finer_promised" not in row for row in rows)
+
+
+def test_guided_plans_of_one_key_stay_close_where_steps_are_halved():
+    """Strength 0 of guidance is the prior; a batch of its plans at twice as many levels is nearly the same batch."""
+    problem = problems.grid(horizon=8).problem
+    finer = replace(problem, sampler=replace(problem.sampler, halvings=1))
+    starts = jnp.zeros((16, 2))
+    draw = lambda problem, key: guidance.Prior()(jax.random.key(key), problem, starts, jnp.zeros(1)).x[0]
+    same = jnp.abs(draw(finer, 0) - draw(problem, 0)).mean()
+    other = jnp.abs(draw(problem, 1) - draw(problem, 0)).mean()
+    assert float(same) < 0.5 * float(other)

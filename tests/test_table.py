@@ -11,6 +11,7 @@ from diffplan.metrics.table import (
     best,
     best_strength,
     columns_of,
+    converged,
     feasible,
     headline,
     matching,
@@ -91,6 +92,30 @@ def test_a_strength_is_feasible_where_enough_of_its_plans_surely_are():
     for fraction in (0.5, 0.95, 1.0):
         passes = [surely(fraction * plans, plans) for plans in range(20, 2000, 20)]
         assert passes == sorted(passes)
+
+
+def rows_at(promised: list[float], finer: list[float], **others: float) -> list[dict[str, float]]:
+    return [{"promised": a, "finer_promised": b, "finite": 1.0} | others for a, b in zip(promised, finer, strict=True)]
+
+
+def test_a_strength_has_converged_where_its_change_is_small_or_within_its_interval():
+    assert converged(rows_at([10, 12], [10.5, 12.6]))  # 5 %
+    assert converged(rows_at([10, 12], [11, 13]))  # 1 of 12 is less than a tenth
+    assert not converged(rows_at([10, 12], [11.5, 13.5]))  # 1.5 of 12.5, surely
+    assert converged(rows_at([10, 12], [11, 14]))  # 1.5 of 12.5, but of 1 and 2 the interval is 6.4 wide
+    assert not converged(rows_at([10], [11.5]))  # one seed has no interval
+    assert not converged(rows_at([10, 10], [10, 10], finite=0.5))
+    assert converged(rows_at([0, 0], [0, 0]))
+
+
+def test_a_tenth_of_all_plans_may_change_whether_they_are_feasible():
+    of = lambda before, after: rows_at([5, 5], [5, 5], feasible=before, finer_feasible=after)
+    assert converged(of(0.05, 0.14))
+    assert not converged(of(0.5, 0.61))
+
+
+def test_what_is_not_known_says_nothing_of_convergence():
+    assert converged([{"finite": 1.0, "promised": 1.0}])
 
 
 def test_behaviour_says_what_fraction_is_its_own():

@@ -190,7 +190,8 @@ def compare(run: Run, task: Task, planner: PlannerSettings, settings: Experiment
         needs = {part for entry in entries for part in entry.needs}
         problem, parts = building.assemble(data_key(settings, 2), build, needs)
         bench, delivery = bench_of(build, problem, settings, parts["prior"].identity)
-        plan = Plan(settings.seeds, settings.plans, settings.strengths.refine, settings.seed, settings.replans)
+        refine, finer = settings.strengths.refine, settings.finer
+        plan = Plan(settings.seeds, settings.plans, refine, settings.seed, settings.replans, finer=finer)
         controls = control_rows(build, plan, bench)
         bench = bench._replace(behaviour=table.behaviour_feasible(controls))
         rows: list[dict[str, Any]] = []

@@ -5,6 +5,9 @@ program (`diffplan.count`), what it takes is timed, without compilation. The row
 done, so that a run that is stopped goes on with the next method. Where strengths are read from one run of the largest,
 the grid is fine from the start and each strength's cost is that of its run alone; other methods get a coarse grid, and
 then strengths on both sides of the best. At the best strength plans are made anew on the way as well.
+
+Plans from the sampler are drawn once more, with steps half as long and the same noise (143): where returns or the
+fraction of feasible plans change by much (144), they are what the sampler's steps made, and not what guidance asks for.
 """
 
 from collections.abc import Callable, Iterator
@@ -75,7 +78,8 @@ class Plan(NamedTuple):
     """How much is run: seeds, each with its own starts and noise; plans a batch; strengths added around the best.
 
     replans: times that a plan is made on the way (`Bench.replanned` knows it; here it is recorded). everywhere: whether
-    plans are made anew at every strength, not at the best alone.
+    plans are made anew at every strength, not at the best alone. finer: whether plans from the sampler are drawn again
+    with steps half as long.
     """
 
     seeds: int
@@ -84,6 +88,7 @@ class Plan(NamedTuple):
     seed: int
     replans: int = 1
     everywhere: bool = False
+    finer: bool = False
 
 
 def keys_of(plan: Plan, seed: int) -> tuple[PRNGKey, PRNGKey, PRNGKey]:
@@ -141,13 +146,17 @@ def run_method(entry: Entry, plan: Plan, bench: Bench, programs: Programs) -> It
         }
         rows = []
         for i, x in enumerate(plans.x):
-            values = bench.measure(key_measure, proxy_of(method, bench.problem), begin, x)
-            values["delivered"] = values.get(DELIVERED.get(entry.delivered_by, entry.delivered_by), np.nan)
-            values |= {name: value[i] for name, value in known.items()}
+            values = measured(entry, bench, key_measure, begin, x) | {name: value[i] for name, value in known.items()}
             about = {"task": bench.task, "method": method.name, "seed": seed, "plans": len(x)}
-            levels = {"levels": len(bench.problem.sampler.sigmas)} if entry.acts_on == "plans" else {}
+            levels = {"levels": bench.problem.sampler.levels} if entry.acts_on == "plans" else {}
             rows.append({name: float(value) for name, value in values.items()} | about | levels)
         yield rows, plans.x
+
+
+def measured(entry: Entry, bench: Bench, key: PRNGKey, begin: Begin, x: Float[Array, "n h d"]) -> dict[str, Any]:
+    """What is measured of a batch of a method's plans; `delivered` is the column in which the method delivers."""
+    values = bench.measure(key, proxy_of(entry.method, bench.problem), begin, x)
+    return values | {"delivered": values.get(DELIVERED.get(entry.delivered_by, entry.delivered_by), np.nan)}
 
 
 DELIVERED = {"itself": "promised"}
@@ -199,6 +208,8 @@ def method_rows(
                 progress.advance(1, **{best: max(row.get(best, np.nan) for row in batch)})
         if entry.replans and bench.replanned is not None:
             replan(entry, plan, bench, rows, programs)
+        if plan.finer and entry.sampled:
+            halve(entry, plan, bench, rows)
     rows.sort(key=lambda row: (row["seed"], row["strength"]))
     strengths = sorted(draws)
     fields = {field: np.stack([draws[s][field] for s in strengths]) for field in draws[strengths[0]]}
@@ -221,6 +232,28 @@ def replan(entry: Entry, plan: Plan, bench: Bench, rows: Rows, programs: Program
             key_starts, key_method, _ = keys_of(plan, row["seed"])
             begin = bench.starts(key_starts, plan.plans)
             row["replanned"] = bench.replanned(jax.random.fold_in(key_method, 1), draw, begin, entry.delivered_by)
+
+
+def halve(entry: Entry, plan: Plan, bench: Bench, rows: Rows) -> None:
+    """Fill in ``finer_*`` and ``converged``: what steps half as long change (144)."""
+    problem = problem_for(entry, bench.problem)
+    finer = replace(problem, sampler=replace(problem.sampler, halvings=problem.sampler.halvings + 1))
+    strengths = tuple(sorted({row["strength"] for row in rows}))
+    method = replace(entry.method, strengths=strengths)  # pyright: ignore[reportArgumentType]
+    programs = Programs(method, finer, bench.starts(jax.random.key(0), plan.plans).observations)
+    for seed in range(plan.seeds):
+        key_starts, key_method, key_measure = keys_of(plan, seed)
+        begin = bench.starts(key_starts, plan.plans)
+        for group in programs.groups(strengths):
+            for strength, x in zip(group, programs.run(key_method, begin.observations, group).x, strict=True):
+                values = measured(entry, bench, key_measure, begin, x)
+                row = next(row for row in rows if row["seed"] == seed and row["strength"] == strength)
+                row |= {f"finer_{name}": float(values.get(name, np.nan)) for name in table.COMPARED}
+    for strength in strengths:
+        same = [row for row in rows if row["strength"] == strength]
+        answer = float(table.converged(same))
+        for row in same:
+            row["converged"] = answer
 
 
 def program_of(entry: Entry, bench: Bench, programs: Programs) -> str:

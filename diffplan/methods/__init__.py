@@ -101,6 +101,11 @@ class Entry(NamedTuple):
         """Whether planning anew on the way is another way to carry it out."""
         return self.family not in ("policies", "fine-tuning", "controls")
 
+    @property
+    def sampled(self) -> bool:
+        """Whether its plans are what the problem's sampler draws from one denoiser."""
+        return self.family in ("prior", "guidance", "controls")
+
 
 def conservative(problem: Problem) -> Proxy:
     """The clean regression that was trained to score lower what ascent finds."""

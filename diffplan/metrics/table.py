@@ -6,6 +6,12 @@ A strength is feasible if enough of its plans surely are: with p of n plans feas
 
 So a strength whose plans are few must be better, and one plan more or less decides nothing by itself.
 
+A strength has converged if steps half as long change neither its returns nor its fraction of feasible plans by much,
+
+    |mean change|  <=  a tenth of the larger mean (of feasible: of all plans),  or half its own 95 % interval      (144)
+
+over the seeds. All plans must be finite. One seed has no interval, and the tenth alone decides.
+
 A table is a CSV file with a header line. A number has six significant digits; a value that does not exist is an empty
 cell. No other module of the package reads or writes CSV.
 """
@@ -18,16 +24,23 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Num
 
-from diffplan.metrics.statistics import lower_limit
+from diffplan.metrics.statistics import lower_limit, mean_interval
 
 COLUMNS = (
     *("task", "method", "strength", "seed", "plans", "proxy"),
     *("promised", "open_loop", "inverse", "tracked", "delivered", "replanned", "feasible"),
     *("longest_step", "residual", "data_distance", "diversity", "finite", "path_kl", "exact_kl", "ess", "pressure"),
-    *("levels", "network_evals", "proxy_evals", "env_steps", "seconds", "pretrain_seconds"),
+    *("levels", "finer_promised", "finer_delivered", "finer_feasible", "converged"),
+    *("network_evals", "proxy_evals", "env_steps", "seconds", "pretrain_seconds"),
 )
 """The columns of results.csv, in order; a row is a batch of plans. After `feasible` stands a column for each way in
 which plans of the task can be infeasible, ``violations.NAME``."""
+
+COMPARED = ("promised", "delivered", "feasible")
+"""What converges. After `levels` stand the same of steps half as long, as ``finer_NAME``."""
+
+TENTH = 0.1
+"""The change that is allowed, of a return and of all plans."""
 
 LEAST = 0.9
 """The fraction of feasible plans, over behaviour's own, that the plans of a feasible strength surely have."""
@@ -162,6 +175,23 @@ def feasible(fraction: Float[np.ndarray, "s"], plans: Num[np.ndarray, "s"], beha
         behaviour: the fraction of behaviour's windows that are feasible.
     """
     return np.isnan(fraction) | (lower_limit(fraction, plans) >= LEAST * behaviour)
+
+
+def converged(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a strength has converged (144), from its rows, one for each seed. What is not known says nothing."""
+    rows = list(rows)
+    of = lambda name: np.array([float(row.get(name, np.nan)) for row in rows])
+    if np.any(of("finite") < 1):
+        return False
+    for name in COMPARED:
+        before, after = of(name), of(f"finer_{name}")
+        if not np.isfinite(before + after).all():
+            continue
+        change = mean_interval(after - before)
+        allowed = TENTH * (1.0 if name == "feasible" else max(abs(before.mean()), abs(after.mean())))
+        if abs(change.value) > max(allowed, np.nan_to_num(change.high - change.value)):
+            return False
+    return True
 
 
 def behaviour_feasible(rows: Iterable[Mapping[str, Any]]) -> float:
