@@ -29,7 +29,17 @@ from diffplan.runs.config import settings_from, settle
 from diffplan.runs.files import read_json
 from diffplan.task import Task
 
-COLUMNS = ("proxy", "promised", "delivered", "replanned", "feasible", "path_kl", "data_distance", "seconds")
+COLUMNS = (
+    "proxy",
+    "promised",
+    "delivered",
+    "replanned",
+    "feasible",
+    "path_kl",
+    "data_distance",
+    "converged",
+    "seconds",
+)
 
 
 @dataclass(frozen=True)

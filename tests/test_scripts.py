@@ -97,7 +97,10 @@ def test_every_row_has_what_is_known_of_it(whole):
     for row in rows(whole[0]):
         if row["method"] in ("behaviour", "bound"):
             continue
-        measured = {name: value for name, value in row.items() if name not in {*missing, "task", "method"}}
+        assert (row["converged"] != "") == (row["finer_promised"] != "") == (row["path_kl"] != "")
+        measured = {
+            name: value for name, value in row.items() if name not in {*missing, *tables.FINER, "task", "method"}
+        }
         assert all(np.isfinite(float(value)) for value in measured.values()) and row["finite"] == "1", row
         assert row["task"] == "linear-point" and row["tracked"] == row["ess"] == ""
         assert row["delivered"] == row["inverse"] and row["violations.residual"] and row["violations.bounds"]
@@ -315,7 +318,7 @@ def test_a_damaged_drawing_is_refused_by_name(tmp_path):
 def test_a_script_is_its_command_and_says_how_to_run_it(path):
     tree = ast.parse(path.read_text())
     assert f"python scripts/{path.name}" in (ast.get_docstring(tree) or "")
-    if path.stem not in ("bench", "unguided"):  # which measure, and are no part of the command
+    if path.stem not in ("bench", "levels", "unguided"):  # which measure, and are no part of the command
         (module,) = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
         assert module == f"diffplan.cli.{path.stem}" and path.stem.replace("_", "-") in COMMANDS
 

@@ -26,18 +26,20 @@ from jaxtyping import Bool, Float, Num
 
 from diffplan.metrics.statistics import lower_limit, mean_interval
 
+COMPARED = ("promised", "delivered", "feasible")
+"""What converges. After `levels` stand the same of steps half as long, as ``finer_NAME``."""
+
+FINER = (*(f"finer_{name}" for name in COMPARED), "converged")
+"""The columns of steps half as long, which a table may lack."""
+
 COLUMNS = (
     *("task", "method", "strength", "seed", "plans", "proxy"),
     *("promised", "open_loop", "inverse", "tracked", "delivered", "replanned", "feasible"),
     *("longest_step", "residual", "data_distance", "diversity", "finite", "path_kl", "exact_kl", "ess", "pressure"),
-    *("levels", "finer_promised", "finer_delivered", "finer_feasible", "converged"),
-    *("network_evals", "proxy_evals", "env_steps", "seconds", "pretrain_seconds"),
+    *("levels", *FINER, "network_evals", "proxy_evals", "env_steps", "seconds", "pretrain_seconds"),
 )
 """The columns of results.csv, in order; a row is a batch of plans. After `feasible` stands a column for each way in
 which plans of the task can be infeasible, ``violations.NAME``."""
-
-COMPARED = ("promised", "delivered", "feasible")
-"""What converges. After `levels` stand the same of steps half as long, as ``finer_NAME``."""
 
 TENTH = 0.1
 """The change that is allowed, of a return and of all plans."""

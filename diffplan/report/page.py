@@ -151,6 +151,7 @@ def _method(run: Run, curve: Curve, columns: list[tuple[str, str, str]], count: 
         "strengths": _numbers(curve.strengths),
         "best": curve.best,
         "feasible": curve.feasible.tolist(),
+        "unconverged": curve.unconverged.tolist(),
         "scored": known([curve], curve.headline).size > 0,
         "bands": {name: {end: _numbers(values) for end, values in band.items()} for name, band in bands.items()},
         "ranks": {name: _numbers(rank_in_data(curve.value(name), data)) for name, data in scored.items()},

@@ -27,6 +27,9 @@ DASHES = {
 }
 """Line styles of the kinds of violation, as they look in a text."""
 
+HATCH: dict[str, Any] = {"facecolor": "none", "edgecolor": style.FAINT, "hatch": "////", "linewidth": 0}
+"""How strengths are marked that have not converged."""
+
 DOTTED: dict[str, Any] = {"color": style.SOFT, "linewidth": 0.7, "linestyle": (0, (1, 1.6)), "zorder": 1}
 """How a level of the data is drawn."""
 
@@ -51,12 +54,20 @@ def pressure(figure: SubFigure, curve: Curve, run: Run, by_method: dict[str, Cur
         if curve.is_best(curve.best):
             axes.axvline(x[curve.best], color=style.INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=2)
         axes.axvspan(x[curve.best], x[-1] + 0.12, color=style.BROKEN, alpha=0.05, linewidth=0, zorder=0)
+        _unconverged(axes, x, curve)
     side = "left" if x[curve.best] < (x[0] + x[-1]) / 2 else "right"
     at = panels[0].get_xaxis_transform()
     words = f" best: {curve.strengths[curve.best]:g} " if curve.is_best(curve.best) else " no strength is feasible "
     panels[0].text(x[curve.best], 0.97, words, ha=side, va="top", transform=at)
     broken_axis(panels[-1], curve.strengths, x)
     panels[-1].set_xlabel(curve.strength_name)
+
+
+def _unconverged(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve) -> None:
+    """Hatches around the strengths that steps half as long change."""
+    edges = np.concatenate([[x[0] - 0.15], (x[1:] + x[:-1]) / 2, [x[-1] + 0.12]])
+    for k in np.flatnonzero(curve.unconverged):
+        axes.axvspan(edges[k], edges[k + 1], zorder=0, **HATCH)
 
 
 def _band(axes: Axes, x: Float[np.ndarray, "s"], band: Band, **look: Any) -> None:
@@ -90,6 +101,11 @@ def _returns(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve, run: Run, by_m
     if known([curve], "promised").size:
         look = {"markerfacecolor": "white", "label": "promised"} | (thin if measure == "delivered" else {})
         _band(axes, x, curve.bands["promised"], **blue, **look)
+    if known([curve], finer := f"finer_{measure}").size:
+        steps = {"marker": "x", "markersize": 4, "linestyle": (0, (1, 1.2)), "linewidth": 1.1, "zorder": 3.8}
+        axes.plot(x, curve.value(finer), color=style.RETURN, label=f"{measure}, twice the noise levels", **steps)
+    if curve.unconverged.any():
+        axes.fill_between([], [], [], label="changed by more noise levels", **HATCH)
     again = curve.value("replanned")
     if np.isfinite(again).any():
         axes.plot(x, again, "*", color=style.INK, markersize=11, markeredgecolor="white", zorder=8, label="replanned")
@@ -99,7 +115,9 @@ def _returns(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve, run: Run, by_m
         look = {"color": style.look(null.method).colour, "linestyle": style.look(null.method).dash, "label": label}
         axes.plot(at, null.value(measure), linewidth=1.2, zorder=3, **look)
     data = _finite(run.data.promised)
-    core = np.concatenate([data, _finite(again), *(known([each], measure) for each in (curve, *nulls))])
+    core = np.concatenate(
+        [data, _finite(again), known([curve], finer), *(known([each], measure) for each in (curve, *nulls))]
+    )
     lines = {name: level(by_method.get(name), measure) for name in ("behaviour", "bound")}
     lines = _quantiles(data) | _near(axes, lines, core)
     reach(axes, "y", np.append(core, list(lines.values())), known([curve], "promised"))

@@ -65,6 +65,11 @@ class Curve(NamedTuple):
         """Index of the highest headline among feasible strengths; among all where none is feasible."""
         return table.best(self.value(self.headline), self.feasible)
 
+    @property
+    def unconverged(self) -> Bool[np.ndarray, "s"]:
+        """Whether steps half as long change a strength (144)."""
+        return self.value("converged") < 1
+
     def is_best(self, k: int) -> bool:
         """Whether a strength is the best, and feasible."""
         return bool(k == self.best and self.feasible[k])
@@ -131,6 +136,12 @@ def subject(methods: dict[str, Curve]) -> Curve | None:
     scored = [curve for curve in methods.values() if np.isfinite(curve.value(curve.headline)).any()]
     ranks = lambda curve: (curve.method != "guided", curve.family != "guidance", len(curve.strengths) < 2)
     return min(scored or methods.values(), key=ranks, default=None)
+
+
+def unconverged(by_method: Iterable[Curve]) -> str:
+    """What the mark of strengths that have not converged means; empty where all have."""
+    some = any(curve.unconverged.any() for curve in by_method)
+    return "‡ marks a strength that twice as many noise levels change by more than a tenth." if some else ""
 
 
 def dropped(by_method: dict[str, Curve]) -> str:

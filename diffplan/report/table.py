@@ -12,7 +12,7 @@ from rich.table import Table
 from diffplan.metrics.table import FEASIBLE
 from diffplan.report import style
 from diffplan.report.load import Results, read_results
-from diffplan.report.summary import Curve, curves, delivery, dropped, headline, known, name_of, split
+from diffplan.report.summary import Curve, curves, delivery, dropped, headline, known, name_of, split, unconverged
 
 
 class Column(NamedTuple):
@@ -93,7 +93,8 @@ def notes(results: Results, by_method: dict[str, Curve]) -> list[str]:
         )
     units = {"proxy": "Proxy in standard deviations of the data.", "promised": f"Returns in {words.unit}."}
     units["path_kl"] = "Path KL in nats."
-    text = " ".join([text, *(unit for name, unit in units.items() if known(by_method.values(), name).size)])
+    shown = (unit for name, unit in units.items() if known(by_method.values(), name).size)
+    text = " ".join(part for part in (text, unconverged(by_method.values()), *shown) if part)
     left_out = f"Left out: {'; '.join(results.left_out)}." if results.left_out else ""
     return [line for line in (text, delivery(results), quality(results), dropped(by_method), left_out) if line]
 
@@ -123,7 +124,8 @@ def _line(curve: Curve, columns: list[Column], measure: str, k: int) -> tuple[st
     if np.isfinite(half):
         cells[[column.name for column in columns].index(measure)] += f" ± {style.plain(half)}"
     strength = f"{curve.strengths[k]:g}" if len(curve.strengths) > 1 else "–"
-    return strength + " †" * (not curve.feasible[k]), *cells
+    marks = " †" * (not curve.feasible[k]) + " ‡" * bool(curve.unconverged[k])
+    return strength + marks, *cells
 
 
 def _span(numbers: set[int]) -> str:
