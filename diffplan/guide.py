@@ -248,6 +248,19 @@ def in_interval(energy: Energy, low: float, high: float) -> Energy:
     return wrapped
 
 
+def scheduled(energy: Energy, low: Level, high: Level) -> Energy:
+    """An energy that acts the more the less noise there is (Wang et al. 2024, arXiv 2404.13040, the linear schedule).
+
+    Its factor rises from 0 at the noise level `high` to 2 at `low`, evenly in log sigma; its mean over them is 1.
+    """
+
+    def wrapped(x: Float[Array, "h d"], sigma: Level) -> Scalar:
+        done = jnp.log(high / jnp.maximum(jnp.max(sigma), low)) / jnp.log(high / low)
+        return 2 * jnp.clip(done, 0.0, 1.0) * energy(x, sigma)
+
+    return wrapped
+
+
 def raw(reward: Reward) -> Energy:
     """g(x, sigma) = r(x): the clean reward read off the noisy plan, as if it were clean."""
     return lambda x, sigma: reward(x)

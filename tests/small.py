@@ -21,7 +21,7 @@ from diffplan.runs.files import read_json
 from tests.commands import one_line
 
 FEW = TrainSettings(steps=2, batch=4, chunk=2, save_every=2)
-PARTS = ("prior", "proxy", "row_reward", "inverse", "dynamics", "value", "behaviour", "conditional")
+PARTS = ("prior", "proxy", "row_reward", "inverse", "dynamics", "value", "behaviour", "conditional", "contrastive")
 
 
 def smaller() -> PlannerSettings:

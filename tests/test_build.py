@@ -13,6 +13,7 @@ from diffplan.data.windows import Windows
 from diffplan.episodes import Episodes
 from diffplan.learn.behaviour import BehaviourSettings
 from diffplan.learn.conditional import ConditionalSettings
+from diffplan.learn.contrastive import ContrastiveSettings
 from diffplan.learn.dynamics import DynamicsSettings
 from diffplan.learn.prior import PriorSettings
 from diffplan.learn.reward import PROXIES, ProxySettings
@@ -44,9 +45,10 @@ CONFIG = PlannerSettings(
     value=ValueSettings(SHORT, width=8, depth=1),
     behaviour=BehaviourSettings(SHORT, width=8, depth=1),
     conditional=ConditionalSettings(SHORT, width=8, depth=1),
+    contrastive=ContrastiveSettings(replace(SHORT, batch=1), windows=128, effective=20, width=8, depth=1),
 )
 TASK = maze2d.make(Maze2dSettings(radius=1.0))
-PARTS = {"regression", "model", "value", "behaviour", "conditional", "conservative"}
+PARTS = {"regression", "model", "value", "behaviour", "conditional", "contrastive", "conservative"}
 STAGES = {
     "chain",
     "prior",
@@ -54,6 +56,7 @@ STAGES = {
     "value",
     "behaviour",
     "conditional",
+    "contrastive",
     "reward/regression",
     "reward/conservative/clean",
 }
@@ -113,7 +116,7 @@ def test_parts_are_what_methods_take(made):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["value", "conditional"])
+@pytest.mark.parametrize("name", ["value", "conditional", "contrastive"])
 def test_what_the_proxies_score_is_learned_anew_for_other_proxies(made, name):
     run, problem, parts = made
     others = parts | {"regression": parts["regression"]._replace(identity="others")}
@@ -161,7 +164,7 @@ def test_rows_earn_the_reward_of_all_steps_up_to_the_next_row(tmp_path, stride):
 
 
 def test_what_a_task_does_not_have_its_problem_lacks(tmp_path):
-    learned = {*PROXIES, "conservative", "shuffled", "untrained", "value", "conditional"}
+    learned = {*PROXIES, "conservative", "shuffled", "untrained", "value", "conditional", "contrastive"}
     run = builder(tmp_path, rewards_only())
     assert build.lacks(builder(tmp_path / "whole").task) == set() and build.lacks(run.task) == {"dynamics"}
     silent = run._replace(data=run.data._replace(kept=run.data.kept._replace(rewards=None)))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import integrate
 
 from diffplan import guide
 from diffplan.guide import guided
@@ -48,6 +49,15 @@ def test_guidance_in_an_interval_moves_the_mean_by_what_the_interval_holds(low, 
     expected = w * S2**1.5 * SLOPE * (1 / np.sqrt(S2 + ends[0] ** 2) - 1 / np.sqrt(S2 + ends[1] ** 2))
     result = mean_of(guide.in_interval(exact_energy, low, high), w)
     np.testing.assert_allclose(result, expected, rtol=0.02, atol=0.005)
+
+
+def test_a_schedule_moves_the_mean_by_the_integral_of_its_factor():
+    """As of an interval, with d(-1 / sqrt(s^2 + sigma^2)) = sigma d sigma / (s^2 + sigma^2)^1.5, times the factor."""
+    w, low, high = 1.7, 0.02, TOP
+    factor = lambda sigma: 2 * np.log(high / sigma) / np.log(high / low) if sigma > low else 2.0
+    integral, _ = integrate.quad(lambda sigma: factor(sigma) * sigma / (S2 + sigma**2) ** 1.5, 0, high)
+    result = mean_of(guide.scheduled(exact_energy, jnp.asarray(low), jnp.asarray(high)), w)
+    np.testing.assert_allclose(result, w * S2**1.5 * SLOPE * integral, rtol=0.02)
 
 
 def test_without_the_jacobian_the_push_is_not_shrunk_with_the_noise():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx, struct
+from scipy import stats
 
 from diffplan import guide, validation
 from diffplan.cli import exact
@@ -18,7 +19,7 @@ from diffplan.learn import contrastive, train
 from diffplan.learn.contrastive import ContrastiveEnergy, balanced
 from diffplan.learn.prior import transitions
 from diffplan.models import Chained, Messages, MessagesValue, build
-from diffplan.noise import LogUniform, log_linear
+from diffplan.noise import LogUniform, NoiseSettings, log_linear
 from diffplan.oracle.gaussian import Gaussian
 from diffplan.runs import Run
 from diffplan.samplers import Sampler, sample, sde_2m
@@ -209,6 +210,49 @@ def test_contrast_learns_the_exact_energy():
     regression = -1.5 * (points[:, 0, 0] / (1 + 0.64)) ** 2
     off = lambda guess: float(jnp.abs((guess - guess[4]) - (known - known[4])).max())
     assert off(result) < 0.25 < off(regression)
+
+
+def test_the_largest_weight_leaves_enough_plans():
+    """Of n rewards from N(0, 1) the tilt has n exp(-w^2) effective plans."""
+    rewards = jnp.asarray(stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000), jnp.float32)
+    assert contrastive.largest_weight(rewards, 5000) == pytest.approx(np.sqrt(np.log(20)), rel=0.05)
+    assert contrastive.largest_weight(jnp.zeros(64), 64) == pytest.approx(1000)
+
+
+@struct.dataclass
+class Curved:
+    """Of N(0, I) and the reward -|x|^2: E[r | x] at a level, and the reward itself."""
+
+    def __call__(self, x, sigma):
+        return jnp.sum(-((x / (1 + sigma**2)) ** 2) - sigma**2 / (1 + sigma**2))
+
+    def reward(self, x):
+        return -jnp.sum(x**2)
+
+    def score(self, x):
+        return self.reward(x)
+
+
+def test_the_energy_of_a_learned_reward_is_corrected_to_the_exact_one():
+    """log E[exp(-w |x0|^2) | x] = -w |m|^2 / (1 + 2 w s^2) + a constant, with m = x / (1 + sigma^2), where no entry is
+    pinned; and for the pinned entries themselves -w |x|^2.
+    """
+    x = jax.random.normal(jax.random.key(0), (8192, 2, 1))
+    clean = jnp.asarray([[True], [False]])
+    config = contrastive.ContrastiveSettings(
+        train.TrainSettings(steps=500, batch=4, learning_rate=3e-3, ema=0.98), windows=8192, width=32, patch=1
+    )
+    model = contrastive.fit_learned(x, Curved(), clean, config, NoiseSettings(0.3, 2.0))
+    weight, sigma = jnp.asarray(min(1.5, model.high)), jnp.asarray(0.8)
+    level, s2 = jnp.where(clean, 0.0, sigma), 0.64 / 1.64
+    points = jnp.stack([jnp.ones(9), jnp.linspace(-2, 2, 9)], axis=1)[:, :, None]
+    result = jax.vmap(lambda x: model.energy(weight)(x, level))(points)
+    known = -weight * (points[:, 1, 0] / 1.64) ** 2 / (1 + 2 * weight * s2)
+    regression = weight * jax.vmap(Curved(), (0, None))(points, level)
+    off = lambda guess: float(jnp.abs((guess - guess[4]) - (known - known[4])).max())
+    assert off(result) < 0.3 * off(regression)
+    beyond = model.energy(jnp.asarray(3 * model.high))(points[0], level)
+    assert float(beyond) == pytest.approx(3 * float(model.energy(jnp.asarray(model.high))(points[0], level)), rel=1e-4)
 
 
 def test_contrast_refuses_what_cannot_be_learned():

@@ -17,27 +17,37 @@ v = 0 the tilt is the data, and f is 0.
 One network learns all weights: v and w are drawn too, from an even grid, and read as a further entry of every step.
 What it reads of the plan is a `Reader`'s business, who may also bring an energy that is good already: f = w (base +
 network).
+
+`fit_learned` learns the exact energy of a learned reward in this way, from the regression (13) of that reward. Its
+largest weight is the one whose tilt has just enough effective plans; beyond it the energy is that of the largest,
+scaled.
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import field
+from functools import partial
+from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from diffplan.denoise import NoiseLevels, noised
+from diffplan.guide import Proxy
 from diffplan.learn.train import SILENT, Task, TrainSettings, train
+from diffplan.models import Size, Value, build
+from diffplan.noise import LogUniform, NoiseSettings
 from diffplan.runs import Recorder
-from diffplan.types import Apply, Energy, Params, PRNGKey, Scalar
+from diffplan.settings import COUNT, SIZE, at_least, settings
+from diffplan.types import Apply, Energy, Level, Params, PRNGKey, Scalar
 
 
 @runtime_checkable
 class Reader(Protocol):
     """A pytree that turns a noisy plan into what the network reads, ``[h, f]``, and an energy to start from."""
 
-    def __call__(self, x: Float[Array, "h d"], sigma: Scalar) -> tuple[Float[Array, "h f"], Scalar]:
+    def __call__(self, x: Float[Array, "h d"], sigma: Level) -> tuple[Float[Array, "h f"], Scalar]:
         """(features, base energy at weight 1)."""
         ...
 
@@ -51,19 +61,21 @@ class ContrastiveEnergy:
     apply: Apply = struct.field(pytree_node=False)
     high: float = struct.field(pytree_node=False)
 
-    def values(self, x: Float[Array, "h d"], sigma: Scalar, weights: Float[Array, "w"]) -> Float[Array, "w"]:
+    def values(self, x: Float[Array, "h d"], sigma: Level, weights: Float[Array, "w"]) -> Float[Array, "w"]:
         """f(x, sigma, w) at several weights of one noisy plan, which is read once."""
         features, base = self.reader(x, sigma)
 
         def one(weight: Scalar) -> Scalar:
             read = jnp.concatenate([features, jnp.broadcast_to(weight / self.high, (len(x), 1))], axis=1)
-            return weight * (base + self.apply(self.params, read, jnp.log(sigma) / 4))
+            return weight * (base + self.apply(self.params, read, jnp.log(jnp.max(sigma)) / 4))
 
         return jax.vmap(one)(weights)
 
     def energy(self, weight: Scalar) -> Energy:
-        """log E[exp(w r(x0)) | x], up to a constant of the level."""
-        return lambda x, sigma: self.values(x, sigma, jnp.reshape(weight, 1))[0]
+        """log E[exp(w r(x0)) | x], up to a constant of the level; beyond the largest weight, that of it, scaled."""
+        inside = jnp.clip(weight, 0.0, self.high)
+        scale = jnp.maximum(weight / self.high, 1.0)
+        return lambda x, sigma: scale * self.values(x, sigma, jnp.reshape(inside, 1))[0]
 
 
 class Group(NamedTuple):
@@ -124,8 +136,17 @@ def balanced(key: PRNGKey, data: Contrast, count: int) -> Group:
     return Group(data.x[index], data.rewards[index], correction, data.weights[pair])
 
 
-def task(apply: Apply, reader: Reader, levels: NoiseLevels, high: float, group: int = 64) -> Task:
+def task(
+    apply: Apply,
+    reader: Reader,
+    levels: NoiseLevels,
+    high: float,
+    group: int = 64,
+    clean: Bool[Array, "h d"] | bool = False,
+) -> Task:
     """(15) as a training task on `Contrast` data; one example is a group of K = `group` plans, an even number.
+
+    clean: the entries that sampling will pin.
 
     Raises:
         ValueError: if a group has nothing to contrast.
@@ -137,8 +158,9 @@ def task(apply: Apply, reader: Reader, levels: NoiseLevels, high: float, group: 
         key_sigma, key_noise = jax.random.split(key)
         sigma = levels.draw(key_sigma)
         x = jax.vmap(noised, (0, 0, None))(jax.random.split(key_noise, group), example.x, sigma)
+        x, level = jnp.where(clean, example.x, x), jnp.where(clean, 0.0, sigma)
         model = ContrastiveEnergy(params, reader, apply, high)
-        f = jnp.diff(jax.vmap(model.values, (0, None, None))(x, sigma, example.weights), axis=1)[:, 0]
+        f = jnp.diff(jax.vmap(model.values, (0, None, None))(x, level, example.weights), axis=1)[:, 0]
         wanted = jax.nn.softmax(jnp.diff(example.weights)[0] * example.reward + example.correction)
         return -jnp.sum(wanted * jax.nn.log_softmax(f + example.correction)), {"sigma": sigma}
 
@@ -152,9 +174,75 @@ def fit(
     levels: NoiseLevels,
     config: TrainSettings,
     recorder: Recorder = SILENT,
+    clean: Bool[Array, "h d"] | bool = False,
 ) -> ContrastiveEnergy:
-    """Learn the energy of every weight up to the largest of the data."""
+    """Learn the energy of every weight up to the largest of the data. clean: the entries that sampling will pin."""
     apply, params = network
     high = float(data.weights[-1])
-    learning = task(apply, reader, levels, high)
+    learning = task(apply, reader, levels, high, clean=clean)
     return ContrastiveEnergy(train(learning, params, data, config, recorder), reader, apply, high)
+
+
+@settings("contrastive")
+class ContrastiveSettings:
+    """The exact energy of the learned reward, by contrasting plans."""
+
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(steps=600, batch=4))
+    """A batch of so many groups of 64 plans."""
+    windows: Annotated[int, at_least(64, 2**20)] = 16_384
+    """Windows of behaviour that the learned reward scores."""
+    effective: Annotated[int, COUNT] = 500
+    """Effective number of plans of the largest tilt that is learned."""
+    width: Annotated[int, SIZE] = 64
+    """Width of a token."""
+    depth: Annotated[int, SIZE] = 2
+    """Number of blocks."""
+    patch: Annotated[int, SIZE] = 2
+    """Rows to a token."""
+
+
+@struct.dataclass
+class Corrected:
+    """A `Reader` of plans, scaled to unit variance; it starts from a learned E[r | x]."""
+
+    base: Proxy
+
+    def __call__(self, x: Float[Array, "h d"], sigma: Level) -> tuple[Float[Array, "h d"], Scalar]:
+        """(features, base energy at weight 1)."""
+        return x / jnp.sqrt(1 + sigma**2), self.base(x, sigma)
+
+
+def largest_weight(rewards: Float[Array, "n"], effective: int) -> float:
+    """The largest weight, up to 1,000, whose tilt has n Z(w)^2 / Z(2 w) >= `effective` plans."""
+    r = np.asarray(rewards, np.float64)
+    r, weights = r - r.max(), np.geomspace(0.01, 1000, 400)
+    mean = lambda w: np.exp(w[:, None] * r[None]).mean(axis=1)
+    enough = len(r) * mean(weights) ** 2 / mean(2 * weights) >= effective
+    return float(weights[enough][-1] if enough.any() else weights[0])
+
+
+def fit_learned(
+    x: Float[Array, "n h d"],
+    base: Proxy,
+    clean: Bool[Array, "h d"],
+    config: ContrastiveSettings,
+    levels: NoiseSettings,
+    recorder: Recorder = SILENT,
+) -> ContrastiveEnergy:
+    """Learn the exact energy of a learned reward.
+
+    Args:
+        x: windows of behaviour, normalised.
+        base: the noise-conditioned regression, whose clean reward scores the windows.
+        clean: the entries that sampling will pin.
+        config: how many windows, and the network.
+        levels: of the noise.
+        recorder: hears of the training.
+    """
+    h, d = x.shape[1:]
+    rewards = jax.jit(partial(jax.lax.map, base.reward, batch_size=256))(x)
+    size = Size(config.patch, config.width, config.depth)
+    network = build(jax.random.key(config.train.seed), lambda rngs: Value(h, d + 1, size, rngs=rngs))
+    data = contrast(x, rewards, largest_weight(rewards, config.effective))
+    noise = LogUniform(levels.low, levels.high)
+    return fit(network, Corrected(base), data, noise, config.train, recorder, clean)

@@ -26,9 +26,11 @@ from diffplan.methods.guidance import (
     budgeted,
     classifier,
     clean,
+    contrastive,
     dps,
     lgd,
     raw,
+    scheduled,
     shuffled,
     smoothed,
     untrained,
@@ -118,13 +120,16 @@ def guidance_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     entry = partial(Entry, "guidance")
     asked, classes = ("regression", "conditional"), ("classifier",)
     weaker = Weakened(strengths.weakened)
+    contrasted = Pushed("guided_contrastive", scales, contrastive, "guidance scale")
     by_class = Guided("guided_classifier", scales, classifier, classifier)
     return (
         entry("Janner et al. 2022", "plans", Guided("guided", scales)),
         entry("Dhariwal and Nichol 2021", "plans", by_class, classes),
+        entry("Lu et al. 2023", "plans", contrasted, ("regression", "contrastive")),
         entry("Chung et al. 2023", "plans", Guided("guided_dps", scales, dps, clean), ("clean",)),
         entry("", "plans", Guided("guided_raw", scales, raw, clean), ("clean",)),
         entry("Kynkäänniemi et al. 2024", "plans", Guided("guided_interval", scales, Interval(*strengths.interval))),
+        entry("Wang et al. 2024", "plans", Guided("guided_scheduled", scales, scheduled)),
         entry("", "plans", Guided("guided_smoothed", scales, smoothed, clean), ("clean",)),
         entry("Song et al. 2023", "plans", Pushed("guided_lgd", scales, lgd, "guidance scale", clean), ("clean",)),
         entry("", "plans", Pushed("guided_budget", log_grid(1, 1000, strengths.points), budgeted, "budget in nats")),

@@ -73,6 +73,8 @@ class Problem:
     """Another learned reward, for methods that weigh two."""
     conditional: Conditional | None = None
     """The prior given conditions, for classifier-free guidance."""
+    contrastive: Any | None = None
+    """The exact energy of the regression's reward, by weight (`diffplan.learn.contrastive`)."""
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -77,6 +77,12 @@ class Interval:
         return guide.in_interval(regression(problem), self.low, self.high)
 
 
+def scheduled(problem: Problem) -> Energy:
+    """The noise-conditioned regression, the more the less noise there is."""
+    sigmas = problem.sampler.sigmas
+    return guide.scheduled(regression(problem), sigmas[-1], sigmas[0])
+
+
 def from_prior(key: PRNGKey, problem: Problem, start: Float[Array, "o"]) -> Float[Array, "h d"]:
     """A plan from the prior: with the same keys, that of the method `Prior`."""
     return sample(key, pinned(problem.denoise, problem.pins(start)), problem.sampler)[0]
@@ -137,6 +143,12 @@ class Pushed:
 def lgd(problem: Problem, weight: Scalar) -> Denoise:
     """Guidance by the log-mean-exp of a weighted clean reward around the denoised plan; weight 0 is the prior."""
     energy = guide.lgd(problem.denoise, clean(problem).reward, draws_around(problem), weight)
+    return guide.guided(problem.denoise, energy, Strengths(jnp.ones(()), jnp.ones(())))
+
+
+def contrastive(problem: Problem, weight: Scalar) -> Denoise:
+    """Guidance by the exact energy of a weight, as it was learned by contrasting plans."""
+    energy = need(problem, "contrastive", "by a contrastive energy").energy(weight)
     return guide.guided(problem.denoise, energy, Strengths(jnp.ones(()), jnp.ones(())))
 
 

@@ -1,23 +1,23 @@
 """Everything that is learned on a task, each in a stage of the run: made once, and read back afterwards.
 
-data -> prior, inverse, reward/KIND -> dynamics, value, behaviour, conditional      each only where it is used
+data -> prior, inverse, reward/KIND -> dynamics, value, behaviour, conditional, contrastive
+
+Each is made only where it is used.
 """
 
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from diffplan import noise
 from diffplan.chain import Chain
-from diffplan.codec import Cells, Codec
-from diffplan.data import files, stream
-from diffplan.data.stream import Data
+from diffplan.codec import Cells
 from diffplan.data.windows import Windows
 from diffplan.episodes import Episodes
 from diffplan.guide import Learned, Proxy
@@ -25,6 +25,7 @@ from diffplan.learn import (
     behaviour,
     chain,
     conditional,
+    contrastive,
     dynamics,
     inverse,
     prior,
@@ -36,11 +37,12 @@ from diffplan.learn import (
 from diffplan.learn.reward import PROXIES, Labelled
 from diffplan.learn.reward_models import MANY, RewardModelSettings
 from diffplan.methods import Problem
+from diffplan.planner.behaviour import Behaviour, Builder, make_data, split
 from diffplan.planner.decide import Decided, decide
 from diffplan.planner.settings import PlannerSettings
 from diffplan.resolve import resolve
 from diffplan.runs import Made, Run, keep, say, stage
-from diffplan.runs.files import plain, text_digest, versions
+from diffplan.runs.files import plain, text_digest
 from diffplan.runs.program import program
 from diffplan.samplers import STEPS, Sampler
 from diffplan.settings import ConfigError
@@ -51,102 +53,13 @@ from diffplan.types import PRNGKey
 DATA = 2048
 """Windows of behaviour that methods may use."""
 
-SAMPLE = 65_536
-"""Windows that stand for all where these do not fit the device."""
-
-
-class Behaviour(NamedTuple):
-    """Episodes and their windows.
-
-    kept, aside: the episodes to train on, and the held-out ones. rows: the normaliser of rows. codec: that of plans.
-    every: all windows to train on, on the device or in blocks. train: those, or a sample of them.
-    """
-
-    kept: Episodes
-    aside: Episodes
-    rows: Codec
-    codec: Codec | Cells
-    every: Data
-    train: Windows
-    held_out: Windows
-    identity: str
-
-    def windows(self, horizon: int, stride: int = 1) -> Data:
-        """Other windows of the rows to train on, normalised as rows are."""
-        return stream.windows_of(self.kept, self.rows, horizon, stride)
-
-
-class Builder(NamedTuple):
-    """What every stage is built from. reward: the true reward of a row, or what stands for it."""
-
-    run: Run
-    task: Task
-    decided: Decided
-    data: Behaviour
-    reward: Reward | None
-
-    @property
-    def config(self) -> PlannerSettings:
-        """The settings, as far as they were chosen, and as they follow from the episodes."""
-        return self.decided.config
-
-    @property
-    def stride(self) -> int:
-        """Steps from one row of a plan to the next."""
-        return self.decided.stride
-
-    @property
-    def span(self) -> int:
-        """Steps of a plan."""
-        return self.decided.horizon * self.stride
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """What everything that is learned depends on."""
-        return {"data": self.data.identity}
-
-    @property
-    def rewarded(self) -> bool:
-        """Whether there is anything that a reward could be learned from."""
-        return self.task.reward is not None or self.data.kept.rewards is not None
-
-    def gains(self, windows: Windows, first: Int[Array, "n"], true: Reward | None = None) -> Float[Array, "n h"]:
-        """What each row of some windows earns, all steps up to the next row counted.
-
-        By `true`, or the task's reward, held from row to row; by the recorded rewards where there is neither.
-        """
-        by = true or self.task.reward
-
-        def earned(first: Int[Array, ""]) -> Float[Array, "h"]:
-            if by is None:
-                assert windows.rewards is not None
-                recorded = jax.lax.dynamic_slice(windows.rewards, (first,), (windows.span,))
-                return recorded.reshape(windows.horizon, -1).sum(axis=1)
-            plan = windows.trajectory(first)
-            return self.stride * jax.vmap(by)(plan.observations, plan.actions)
-
-        return jax.jit(jax.vmap(earned))(first)
-
-    def returns(self, windows: Windows, first: Int[Array, "n"]) -> Float[Array, "n"]:
-        """The return of some windows."""
-        return self.gains(windows, first).sum(axis=1)
-
 
 def lacks(task: Task, rewarded: bool = True) -> set[str]:
     """The parts of a problem that a task cannot have. rewarded: whether there is anything to learn a reward from."""
-    missing = set() if rewarded else {*PROXIES, "conservative", "shuffled", "untrained", "value", "conditional"}
+    learned = {*PROXIES, "conservative", "shuffled", "untrained", "value", "conditional", "contrastive"}
+    missing = set() if rewarded else learned
     in_jax = task.simulator is not None and not is_host(task.simulator) and hasattr(task.simulator, "state_of")
     return missing if in_jax else missing | {"dynamics"}
-
-
-def make_data(run: Run, task: Task, name: str = "data") -> tuple[Episodes, str]:
-    """The data stage: ``RUN/data/rows.npz``; returns (episodes, identity)."""
-
-    def write(directory: Path) -> None:
-        files.save(directory / "rows.npz", task.episodes(), {"config": plain(task.settings), "versions": versions()})
-
-    kept = keep(run, name, write, {"task": task.settings}, files=("rows.npz", "rows.json"))
-    return files.load(kept.directory / "rows.npz")[0], kept.identity
 
 
 def start(run: Run, task: Task, config: PlannerSettings, learns: bool = True) -> Builder:
@@ -166,27 +79,6 @@ def start(run: Run, task: Task, config: PlannerSettings, learns: bool = True) ->
     if task.reward is None and episodes.rewards is not None:
         build = build._replace(reward=fit_row_reward(build))
     return build
-
-
-def split(task: Task, decided: Decided, episodes: Episodes, identity: str) -> Behaviour:
-    """Episodes to train on and held-out ones, of those that hold a window, as windows."""
-    held_out, shape = decided.config.prior.held_out, (decided.horizon, decided.stride)
-    span = decided.horizon * decided.stride
-    long = episodes.lengths >= span
-    if long.sum() == 1 and episodes.count > 1:
-        raise ConfigError(f"prior.horizon={shape[0]}: but one of {episodes.count} episodes has {span} steps: need two")
-    kept, aside = episodes.select(long).split(held_out)
-    codec = Codec.fit(kept.observations, kept.actions, task.discrete)
-    plans = task.cells or codec
-    on_device = lambda part: part._replace(
-        observations=jnp.asarray(part.observations), actions=jnp.asarray(part.actions)
-    )
-    if stream.fits(kept.nbytes):
-        kept, aside = on_device(kept), on_device(aside)
-    every = stream.windows_of(kept, plans, *shape)
-    train = every if isinstance(every, Windows) else every.sample(jax.random.key(0), SAMPLE)
-    about = text_digest(f"{identity} {shape} {held_out}")
-    return Behaviour(kept, aside, codec, plans, every, train, Windows.of(aside, plans, *shape), about)
 
 
 def describe(task: Task, decided: Decided, episodes: Episodes, data: Behaviour) -> None:
@@ -356,7 +248,7 @@ def assemble(key: PRNGKey, build: Builder, needs: set[str]) -> tuple[Problem, di
 
 def fit_part(build: Builder, problem: Problem, parts: dict[str, Made], name: str) -> Made:
     """One part of a problem, in a stage of its name; the true dynamics are no stage."""
-    config, data, task = build.config, build.data, build.task
+    config, data, task, levels = build.config, build.data, build.task, build.decided.levels
     scored = build.inputs | {"proxies": parts["regression"].identity if "regression" in parts else ""}
     match name:
         case "regression" | "classifier" | "clean":
@@ -387,11 +279,18 @@ def fit_part(build: Builder, problem: Problem, parts: dict[str, Made], name: str
             return stage(build.run, name, fit, config.behaviour, build.inputs)
         case "conditional":
             assert problem.regression is not None
-            settings, levels = config.conditional, build.decided.levels
+            settings = config.conditional
             start = fit_chain(build)
             fit = partial(conditional.fit, data.every, data.codec, problem.regression, settings, levels, start)
             states = None if start is None else len(start.start)
             about = {"conditional": settings, "noise": levels, "states": states}
+            return stage(build.run, name, fit, about, scored)
+        case "contrastive":
+            assert problem.regression is not None
+            x = data.train.draws(jax.random.key(config.contrastive.train.seed), config.contrastive.windows)
+            clean = prior.pin_mask(data.train, jnp.asarray(False))
+            fit = partial(contrastive.fit_learned, x, problem.regression, clean, config.contrastive, levels)
+            about = {"contrastive": config.contrastive, "noise": levels}
             return stage(build.run, name, fit, about, scored)
         case _:
             raise ConfigError(f"methods: no part of a problem is named {name!r}")

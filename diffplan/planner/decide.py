@@ -37,7 +37,7 @@ MANY = 200_000
 ADAM = {"one-hot plans": 2e-3, "unet": 2e-4}
 """Priors that are trained by Adam, and its rate, where nobody chose how."""
 
-PATCHED = ("proxy", "value", "conditional")
+PATCHED = ("proxy", "value", "conditional", "contrastive")
 
 
 class Decided(NamedTuple):

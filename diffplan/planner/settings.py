@@ -5,6 +5,7 @@ from typing import Annotated
 
 from diffplan.learn.behaviour import BehaviourSettings
 from diffplan.learn.conditional import ConditionalSettings
+from diffplan.learn.contrastive import ContrastiveSettings
 from diffplan.learn.dynamics import DynamicsSettings
 from diffplan.learn.inverse import InverseSettings
 from diffplan.learn.prior import PriorSettings
@@ -46,6 +47,7 @@ class PlannerSettings:
     value: ValueSettings = field(default_factory=ValueSettings)
     behaviour: BehaviourSettings = field(default_factory=BehaviourSettings)
     conditional: ConditionalSettings = field(default_factory=ConditionalSettings)
+    contrastive: ContrastiveSettings = field(default_factory=ContrastiveSettings)
 
     def check(self) -> None:
         """Raise ConfigError unless the tokens of the learned reward fill the horizon, where it is given."""

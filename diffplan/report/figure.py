@@ -20,7 +20,18 @@ from diffplan.metrics.table import TableError
 from diffplan.report import panels, series, space, style
 from diffplan.report.load import Run, read_run
 from diffplan.report.save import directory, save
-from diffplan.report.summary import Curve, curves, delivery, dropped, evenly_chosen, known, nearest, split, subject
+from diffplan.report.summary import (
+    Curve,
+    curves,
+    delivery,
+    dropped,
+    evenly_chosen,
+    known,
+    nearest,
+    split,
+    subject,
+    unconverged,
+)
 
 COLUMNS = 5
 """Strengths drawn in a row of part C."""
@@ -51,7 +62,9 @@ def compose(run: Run) -> Figure:
     rows = rows_of(run, methods, shown)
     tall = 2.75 if run.plans.plane else 0.95 * len(run.plans.labels) + 1.1
     left_out = f"Left out: {'; '.join(run.results.left_out)}." if run.results.left_out else ""
-    notes = [part for line in (delivery(run.results), dropped(by_method), left_out) for part in wrap(line, WIDE)]
+    not_yet = unconverged([alone] if alone is not None else [], "Not converged, hatched")
+    lines = (delivery(run.results), not_yet, dropped(by_method), left_out)
+    notes = [part for line in lines for part in wrap(line, WIDE)]
     heights = {
         "top": 5.35 * (alone is not None or plane),
         "plans": tall * len(rows) + 0.5 * bool(rows),

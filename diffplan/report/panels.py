@@ -103,14 +103,14 @@ def _returns(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve, run: Run, by_m
         _band(axes, x, curve.bands["promised"], **blue, **look)
     if known([curve], finer := f"finer_{measure}").size:
         steps = {"marker": "x", "markersize": 4, "linestyle": (0, (1, 1.2)), "linewidth": 1.1, "zorder": 3.8}
-        axes.plot(x, curve.value(finer), color=style.RETURN, label=f"{measure}, twice the noise levels", **steps)
+        axes.plot(x, curve.value(finer), color=style.RETURN, label=f"{measure}, 2× levels", **steps)
     if curve.unconverged.any():
-        axes.fill_between([], [], [], label="changed by more noise levels", **HATCH)
+        axes.fill_between([], [], [], label="not converged", **HATCH)
     again = curve.value("replanned")
     if np.isfinite(again).any():
         axes.plot(x, again, "*", color=style.INK, markersize=11, markeredgecolor="white", zorder=8, label="replanned")
     nulls = [by_method[name] for name in NULLS if name in by_method]
-    for null, label in zip(nulls, ("null: meaningless reward", None), strict=False):
+    for null, label in zip(nulls, ("null reward", None), strict=False):
         at = np.interp(null.strengths, curve.strengths, x, left=np.nan, right=np.nan)
         look = {"color": style.look(null.method).colour, "linestyle": style.look(null.method).dash, "label": label}
         axes.plot(at, null.value(measure), linewidth=1.2, zorder=3, **look)

@@ -23,6 +23,7 @@ RC: dict[Any, Any] = {
     "xtick.color": style.INK,
     "ytick.color": style.INK,
     "pdf.fonttype": 42,
+    "hatch.linewidth": 0.6,
 }
 
 

@@ -39,6 +39,8 @@ LOOKS = {
 
 LABELS = {
     "guided_interval": "guided, in an interval",
+    "guided_contrastive": "guided, contrastive",
+    "guided_scheduled": "guided, more at less noise",
     "guided_smoothed": "guided, smoothed reward",
     "guided_lgd": "guided, LGD",
     "guided_budget": "guided, budget of nats",

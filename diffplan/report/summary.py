@@ -138,10 +138,10 @@ def subject(methods: dict[str, Curve]) -> Curve | None:
     return min(scored or methods.values(), key=ranks, default=None)
 
 
-def unconverged(by_method: Iterable[Curve]) -> str:
-    """What the mark of strengths that have not converged means; empty where all have."""
+def unconverged(by_method: Iterable[Curve], words: str) -> str:
+    """A sentence that says what strengths have not converged; empty where all have. words: its beginning."""
     some = any(curve.unconverged.any() for curve in by_method)
-    return "‡ marks a strength that twice as many noise levels change by more than a tenth." if some else ""
+    return f"{words}: twice as many noise levels change a return by a tenth, or a tenth of the plans." if some else ""
 
 
 def dropped(by_method: dict[str, Curve]) -> str:

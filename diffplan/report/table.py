@@ -93,8 +93,9 @@ def notes(results: Results, by_method: dict[str, Curve]) -> list[str]:
         )
     units = {"proxy": "Proxy in standard deviations of the data.", "promised": f"Returns in {words.unit}."}
     units["path_kl"] = "Path KL in nats."
+    not_yet = unconverged(by_method.values(), "‡ marks a strength that has not converged")
     shown = (unit for name, unit in units.items() if known(by_method.values(), name).size)
-    text = " ".join(part for part in (text, unconverged(by_method.values()), *shown) if part)
+    text = " ".join(part for part in (text, not_yet, *shown) if part)
     left_out = f"Left out: {'; '.join(results.left_out)}." if results.left_out else ""
     return [line for line in (text, delivery(results), quality(results), dropped(by_method), left_out) if line]
 
