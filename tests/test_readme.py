@@ -307,6 +307,67 @@ def test_the_findings_in_four_rooms_are_in_the_result_files() -> None:
     )
 
 
+def numbers(table: str) -> dict[str, list[float]]:
+    """The numbers of each line of a table, by its first cell."""
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    return {name: [float(n) for cell in rest for n in re.findall(r"-?[\d.]+", cell)] for name, *rest in lines}
+
+
+def test_unguided_plans_are_those_of_the_result_file() -> None:
+    rows = {row["task"]: row for row in read_rows(ROOT / "results" / "unguided.csv")}
+    columns = ("displacement", "speed", "coverage", "delivered", "behaviour", "gain", "gain_low")
+    lines = numbers(between("unguided"))
+    assert lines.keys() == rows.keys() and len(rows) == 7
+    for task, cells in lines.items():
+        of = lambda name, row=rows[task]: float(row[name] or "nan")
+        walls = [100 * of("violations.walls")] if task != "pendulum" else []
+        expected = [of("stride"), *walls, 100 * of("feasible"), *map(of, columns)]
+        np.testing.assert_allclose(cells, expected, atol=0.0501)
+        assert not of("violations.walls") > 0.014 and of("feasible") > 0.93
+        assert all(0.9 < of(name) < 1.1 for name in columns[:3])
+        interval = of("gain") - of("gain_low")
+        assert (of("gain") < -interval) == (task == "maze2d-wide")
+
+
+def test_controllers_are_those_of_the_result_file() -> None:
+    rows = read_rows(ROOT / "results" / "controllers.csv")
+    tasks = [(f"maze2d-{maze}", scale) for maze in MAZES for scale in ("0", "10")]
+    at = lambda controller, name="delivered": np.array(
+        [float(r[name]) for t in tasks for r in rows if (r["task"], r["scale"]) == t and r["controller"] == controller]
+    )
+    *lines, promised = numbers(between("controllers")).values()
+    for controller, cells in zip(("inverse", "flow", "cloned", "places", "model", "tracked"), lines, strict=True):
+        np.testing.assert_allclose(cells, at(controller), atol=0.0501)
+    np.testing.assert_allclose(promised, at("inverse", "promised"), atol=0.0501)
+    fraction = at("inverse") / at("inverse", "promised")
+    assert (round(100 * fraction.min()), round(100 * fraction.max())) == (91, 101)
+    assert (at("inverse") > at("tracked")).all()
+    assert max(np.abs(at("flow", "gain")).max(), np.abs(at("cloned", "gain")).max()) < 0.8
+    lost = lambda controller: 1 - (at(controller) / at("inverse")).min()
+    assert round(100 * lost("places")) == 27 and round(lost("model"), 1) == 0.5
+
+
+def test_the_levels_are_those_of_the_result_file() -> None:
+    rows = read_rows(ROOT / "results" / "levels.csv")
+    at = lambda scale, levels, name, rule="ancestral": next(
+        float(row[name])
+        for row in rows
+        if (row["rule"], float(row["scale"]), row["levels"]) == (rule, scale, str(levels))
+    )
+    for scale in (0, 10, 32):
+        assert abs(at(scale, 12, "delivered") / at(scale, 705, "delivered") - 1) < 0.1
+    ends = [at(320, levels, name) for levels in (12, 705) for name in ("promised", "delivered")]
+    assert np.round(ends).tolist() == [34, 16, 91, 64]
+    assert at(1000, 705, "delivered") > at(1000, 353, "delivered") + 5
+    feasible = [100 * at(scale, levels, "feasible") for scale in (32, 100) for levels in (12, 705)]
+    assert np.round(feasible).tolist() == [86, 75, 30, 14]
+    assert max(float(row["feasible"]) for row in rows if (row["rule"], row["scale"]) == ("ancestral", "320")) < 0.035
+    first = [at(32, 12, "delivered", rule) / at(32, 705, "delivered", rule) for rule in ("ancestral", "sde_2m")]
+    assert np.round(first, 2).tolist() == [0.92, 0.65]
+    excess = [at(10, 12, "path_kl", rule) / at(10, 705, "path_kl", rule) for rule in ("ancestral", "sde_2m")]
+    assert np.round(excess, 1).tolist() == [2.1, 5.3]
+
+
 @needs_results
 def test_the_settings_named_are_those_of_the_run() -> None:
     config = read_results(RESULTS).config["settings"]

@@ -8,6 +8,7 @@ in the tree. Reading makes the networks as they are initialised, in shape alone,
 import json
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
@@ -181,7 +182,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(str(arrays[ABOUT]))
         known, sound = about["format"] == FORMAT, digest({k: v for k, v in arrays.items() if k != ABOUT})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"{path}: is no planner, or is damaged ({type(error).__name__})") from None
     if not known:
         raise RunError(f"{path}: is of format {about['format']}: this version reads {FORMAT}")
