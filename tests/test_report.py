@@ -274,3 +274,18 @@ def test_importing_the_report_draws_in_no_matplotlib():
 )
 def test_short_numbers(value, words):
     assert style.short(value) == words
+
+
+def test_a_strength_that_has_not_converged_is_marked_and_a_table_without_the_columns_is_read(copied):
+    plain = table.markdown(copied)
+    assert "‡" not in plain
+    marked = lambda row: row | {"converged": float(float(row["strength"]) < 100) if row["method"] == "guided" else ""}
+    rewrite(copied, lambda rows: [marked(row) for row in rows])
+    lines = table.markdown(copied).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("| guided |"))
+    assert "‡" not in lines[start] and "‡" in lines[start + 1]
+    assert sum("‡" in line for line in lines if line.startswith("|")) == 1
+    assert "‡ marks a strength that has not converged: twice as many noise levels" in table.markdown(copied)
+    gone = ("finer_promised", "finer_delivered", "finer_feasible", "converged")
+    rewrite(copied, lambda rows: [{name: row[name] for name in row if name not in gone} for row in rows])
+    assert table.markdown(copied) == plain

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffplan.metrics.table import TableError
 from diffplan.report import page
 from tests.report_runs import KINDS, methods_of, write_run
 from tests.test_report import cells, reconfigure
@@ -102,6 +103,20 @@ def test_positions_that_are_not_finite_are_marked():
     kept = np.isfinite(positions)
     error = np.abs(integers * units[:, None, None] - positions)
     assert (error[kept] <= (0.5001 * units[:, None, None] + 0 * error)[kept]).all()  # small coordinates stay sharp
+
+
+def test_the_page_says_what_tune_chose(tmp_path):
+    run = write_run(tmp_path / "run", "few")
+    notes = embedded(page.page(run))["notes"]
+    validation = {"seeds": 8, "return": 12.5, "gain": 6.0, "low": 5.0, "high": 7.0}
+    about = {"method": "guided", "scale": 10.0, "reason": "the weakest of the best", "objective": "delivered"}
+    (run / "scale.json").write_text(json.dumps(about | {"validation": validation}))
+    *others, said = embedded(page.page(run))["notes"]
+    assert others == notes
+    assert said.startswith("diffplan tune: guided, scale 10: the weakest of the best. On 8 other seeds")
+    (run / "scale.json").write_text('{"method": "guided"}')
+    with pytest.raises(TableError, match=r"scale\.json: is damaged \(KeyError: 'scale'\)"):
+        page.page(run)
 
 
 def test_a_config_cannot_break_out_of_the_page(tmp_path):

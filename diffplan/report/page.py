@@ -20,6 +20,7 @@ from diffplan.report import series, space, style
 from diffplan.report.load import CONTROLS, Results, Run, read_run
 from diffplan.report.save import directory
 from diffplan.report.summary import LEVELS, Curve, curves, known, level, name_of, nearest, split, subject
+from diffplan.report.sweep import recommendation
 from diffplan.report.table import notes
 
 STRIDE = 2
@@ -95,7 +96,7 @@ def payload(run: Run, first: str | None) -> dict[str, Any]:
         "data": {"proxy": _quantiles(run.data.proxy), "returns": _quantiles(run.data.promised)},
         "levels": dict(zip(("behaviour", "bound"), _numbers(levels), strict=True)),
         "best": f"highest {name_of(measure)} with {FEASIBLE}",
-        "notes": notes(run.results, by_method),
+        "notes": [*notes(run.results, by_method), *filter(None, [recommendation(run.results.path)])],
         "config": run.results.config,
     }
 

@@ -100,6 +100,24 @@ def validation(content: dict[str, Any]) -> str:
     return f"{of}, {gain} against scale 0."
 
 
+def recommendation(run_dir: Path) -> str:
+    """What the last call of `diffplan tune` on a run chose, and why; empty where there was none.
+
+    Raises:
+        TableError: if ``scale.json`` is damaged.
+    """
+    path = run_dir / "scale.json"
+    if not path.exists():
+        return ""
+    try:
+        content = json.loads(path.read_text())
+        method, scale, reason = (content[name] for name in ("method", "scale", "reason"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise table.TableError(f"{path}: is damaged ({type(error).__name__}: {error})") from None
+    chosen = "no scale" if scale is None else f"scale {scale:g}"
+    return f"diffplan tune: {style.look(method).label}, {chosen}: {reason}. {validation(content)}".rstrip()
+
+
 def draw(directory: Path) -> tuple[Path, ...]:
     """Write ``sweep.png`` beside the files.
 
