@@ -256,3 +256,11 @@ def test_a_chain_has_at_most_a_state_for_every_eight_rows():
     few = decided(autoregressive((0.9,), 10, 160))
     assert few.config.prior.states == 200 and "of 1600 rows" in few.reasons["prior.states"]
     assert "prior.states" not in decided(autoregressive((0.9,), 40, 200)).reasons
+
+
+def test_one_hot_plans_have_twice_as_many_levels_unless_somebody_chose():
+    rooms, data = make_task("gridworld-fourrooms", episodes=8), autoregressive((0.9, 0.9))
+    chosen = lambda config: decide(config, rooms, data).config.sampler.steps
+    assert chosen(CONFIG) == 24 == 2 * CONFIG.sampler.steps
+    assert chosen(replace(CONFIG, sampler=replace(CONFIG.sampler, steps=10))) == 10
+    assert decided(data).config.sampler == CONFIG.sampler

@@ -382,6 +382,21 @@ def test_controllers_are_those_of_the_result_file() -> None:
     assert round(100 * lost("places")) == 27 and round(lost("model"), 1) == 0.5
 
 
+def test_the_findings_without_the_prior_are_in_the_result_files() -> None:
+    run = CommittedRun("weakened")
+    one = lambda *names: round(run.at("weakened", *names), 1)
+    assert (one("delivered", 0), one("delivered", 0.2)) == (16.6, 17.8)
+    assert [round(100 * run.at("weakened", "feasible", strength)) for strength in (0, 0.2)] == [93, 79]
+    strengths = run.curves["weakened"].strengths
+    assert round(float(strengths[(run.all("weakened", "feasible") == 0)].min()), 2) == 0.43
+    assert one("delivered", 1) == 5.1 < run.at("prior") - 0.5
+    rows = read_rows(ROOT / "results" / "weakened" / "exact.csv")
+    half = next(row for row in rows if (row["levels"], row["fraction"]) == ("96", "0.5"))
+    of = {name: float(value) for name, value in half.items()}
+    assert (round(of["mean"], 1), round(of["exact_mean"], 1)) == (2.7, 3.1)
+    assert round(of["std"] / of["exact_std"], 1) == 2.3
+
+
 def test_the_levels_are_those_of_the_result_file() -> None:
     rows = read_rows(ROOT / "results" / "levels.csv")
     at = lambda scale, levels, name, rule="ancestral": next(

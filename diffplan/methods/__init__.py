@@ -133,7 +133,7 @@ def guidance_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
         entry("", "plans", Guided("guided_smoothed", scales, smoothed, clean), ("clean",)),
         entry("Song et al. 2023", "plans", Pushed("guided_lgd", scales, lgd, "guidance scale", clean), ("clean",)),
         entry("", "plans", Pushed("guided_budget", log_grid(1, 1000, strengths.points), budgeted, "budget in nats")),
-        entry("", "plans", Pushed("weakened", even_grid(strengths.points), weaker, "fraction of the prior taken off")),
+        entry("", "plans", Pushed("weakened", even_grid(strengths.points), weaker, "prior taken off")),
         entry("Ajay et al. 2023", "plans", ClassifierFree(weights, name="classifier_free_return"), asked),
         entry("Ho and Salimans 2022", "plans", ClassifierFree(weights, best_goal, "classifier_free_goal"), asked),
     )

@@ -161,9 +161,9 @@ def budgeted(problem: Problem, nats: Scalar) -> Denoise:
 class Weakened:
     """Guidance at one scale with less and less of the prior: (3) from prior = 1 to prior = 0, in one sampler.
 
-    Of the prior, a fraction is taken off. 0 is `Guided` at this scale, plan by plan; 1 follows the reward alone. For a
-    Gaussian prior and the exact energy of a linear reward, a fraction f draws plans around the mean of the tilt by
-    scale / (1 - f), but wider than it (tests/test_methods.py has the closed form).
+    The strength is the fraction of the prior that is taken off. 0 is `Guided` at this scale, plan by plan; 1 follows
+    the reward alone. For a Gaussian prior and the exact energy of a linear reward, a fraction f draws plans around the
+    mean of the tilt by scale / (1 - f), but wider than it (tests/test_methods.py has the closed form).
     """
 
     scale: float

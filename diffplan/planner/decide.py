@@ -22,6 +22,7 @@ from diffplan.learn.conditional import ConditionalSettings
 from diffplan.learn.prior import PriorSettings
 from diffplan.noise import NoiseSettings
 from diffplan.planner.settings import PlannerSettings
+from diffplan.samplers import SamplerSettings
 from diffplan.settings import ConfigError
 from diffplan.task import Task
 
@@ -36,6 +37,9 @@ MANY = 200_000
 
 ADAM = {"one-hot plans": 2e-3, "unet": 2e-4}
 """Priors that are trained by Adam, and its rate, where nobody chose how."""
+
+CELL_LEVELS = 24
+"""Noise levels of one-hot plans, where nobody chose them: with 12, guided plans make twice as many illegal moves."""
 
 PATCHED = ("proxy", "value", "conditional", "contrastive")
 
@@ -124,6 +128,10 @@ def decide(config: PlannerSettings, task: Task, data: Episodes) -> Decided:
     if what in ADAM and train == replace(PriorSettings().train, steps=train.steps):
         reasons["prior.train"] = f"Adam at a rate of {ADAM[what]:g}: {what}"
         train = replace(train, optimiser="adam", learning_rate=ADAM[what])
+    sampler = config.sampler
+    if task.cells is not None and sampler == SamplerSettings():
+        reasons["sampler.steps"] = f"{CELL_LEVELS}: one-hot plans"
+        sampler = replace(sampler, steps=CELL_LEVELS)
     conditional = config.conditional
     if what != "chain" and conditional.train == ConditionalSettings().train:
         reasons["conditional.train"] = f"Adam at a rate of {ADAM['one-hot plans']:g}: a mixer"
@@ -134,7 +142,7 @@ def decide(config: PlannerSettings, task: Task, data: Episodes) -> Decided:
         reasons["prior.states"] = f"{most}: at most one for every eight of {len(data.actions)} rows"
     states = min(config.prior.states, most)
     prior = replace(config.prior, horizon=horizon, stride=stride, states=states, train=train)
-    config = replace(config, prior=prior, conditional=conditional)
+    config = replace(config, prior=prior, conditional=conditional, sampler=sampler)
     return Decided(config, levels, horizon, stride, reasons)
 
 

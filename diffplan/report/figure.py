@@ -38,8 +38,8 @@ COLUMNS = 5
 WILD = 3
 """Plans in a picture where most of their segments are infeasible: more would hide one another."""
 
-WIDE, SHORT = 165, 24
-"""Characters in a line of notes, and in words that stand above one picture."""
+WIDE, SHORT, LONG = 165, 24, 55
+"""Characters in a line of notes, in words that stand above one picture, and above one part."""
 
 
 def frontier(run_dir: Path | str, out: Path | str | None = None) -> tuple[Path, ...]:
@@ -119,7 +119,8 @@ def _finding(curve: Curve) -> str:
     least = band.low[best] if np.isfinite(band.low[best]) else band.value[best]
     label = style.look(curve.method).label
     if curve.headline != "proxy" and proxy[-1] > proxy[best] and band.value[-1] < least:
-        return f"{label}: proxy keeps rising, {curve.headline} return falls"
+        words = f"{label}: proxy keeps rising, {curve.headline} return falls"
+        return words if len(words) <= LONG else f"{label}: {curve.headline} return falls"
     return f"{label} against its strength"
 
 

@@ -1,4 +1,7 @@
-"""The scales of axes: strengths on a broken logarithmic one; scores linear, and logarithmic where they run away."""
+"""The scales of axes. Strengths stand on a broken logarithmic one, fractions on a linear one.
+
+Scores stand on a linear one, which becomes logarithmic where they run away.
+"""
 
 import numpy as np
 from jaxtyping import Float
@@ -13,11 +16,18 @@ FAR = 2.0
 
 
 def strength_axis(strengths: Float[np.ndarray, "s"]) -> Float[np.ndarray, "s"]:
-    """Where strengths stand: log10, and zero 0.7 decades left of the smallest other one."""
+    """Where strengths stand: log10, and zero 0.7 decades left of the smallest other one; fractions on three decades."""
+    if fractions(strengths):
+        return 3 * strengths
     positive = strengths[strengths > 0]
     if positive.size == 0:
         return np.zeros_like(strengths)
     return np.where(strengths > 0, np.log10(np.maximum(strengths, positive.min())), np.log10(positive.min()) - 0.7)
+
+
+def fractions(strengths: Float[np.ndarray, "s"]) -> bool:
+    """Whether strengths are fractions of something: from 0 to 1."""
+    return bool(len(strengths) > 1 and strengths[0] == 0 and strengths[-1] == 1)
 
 
 def _labels(strengths: Float[np.ndarray, "s"], x: Float[np.ndarray, "s"]) -> list[str]:
@@ -32,7 +42,7 @@ def _labels(strengths: Float[np.ndarray, "s"], x: Float[np.ndarray, "s"]) -> lis
 def broken_axis(axes: Axes, strengths: Float[np.ndarray, "s"], x: Float[np.ndarray, "s"]) -> None:
     """Ticks at the strengths; two strokes through the axis where it breaks between zero and the rest."""
     axes.set_xticks(x, _labels(strengths, x))
-    if strengths[0] == 0 and len(x) > 1:
+    if strengths[0] == 0 and len(x) > 1 and not fractions(strengths):
         at = blended_transform_factory(axes.transData, axes.transAxes)
         middle = (x[0] + x[1]) / 2
         gap = [middle - 0.05, middle + 0.05]
