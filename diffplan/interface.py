@@ -76,7 +76,9 @@ class Comparison:
 
 
 class Tuned(NamedTuple):
-    """A guidance scale; None where none can be. run: where the call is kept. content: as in ``scale.json``."""
+    """A guidance scale; None where none can be. run: where the call is kept. content: as in ``scale.json``, with
+    ``candidates`` and ``prior`` where they were tuned.
+    """
 
     recommended: float | None
     reason: str
@@ -137,7 +139,8 @@ def tune(
         planner: what is learned, in place of a preset.
         settings: of the comparison whose starts and seeds are used.
         new_settings: whether what was made with other settings is set aside and made anew.
-        how: fields of `TuneSettings`: method, low, high, points, objective, repeats, nats, typicality.
+        how: fields of `TuneSettings`: method, low, high, points, candidates, prior, objective,
+                repeats, nats, typicality.
 
     Returns:
         The recommended scale, its reason, and where the sweep is kept, with a table and a figure.

@@ -382,6 +382,25 @@ def test_controllers_are_those_of_the_result_file() -> None:
     assert round(100 * lost("places")) == 27 and round(lost("model"), 1) == 0.5
 
 
+def test_the_best_scales_hold_on_other_seeds() -> None:
+    table = numbers(between("check"))
+    above = {}
+    for file, task in (("umaze", "maze2d-umaze"), ("medium", "maze2d-medium"), ("pendulum", "pendulum")):
+        rows = sorted(read_rows(ROOT / "results" / "check" / f"{file}.csv"), key=lambda row: int(row["seed"]))
+        scale, *cells = table[task]
+
+        def of(method: str, strength: float, rows: Any = rows) -> np.ndarray:
+            mine = [row for row in rows if row["method"] == method and np.isclose(float(row["strength"]), strength)]
+            return np.array([float(row["delivered"]) for row in mine])
+
+        guided, others = of("guided", scale), (of("prior", 0), of("best_of_n", 2), of("null_shuffled", scale))
+        gains = [mean_interval(guided - other)[:3] for other in others]
+        expected = [guided.mean(), others[0].mean(), others[1].mean(), *(end for gain in gains for end in gain)]
+        np.testing.assert_allclose(cells, expected, atol=0.0501)
+        above[task] = [low > 0 for _, low, _ in gains]
+    assert above == {"maze2d-umaze": [True] * 3, "maze2d-medium": [True] * 3, "pendulum": [True, False, True]}
+
+
 def test_the_findings_without_the_prior_are_in_the_result_files() -> None:
     run = CommittedRun("weakened")
     one = lambda *names: round(run.at("weakened", *names), 1)

@@ -14,7 +14,10 @@ from diffplan.experiment import scale_rules
 from diffplan.experiment.harness import Plan, keys_of
 from diffplan.experiment.presets import PRESETS
 from diffplan.experiment.tune import SEEDS, TuneSettings, fits, tune
+from diffplan.experiment.tune_grid import Cell, combinations
+from diffplan.experiment.tune_grid import recommend as recommend_cell
 from diffplan.guide import guided
+from diffplan.methods import guidance
 from diffplan.metrics.table import read_rows, write
 from diffplan.noise import karras
 from diffplan.oracle.gaussian import Gaussian
@@ -26,6 +29,7 @@ from diffplan.samplers import Sampler, SamplerSettings, sample
 from diffplan.settings import ConfigError
 from diffplan.task import Task
 from diffplan.types import Strengths
+from tests import problems
 from tests.commands import refused, run
 
 SCALES = np.asarray([0.0, 1, 2, 4, 8, 16])
@@ -258,6 +262,53 @@ def test_calibrated_path_kl_of_the_exact_guide():
     assert 0.9 < result.scale / (2 / np.sqrt(V)) < 1 and result.value == pytest.approx(2.0, rel=1e-3)
 
 
+# -- with candidates, or weights of the prior --
+
+FEW = (0.0, 1.0, 3.0, 10.0)
+
+
+def grid(mean, infeasible=(), count: int = 12, noise: float = 1.0):
+    """(cells, returns, fraction of feasible plans) of a simulated grid: mean(cell), shared noise 2 and own noise."""
+    pairs = combinations((4, 1), (0.5, 1.0))
+    assert pairs == [(1, 1.0), (1, 0.5), (4, 1.0), (4, 0.5)]
+    cells, rng = [Cell(*pair, scale) for pair in pairs for scale in FEW], np.random.default_rng(3)
+    means = np.array([mean(cell) for cell in cells])
+    returns = means[:, None] + 2 * rng.normal(size=(1, count)) + noise * rng.normal(size=(len(cells), count))
+    return cells, returns, np.array([[0.2 if cell in infeasible else 1.0] * count for cell in cells])
+
+
+def test_a_grid_recommends_the_cell_of_the_truth():
+    truth = Cell(4, 1.0, 3.0)
+    cell, reason = recommend_cell(*grid(lambda cell: 20.0 if cell == truth else 10.0), 48, 1.0)
+    assert cell == truth and str(truth) in reason
+
+
+def test_a_grid_prefers_what_pushes_less_where_returns_are_alike():
+    """All of scale 3 are alike: the first is of one candidate and the whole prior. If that is infeasible: the next."""
+    alike = lambda cell: 20.0 if cell.scale == 3 else 10.0
+    assert recommend_cell(*grid(alike, noise=0.0), 48, 1.0)[0] == Cell(1, 1.0, 3.0)
+    assert recommend_cell(*grid(alike, {Cell(1, 1.0, 3.0)}, noise=0.0), 48, 1.0)[0] == Cell(1, 0.5, 3.0)
+
+
+def test_a_grid_in_which_nothing_helps_recommends_the_prior():
+    chosen = [recommend_cell(*grid(lambda cell: 10.0, count=count), 48, 1.0)[0] for count in (2, 4, 12)]
+    assert chosen == [Cell(1, 1.0, 0.0)] * 3
+    with pytest.raises(ValueError, match="cells: must begin with one candidate, the whole prior and scale 0"):
+        cells, returns, fraction = grid(lambda cell: 10.0)
+        recommend_cell(cells[1:], returns[1:], fraction[1:], 48, 1.0)
+
+
+def test_of_several_candidates_the_best_is_kept():
+    """A plan of the guided best of 3 is that of the highest score among those from the same start."""
+    problem = problems.grid(horizon=4).problem
+    x = jax.random.normal(jax.random.key(0), (2, 5 * 3, *problem.shape))
+    plans = guidance.selected(x, problem.regression, 3).x
+    score = np.asarray(jax.vmap(jax.vmap(problem.regression.score))(x)).reshape(2, 5, 3)
+    for strength, start in np.ndindex(2, 5):
+        expected = x[strength, 3 * start + int(score[strength, start].argmax())]
+        np.testing.assert_array_equal(plans[strength, start], expected)
+
+
 # -- the command --
 
 
@@ -285,6 +336,19 @@ def test_the_command_chooses_and_meets_a_budget(tmp_path):
     assert refused("tune", *place, "--objective", "tracked").startswith(
         "objective='tracked': must be one of delivered, replanned, promised, proxy, which are known of linear-point"
     )
+
+    said = run("tune", *place, "--candidates", "1", "2", "--prior", "1", "0.5")
+    content = json.loads((tmp_path / "run" / "scale.json").read_text())
+    where = next(path for path in (tmp_path / "run" / "tune").iterdir() if (path / "grid.csv").exists())
+    cells = read_rows(where / "grid.csv")
+    assert [(row["candidates"], row["prior"]) for row in cells[::5]] == [
+        ("1", "1"),
+        ("1", "0.5"),
+        ("2", "1"),
+        ("2", "0.5"),
+    ]
+    assert len(cells) == 4 * 5 and content["reason"] in said and content["candidates"] in (1, 2)
+    assert ("validation" in content) == ((content["candidates"], content["prior"], content["scale"]) != (1, 1, 0))
 
     again = run("tune", *place, "--nats", "2")
     content = json.loads((tmp_path / "run" / "scale.json").read_text())
@@ -350,6 +414,9 @@ def test_without_a_reward_there_is_nothing_to_tune(tmp_path, method):
     [
         ({"low": 3.0, "high": 1.0}, r"low=3.0: must be below high \(1.0\)"),
         ({"points": 2}, "points=2: must be between 3 and"),
+        ({"candidates": (2, 4)}, r"candidates=\(2, 4\): must be numbers with 1 among them"),
+        ({"prior": (1.0, 1.5)}, r"prior=1.5: must be between 0 and 1"),
+        ({"prior": (1.0, 0.5), "nats": 2.0}, r"prior=\(1.0, 0.5\): must be 1 alone, where nats or typicality is given"),
         ({"nats": 0.0}, "nats=0.0: must be more than 0"),
         ({"nats": 1.0, "typicality": 0.9}, "typicality=0.9: must be left out where nats is given"),
     ],

@@ -3,14 +3,16 @@
     diffplan tune TASK                       # about 2 minutes on two CPU cores, after `diffplan compare`
     diffplan tune --run runs/mine                    # with the settings that the run was made with
     diffplan tune TASK --method guided_dps --high 100 --objective promised
+    diffplan tune TASK --candidates 1 4 16 --prior 1 0.9      # the scale with how many candidates, how much prior
     diffplan tune TASK --nats 4              # instead: the scale that spends 4 nats of path KL
     diffplan tune TASK --typicality 0.95     # instead: the scale that leaves the data
 
 Works on the data, prior and learned rewards of a run of `diffplan compare`, which it makes where they are missing.
 What is recommended is the weakest feasible scale within one standard error of the best delivered return, and 0 where
-guidance does not help. Each call is kept in a directory RUN/tune/METHOD-OBJECTIVE-DIGEST: sweep.csv, sweep.png, and
-scale.json with the scale, its reason, its validation on other seeds, and the units that it is in; RUN/scale.json is the
-last call's.
+guidance does not help. With several candidates or weights of the prior it is the first cell of their grid that is so
+good: fewest candidates first, then most of the prior, then the weakest scale. Each call is kept in a directory
+RUN/tune/METHOD-OBJECTIVE-DIGEST: sweep.csv, sweep.png, grid.csv where there is a grid, and scale.json with the scale,
+its reason, its validation on other seeds, and the units that it is in; RUN/scale.json is the last call's.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,9 @@
 A sweep is scale 0 and a log-spaced grid, by seeds, through the comparison's own harness. Its seeds are not those of the
 comparison, and the recommended scale is validated on seeds that neither has. What a call makes is kept,
 ``RUN/tune/METHOD-OBJECTIVE-DIGEST``: rows of sweep and validation, ``sweep.csv``, and ``scale.json`` with
-the choice and the units that the scale is in. ``RUN/scale.json`` is the last call's.
+the choice and the units that the scale is in. ``RUN/scale.json`` is the last call's. Several numbers of candidates or
+weights of the prior are swept together with the scale, and chosen as one (`tune_grid`); then ``grid.csv`` has every
+cell, and ``sweep.csv`` the scales of the combination that was chosen.
 
 A budget of nats is of path KL, an upper bound of the marginal KL, and looser the fewer the steps: for an exact guide
 1.8 times its KL in 16 ancestral steps, 1.1 times in 64 (tests/test_tune.py).
@@ -28,6 +30,7 @@ from diffplan.experiment import compare, scale_rules
 from diffplan.experiment.harness import Bench, Plan, Rows, data_key, method_stage
 from diffplan.experiment.scale_rules import Calibrated, Units
 from diffplan.experiment.settings import ExperimentSettings
+from diffplan.experiment.tune_grid import Cell, combinations, recommend
 from diffplan.methods import Entry, Guided, Plans, Problem, catalogue
 from diffplan.metrics import diversity, table
 from diffplan.metrics.statistics import mean_interval
@@ -37,7 +40,7 @@ from diffplan.planner.settings import PlannerSettings
 from diffplan.runs import Made, Progress, Run, say
 from diffplan.runs.files import plain, text_digest, versions, write_json
 from diffplan.runs.lock import locked
-from diffplan.settings import INSIDE, ConfigError, at_least, more_than, require, settings
+from diffplan.settings import COUNT, INSIDE, ConfigError, at_least, more_than, require, settings
 from diffplan.task import Task
 
 NOISY = ("ancestral", "sde_2m")
@@ -66,6 +69,10 @@ class TuneSettings:
     """Scales of the sweep from low to high, evenly spaced in their logarithm."""
     objective: Literal["delivered", "replanned", "tracked", "promised", "proxy"] | None = None
     """The return that is wanted; if not given, the first of delivered, promised and proxy that is known."""
+    candidates: Annotated[tuple[int, ...], COUNT] = (1,)
+    """Guided plans that each plan is selected from, by the learned reward; several, 1 among them, are tuned as well."""
+    prior: Annotated[tuple[float, ...], at_least(0, 1)] = (1.0,)
+    """Weights of the prior; several, 1 among them, are tuned as well."""
     repeats: Annotated[int, at_least(2, 100_000)] = 8
     """Seeds of the sweep; the recommended scale is validated on as many others."""
     nats: Annotated[float | None, more_than(0)] = None
@@ -79,6 +86,11 @@ class TuneSettings:
         require(self.low < self.high, "low", self.low, f"below high ({self.high})")
         both = self.nats is not None and self.typicality is not None
         require(not both, "typicality", self.typicality, "left out where nats is given")
+        for name in ("candidates", "prior"):
+            values = getattr(self, name)
+            require(1 in values, name, values, "numbers with 1 among them")
+            budget = self.nats is not None or self.typicality is not None
+            require(not budget or len(values) == 1, name, values, "1 alone, where nats or typicality is given")
 
 
 def fits(config: TuneSettings, planner: PlannerSettings) -> None:
@@ -165,25 +177,27 @@ def plan_of(tuning: Tuning, seeds: int) -> Plan:
     return Plan(config.repeats, setting.plans, 0, setting.seed + seeds, setting.replans, anew)
 
 
-def measured(tuning: Tuning, bench: Bench, plan: Plan, name: str, scales: tuple[float, ...]) -> Rows:
-    """The rows of the method at these scales, kept in ``methods/NAME`` where the call is kept."""
+def measured(tuning: Tuning, bench: Bench, plan: Plan, name: str, cells: list[Cell]) -> Rows:
+    """The rows of the method in cells that differ in their scale, kept in ``methods/NAME`` where the call is kept."""
     family = tuning.entry.family if plan.everywhere else "controls"  # these are not planned anew
-    entry = tuning.entry._replace(method=replace(tuning.method, name=name, strengths=scales), family=family)
+    (candidates, prior), scales = cells[0][:2], tuple(cell.scale for cell in cells)
+    method = replace(tuning.method, name=name, strengths=scales, candidates=candidates, prior=prior)
+    entry = tuning.entry._replace(method=method, family=family)
     inputs = {part: tuning.parts[part].identity for part in entry.needs}
     return method_stage(entry, plan, bench, tuning.where, inputs, plain(tuning.build.config.sampler))
 
 
-def sweep(tuning: Tuning, bench: Bench) -> Sweep:
-    """Run the method over the grid and all seeds, or read back the rows of the same call."""
+def sweep(tuning: Tuning, bench: Bench, candidates: int, prior: float) -> tuple[Rows, Sweep]:
+    """Run the method over the scales and all seeds, or read back the rows of the same call."""
     config, plan = tuning.config, plan_of(tuning, SEEDS["sweep"])
     grid = np.concatenate([[0.0], np.geomspace(config.low, config.high, config.points)])
     scales = tuple(float(f"{scale:.4g}") for scale in grid)
-    rows = measured(tuning, bench, plan, "sweep", scales)
-    table.write(tuning.where.directory / "sweep.csv", rows)
+    name = "sweep" if (candidates, prior) == (1, 1.0) else f"sweep_{candidates}_{prior:g}"
+    rows = measured(tuning, bench, plan, name, [Cell(candidates, prior, scale) for scale in scales])
     column = partial(column_of, rows, len(scales))
     objective = config.objective or table.headline(column)
     behaviour = table.behaviour_feasible(compare.control_rows(tuning.build, plan, bench))
-    return Sweep(np.asarray(scales), column(objective), objective, column("feasible"), behaviour)
+    return rows, Sweep(np.asarray(scales), column(objective), objective, column("feasible"), behaviour)
 
 
 def column_of(rows: Rows, scales: int, name: str) -> Float[np.ndarray, "s m"]:
@@ -191,11 +205,16 @@ def column_of(rows: Rows, scales: int, name: str) -> Float[np.ndarray, "s m"]:
     return np.asarray([float(row.get(name) or "nan") for row in rows]).reshape(-1, scales).T
 
 
-def validated(tuning: Tuning, bench: Bench, scale: float, objective: str) -> dict[str, Any]:
-    """What the objective gains over scale 0 on seeds that chose nothing: mean and 95 % interval."""
+def validated(tuning: Tuning, bench: Bench, cell: Cell, objective: str) -> dict[str, Any]:
+    """What the objective gains over the prior alone on seeds that chose nothing: mean and 95 % interval."""
     plan = plan_of(tuning, SEEDS["validation"])
-    rows = measured(tuning, bench, plan, f"validation_{scale:.4g}", (0.0, scale))
-    unguided, returns = column_of(rows, 2, objective)
+    if cell[:2] == (1, 1.0):
+        rows = measured(tuning, bench, plan, f"validation_{cell.scale:.4g}", [cell._replace(scale=0.0), cell])
+        unguided, returns = column_of(rows, 2, objective)
+    else:
+        name = f"validation_{cell.candidates}_{cell.prior:g}_{cell.scale:.4g}"
+        each = {"validation_0": Cell(1, 1.0, 0.0), name: cell}
+        unguided, returns = (column_of(measured(tuning, bench, plan, n, [c]), 1, objective)[0] for n, c in each.items())
     gain = mean_interval(returns - unguided)
     values = {"unguided": float(unguided.mean()), "return": float(returns.mean()), "gain": gain.value}
     return values | {"low": gain.low, "high": gain.high, "seeds": len(returns)}
@@ -297,22 +316,30 @@ def budget(tuning: Tuning) -> dict[str, Any]:
 
 def recommended(tuning: Tuning) -> dict[str, Any]:
     """The scale of (137), and what it gains on other seeds, as scale.json has them."""
-    identity = tuning.parts["prior"].identity
+    identity, config, plans = tuning.parts["prior"].identity, tuning.config, tuning.setting.plans
     bench, _ = compare.bench_of(tuning.build, tuning.problem, tuning.setting, identity)
-    result = sweep(tuning, bench)
-    choice = scale_rules.recommend(
-        result.scales, result.returns, result.feasible, tuning.setting.plans, result.behaviour
-    )
-    about: dict[str, Any] = {
-        "rule": "one_error",
-        "objective": result.objective,
-        "unit": tuning.build.task.words.returns,
-    }
-    about["behaviour_feasible"] = result.behaviour
-    about |= choice._asdict()
-    if choice.scale > 0:
-        about["validation"] = validated(tuning, bench, choice.scale, result.objective)
-    return about
+    sweeps = {pair: sweep(tuning, bench, *pair) for pair in combinations(config.candidates, config.prior)}
+    first = sweeps[1, 1.0][1]
+    about: dict[str, Any] = {"rule": "one_error", "objective": first.objective}
+    about |= {"unit": tuning.build.task.words.returns, "behaviour_feasible": first.behaviour}
+    if len(sweeps) == 1:
+        choice = scale_rules.recommend(first.scales, first.returns, first.feasible, plans, first.behaviour)
+        cell, chosen = Cell(1, 1.0, choice.scale), choice._asdict()
+    else:
+        cells = [Cell(*pair, scale) for pair, (_, each) in sweeps.items() for scale in each.scales.tolist()]
+        returns, fraction = (
+            np.concatenate([getattr(s, n) for _, s in sweeps.values()]) for n in ("returns", "feasible")
+        )
+        cell, reason = recommend(cells, returns, fraction, plans, first.behaviour)
+        chosen = cell._asdict() | {"reason": reason}
+        columns = (*Cell._fields, first.objective, "feasible")
+        means = (returns.mean(axis=1), fraction.mean(axis=1))
+        rows = [dict(zip(columns, (*each, *of), strict=True)) for each, *of in zip(cells, *means, strict=True)]
+        table.write(tuning.where.directory / "grid.csv", rows, columns)
+    table.write(tuning.where.directory / "sweep.csv", sweeps[cell[:2]][0])
+    if cell != Cell(1, 1.0, 0.0) and np.isfinite(cell.scale):
+        chosen["validation"] = validated(tuning, bench, cell, first.objective)
+    return about | chosen
 
 
 def without_nan(content: Any) -> Any:

@@ -108,7 +108,10 @@ class Prior:
 
 @dataclass(frozen=True)
 class Guided:
-    """Guidance by an energy: equation (3) with prior = 1. Scale 0 is the prior, plan by plan."""
+    """Guidance by an energy: equation (3). With prior = 1 scale 0 is the prior, plan by plan.
+
+    candidates: guided plans that each plan is selected from, by the proxy's score. prior: the prior's weight.
+    """
 
     name: str
     strengths: tuple[float, ...]
@@ -116,12 +119,23 @@ class Guided:
     proxy: Callable[[Problem], Proxy] = regression
     strength_name: str = "guidance scale"
     shared: bool = False
+    candidates: int = 1
+    prior: float = 1.0
 
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Every scale sees the same noise."""
-        energy = self.energy(problem)
-        denoiser = lambda scale: guide.guided(problem.denoise, energy, Strengths(scale, jnp.ones(())))
-        return draw_plans(key, problem, starts, strengths, denoiser, problem.denoise)
+        energy, prior = self.energy(problem), jnp.asarray(self.prior, jnp.float32)
+        denoiser = lambda scale: guide.guided(problem.denoise, energy, Strengths(scale, prior))
+        every = jnp.repeat(starts, self.candidates, axis=0)
+        plans = draw_plans(key, problem, every, strengths, denoiser, problem.denoise)
+        return plans if self.candidates == 1 else selected(plans.x, self.proxy(problem), self.candidates)
+
+
+def selected(x: Float[Array, "s m h d"], proxy: Proxy, count: int) -> Plans:
+    """Of every `count` plans in turn the one of the highest score."""
+    groups = x.reshape(len(x), -1, count, *x.shape[2:])
+    best = jnp.argmax(jax.vmap(jax.vmap(jax.vmap(proxy.score)))(groups), axis=2)
+    return Plans.of(jnp.take_along_axis(groups, best[:, :, None, None, None], axis=2)[:, :, 0])
 
 
 @dataclass(frozen=True)

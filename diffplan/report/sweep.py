@@ -114,8 +114,15 @@ def recommendation(run_dir: Path) -> str:
         method, scale, reason = (content[name] for name in ("method", "scale", "reason"))
     except (ValueError, KeyError, TypeError) as error:
         raise table.TableError(f"{path}: is damaged ({type(error).__name__}: {error})") from None
-    chosen = "no scale" if scale is None else f"scale {scale:g}"
+    chosen = "no scale" if scale is None else f"scale {scale:g}{beside(content)}"
     return f"diffplan tune: {style.look(method).label}, {chosen}: {reason}. {validation(content)}".rstrip()
+
+
+def beside(content: dict[str, Any]) -> str:
+    """What was tuned with the scale."""
+    if "candidates" not in content:
+        return ""
+    return f", {content['candidates']} candidates, {content['prior']:g} of the prior"
 
 
 def draw(directory: Path) -> tuple[Path, ...]:
@@ -146,7 +153,8 @@ def compose(sweep: Sweep) -> Figure:
     broken_axis(panels[-1], sweep.scales, x)
     panels[-1].set_xlabel("guidance scale")
     label = style.look(str(sweep.content["method"])).label
-    words = f"{label}: scale {sweep.content['scale']:g} for the {sweep.content['objective']} return"
+    chosen = f"{label}: scale {sweep.content['scale']:g}{beside(sweep.content)}"
+    words = f"{chosen} for the {sweep.content['objective']} return"
     figure.text(0.13, 1 - 0.22 / tall, words, fontsize=11.5, va="center")
     return figure
 
