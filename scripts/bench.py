@@ -1,4 +1,4 @@
-"""Times plans and training steps: Diffuser's U-Net in PyTorch and in JAX, and this project's default network.
+"""Times plans and training steps: Diffuser's U-Net in PyTorch and in JAX, and this project's mixer.
 
     python scripts/bench.py                                  # about 2 minutes on two idle CPU cores
     python scripts/bench.py --parts default                  # without PyTorch, about 15 s
@@ -11,7 +11,7 @@ over `--train-steps` steps, in torch a Python loop over as many. Compilation is 
 
 Writes results/bench.json and prints a table. Expect, on two cores of a Xeon VM, parity for the same network: 64 plans
 of 128 steps, 64 denoising steps, in about 6 s either way (10 plans/s), and a training step of 32 windows in about
-0.17 s in torch, some 10 % more in JAX. The default network, a mixer, draws hundreds of plans per second; that is
+0.17 s in torch, some 10 % more in JAX. The mixer draws hundreds of plans per second; that is
 another network, not the same one made faster.
 Numbers from a busy machine mean nothing (torch's threads suffer most from neighbours, which flatters JAX): the load
 before the run is written beside them.
@@ -50,9 +50,9 @@ class Config:
     steps: int = 64
     """Denoising steps of the U-Net, ancestral; Diffuser takes 64 in the U-maze."""
     default_steps: int = 32
-    """Denoising steps of the default network, ancestral."""
+    """Denoising steps of the mixer, ancestral."""
     fast_steps: int = 10
-    """Denoising steps of the default network, deterministic (DPM-Solver++ 2M)."""
+    """Denoising steps of the mixer, deterministic (DPM-Solver++ 2M)."""
     train_batch: int = 32
     """Windows of a training step."""
     train_steps: int = 4
@@ -247,7 +247,7 @@ def time_unet(config: Config) -> list[dict[str, Any]]:
 
 
 def time_default(config: Config) -> list[dict[str, Any]]:
-    """The default network, unguided."""
+    """The mixer, unguided."""
     import jax
     from flax import nnx
 

@@ -303,3 +303,17 @@ def test_one_run_through_other_settings_other_types_and_two_processes(tmp_path):
     assert re.search("in use by process|width was", said[codes.index(2)])
     width = json.loads((tmp_path / "both" / "prior" / "stage.json").read_text())["settings"]["prior"]["width"]
     assert width == (32, 64)[codes.index(0)]
+
+
+def test_a_run_of_an_earlier_version_lacks_what_came_later(tmp_path):
+    """A part and a field that it never recorded contradict nothing; what it did record still does."""
+    settle(Run(tmp_path), Local(Part(3, (0.5, 4), "b", Path("x"))))
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    for kept in (content["settings"], content["decided"]):
+        del kept["name"], kept["part"]["kind"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match=r"part.size was 3 and is now 4; --new-settings"):
+        settle(Run(tmp_path), Local(Part(4, (0.5, 4), "a", Path("x")), "m"))
+    settle(Run(tmp_path), Local(Part(3, (0.5, 4), "a", Path("x")), "m"))
+    assert recorded(path, Local) == Local(Part(3, (0.5, 4), "a", Path("x")), "m")

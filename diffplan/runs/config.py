@@ -38,9 +38,16 @@ def settle(run: Run, config: Any) -> None:
 
 
 def common(now: dict[str, Any], before: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(before, now), with those parts alone that both have: a planner's run holds nothing of a comparison yet."""
-    both = now.keys() & before.keys()
-    return {name: before[name] for name in both}, {name: now[name] for name in both}
+    """(before, now), with those settings alone that both have.
+
+    A planner's run holds nothing of a comparison yet, and a run of an earlier version no setting that came later. The
+    stages themselves say whether such a setting matters to them.
+    """
+    pairs: dict[str, tuple[Any, Any]] = {}
+    for name in sorted(now.keys() & before.keys()):
+        nested = isinstance(now[name], dict) and isinstance(before[name], dict)
+        pairs[name] = common(now[name], before[name]) if nested else (before[name], now[name])
+    return {name: old for name, (old, _) in pairs.items()}, {name: new for name, (_, new) in pairs.items()}
 
 
 def recorded(path: Path, cls: type[Config], beside: tuple[str, ...] = ()) -> Config:
