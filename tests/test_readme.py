@@ -384,6 +384,23 @@ def test_controllers_are_those_of_the_result_file() -> None:
     assert round(100 * lost("places")) == 27 and round(lost("model"), 1) == 0.5
 
 
+def test_what_tune_chose_is_in_the_result_files() -> None:
+    sweep, grid = (json.loads((ROOT / "results" / "tune" / f"{name}.json").read_text()) for name in ("scale", "grid"))
+    assert (round(sweep["scale"], 1), round(grid["scale"], 1), grid["candidates"], grid["prior"]) == (5.3, 5.7, 4, 1)
+    of = lambda content: [round(content["validation"][name], 1) for name in ("return", "gain", "low", "high")]
+    assert of(sweep) == [13.0, 6.7, 5.9, 7.6] and of(grid) == [17.5, 11.2, 10.2, 12.3]
+    scales = {row["strength"] for row in read_rows(ROOT / "results" / "tune" / "sweep.csv")}
+    assert len(scales) == 14 and sweep["validation"]["seeds"] == grid["validation"]["seeds"] == 8
+    cells = {
+        (row["candidates"], row["prior"]): row
+        for row in read_rows(ROOT / "results" / "tune" / "grid.csv")
+        if row["scale"] == "5.692"
+    }
+    less = lambda n, name: float(cells[n, "0.9"][name]) - float(cells[n, "1"][name])
+    assert [round(less(n, "delivered"), 1) for n in ("1", "4")] == [0.1, 0.5]
+    assert [round(-100 * less(n, "feasible")) for n in ("1", "4")] == [1, 4]
+
+
 def test_the_best_scales_hold_on_other_seeds() -> None:
     table = numbers(between("check"))
     above = {}

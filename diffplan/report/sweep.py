@@ -97,7 +97,7 @@ def validation(content: dict[str, Any]) -> str:
         return ""
     gain = f"{about['gain']:+.2g} (95 % interval {about['low']:.2g} to {about['high']:.2g})"
     of = f"On {about['seeds']} other seeds the {content['objective']} return is {about['return']:.3g}"
-    return f"{of}, {gain} against scale 0."
+    return f"{of}, {gain} against unguided plans."
 
 
 def recommendation(run_dir: Path) -> str:
