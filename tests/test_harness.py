@@ -244,7 +244,7 @@ class Stiff(Peaked):
 def test_a_strength_that_twice_as_many_levels_change_has_not_converged(problem):
     levels = problem.sampler.levels
     bench = bench_of(problem, inverse=lambda stays: stays + 1, finite=lambda stays: 1.0)
-    rows, _ = rows_of(Entry("guidance", "", "plans", Stiff(), ()), Plan(2, 3, 0, 0, finer=True), bench)
+    rows, _ = rows_of(Entry("guidance", "", "plans", Stiff(), ()), Plan(2, 3, 0, 0, finer=1), bench)
     assert [row["converged"] for row in rows] == [1, 0] * 2
     assert levels == 32
     assert [row["promised"] for row in rows] == [20, 16] * 2
@@ -252,7 +252,37 @@ def test_a_strength_that_twice_as_many_levels_change_has_not_converged(problem):
     assert [row["finer_delivered"] for row in rows] == [21, 32] * 2
 
 
-@pytest.mark.parametrize(("family", "finer"), [("guidance", False), ("selection", True), ("ascent", True)])
+@dataclass(frozen=True)
+class Settling(Peaked):
+    """As `Stiff`, but for 24 steps at most."""
+
+    strengths: tuple[float, ...] = (0.0, 1.0)
+
+    def __call__(self, key, problem, starts, strengths):
+        count = jnp.where(strengths > 0, min(problem.sampler.levels // 2, 24), 20)
+        stays = jnp.arange(problem.horizon)[None] < count[:, None]
+        x = jnp.where(stays[:, :, None], jax.nn.one_hot(0, problem.codec.width), jax.nn.one_hot(3, problem.codec.width))
+        return Plans.of(jnp.broadcast_to(x[:, None], (len(strengths), len(starts), *problem.shape)))
+
+
+def test_steps_are_halved_until_nothing_changes(problem):
+    """From 32 levels to 63 the steps in cell 0 change from 16 to 24, and then no more; plans made anew are as fine."""
+    stays = lambda x: float(jnp.mean(jnp.sum(jnp.argmax(x, axis=2) == 0, axis=1)))
+    replanned = lambda key, draw, begin, column: stays(draw(key, begin.observations))
+    bench = bench_of(problem, replanned, finite=lambda stays: 1.0)
+    run = lambda finer: rows_of(Entry("guidance", "", "plans", Settling(), ()), Plan(2, 3, 0, 0, 2, finer=finer), bench)
+    marked, _ = run(1)
+    assert [(row["levels"], row["promised"], row["converged"]) for row in marked] == [(32, 20, 1), (32, 16, 0)] * 2
+    settled, pictures = run(5)
+    assert [(row["levels"], row["promised"], row["converged"]) for row in settled] == [(32, 20, 1), (63, 24, 1)] * 2
+    assert [row["replanned"] for row in settled if row["strength"] == 1] == [24, 24]
+    assert [row["finer_promised"] for row in settled] == [20, 24] * 2
+    assert not np.allclose(pictures["positions"][1], run(1)[1]["positions"][1])
+    never, _ = rows_of(Entry("guidance", "", "plans", Stiff(), ()), Plan(2, 3, 0, 0, finer=2), bench)
+    assert [(row["levels"], row["converged"]) for row in never] == [(32, 1), (63, 0)] * 2
+
+
+@pytest.mark.parametrize(("family", "finer"), [("guidance", 0), ("selection", 1), ("ascent", 1)])
 def test_what_the_sampler_does_not_draw_or_nobody_asked_for_is_not_drawn_again(problem, family, finer):
     rows, _ = rows_of(Entry(family, "", "plans", Stiff(), ()), ONE._replace(finer=finer), bench_of(problem))
     assert all("converged" not in row and "finer_promised" not in row for row in rows)

@@ -24,8 +24,9 @@ class ExperimentSettings:
     """Plans per method, strength and seed; diversity is over pairs."""
     replans: Annotated[int, at_least(1, 10_000)] = 4
     """Times that a plan is made on the way where it is made anew, at each method's best strength; 1: never again."""
-    finer: bool = True
-    """Whether guided plans are drawn again at twice as many noise levels: column `converged`."""
+    finer: Annotated[int, at_least(0, 12)] = 1
+    """How often the steps of guided plans are halved at most, until that changes nothing. 1: what changes is marked
+    (`converged`); more: it is drawn with as many noise levels as it takes, 12, 23, 45 and so on; 0: neither."""
     reference: Annotated[int, at_least(2, 2**24)] = 4096
     """Data windows that returns, proxies and distances are compared with."""
     seed: Annotated[int, SEED] = 0
