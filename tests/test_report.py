@@ -285,7 +285,7 @@ def test_a_strength_that_has_not_converged_is_marked_and_a_table_without_the_col
     start = next(i for i, line in enumerate(lines) if line.startswith("| guided |"))
     assert "‡" not in lines[start] and "‡" in lines[start + 1]
     assert sum("‡" in line for line in lines if line.startswith("|")) == 1
-    assert "‡ marks a strength that has not converged: twice as many noise levels" in table.markdown(copied)
-    gone = ("finer_promised", "finer_delivered", "finer_feasible", "converged")
+    assert "‡ marks a strength that has not converged: more noise levels" in table.markdown(copied)
+    gone = ("finer_levels", "finer_promised", "finer_delivered", "finer_feasible", "converged")
     rewrite(copied, lambda rows: [{name: row[name] for name in row if name not in gone} for row in rows])
     assert table.markdown(copied) == plain

@@ -6,9 +6,8 @@ done, so that a run that is stopped goes on with the next method. Where strength
 the grid is fine from the start and each strength's cost is that of its run alone; other methods get a coarse grid, and
 then strengths on both sides of the best. At the best strength plans are made anew on the way as well.
 
-Plans from the sampler are drawn once more, with steps half as long and the same noise (143). Where returns or the
-fraction of feasible plans change by much (144), they are what the sampler's steps made, and not what guidance asks for:
-such strengths are marked, or their steps halved again and again, until nothing changes.
+Plans from the sampler are drawn once more, with shorter steps and the same noise (143): where returns or the fraction
+of feasible plans change by much (144), they are what the sampler's steps made, and not what guidance asks for.
 """
 
 from collections.abc import Callable, Iterator
@@ -79,8 +78,8 @@ class Plan(NamedTuple):
     """How much is run: seeds, each with its own starts and noise; plans a batch; strengths added around the best.
 
     replans: times that a plan is made on the way (`Bench.replanned` knows it; here it is recorded). everywhere: whether
-    plans are made anew at every strength, not at the best alone. finer: how often the steps of plans from the sampler
-    are halved at most, until that changes nothing.
+    plans are made anew at every strength, not at the best alone. finer: how often the steps of the sampler are halved
+    for plans that are drawn again; 0: none are.
     """
 
     seeds: int
@@ -201,13 +200,16 @@ def method_rows(
             part = entry._replace(method=replace(method, strengths=extra))  # pyright: ignore[reportArgumentType]
             for seed, (batch, x) in enumerate(run_method(part, plan, bench, programs)):
                 if seed == 0:
-                    draws |= pictures_of(bench, batch, x)
+                    for strength, plans in zip(map(float, extra), x, strict=True):
+                        pictures = bench.pictures(plans[:DRAWN])
+                        draws[strength] = {field: np.asarray(value) for field, value in pictures.items()}
                 rows += batch
                 best = table.headline(lambda name, rows=batch: np.array([row.get(name, np.nan) for row in rows]))
                 progress.advance(1, **{best: max(row.get(best, np.nan) for row in batch)})
-        finer = halve(entry, plan, bench, rows, draws) if entry.sampled else {}
         if entry.replans and bench.replanned is not None:
-            replan(entry, plan, bench, rows, lambda row: finer.get(row.get("levels"), programs))
+            replan(entry, plan, bench, rows, programs)
+        if plan.finer and entry.sampled:
+            halve(entry, plan, bench, rows)
     rows.sort(key=lambda row: (row["seed"], row["strength"]))
     strengths = sorted(draws)
     fields = {field: np.stack([draws[s][field] for s in strengths]) for field in draws[strengths[0]]}
@@ -220,62 +222,40 @@ def programs_of(entry: Entry, plan: Plan, bench: Bench) -> Programs:
     return Programs(entry.method, problem_for(entry, bench.problem), starts)
 
 
-def replan(entry: Entry, plan: Plan, bench: Bench, rows: Rows, programs_for: Callable[[Any], Programs]) -> None:
-    """Fill in `replanned` in the rows of the best strength, or of all. programs_for: the programs of a row."""
+def replan(entry: Entry, plan: Plan, bench: Bench, rows: Rows, programs: Programs) -> None:
+    """Fill in `replanned` in the rows of the best strength, or of all."""
     assert bench.replanned is not None
     best = table.best_strength(rows, bench.behaviour)
     for row in rows:
         if plan.everywhere or row["strength"] == best:
-            programs, at = programs_for(row), row["strength"]
-            draw = lambda key, observations, programs=programs, at=at: programs.run(key, observations, (at,)).x[0]
+            draw = lambda key, observations, at=row["strength"]: programs.run(key, observations, (at,)).x[0]
             key_starts, key_method, _ = keys_of(plan, row["seed"])
             begin = bench.starts(key_starts, plan.plans)
             row["replanned"] = bench.replanned(jax.random.fold_in(key_method, 1), draw, begin, entry.delivered_by)
 
 
-def halve(
-    entry: Entry, plan: Plan, bench: Bench, rows: Rows, draws: dict[float, dict[str, np.ndarray]]
-) -> dict[int, Programs]:
-    """Halve the steps of strengths, `plan.finer` times at most, until that changes nothing (144).
-
-    Fills in ``finer_*`` and ``converged``; rows and pictures of strengths that a halving changes, and that another one
-    follows, become those of the finer steps. Returns the programs by their number of levels.
-    """
-    sampler, programs = bench.problem.sampler, {}
-    at = {(row["seed"], row["strength"]): i for i, row in enumerate(rows)}
-    pending = sorted({row["strength"] for row in rows})
-    for halving in range(1, plan.finer + 1):
-        halved = replace(sampler, halvings=sampler.halvings + halving)
-        finer = bench._replace(problem=replace(bench.problem, sampler=halved))
-        part = entry._replace(method=replace(entry.method, strengths=tuple(pending)))  # pyright: ignore
-        program = programs[halved.levels] = programs_of(part, plan, finer)
-        drawn = list(run_method(part, plan, finer, program))
-        new = [row for batch, _ in drawn for row in batch]
-        for row in new:
-            old = rows[at[row["seed"], row["strength"]]]
-            old |= {f"finer_{name}": float(row.get(name, np.nan)) for name in table.COMPARED}
-        for strength in pending:
-            same = [row for row in rows if row["strength"] == strength]
-            answer = float(table.converged(same))
-            for row in same:
-                row["converged"] = answer
-        pending = [row["strength"] for row in new if row["seed"] == 0 and not rows[at[0, row["strength"]]]["converged"]]
-        if not pending or halving == plan.finer:
-            break
-        for row in new:
-            if row["strength"] in pending:
-                rows[at[row["seed"], row["strength"]]] = row
-        draws |= {each: shown for each, shown in pictures_of(bench, *drawn[0]).items() if each in pending}
-    return programs
-
-
-def pictures_of(bench: Bench, rows: Rows, x: Float[Array, "s n h d"]) -> dict[float, dict[str, np.ndarray]]:
-    """Some plans of a seed, by strength, as they are kept for pictures."""
-    kept = (bench.pictures(plans[:DRAWN]) for plans in x)
-    return {
-        row["strength"]: {field: np.asarray(value) for field, value in each.items()}
-        for row, each in zip(rows, kept, strict=True)
-    }
+def halve(entry: Entry, plan: Plan, bench: Bench, rows: Rows) -> None:
+    """Fill in ``finer_*`` and ``converged``: what steps change that are halved `plan.finer` times (144)."""
+    problem = problem_for(entry, bench.problem)
+    sampler = replace(problem.sampler, halvings=problem.sampler.halvings + plan.finer)
+    finer = replace(problem, sampler=sampler)
+    strengths = tuple(sorted({row["strength"] for row in rows}))
+    method = replace(entry.method, strengths=strengths)  # pyright: ignore[reportArgumentType]
+    programs = Programs(method, finer, bench.starts(jax.random.key(0), plan.plans).observations)
+    for seed in range(plan.seeds):
+        key_starts, key_method, key_measure = keys_of(plan, seed)
+        begin = bench.starts(key_starts, plan.plans)
+        for group in programs.groups(strengths):
+            for strength, x in zip(group, programs.run(key_method, begin.observations, group).x, strict=True):
+                values = measured(entry, bench, key_measure, begin, x)
+                row = next(row for row in rows if row["seed"] == seed and row["strength"] == strength)
+                row |= {f"finer_{name}": float(values.get(name, np.nan)) for name in table.COMPARED}
+                row["finer_levels"] = sampler.levels
+    for strength in strengths:
+        same = [row for row in rows if row["strength"] == strength]
+        answer = float(table.converged(same))
+        for row in same:
+            row["converged"] = answer
 
 
 def program_of(entry: Entry, bench: Bench, programs: Programs) -> str:

@@ -25,8 +25,8 @@ class ExperimentSettings:
     replans: Annotated[int, at_least(1, 10_000)] = 4
     """Times that a plan is made on the way where it is made anew, at each method's best strength; 1: never again."""
     finer: Annotated[int, at_least(0, 12)] = 1
-    """How often the steps of guided plans are halved at most, until that changes nothing. 1: what changes is marked
-    (`converged`); more: it is drawn with as many noise levels as it takes, 12, 23, 45 and so on; 0: neither."""
+    """How often steps are halved where guided plans are drawn again, to see whether it changes them (`converged`): 1 is
+    twice as many noise levels, 4 sixteen times as many; 0: they are not drawn again."""
     reference: Annotated[int, at_least(2, 2**24)] = 4096
     """Data windows that returns, proxies and distances are compared with."""
     seed: Annotated[int, SEED] = 0

@@ -6,7 +6,7 @@ A strength is feasible if enough of its plans surely are: with p of n plans feas
 
 So a strength whose plans are few must be better, and one plan more or less decides nothing by itself.
 
-A strength has converged if steps half as long change neither its returns nor its fraction of feasible plans by much,
+A strength has converged if shorter steps change neither its returns nor its fraction of feasible plans by much,
 
     |mean change|  <=  a tenth of the larger mean (of feasible: of all plans),  or half its own 95 % interval      (144)
 
@@ -27,10 +27,10 @@ from jaxtyping import Bool, Float, Num
 from diffplan.metrics.statistics import lower_limit, mean_interval
 
 COMPARED = ("promised", "delivered", "feasible")
-"""What converges. After `levels` stand the same of steps half as long, as ``finer_NAME``."""
+"""What converges. After `levels` stand the same of shorter steps, as ``finer_NAME``."""
 
-FINER = (*(f"finer_{name}" for name in COMPARED), "converged")
-"""The columns of steps half as long, which a table may lack."""
+FINER = ("finer_levels", *(f"finer_{name}" for name in COMPARED), "converged")
+"""The columns of shorter steps, which a table may lack."""
 
 COLUMNS = (
     *("task", "method", "strength", "seed", "plans", "proxy"),

@@ -103,7 +103,9 @@ def _returns(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve, run: Run, by_m
         _band(axes, x, curve.bands["promised"], **blue, **look)
     if known([curve], finer := f"finer_{measure}").size:
         steps = {"marker": "x", "markersize": 4, "linestyle": (0, (1, 1.2)), "linewidth": 1.1, "zorder": 3.8}
-        axes.plot(x, curve.value(finer), color=style.RETURN, label=f"{measure}, 2× levels", **steps)
+        count = curve.value("finer_levels")[0]
+        more = f"{count:.0f} levels" if np.isfinite(count) else "2× levels"
+        axes.plot(x, curve.value(finer), color=style.RETURN, label=f"{measure}, {more}", **steps)
     if curve.unconverged.any():
         axes.fill_between([], [], [], label="not converged", **HATCH)
     again = curve.value("replanned")

@@ -141,7 +141,7 @@ def subject(methods: dict[str, Curve]) -> Curve | None:
 def unconverged(by_method: Iterable[Curve], words: str) -> str:
     """A sentence that says what strengths have not converged; empty where all have. words: its beginning."""
     some = any(curve.unconverged.any() for curve in by_method)
-    return f"{words}: twice as many noise levels change a return by a tenth, or a tenth of the plans." if some else ""
+    return f"{words}: more noise levels change a return by a tenth, or a tenth of the plans." if some else ""
 
 
 def dropped(by_method: dict[str, Curve]) -> str:
