@@ -420,6 +420,17 @@ def test_the_best_scales_hold_on_other_seeds() -> None:
     assert above == {"maze2d-umaze": [True] * 3, "maze2d-medium": [True] * 3, "pendulum": [True, False, True]}
 
 
+def test_the_findings_with_finer_steps_are_in_the_result_files() -> None:
+    run = CommittedRun("finer")
+    pair = lambda strength: [round(run.at("guided", name, strength), 1) for name in ("delivered", "finer_delivered")]
+    assert [pair(strength) for strength in (10, 100, 320)] == [[16.6, 16.3], [19.7, 28.4], [15.2, 21.7]]
+    strengths = run.curves["guided"].strengths
+    assert (run.curves["guided"].unconverged == (strengths > 10)).all()
+    assert round(100 * run.at("guided", "finer_feasible", 100)) == 4
+    assert (run.all("guided", "finer_feasible")[strengths > 100] == 0).all()
+    assert (run.all("guided", "finer_levels") == 177).all()
+
+
 def test_the_findings_without_the_prior_are_in_the_result_files() -> None:
     run = CommittedRun("weakened")
     one = lambda *names: round(run.at("weakened", *names), 1)
@@ -446,6 +457,8 @@ def test_the_levels_are_those_of_the_result_file() -> None:
         assert abs(at(scale, 12, "delivered") / at(scale, 705, "delivered") - 1) < 0.1
     ends = [at(320, levels, name) for levels in (12, 705) for name in ("promised", "delivered")]
     assert np.round(ends).tolist() == [34, 16, 91, 64]
+    early = at(320, 23, "delivered") / at(320, 12, "delivered")
+    assert 0.95 < early < 1.05 and round(at(320, 705, "delivered") / at(320, 12, "delivered")) == 4
     assert at(1000, 705, "delivered") > at(1000, 353, "delivered") + 5
     feasible = [100 * at(scale, levels, "feasible") for scale in (32, 100) for levels in (12, 705)]
     assert np.round(feasible).tolist() == [86, 75, 30, 14]
