@@ -213,14 +213,14 @@ def measure(run: Run, name: str, config: Config) -> list[dict[str, Any]]:
     starts = made.data.held_out.observations[made.data.held_out.places(jax.random.key(5), config.plans)]
     begin = Begin(jax.vmap(task.simulator.state_of)(starts), starts, jnp.zeros(config.plans, int))
     every = controllers(made, delivery, inverse)
-    carried = delivery._replace(controllers={controller: model for controller, (model, _) in every.items()})
+    delivery = delivery._replace(controllers={controller: model for controller, (model, _) in every.items()})
     method = Guided("guided", config.scales)
     draw = jax.jit(lambda problem, scale: method(jax.random.key(1), problem, starts, scale[None]).x[0])
     rows = []
     for scale in config.scales:
         x = draw(problem, jnp.float32(scale))
         promised = float(jnp.mean(jax.vmap(partial(promise, made))(x)))
-        returns = carried.returns(jax.random.key(3), begin, x)
+        returns = delivery.returns(jax.random.key(3), begin, x)
         for controller, earned in returns.items():
             gain = earned - returns["inverse"]
             half = stats.t.ppf(0.975, len(gain) - 1) * stats.sem(gain)

@@ -236,23 +236,18 @@ def replan(entry: Entry, plan: Plan, bench: Bench, rows: Rows, programs: Program
 
 def halve(entry: Entry, plan: Plan, bench: Bench, rows: Rows) -> None:
     """Fill in ``finer_*`` and ``converged``: what steps change that are halved `plan.finer` times (144)."""
-    problem = problem_for(entry, bench.problem)
-    sampler = replace(problem.sampler, halvings=problem.sampler.halvings + plan.finer)
-    finer = replace(problem, sampler=sampler)
-    strengths = tuple(sorted({row["strength"] for row in rows}))
-    method = replace(entry.method, strengths=strengths)  # pyright: ignore[reportArgumentType]
-    programs = Programs(method, finer, bench.starts(jax.random.key(0), plan.plans).observations)
-    for seed in range(plan.seeds):
-        key_starts, key_method, key_measure = keys_of(plan, seed)
-        begin = bench.starts(key_starts, plan.plans)
-        for group in programs.groups(strengths):
-            for strength, x in zip(group, programs.run(key_method, begin.observations, group).x, strict=True):
-                values = measured(entry, bench, key_measure, begin, x)
-                row = next(row for row in rows if row["seed"] == seed and row["strength"] == strength)
-                row |= {f"finer_{name}": float(values.get(name, np.nan)) for name in table.COMPARED}
-                row["finer_levels"] = sampler.levels
+    sampler = bench.problem.sampler
+    sampler = replace(sampler, halvings=sampler.halvings + plan.finer)
+    finer = bench._replace(problem=replace(bench.problem, sampler=sampler))
+    at = {(row["seed"], row["strength"]): row for row in rows}
+    strengths = tuple(sorted({strength for _, strength in at}))
+    part = entry._replace(method=replace(entry.method, strengths=strengths))  # pyright: ignore[reportArgumentType]
+    for batch, _ in run_method(part, plan, finer, programs_of(part, plan, finer)):
+        for new in batch:
+            row = at[new["seed"], new["strength"]]
+            row |= {f"finer_{name}": float(new.get(name, np.nan)) for name in ("levels", *table.COMPARED)}
     for strength in strengths:
-        same = [row for row in rows if row["strength"] == strength]
+        same = [row for (_, each), row in at.items() if each == strength]
         answer = float(table.converged(same))
         for row in same:
             row["converged"] = answer
