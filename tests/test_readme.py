@@ -328,6 +328,8 @@ def test_the_findings_in_four_rooms_are_in_the_result_files() -> None:
     one = lambda *names: round(rooms.at(*names), 1)
     guided = rooms.curves["guided"]
     assert round(100 * rooms.at("prior", "feasible")) == 97
+    (row,) = read_rows(ROOT / "results" / "unguided_rooms.csv")
+    assert [round(100 - 100 * float(row[name])) for name in ("displacement", "coverage")] == [25, 24]
     assert one("bound") == 21.8 and guided.strengths[-3] == 100
     assert (rooms.all("guided", "promised")[-3:] > rooms.at("bound")).all()
     assert (rooms.all("guided", "infeasible")[-3:] > 0.83).all() and not guided.feasible[-3:].any()
@@ -418,6 +420,16 @@ def test_the_best_scales_hold_on_other_seeds() -> None:
         np.testing.assert_allclose(cells, expected, atol=0.0501)
         above[task] = [low > 0 for _, low, _ in gains]
     assert above == {"maze2d-umaze": [True] * 3, "maze2d-medium": [True] * 3, "pendulum": [True, False, True]}
+
+
+def test_the_findings_on_more_guides_are_in_the_result_files() -> None:
+    run = CommittedRun("guides")
+    best = {name: run.curves[name] for name in ("guided_scheduled", "guided_contrastive")}
+    assert [round(float(run.at(name)), 1) for name in best] == [16.0, 12.7]
+    assert all(curve.is_best(curve.best) for curve in best.values())
+    scheduled = best["guided_scheduled"]
+    assert scheduled.strengths[scheduled.best] == 18 and round(100 * run.at("guided_scheduled", "feasible")) == 97
+    assert run.at("guided_contrastive") < CommittedRun("demo").at("guided")
 
 
 def test_the_findings_with_finer_steps_are_in_the_result_files() -> None:
