@@ -11,13 +11,9 @@ from scipy import stats
 
 from diffplan import guide, validation
 from diffplan.cli import exact
-from diffplan.codec import Cells
-from diffplan.data.windows import Windows
 from diffplan.denoise import CategoricalDenoiser, categorical_loss
-from diffplan.episodes import Episodes
 from diffplan.learn import contrastive, train
 from diffplan.learn.contrastive import ContrastiveEnergy, balanced
-from diffplan.learn.prior import transitions
 from diffplan.models import Chained, Messages, MessagesValue, build
 from diffplan.noise import LogUniform, NoiseSettings, log_linear
 from diffplan.oracle.gaussian import Gaussian
@@ -116,28 +112,22 @@ def test_a_categorical_without_network_is_what_each_step_says():
 
 
 def test_an_untrained_denoiser_of_cells_is_the_posterior_of_the_chain():
-    """Against all paths: what evidence about every step says of each under the kernel, pinned steps among them."""
-    kernel = np.array([[0.7, 0.3, 0.0], [0.2, 0.5, 0.3], [0.0, 0.4, 0.6]])
-    evidence = 1.5 * np.random.default_rng(0).normal(size=(4, 3))
+    """Against all paths of its six states, two to a cell: what evidence about every step says of each."""
+    random = np.random.default_rng(0)
+    kernel, start = random.dirichlet(np.ones(6), size=6), random.dirichlet(np.ones(6))
+    kernel = np.where(kernel < 0.1, 0, kernel)
+    kernel /= kernel.sum(axis=1, keepdims=True)
+    evidence = 1.5 * random.normal(size=(4, 3))
     evidence[0] = [0.0, -8.0, -8.0]
-    apply, params = build(jax.random.key(0), lambda rngs: Chained(jnp.log(jnp.asarray(kernel + 1e-12)), rngs=rngs))
+    chain = jnp.log(jnp.asarray(start)), jnp.log(jnp.asarray(kernel + 1e-12))
+    apply, params = build(jax.random.key(0), lambda rngs: Chained(*chain, 3, rngs=rngs))
     posterior = CategoricalDenoiser(params, jnp.eye(3), apply).posterior(jnp.asarray(evidence, jnp.float32))
-    paths = np.array(list(np.ndindex(3, 3, 3, 3)))
+    paths = np.array(list(np.ndindex(6, 6, 6, 6)))
     steps = np.prod([kernel[a, b] for a, b in zip(paths.T, paths.T[1:], strict=False)], axis=0)
-    weights = kernel.sum(0)[paths[:, 0]] * steps * np.exp(evidence[np.arange(4), paths].sum(1))
+    weights = start[paths[:, 0]] * steps * np.exp(evidence[np.arange(4), paths // 2].sum(1))
     for t in range(4):
-        expected = np.bincount(paths[:, t], weights=weights, minlength=3)
+        expected = np.bincount(paths[:, t] // 2, weights=weights, minlength=3)
         np.testing.assert_allclose(posterior[t], expected / expected.sum(), atol=1e-5)
-
-
-def test_steps_are_counted_in_windows():
-    """Cells 0, 1, 2 in a circle, and a fourth that is never entered, from which any step is as likely."""
-    rows = np.eye(4, dtype=np.float32)[np.arange(90) % 3]
-    codec = Cells(jnp.eye(4), jnp.zeros((4, 1), int))
-    episodes = Episodes(rows, np.zeros((90, 1), np.float32), np.array([45, 45]))
-    fractions = transitions(jax.random.key(0), Windows.of(episodes, codec, 5))
-    expected = np.vstack([np.eye(4)[[1, 2, 0]], np.full(4, 0.25)])
-    np.testing.assert_allclose(fractions, expected, atol=1e-4)
 
 
 def test_messages_with_a_chains_kernel_are_its_filter():

@@ -263,6 +263,15 @@ def test_the_script_fails_in_one_line(tmp_path):
     assert done.stderr == f"error: {tmp_path / 'nowhere'}: no such run directory\n"
 
 
+def test_a_table_needs_no_pictures(runs, tmp_path, capsys):
+    """As in results/, where only the files of numbers are kept; and it leaves nothing behind."""
+    for name in ("results.csv", "config.json"):
+        shutil.copy(runs["cells"] / name, tmp_path)
+    plot.action(plot.PlotSettings(tmp_path, table="markdown"))
+    assert capsys.readouterr().out.startswith("| method |")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "results.csv"]
+
+
 def test_importing_the_report_draws_in_no_matplotlib():
     code = "import sys, diffplan.report.load, diffplan.report.table; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

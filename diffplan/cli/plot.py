@@ -2,7 +2,7 @@
 
     diffplan plot runs/demo                       # about 5 s on two CPU cores
     diffplan plot runs/demo --out pictures        # leaves the run as it is: for results that may only be read
-    diffplan plot runs/demo --table markdown      # the table of docs/demo.md, alone on stdout
+    diffplan plot runs/demo --table markdown      # the table of docs/demo.md, and nothing else
 
 Writes frontier.png, frontier.pdf, axes.png, axes.pdf, report.html, summary.csv and budgets.csv. Expect two lines for a
 method: at its best strength and at its largest. Whatever the task or the chosen methods leave out is left out of the
@@ -30,7 +30,7 @@ class PlotSettings:
     out: Path | None = None
     """Where to write; by default into the run."""
     table: Literal["terminal", "markdown"] = "terminal"
-    """How to print the results."""
+    """How to print the results. markdown: print them, and draw nothing; results.csv and config.json are enough."""
 
 
 def action(config: PlotSettings) -> None:
@@ -45,8 +45,8 @@ def action(config: PlotSettings) -> None:
 
     if config.table == "markdown":
         print(results.markdown(config.run))
-    else:
-        results.show(config.run)
+        return
+    results.show(config.run)
     try:
         paths = draw.draw(config.run, config.out)
     except OSError as error:

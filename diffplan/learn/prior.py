@@ -28,12 +28,6 @@ from diffplan.types import Apply, Params, PRNGKey, Scalar
 
 Network = TypeVar("Network", bound=Edm | ChainDenoiser)
 
-RARE = 1e-3
-"""Steps from any cell to any other that stand beside those that were seen."""
-
-ENTRIES = 2**24
-"""Entries of the windows in which steps are counted."""
-
 TOLD_APART = LogNormal(-0.8, 0.9)
 """Training levels of one-hot plans: those at which cells are told apart, most of all."""
 
@@ -48,7 +42,8 @@ class PriorSettings:
     unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M); or file.py:NAME of a function (key, horizon, dim,
     settings) -> (apply, params)."""
     states: Annotated[int, at_least(2, 4096)] = 512
-    """Chain: number of its states; at most one for every eight rows of the data."""
+    """Chain: number of its states; at most one for every eight rows of the data. Of one-hot plans a cell has as many
+    states as fit, up to 8."""
     horizon: Annotated[int | None, at_least(2, 2**20)] = None
     """Rows of a plan; the mixer's patch, or 4 for the unet, must divide it. From the episodes, if not given."""
     stride: Annotated[int | None, at_least(1, 2**20)] = None
@@ -100,7 +95,7 @@ def fit(
         config: the network and the training.
         levels: the noise levels that sampling will use; of one-hot plans the levels are those at which cells are told
             apart.
-        chain: of the rows of the windows, where the network begins with one.
+        chain: of the rows of the windows, where the network begins with one; that of one-hot plans always does.
         recorder: hears of the training.
         precision: what the network of continuous plans is wrapped in, as `diffplan.models.in_bfloat16`.
 
@@ -112,16 +107,24 @@ def fit(
         key_window, key_goal = jax.random.split(key)
         return windows.draw(key_window), pin_mask(windows, jax.random.uniform(key_goal) < config.goal_fraction)
 
-    if isinstance(windows.codec, Cells):
-        return fit_cells(jax.random.key(config.train.seed), draw, windows, config.train, recorder)
     start = untrained(config, windows.horizon, windows.codec, chain)
+    if isinstance(start, CategoricalDenoiser):
+        task = Task(lambda params, key, example: categorical(replace(start, params=params), key, *example), draw)
+        return replace(start, params=train(task, start.params, windows, config.train, recorder))
     start = replace(start, apply=precision(start.apply))
     return fit_denoiser(start, draw, windows, LogUniform(levels.low, levels.high), config.train, recorder)
 
 
-def untrained(config: PriorSettings, horizon: int, codec: Codec, chain: Chain | None) -> Edm | ChainDenoiser:
-    """The denoiser of continuous plans ``[h, d]``, as it is initialised."""
+def untrained(
+    config: PriorSettings, horizon: int, codec: Codec | Cells, chain: Chain | None
+) -> Edm | ChainDenoiser | CategoricalDenoiser:
+    """The denoiser of plans ``[h, d]``, as it is initialised: of one-hot plans, the posterior of their chain."""
     key = jax.random.key(config.train.seed)
+    if isinstance(codec, Cells):
+        assert chain is not None
+        start, kernel, cells = jnp.log(chain.start), jnp.log(chain.kernel), codec.width
+        apply, params = build(key, lambda rngs: Chained(start, kernel, cells, rngs=rngs))
+        return CategoricalDenoiser(params, jnp.eye(cells), apply)
     if chain is not None:
         return beyond(key, chain, horizon, codec.observation_dim, config.width, config.depth)
     apply, params = resolve(config.network, NETWORKS, "prior.network")(key, horizon, codec.width, config)
@@ -137,28 +140,6 @@ def beyond(
     network = lambda rngs: RowNetwork(horizon, dim, states, observed, size, condition=condition, rngs=rngs)
     apply, params = build(key, network)
     return ChainDenoiser(params, chain, apply)
-
-
-def fit_cells(key: PRNGKey, draw: Draw, data: Data, config: TrainSettings, recorder: Recorder) -> CategoricalDenoiser:
-    """Train a categorical denoiser (4b) of one-hot plans: what they have beyond a Markov chain."""
-    key_data, key_network = jax.random.split(key)
-    model = untrained_cells(key_network, jnp.log(transitions(key_data, data)))
-    task = Task(lambda params, key, example: categorical(replace(model, params=params), key, *example), draw)
-    return replace(model, params=train(task, model.params, data, config, recorder))
-
-
-def untrained_cells(key: PRNGKey, start: Float[Array, "k k"]) -> CategoricalDenoiser:
-    """The network of one-hot plans, as it is initialised: a Markov chain with these log-probabilities of steps."""
-    apply, params = build(key, lambda rngs: Chained(start, rngs=rngs))
-    return CategoricalDenoiser(params, jnp.eye(len(start)), apply)
-
-
-def transitions(key: PRNGKey, data: Data) -> Float[Array, "k k"]:
-    """The fraction of the steps from cell i that lead to cell j, in windows of the data, with `RARE` steps added."""
-    windows = data.draws(key, max(1, ENTRIES // (data.horizon * data.width)))
-    cells = jnp.argmax(windows, axis=2)
-    counts = jnp.full((data.width, data.width), RARE).at[cells[:, :-1], cells[:, 1:]].add(1.0)
-    return counts / counts.sum(axis=1, keepdims=True)
 
 
 def categorical(

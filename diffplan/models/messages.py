@@ -39,11 +39,10 @@ def passed(
     reverse: bool = False,
     rescale: Callable[[Array], Array] = rescaled,
 ) -> Float[Array, "h w"]:
-    """The predictions a_t of (12b) along the plan, or b_t against it."""
+    """The predictions a_t of (12b) along the plan, or b_t against it, from that of the first step it comes to."""
 
-    def step(state: Float[Array, "w"], observed: Float[Array, "w"]) -> tuple[Array, Array]:
-        ahead = predict(state)
-        return rescale(ahead * observed), ahead
+    def step(ahead: Float[Array, "w"], observed: Float[Array, "w"]) -> tuple[Array, Array]:
+        return predict(rescale(ahead * observed)), ahead
 
     return jax.lax.scan(step, first, evidence, reverse=reverse)[1]
 
@@ -62,8 +61,9 @@ class Messages(nnx.Module):
 
     def messages(self, read: Float[Array, "h i"]) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
         """(a, b) of (12b), from the plan with its noise level."""
-        along = passed(self.forward, self.first[...], self.seen_forward(read))
-        against = passed(self.backward, self.last[...], self.seen_backward(read), reverse=True)
+        first, last = self.forward(self.first[...]), self.backward(self.last[...])
+        along = passed(self.forward, first, self.seen_forward(read))
+        against = passed(self.backward, last, self.seen_backward(read), reverse=True)
         return along, against
 
     def __call__(self, x: Float[Array, "h d"], c_noise: Float[Array, ""]) -> Float[Array, "h o"]:
@@ -74,28 +74,40 @@ class Messages(nnx.Module):
 
 
 class Chained(nnx.Module):
-    """`Messages`, added to the exact messages of a Markov chain: ``x[h, k]``, ``c_noise[]`` to ``[h, k]``.
+    """`Messages`, added to the exact messages of a hidden Markov chain: ``x[h, k]``, ``c_noise[]`` to ``[h, k]``.
 
-    With x_t the root of step t's likelihood over k points, as `diffplan.denoise.CategoricalDenoiser` gives it, P a
-    kernel and * by entries,
+    Every point has c states of the chain, which are next to each other. With x_t the root of step t's likelihood over k
+    points, as `diffplan.denoise.CategoricalDenoiser` gives it, l_t its square for every state of a point, p the
+    distribution of the first state, P the kernel and * by entries,
 
-        a_t = P^T s_t-1,   s_t ~ a_t * x_t^2        b_t = P r_t+1,   r_t ~ b_t * x_t^2        each a distribution
-        y_t = log a_t + log b_t + Messages(x)_t                                                     (12d)
+        a_1 = p,  a_t = P^T s_t-1,   s_t ~ a_t * l_t        b_h = 1,  b_t = P r_t+1,   r_t ~ b_t * l_t
+        y_t = log sum over the states of a point of a_t * b_t  +  Messages(x)_t                       (12d)
 
-    so that the denoiser starts as the exact posterior of the chain, and what is learned is what a plan has beyond it.
-    The kernel is a parameter; it starts as the one that is given.
+    with s_t and r_t distributions, so that the denoiser starts as the exact posterior of the chain, and what is learned
+    is what a plan has beyond it. The chain is among the parameters; it starts as the one that is given.
     """
 
-    def __init__(self, log_kernel: Float[Array, "k k"], *, width: int = 64, hidden: int = 128, rngs: nnx.Rngs):
-        self.log_kernel = nnx.Param(log_kernel)
-        self.beyond = Messages(len(log_kernel), len(log_kernel), width=width, hidden=hidden, rngs=rngs)
+    def __init__(
+        self,
+        log_start: Float[Array, "s"],
+        log_kernel: Float[Array, "s s"],
+        points: int,
+        *,
+        width: int = 64,
+        hidden: int = 128,
+        rngs: nnx.Rngs,
+    ):
+        self.log_start, self.log_kernel = nnx.Param(log_start), nnx.Param(log_kernel)
+        self.states = len(log_start) // points
+        self.beyond = Messages(points, points, width=width, hidden=hidden, rngs=rngs)
 
     def __call__(self, x: Float[Array, "h k"], c_noise: Float[Array, ""]) -> Float[Array, "h k"]:
-        kernel = jax.nn.softmax(self.log_kernel[...])
-        even, likelihood = jnp.ones(x.shape[1]), jnp.maximum(x**2, UNLIKELY)
-        ahead = passed(lambda state: state @ kernel, even, likelihood, False, normalised)
-        back = passed(lambda state: kernel @ state, even, likelihood, True, normalised)
-        return jnp.log(jnp.maximum(ahead * back, UNLIKELY)) + self.beyond(x, c_noise)
+        start, kernel = jax.nn.softmax(self.log_start[...]), jax.nn.softmax(self.log_kernel[...])
+        likelihood = jnp.repeat(jnp.maximum(x**2, UNLIKELY), self.states, axis=1)
+        ahead = passed(lambda state: state @ kernel, start, likelihood, False, normalised)
+        back = passed(lambda state: kernel @ state, jnp.ones_like(start), likelihood, True, normalised)
+        posterior = (ahead * back).reshape(len(x), -1, self.states).sum(axis=2)
+        return jnp.log(jnp.maximum(posterior, UNLIKELY)) + self.beyond(x, c_noise)
 
 
 class MessagesValue(nnx.Module):

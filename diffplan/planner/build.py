@@ -24,6 +24,7 @@ from diffplan.guide import Learned, Proxy
 from diffplan.learn import (
     behaviour,
     chain,
+    clones,
     conditional,
     contrastive,
     dynamics,
@@ -117,12 +118,14 @@ def fit_prior(build: Builder) -> Made:
 def fit_chain(build: Builder) -> Chain | None:
     """The Markov chain of rows that denoisers begin with, in ``RUN/chain``; None where they do not."""
     config, windows = build.config.prior, build.data.train
-    if config.network != "chain" or isinstance(windows.codec, Cells):
+    cells = isinstance(windows.codec, Cells)
+    if config.network != "chain" and not cells:
         return None
 
     def write(directory: Path) -> None:
         say(f"chain: {config.states} states, from rows of behaviour")
-        fitted = chain.fit(windows, config.states, windows.codec.observation_dim)
+        of_rows = partial(chain.fit, observed=windows.codec.observation_dim)
+        fitted = (clones.fit if cells else of_rows)(windows, config.states)
         np.savez(
             directory / "chain.npz",
             allow_pickle=False,
@@ -280,7 +283,7 @@ def fit_part(build: Builder, problem: Problem, parts: dict[str, Made], name: str
         case "conditional":
             assert problem.regression is not None
             settings = config.conditional
-            start = fit_chain(build)
+            start = fit_chain(build) if task.cells is None else None
             fit = partial(conditional.fit, data.every, data.codec, problem.regression, settings, levels, start)
             states = None if start is None else len(start.start)
             about = {"conditional": settings, "noise": levels, "states": states}

@@ -41,6 +41,9 @@ ADAM = {"one-hot plans": 2e-3, "unet": 2e-4}
 CELL_LEVELS = 24
 """Noise levels of one-hot plans, where nobody chose them: with 12, guided plans make twice as many illegal moves."""
 
+CLONES = 8
+"""States of the chain that a cell of a gridworld has at most."""
+
 PATCHED = ("proxy", "value", "conditional", "contrastive")
 
 
@@ -137,10 +140,14 @@ def decide(config: PlannerSettings, task: Task, data: Episodes) -> Decided:
         reasons["conditional.train"] = f"Adam at a rate of {ADAM['one-hot plans']:g}: a mixer"
         slower = replace(conditional.train, optimiser="adam", learning_rate=ADAM["one-hot plans"])
         conditional = replace(conditional, train=slower)
-    most = max(2, len(data.actions) // 8)
-    if most < config.prior.states and task.cells is None:
+    states = config.prior.states
+    if (most := max(2, len(data.actions) // 8)) < states:
+        states = most
         reasons["prior.states"] = f"{most}: at most one for every eight of {len(data.actions)} rows"
-    states = min(config.prior.states, most)
+    if task.cells is not None:
+        clones = min(max(1, states // task.cells.width), CLONES)
+        states = clones * task.cells.width
+        reasons["prior.states"] = f"{states}: {clones} for each of {task.cells.width} cells"
     prior = replace(config.prior, horizon=horizon, stride=stride, states=states, train=train)
     config = replace(config, prior=prior, conditional=conditional, sampler=sampler)
     return Decided(config, levels, horizon, stride, reasons)

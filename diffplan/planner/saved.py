@@ -243,12 +243,9 @@ def untrained(settings: PlannerSettings, task: Task, steps: int, rewarded: bool)
     codec: Codec | Cells = task.cells or rows
     horizon, stride = settings.prior.horizon, settings.prior.stride
     assert horizon is not None and stride is not None
-    if isinstance(codec, Cells):
-        denoiser: Any = prior.untrained_cells(jax.random.key(0), jnp.zeros((codec.width, codec.width)))
-    else:
-        chained = settings.prior.network == "chain"
-        states = chain.blank(settings.prior.states, codec.width) if chained else None
-        denoiser = prior.untrained(settings.prior, horizon, codec, states)
+    chained = settings.prior.network == "chain" or task.cells is not None
+    states = chain.blank(settings.prior.states, codec.width) if chained else None
+    denoiser = prior.untrained(settings.prior, horizon, codec, states)
     levels = NoiseSettings(settings.noise.low or 0.02, settings.noise.high or 10.0)
     shape, sampler = (horizon, codec.width), settings.sampler
     rule = resolve(sampler.rule, STEPS, "sampler.rule")

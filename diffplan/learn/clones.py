@@ -1,0 +1,100 @@
+"""A hidden Markov chain of cells: every cell has clones, which remember how a plan came there.
+
+State (i, a) is clone a of cell i, and a row that is in it shows i. Where behaviour heads for a goal that is not seen, a
+chain of the cells alone turns back too often; clones learn which way it was going (George et al. 2021, Nature
+Communications 12, 2392; Dedieu et al. 2019, arXiv 1905.00507). The steps are fitted by expectation and maximisation
+(Rabiner 1989, section III.C). Of a path s, only the blocks that it passes matter, c by c for c clones:
+
+    xi_t = a_t kernel[s_t, :, s_t+1, :] b_t+1,   a and b from (139);     kernel = sum of xi over all paths       (145)
+
+each xi and each row of the kernel over its sum.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from diffplan.chain import TINY, Chain, distribution
+from diffplan.data.stream import Data
+from diffplan.types import PRNGKey, Scalar
+
+ROUNDS = 100
+"""Rounds of (145). In four rooms, with 4 clones, 100 more change the likelihood of a step by a thousandth."""
+
+ENTRIES = 2**24
+"""Entries of the windows in which steps are counted."""
+
+RARE = 1e-5
+"""Probability of a step to a state drawn evenly from all, beside the steps that behaviour takes."""
+
+
+def fit(windows: Data, states: int) -> Chain:
+    """The chain of the rows of one-hot windows, as a function of the data alone.
+
+    Args:
+        windows: of behaviour.
+        states: of the chain: a multiple of the number of cells.
+    """
+    key_data, key_fit = jax.random.split(jax.random.key(0))
+    count = max(1, ENTRIES // (windows.horizon * windows.width))
+    paths = jnp.argmax(windows.draws(key_data, count), axis=2)
+    return fit_paths(key_fit, paths, windows.width, states // windows.width)
+
+
+def fit_paths(key: PRNGKey, paths: Int[Array, "n h"], cells: int, clones: int) -> Chain:
+    """The chain whose states are the clones of cells, and whose rows are one-hot.
+
+    Args:
+        key: of the steps that (145) begins with; consumed.
+        paths: the cell of every row.
+        cells: k, their number.
+        clones: c, of each cell. With 1, steps are counted: the kernel holds their fractions.
+
+    Returns:
+        k c states, in the order of the cells; state s shows cell s // c.
+    """
+    kernel = jax.random.exponential(key, (cells, clones, cells, clones))
+    kernel = kernel / kernel.sum(axis=(2, 3), keepdims=True)
+    start = jnp.full((cells, clones), 1 / (cells * clones))
+    for _ in range(ROUNDS if clones > 1 else 1):
+        start, kernel, _ = improved(start, kernel, paths)
+    states = cells * clones
+    mixed = lambda p: (1 - RARE) * p + RARE / states
+    centres = jnp.repeat(jnp.eye(cells), clones, axis=0)
+    return Chain(mixed(start.reshape(-1)), mixed(kernel.reshape(states, states)), centres, jnp.full(cells, TINY))
+
+
+@jax.jit
+def improved(
+    start: Float[Array, "k c"], kernel: Float[Array, "k c k c"], paths: Int[Array, "n h"]
+) -> tuple[Float[Array, "k c"], Float[Array, "k c k c"], Scalar]:
+    """One round of (145): (start, kernel, log-likelihood of a path under those that were given)."""
+    first, steps, nats = jax.vmap(partial(expected, start, kernel))(paths)
+    begun = jnp.zeros_like(start).at[paths[:, 0]].add(first)
+    taken = jnp.zeros_like(kernel).at[paths[:, :-1], :, paths[:, 1:], :].add(steps)
+    left = taken.sum(axis=(2, 3), keepdims=True)
+    kernel = jnp.where(left > 0, taken / jnp.maximum(left, TINY), 1 / begun.size)
+    return begun / begun.sum(), kernel, nats.mean()
+
+
+def expected(
+    start: Float[Array, "k c"], kernel: Float[Array, "k c k c"], path: Int[Array, "h"]
+) -> tuple[Float[Array, "c"], Float[Array, "h-1 c c"], Scalar]:
+    """(clone of the first row, clones xi of every two neighbours, log-likelihood): what is expected of one path."""
+    blocks = kernel[path[:-1], :, path[1:], :]
+
+    def ahead(a: Float[Array, "c"], block: Float[Array, "c c"]) -> tuple[Array, tuple[Array, Array]]:
+        following = a @ block
+        return distribution(following), (a, jnp.log(following.sum()))
+
+    def back(b: Float[Array, "c"], block: Float[Array, "c c"]) -> tuple[Array, Array]:
+        return distribution(block @ b), b
+
+    first = start[path[0]]
+    _, (a, nats) = jax.lax.scan(ahead, distribution(first), blocks)
+    before, b = jax.lax.scan(back, jnp.ones_like(first), blocks, reverse=True)
+    steps = a[:, :, None] * blocks * b[:, None, :]
+    steps = steps / jnp.maximum(steps.sum(axis=(1, 2), keepdims=True), TINY)
+    return distribution(first * before), steps, jnp.log(first.sum()) + nats.sum()
