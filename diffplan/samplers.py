@@ -31,7 +31,7 @@ So the same key gives nearly the same plan at twice as many levels, and the diff
 """
 
 from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -209,6 +209,41 @@ def sample(
     start = (x, Past.none(shape), Past.none(shape))
     (x, *_), (nats, log_ratio, iterates) = jax.lax.scan(body, start, (noises, sigmas[:-1], sigmas[1:]))
     return denoise(x, sigmas[-1]), Info(jnp.sum(nats), jnp.sum(log_ratio), jnp.concatenate([iterates, x[None]]))
+
+
+CHUNK = {"cpu": 64}
+"""Plans that are drawn at once: on a CPU as many as its caches hold the activations of."""
+
+MANY = 4096
+"""Plans that an accelerator draws at once: enough to keep it busy, and few enough for its memory."""
+
+Batched = TypeVar("Batched")
+
+
+def chunked(draw: Callable[..., Batched], *rows: Any) -> Batched:
+    """``jax.vmap(draw)(*rows)``, a chunk of rows after another: the time and memory of a plan do not grow with them.
+
+    Args:
+        draw: of one row, such as one key and one start.
+        rows: arrays, or pytrees of them, with the same leading axis.
+
+    Returns:
+        The results, with a leading axis. In chunks of equal size, of which the last may draw some rows again.
+    """
+    count = len(jax.tree.leaves(rows)[0])
+    size, chunks = even_chunks(count)
+    if chunks == 1:
+        return jax.vmap(draw)(*rows)
+    filled = lambda a: jnp.concatenate([a, a[: size * chunks - count]]).reshape(chunks, size, *a.shape[1:])
+    result = jax.lax.map(lambda part: jax.vmap(draw)(*part), jax.tree.map(filled, rows))
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], result)
+
+
+def even_chunks(count: int) -> tuple[int, int]:
+    """(size, number) of the chunks of so many rows: up to a quarter more than `CHUNK`, if one chunk is enough then."""
+    most = CHUNK.get(jax.default_backend(), MANY)
+    chunks = 1 if 4 * count <= 5 * most else -(-count // most)
+    return -(-count // chunks), chunks
 
 
 @settings("sampler")

@@ -1,4 +1,4 @@
-"""Times plans and training steps: Diffuser's U-Net in PyTorch and in JAX, and this project's mixer.
+"""Times plans and training steps: Diffuser's U-Net in PyTorch and in JAX, this project's mixer, and a whole planner.
 
     python scripts/bench.py                                  # about 2 minutes on two idle CPU cores
     python scripts/bench.py --parts default                  # without PyTorch, about 15 s
@@ -32,15 +32,16 @@ from typing import Any, Literal, NamedTuple
 
 import tyro
 
-Part = Literal["sampling", "training", "default"]
+Part = Literal["sampling", "training", "default", "planner"]
 
 
 @dataclass(frozen=True)
 class Config:
     """What to time, and at what size."""
 
-    parts: tuple[Part, ...] = ("sampling", "training", "default")
-    """sampling, training: the U-Net in torch and in JAX. default: the project's own network."""
+    parts: tuple[Part, ...] = ("sampling", "training", "default", "planner")
+    """sampling, training: the U-Net in torch and in JAX. default: the mixer. planner: the planner of the U-maze that
+    ships, with what its plans deliver."""
     batch: int = 64
     """Plans drawn at once."""
     horizon: int = 128
@@ -53,6 +54,10 @@ class Config:
     """Denoising steps of the mixer, ancestral."""
     fast_steps: int = 10
     """Denoising steps of the mixer, deterministic (DPM-Solver++ 2M)."""
+    batches: tuple[int, ...] = (1, 64, 1024, 4096)
+    """Plans that the planner is asked for at once."""
+    scale: float = 5.7
+    """Guidance scale of the planner's guided plans."""
     train_batch: int = 32
     """Windows of a training step."""
     train_steps: int = 4
@@ -263,6 +268,54 @@ def time_default(config: Config) -> list[dict[str, Any]]:
     return [row(what, "jax", timing, config.batch, "plans/s", count(params)) for what, timing in timings.items()]
 
 
+def time_planner(config: Config) -> list[dict[str, Any]]:
+    """The shipped planner of the U-maze: batches of every size, a sweep of scales, and the best of many.
+
+    Rows of batches have the delivered return and the fraction of feasible plans of the last batch.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from diffplan.models import count
+    from diffplan.planner.model import PlanOptions
+    from diffplan.planner.planner import Planner
+    from diffplan.samplers import chunked
+
+    planner = Planner.pretrained("maze2d-umaze")
+    model, seeds = planner.model, itertools.count()
+    starts = jnp.asarray(planner.task.episodes().observations[:: 1_000_000 // max(config.batches)])
+    best = jax.jit(lambda model, key, starts, options: model.best(key, starts, None, None, options)[0])
+    sweep = jax.jit(
+        lambda model, keys, starts, scales: chunked(
+            lambda key, start, scale: model.draw(key, start, scale=scale)[0], keys, starts, scales
+        )
+    )
+    ready = jax.block_until_ready
+    calls: dict[str, tuple[int, Callable[[], Any]]] = {}
+    for guided in (False, True):
+        options = PlanOptions(jnp.asarray(config.scale) if guided else None)
+        for n in config.batches:
+            what = f"planner, {n} plans, {'guided' if guided else 'unguided'}"
+            draw = lambda n=n, options=options: ready(best(model, jax.random.key(next(seeds)), starts[:n], options))
+            calls[what] = (n, draw)
+    scales = jnp.repeat(jnp.geomspace(0.1, 1000, 20), 64)
+    keys, rows64 = jnp.tile(jax.random.split(jax.random.key(0), 64), 20), jnp.tile(starts[:64], (20, 1))
+    calls["planner, 20 scales of 64 plans"] = (1280, lambda: ready(sweep(model, keys, rows64, scales)))
+    options = PlanOptions(candidates=4096)
+    many = lambda: ready(best(model, jax.random.key(next(seeds)), starts[:1], options))
+    calls["planner, best of 4096 unguided plans"] = (4096, many)
+    timings = interleaved({what: call for what, (_, call) in calls.items()}, config.repeats)
+    rows = []
+    for what, timing in timings.items():
+        n, call = calls[what]
+        rows.append(row(what, "jax", timing, n, "plans/s", count(model.prior.params)))
+        if f"{n} plans" in what and n > 1 and "scales" not in what:
+            plans = planner.measure(model, call())
+            delivered = float(planner.deliver(jax.random.key(3), plans).mean())
+            rows[-1] |= {"delivered": delivered, "feasible": float(plans.feasible.mean())}
+    return rows
+
+
 def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Torch's seconds over ours where both were timed: of the medians, and the extremes over pairs of repetitions."""
     result = {}
@@ -324,6 +377,8 @@ def main(config: Config) -> None:
         rows += time_unet(config)
     if "default" in config.parts:
         rows += time_default(config)
+    if "planner" in config.parts:
+        rows += time_planner(config)
     compared = ratios(rows)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     settings = {**asdict(config), "out": str(config.out)}

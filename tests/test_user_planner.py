@@ -281,7 +281,7 @@ def test_the_planner_of_four_rooms_reaches_the_goal_from_anywhere_under_gymnasiu
     gymnasium = pytest.importorskip("gymnasium")
     env = gymnasium.make("diffplan.envs.gym:diffplan/Gridworld-fourrooms-v0")
     world = env.unwrapped.environment
-    agent = dp.Planner.pretrained("gridworld-fourrooms").agent(scale=3.0, candidates=4, every=10, world=env)
+    agent = dp.Planner.pretrained("gridworld-fourrooms").agent(scale=10.0, candidates=4, every=10, world=env)
     starts = np.random.default_rng(0).choice(world.cells, 6).astype(np.float32)
     returns = []
     for start in starts:

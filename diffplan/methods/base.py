@@ -13,7 +13,7 @@ from diffplan.denoise import pinned
 from diffplan.dynamics import Dynamics
 from diffplan.guide import Proxy
 from diffplan.policy import Policy
-from diffplan.samplers import Sampler, sample
+from diffplan.samplers import Sampler, chunked, sample
 from diffplan.types import Conditional, Denoise, Pins, PlanValue, PRNGKey, Scalar
 
 Batched = TypeVar("Batched")
@@ -138,8 +138,10 @@ def sweep(
     strengths: Float[Array, "s"],
 ) -> Batched:
     """`one(key, start, strength)` for every strength and start. A start has the same key at all strengths."""
-    keys, batch = jax.random.split(key, len(starts)), jax.vmap(one, (0, 0, None))
-    return over(lambda strength: batch(keys, starts, strength), strengths)
+    s, n = len(strengths), len(starts)
+    keys = jnp.broadcast_to(jax.random.split(key, n)[None], (s, n)).reshape(s * n)
+    plans = chunked(one, keys, jnp.tile(starts, (s, 1)), jnp.repeat(strengths, n))
+    return jax.tree.map(lambda a: a.reshape(s, n, *a.shape[1:]), plans)
 
 
 def each_start(

@@ -31,9 +31,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffplan.guide import Proxy
-from diffplan.methods.base import Grid, Plans, Problem, Starts, over
-from diffplan.methods.guidance import Prior, regression
+from diffplan.methods.base import Grid, Plans, Problem, Starts
+from diffplan.methods.guidance import from_prior, regression
 from diffplan.metrics.kl import best_of_n_cdf, best_of_n_kl, weight_ess
+from diffplan.samplers import chunked
 from diffplan.types import PRNGKey
 
 
@@ -59,9 +60,10 @@ def draw_pool(
 
     A score that is not finite counts as the worst of its pool, or 0 if that is lower.
     """
-    (key, key_pick), prior = jax.random.split(key), Prior()
-    one_each = lambda key: prior(key, problem, starts, jnp.zeros(1)).x[0]
-    x = over(one_each, jax.random.split(key, size))
+    key, key_pick = jax.random.split(key)
+    keys = jax.vmap(lambda key: jax.random.split(key, len(starts)))(jax.random.split(key, size)).reshape(-1)
+    x = chunked(lambda key, start: from_prior(key, problem, start), keys, jnp.tile(starts, (size, 1)))
+    x = x.reshape(size, len(starts), *problem.shape)
     score = jax.vmap(jax.vmap(proxy.score))(x)
     finite = jnp.isfinite(score)
     worst = jnp.min(score, axis=0, initial=0.0, where=finite)

@@ -12,7 +12,7 @@ from diffplan import guide
 from diffplan.denoise import pinned
 from diffplan.guide import Proxy
 from diffplan.methods.base import Grid, Plans, Problem, Starts, draw_plans, need
-from diffplan.samplers import sample
+from diffplan.samplers import chunked, sample
 from diffplan.types import Denoise, Energy, PRNGKey, Scalar, Strengths
 
 DRAWS = 8
@@ -100,7 +100,8 @@ class Prior:
 
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """The same plans whatever the strengths."""
-        x = jax.vmap(from_prior, (0, None, 0))(jax.random.split(key, len(starts)), problem, starts)
+        one = lambda key, start: from_prior(key, problem, start)
+        x = chunked(one, jax.random.split(key, len(starts)), starts)
         x = jnp.broadcast_to(x[None], (len(strengths), *x.shape))
         zero = jnp.zeros(x.shape[:2])
         return Plans.of(x, zero, zero[:, 0])

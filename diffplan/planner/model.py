@@ -14,14 +14,14 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from diffplan.codec import Cells, Codec
 from diffplan.denoise import pinned
 from diffplan.guide import Proxy, guided
 from diffplan.learn.inverse import Inverse
 from diffplan.learn.reach import Reach
-from diffplan.samplers import Sampler, sample
+from diffplan.samplers import Sampler, chunked, even_chunks, sample
 from diffplan.types import Denoise, Energy, PRNGKey, Scalar, Strengths, Trajectory
 
 Points = Float[Array, "h o"]
@@ -130,19 +130,30 @@ class PlanModel:
         options: PlanOptions,
         energy: Energy | None = None,
     ) -> tuple[Float[Array, "n h d"], Float[Array, "n"]]:
-        """(123) for every start, and what it was selected by; one candidate of all starts at a time."""
-        past = past if options.warm else None
-        each = jax.vmap(lambda key, start, goal, past: self.draw(key, start, goal, past, options.scale, energy))
-        draw = lambda key: each(jax.random.split(key, len(starts)), starts, goals, past)
+        """(123) for every start, and what it was selected by; some candidates at a time, so that few are held."""
+        count, rows = len(starts), (starts, goals, past if options.warm else None)
+        at_once, rounds = even_chunks(count * options.candidates)
+        group = min(options.candidates, max(1, at_once // count))
+        rounds = -(-options.candidates // group)
+        keys = jax.vmap(lambda key: jax.random.split(key, count))(jax.random.split(key, options.candidates))
+        keys = keys[jnp.arange(rounds * group) % options.candidates]  # some are drawn again, which changes no maximum
+        every = jax.tree.map(lambda a: jnp.tile(a, (group, *[1] * (a.ndim - 1))), rows)
+        one = lambda key, row: self.draw(key, row[0], row[1], row[2], options.scale, energy)
 
-        def better(best: tuple[Array, Array], key: PRNGKey) -> tuple[tuple[Array, Array], None]:
-            x, score = draw(key)
+        def best_of(keys: Key[Array, "group count"]) -> tuple[Array, Array]:
+            x, score = chunked(one, keys.reshape(-1), every)
+            score = jnp.where(jnp.isnan(score), -jnp.inf, score)
+            chosen = jnp.argmax(score.reshape(group, count), axis=0), jnp.arange(count)
+            return x.reshape(group, count, *x.shape[1:])[chosen], score.reshape(group, count)[chosen]
+
+        def better(best: tuple[Array, Array], keys: Key[Array, "group count"]) -> tuple[tuple[Array, Array], None]:
+            x, score = best_of(keys)
             wins = score > best[1]
             return (jnp.where(wins[:, None, None], x, best[0]), jnp.where(wins, score, best[1])), None
 
-        first, *rest = jax.random.split(key, options.candidates)
-        best = draw(first)
-        return jax.lax.scan(better, best, jnp.stack(rest))[0] if rest else best
+        keys = keys.reshape(rounds, group, count)
+        best = best_of(keys[0])
+        return jax.lax.scan(better, best, keys[1:])[0] if rounds > 1 else best
 
     def moved_on(self, x: Float[Array, "h d"], steps: int) -> Float[Array, "h d"]:
         """A normalised plan as it goes on after so many steps: what a warm start begins with."""
