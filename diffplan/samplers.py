@@ -212,7 +212,7 @@ def sample(
 
 
 CHUNK = {"cpu": 64}
-"""Plans that are drawn at once: on a CPU as many as its caches hold the activations of."""
+"""Plans that are drawn at once, by backend. The activations of 64 plans fit the caches of a CPU."""
 
 MANY = 4096
 """Plans that an accelerator draws at once: enough to keep it busy, and few enough for its memory."""
@@ -221,14 +221,15 @@ Batched = TypeVar("Batched")
 
 
 def chunked(draw: Callable[..., Batched], *rows: Any) -> Batched:
-    """``jax.vmap(draw)(*rows)``, a chunk of rows after another: the time and memory of a plan do not grow with them.
+    """``jax.vmap(draw)(*rows)``, one chunk of rows after another: more rows do not make a single plan dearer.
 
     Args:
         draw: of one row, such as one key and one start.
         rows: arrays, or pytrees of them, with the same leading axis.
 
     Returns:
-        The results, with a leading axis. In chunks of equal size, of which the last may draw some rows again.
+        The results, with a leading axis. Chunks have the same size: the last one may draw some of the first rows again,
+        which `diffplan.count` counts.
     """
     count = len(jax.tree.leaves(rows)[0])
     size, chunks = even_chunks(count)
@@ -240,7 +241,7 @@ def chunked(draw: Callable[..., Batched], *rows: Any) -> Batched:
 
 
 def even_chunks(count: int) -> tuple[int, int]:
-    """(size, number) of the chunks of so many rows: up to a quarter more than `CHUNK`, if one chunk is enough then."""
+    """(size, number) of the chunks of so many rows. A single chunk may have a quarter more rows than `CHUNK`."""
     most = CHUNK.get(jax.default_backend(), MANY)
     chunks = 1 if 4 * count <= 5 * most else -(-count // most)
     return -(-count // chunks), chunks

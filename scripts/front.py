@@ -7,12 +7,14 @@ Every network is a prior that is trained on the task as the demo's is, in RUN/TA
 controllers; a row is one network, one number of levels and one guidance scale, with 64 plans to a batch. The columns:
 
     plans_per_second, fastest, slowest   of batches drawn in turn with all other numbers of levels: the median, the ends
-    delivered, sem, feasible             of plans from held-out starts: return, standard error, fraction
-    displacement                         from first to last row, over that of the held-out windows from the same starts
+    promised, delivered, sem, feasible   of plans from starts that no training saw: returns as drawn and carried out,
+                                         the standard error of the latter, fraction
+    displacement                         from first to last row, over that of behaviour from the same starts
 
 Writes results/front.csv, in which rows that are there already are kept, and beside it front.png.
 """
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -31,12 +33,14 @@ from diffplan.learn.prior import PriorSettings
 from diffplan.learn.train import TrainSettings
 from diffplan.metrics.table import read, read_rows, write
 from diffplan.noise import karras
+from diffplan.planner.decide import decide
 from diffplan.planner.model import PlanModel
 from diffplan.planner.planner import Planner
 from diffplan.planner.settings import PlannerSettings
 from diffplan.report.save import save
 from diffplan.runs import say
 from diffplan.settings import ConfigError
+from diffplan.task import Task
 from diffplan.tasks import make_task
 
 BATCH = 64
@@ -48,7 +52,6 @@ REPEATS = 9
 ADAM = TrainSettings(1500, 64, "adam", 2e-3)
 
 NETWORKS: dict[str, PriorSettings] = {
-    "chain": PriorSettings(),
     "chain, 512 states": PriorSettings(states=512),
     "chain, 256 states": PriorSettings(states=256),
     "chain, 128 states": PriorSettings(states=128),
@@ -57,14 +60,14 @@ NETWORKS: dict[str, PriorSettings] = {
     "chain, 128 states, width 32": PriorSettings(states=128, width=32),
     "chain, 512 states, width 32": PriorSettings(states=512, width=32),
     "chain, 128 states, depth 2": PriorSettings(states=128, depth=2),
-    "chain, 128 states, half the rows": PriorSettings(states=128, horizon=16, stride=8),
+    "chain, 128 states, half the rows": PriorSettings(states=128, horizon=16),
     "mixer": PriorSettings(ADAM, network="mixer", width=128),
     "unet": PriorSettings(replace(ADAM, learning_rate=2e-4), network="unet"),
 }
 
 COLUMNS = (
     *("task", "network", "levels", "scale", "plans", "plans_per_second", "fastest", "slowest"),
-    *("promised", "delivered", "sem", "feasible", "displacement", "minutes"),
+    *("promised", "delivered", "sem", "feasible", "displacement"),
 )
 
 
@@ -92,37 +95,56 @@ def measure(name: str, network: str, config: Config) -> list[dict[str, Any]]:
     """A network at all numbers of levels, unguided and guided."""
     drawing = {"maze": name} if name.endswith(".txt") else {}
     make = partial(make_task, "maze2d" if drawing else name, **drawing)
-    task, begun, directory = make(), time.perf_counter(), network.replace(", ", "-").replace(" ", "-")
-    settings = PlannerSettings(prior=NETWORKS[network])
-    planner = Planner.fit(task, config.run / Path(name).stem / directory, settings=settings)
-    minutes, settings = (time.perf_counter() - begun) / 60, planner.settings
-    assert settings is not None and settings.noise.low is not None and settings.noise.high is not None
+    planner = trained(make(), network, config.run / Path(name).stem)
+    span, stride = planner.model.horizon * planner.model.stride, planner.model.stride
     data = make(episodes=config.plans, seed=7).episodes()
-    span = planner.model.horizon * planner.model.stride
     first = np.random.default_rng(0).integers(0, data.lengths - span) + data.begins
-    starts, last = (jnp.asarray(data.observations[first + lag]) for lag in (0, span - planner.model.stride))
+    starts, ends = (jnp.asarray(data.observations[first + lag]) for lag in (0, span - stride))
     keys = jax.random.split(jax.random.key(1), config.plans)
-    calls = {}
-    for levels in config.levels:
-        sigmas = karras(levels, settings.noise.low, settings.noise.high)
-        model = replace(planner.model, sampler=replace(planner.model.sampler, sigmas=sigmas))
-        for scale in (None, config.scale):
-            calls[levels, scale] = batches(model, scale, keys, starts)
+    calls = {
+        (levels, scale): batches(at(planner, levels), scale or None, keys, starts)
+        for levels in config.levels
+        for scale in (0.0, config.scale)
+    }
     timed, rows = timings({key: call for key, (call, _) in calls.items()}), []
-    place = task.plane.place if task.plane is not None else lambda o: o
-    moved = lambda a, b: float(jnp.linalg.norm(place(b) - place(a), axis=1).mean())
     for (levels, scale), (_, every) in calls.items():
-        batch = planner.measure(planner.model, every())
-        delivered = planner.deliver(jax.random.key(3), batch)
-        median, fastest, slowest = timed[levels, scale]
-        row = {"task": task.name, "network": network, "levels": levels, "scale": scale or 0.0, "plans": config.plans}
-        row |= {"plans_per_second": BATCH / median, "fastest": BATCH / fastest, "slowest": BATCH / slowest}
-        row |= {"promised": float(batch.promised.mean()), "delivered": float(delivered.mean())}
-        row |= {"sem": float(delivered.std(ddof=1) / len(delivered) ** 0.5), "feasible": float(batch.feasible.mean())}
-        row |= {"displacement": moved(batch.observations[:, 0], batch.observations[:, -1]) / moved(starts, last)}
-        rows.append(row | {"minutes": minutes})
+        about = {"task": planner.task.name, "network": network, "levels": levels, "scale": scale, "plans": config.plans}
+        rates = [BATCH / seconds for seconds in timed[levels, scale]]
+        rows.append(about | dict(zip(COLUMNS[5:8], rates, strict=True)) | scored(planner, every(), ends))
         say(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()))
     return rows
+
+
+def trained(task: Task, network: str, run: Path) -> Planner:
+    """A planner with this network. Half the rows are twice as far apart as those of the others."""
+    prior = NETWORKS[network]
+    if prior.horizon is not None:
+        prior = replace(prior, stride=2 * decide(PlannerSettings(), task, task.episodes()).stride)
+    return Planner.fit(task, run / re.sub(r"\W+", "-", network), settings=PlannerSettings(prior=prior))
+
+
+def at(planner: Planner, levels: int) -> PlanModel:
+    """The planner's model with another number of noise levels."""
+    settings = planner.settings
+    assert settings is not None and settings.noise.low is not None and settings.noise.high is not None
+    sigmas = karras(levels, settings.noise.low, settings.noise.high)
+    return replace(planner.model, sampler=replace(planner.model.sampler, sigmas=sigmas))
+
+
+def scored(planner: Planner, x: Any, ends: Any) -> dict[str, float]:
+    """What plans promise and deliver, and how far they go. ends: last rows of behaviour from the same starts."""
+    batch = planner.measure(planner.model, x)
+    delivered = planner.deliver(jax.random.key(3), batch)
+    place = planner.task.plane.place if planner.task.plane is not None else lambda o: o
+    first, last = batch.observations[:, 0], batch.observations[:, -1]
+    moved = lambda there: float(jnp.linalg.norm(place(there) - place(first), axis=1).mean())
+    return {
+        "promised": float(batch.promised.mean()),
+        "delivered": float(delivered.mean()),
+        "sem": float(delivered.std(ddof=1) / len(delivered) ** 0.5),
+        "feasible": float(batch.feasible.mean()),
+        "displacement": moved(last) / moved(ends),
+    }
 
 
 def batches(model: PlanModel, scale: float | None, keys: Any, starts: Any) -> tuple[Callable, Callable]:
@@ -151,7 +173,7 @@ def compose(path: Path) -> Figure:
     figure = Figure(figsize=(5.6 * len(tasks) + 2.4, 7.2), layout="constrained")
     panels = figure.subplots(2, len(tasks), squeeze=False, sharex="col")
     for column, task in zip(panels.T, tasks, strict=True):
-        for network, colour in zip(networks, plt_colours(len(networks)), strict=True):
+        for network, colour in zip(networks, colours_of(len(networks)), strict=True):
             for scale in np.unique(table["scale"]):
                 rows = (table["task"] == task) & (table["network"] == network) & (table["scale"] == scale)
                 rows = np.flatnonzero(rows)[np.argsort(table["levels"][rows])]
@@ -167,7 +189,7 @@ def compose(path: Path) -> Figure:
     return figure
 
 
-def plt_colours(count: int) -> list[Any]:
+def colours_of(count: int) -> list[Any]:
     """Colours that are told apart, as many as there are networks."""
     from matplotlib import colormaps
 

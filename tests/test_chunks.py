@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 from diffplan import samplers
 from diffplan.count import count, counted
+from diffplan.methods.guidance import selected
 from diffplan.planner.model import PlanModel, PlanOptions
 from diffplan.planner.planner import Planner
 from diffplan.samplers import chunked, even_chunks
@@ -17,7 +19,8 @@ from diffplan.samplers import chunked, even_chunks
 @pytest.fixture
 def small(monkeypatch):
     """Chunks of 4 plans."""
-    monkeypatch.setattr(samplers, "CHUNK", {"cpu": 4})
+    monkeypatch.setattr(samplers, "CHUNK", {})
+    monkeypatch.setattr(samplers, "MANY", 4)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +41,7 @@ def test_rows_are_what_they_are_all_at_once(small, rows):
 
 def test_evaluations_are_counted_through_chunks(small):
     evaluations = lambda rows: count(lambda x: chunked(lambda v: counted("network_evals", v), x), jnp.ones((rows, 3)))
-    assert [evaluations(rows)["network_evals"] for rows in (5, 8, 12)] == [5, 8, 12]
+    assert [evaluations(rows)["network_evals"] for rows in (5, 8, 11)] == [5, 8, 12]  # one row of 11 is drawn again
 
 
 def largest(model: PlanModel, rows: int, candidates: int) -> int:
@@ -78,3 +81,36 @@ def test_the_best_of_many_is_the_best_of_all_of_them(small, rows, candidates):
         chosen = int(np.argmax([float(value) for _, value in every]))
         np.testing.assert_allclose(score[row], every[chosen][1], rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(x[row], every[chosen][0], atol=1e-3)
+
+
+def test_a_score_that_is_not_a_number_is_never_the_best(small):
+    """Every second draw has none; where all have none, some plan comes back all the same."""
+    model = Planner.pretrained("gridworld-fourrooms").model
+    model = replace(model, sampler=replace(model.sampler, sigmas=model.sampler.sigmas[::8]))
+    starts, options = model.codec.places[:2], PlanOptions(candidates=6)
+    half = replace(model, critic=Fussy(jnp.asarray(0.5)))
+    x, score = jax.jit(lambda key: half.best(key, starts, None, None, options))(jax.random.key(0))
+    assert np.isfinite(score).all() and np.isfinite(x).all()
+    none = replace(model, critic=Fussy(jnp.asarray(2.0)))
+    x, score = jax.jit(lambda key: none.best(key, starts, None, None, options))(jax.random.key(0))
+    assert (score == -np.inf).all() and (np.asarray(x).sum(axis=2) > 0.99).all()
+    first = Fussy(jnp.asarray(0.5))
+    plans = jnp.stack([jnp.zeros((2, 1)), jnp.full((2, 1), 0.9), jnp.full((2, 1), 0.7)])[None]
+    np.testing.assert_array_equal(selected(plans, first, 3).x[0, 0], plans[0, 1])
+
+
+@struct.dataclass
+class Fussy:
+    """A score of any kind, where it is at least so much."""
+
+    least: jax.Array
+
+    def __call__(self, x: jax.Array, sigma: jax.Array) -> jax.Array:
+        return self.score(x)
+
+    def reward(self, x: jax.Array) -> jax.Array:
+        return self.score(x)
+
+    def score(self, x: jax.Array) -> jax.Array:
+        value = x[-1, 0] + (x.shape[1] > 1) * jnp.abs(jnp.sin((x[1:] @ jnp.arange(x.shape[1])).sum()))
+        return jnp.where(value >= self.least, value, jnp.nan)

@@ -258,6 +258,16 @@ def test_a_chain_has_at_most_a_state_for_every_eight_rows():
     assert "prior.states" not in decided(autoregressive((0.9,), 40, 200)).reasons
 
 
+@pytest.mark.parametrize(
+    ("states", "episodes", "clones", "reason"),
+    [(512, 40, 4, "416: 4 for each of 104 cells"), (50, 40, 1, "104: 1 for each"), (512, 10, 2, "of 2000 rows")],
+)
+def test_every_cell_has_as_many_states_as_any_other(states, episodes, clones, reason):
+    rooms = make_task("gridworld-fourrooms", episodes=episodes, steps=200)
+    made = decide(replace(CONFIG, prior=replace(CONFIG.prior, states=states)), rooms, rooms.episodes())
+    assert made.config.prior.states == 104 * clones and reason in made.reasons["prior.states"]
+
+
 def test_one_hot_plans_have_twice_as_many_levels_unless_somebody_chose():
     rooms, data = make_task("gridworld-fourrooms", episodes=8), autoregressive((0.9, 0.9))
     chosen = lambda config: decide(config, rooms, data).config.sampler.steps

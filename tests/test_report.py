@@ -17,6 +17,7 @@ from scipy import stats
 from diffplan.cli import plot
 from diffplan.metrics.table import COLUMNS, TableError, read, read_rows
 from diffplan.report import budgets, draw, load, record, style, summary, table
+from diffplan.settings import ConfigError
 from tests.report_runs import KINDS, SEEDS, methods_of, write_run
 
 ROOT = Path(__file__).parents[1]
@@ -270,6 +271,8 @@ def test_a_table_needs_no_pictures(runs, tmp_path, capsys):
     plot.action(plot.PlotSettings(tmp_path, table="markdown"))
     assert capsys.readouterr().out.startswith("| method |")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "results.csv"]
+    with pytest.raises(ConfigError, match="out='pictures': must be left out with table=markdown"):
+        plot.action(plot.PlotSettings(tmp_path, Path("pictures"), "markdown"))
 
 
 def test_importing_the_report_draws_in_no_matplotlib():

@@ -18,7 +18,7 @@ from typing import Literal
 import tyro
 
 from diffplan.cli import command
-from diffplan.settings import settings
+from diffplan.settings import require, settings
 
 
 @settings("")
@@ -44,6 +44,7 @@ def action(config: PlotSettings) -> None:
     from diffplan.report import table as results
 
     if config.table == "markdown":
+        require(config.out is None, "out", str(config.out), "left out with table=markdown, which draws nothing")
         print(results.markdown(config.run))
         return
     results.show(config.run)

@@ -1,13 +1,15 @@
 """A hidden Markov chain of cells: every cell has clones, which remember how a plan came there.
 
-State (i, a) is clone a of cell i, and a row that is in it shows i. Where behaviour heads for a goal that is not seen, a
-chain of the cells alone turns back too often; clones learn which way it was going (George et al. 2021, Nature
-Communications 12, 2392; Dedieu et al. 2019, arXiv 1905.00507). The steps are fitted by expectation and maximisation
-(Rabiner 1989, section III.C). Of a path s, only the blocks that it passes matter, c by c for c clones:
+State (i, a) is clone a of cell i, and a row in that state shows cell i. Where behaviour heads for a goal that is not
+seen, a chain of the cells alone turns back too often; clones learn which way it was going (George et al. 2021, Nature
+Communications 12, 2392; Dedieu et al. 2019, arXiv 1905.00507). Start and steps are fitted by expectation and
+maximisation (Rabiner 1989, section III.C). With the messages a and b of (139), of a path s whose cells are known, the
+pair of clones at steps t and t + 1 has the distribution
 
-    xi_t = a_t kernel[s_t, :, s_t+1, :] b_t+1,   a and b from (139);     kernel = sum of xi over all paths       (145)
+    xi_t(a, a') ~ a_t(a) kernel[s_t, a, s_t+1, a'] b_t+1(a')                                         (145)
 
-each xi and each row of the kernel over its sum.
+and the new kernel[i, a, j, a'] is in proportion to the sum of xi_t(a, a') over all paths and steps from cell i to j.
+The cost of a step is c^2 for c clones, however many cells there are.
 """
 
 from functools import partial
@@ -18,16 +20,17 @@ from jaxtyping import Array, Float, Int
 
 from diffplan.chain import TINY, Chain, distribution
 from diffplan.data.stream import Data
+from diffplan.learn.chain import RARE
 from diffplan.types import PRNGKey, Scalar
+
+ROWS = 2**18
+"""Rows of windows in which steps are counted, at most."""
 
 ROUNDS = 100
 """Rounds of (145). In four rooms, with 4 clones, 100 more change the likelihood of a step by a thousandth."""
 
 ENTRIES = 2**24
-"""Entries of the windows in which steps are counted."""
-
-RARE = 1e-5
-"""Probability of a step to a state drawn evenly from all, beside the steps that behaviour takes."""
+"""Numbers that the windows have, and pairs of clones of their steps, at most."""
 
 
 def fit(windows: Data, states: int) -> Chain:
@@ -36,11 +39,15 @@ def fit(windows: Data, states: int) -> Chain:
     Args:
         windows: of behaviour.
         states: of the chain: a multiple of the number of cells.
+
+    Returns:
+        The chain of `fit_paths`, of windows that are drawn from these.
     """
     key_data, key_fit = jax.random.split(jax.random.key(0))
-    count = max(1, ENTRIES // (windows.horizon * windows.width))
-    paths = jnp.argmax(windows.draws(key_data, count), axis=2)
-    return fit_paths(key_fit, paths, windows.width, states // windows.width)
+    clones = states // windows.width
+    count = min(ROWS, ENTRIES // max(windows.width, clones**2)) // windows.horizon
+    paths = jnp.argmax(windows.draws(key_data, max(1, count)), axis=2)
+    return fit_paths(key_fit, paths, windows.width, clones)
 
 
 def fit_paths(key: PRNGKey, paths: Int[Array, "n h"], cells: int, clones: int) -> Chain:
@@ -70,7 +77,16 @@ def fit_paths(key: PRNGKey, paths: Int[Array, "n h"], cells: int, clones: int) -
 def improved(
     start: Float[Array, "k c"], kernel: Float[Array, "k c k c"], paths: Int[Array, "n h"]
 ) -> tuple[Float[Array, "k c"], Float[Array, "k c k c"], Scalar]:
-    """One round of (145): (start, kernel, log-likelihood of a path under those that were given)."""
+    """One round of (145).
+
+    Args:
+        start: probabilities of the first state, ``[cell, clone]``.
+        kernel: of the steps, ``[cell, clone, next cell, next clone]``.
+        paths: cells, ``[path, step]``.
+
+    Returns:
+        The new start and kernel, and the mean log-likelihood of a path under those that were given, in nats.
+    """
     first, steps, nats = jax.vmap(partial(expected, start, kernel))(paths)
     begun = jnp.zeros_like(start).at[paths[:, 0]].add(first)
     taken = jnp.zeros_like(kernel).at[paths[:, :-1], :, paths[:, 1:], :].add(steps)

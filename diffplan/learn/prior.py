@@ -41,9 +41,9 @@ class PriorSettings:
     """chain: a network over rows that begins as the exact denoiser of a Markov chain of them; mixer: patched MLP-mixer;
     unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M); or file.py:NAME of a function (key, horizon, dim,
     settings) -> (apply, params)."""
-    states: Annotated[int, at_least(2, 4096)] = 512
-    """Chain: number of its states; at most one for every eight rows of the data. Of one-hot plans a cell has as many
-    states as fit, up to 8."""
+    states: Annotated[int, at_least(2, 2**16)] = 512
+    """Chain: number of its states; at most one for every eight rows of the data. Of one-hot plans every cell has as
+    many of them as the others, from 1 to 8."""
     horizon: Annotated[int | None, at_least(2, 2**20)] = None
     """Rows of a plan; the mixer's patch, or 4 for the unet, must divide it. From the episodes, if not given."""
     stride: Annotated[int | None, at_least(1, 2**20)] = None

@@ -35,7 +35,7 @@ from diffplan.methods.base import Grid, Plans, Problem, Starts
 from diffplan.methods.guidance import from_prior, regression
 from diffplan.metrics.kl import best_of_n_cdf, best_of_n_kl, weight_ess
 from diffplan.samplers import chunked
-from diffplan.types import PRNGKey
+from diffplan.types import PRNGKey, Scalar
 
 
 class Pool(NamedTuple):
@@ -62,9 +62,13 @@ def draw_pool(
     """
     key, key_pick = jax.random.split(key)
     keys = jax.vmap(lambda key: jax.random.split(key, len(starts)))(jax.random.split(key, size)).reshape(-1)
-    x = chunked(lambda key, start: from_prior(key, problem, start), keys, jnp.tile(starts, (size, 1)))
-    x = x.reshape(size, len(starts), *problem.shape)
-    score = jax.vmap(jax.vmap(proxy.score))(x)
+
+    def scored(key: PRNGKey, start: Float[Array, "o"]) -> tuple[Float[Array, "h d"], Scalar]:
+        x = from_prior(key, problem, start)
+        return x, proxy.score(x)
+
+    x, score = chunked(scored, keys, jnp.tile(starts, (size, 1)))
+    x, score = x.reshape(size, len(starts), *problem.shape), score.reshape(size, len(starts))
     finite = jnp.isfinite(score)
     worst = jnp.min(score, axis=0, initial=0.0, where=finite)
     return key_pick, Pool(x, jnp.where(finite, score, worst[None]))

@@ -133,9 +133,10 @@ class Guided:
 
 
 def selected(x: Float[Array, "s m h d"], proxy: Proxy, count: int) -> Plans:
-    """Of every `count` plans in turn the one of the highest score."""
+    """Of every `count` plans in turn the one of the highest score; a score that is not a number is the lowest."""
     groups = x.reshape(len(x), -1, count, *x.shape[2:])
-    best = jnp.argmax(jax.vmap(jax.vmap(jax.vmap(proxy.score)))(groups), axis=2)
+    score = jax.vmap(jax.vmap(jax.vmap(proxy.score)))(groups)
+    best = jnp.argmax(jnp.where(jnp.isnan(score), -jnp.inf, score), axis=2)
     return Plans.of(jnp.take_along_axis(groups, best[:, :, None, None, None], axis=2)[:, :, 0])
 
 

@@ -39,7 +39,10 @@ def passed(
     reverse: bool = False,
     rescale: Callable[[Array], Array] = rescaled,
 ) -> Float[Array, "h w"]:
-    """The predictions a_t of (12b) along the plan, or b_t against it, from that of the first step it comes to."""
+    """The predictions a_t of (12b) along the plan, or b_t against it.
+
+    first: the prediction of the first step, or of the last if `reverse`.
+    """
 
     def step(ahead: Float[Array, "w"], observed: Float[Array, "w"]) -> tuple[Array, Array]:
         return predict(rescale(ahead * observed)), ahead

@@ -147,7 +147,8 @@ def decide(config: PlannerSettings, task: Task, data: Episodes) -> Decided:
     if task.cells is not None:
         clones = min(max(1, states // task.cells.width), CLONES)
         states = clones * task.cells.width
-        reasons["prior.states"] = f"{states}: {clones} for each of {task.cells.width} cells"
+        few = f"; {reasons['prior.states']}" if "prior.states" in reasons else ""
+        reasons["prior.states"] = f"{states}: {clones} for each of {task.cells.width} cells{few}"
     prior = replace(config.prior, horizon=horizon, stride=stride, states=states, train=train)
     config = replace(config, prior=prior, conditional=conditional, sampler=sampler)
     return Decided(config, levels, horizon, stride, reasons)

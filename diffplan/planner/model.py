@@ -130,11 +130,14 @@ class PlanModel:
         options: PlanOptions,
         energy: Energy | None = None,
     ) -> tuple[Float[Array, "n h d"], Float[Array, "n"]]:
-        """(123) for every start, and what it was selected by; some candidates at a time, so that few are held."""
+        """(123) for every start, and the score of each plan. Candidates are drawn in rounds; the best are kept.
+
+        A score that is not a number counts as -inf.
+        """
         count, rows = len(starts), (starts, goals, past if options.warm else None)
-        at_once, rounds = even_chunks(count * options.candidates)
-        group = min(options.candidates, max(1, at_once // count))
-        rounds = -(-options.candidates // group)
+        at_once, _ = even_chunks(count * options.candidates)
+        rounds = -(-options.candidates // max(1, at_once // max(1, count)))
+        group = -(-options.candidates // rounds)
         keys = jax.vmap(lambda key: jax.random.split(key, count))(jax.random.split(key, options.candidates))
         keys = keys[jnp.arange(rounds * group) % options.candidates]  # some are drawn again, which changes no maximum
         every = jax.tree.map(lambda a: jnp.tile(a, (group, *[1] * (a.ndim - 1))), rows)
@@ -148,12 +151,11 @@ class PlanModel:
 
         def better(best: tuple[Array, Array], keys: Key[Array, "group count"]) -> tuple[tuple[Array, Array], None]:
             x, score = best_of(keys)
-            wins = score > best[1]
+            wins = (score > best[1]) | (best[1] == -jnp.inf)
             return (jnp.where(wins[:, None, None], x, best[0]), jnp.where(wins, score, best[1])), None
 
-        keys = keys.reshape(rounds, group, count)
-        best = best_of(keys[0])
-        return jax.lax.scan(better, best, keys[1:])[0] if rounds > 1 else best
+        none = jnp.zeros((count, *self.sampler.shape)), jnp.full(count, -jnp.inf)
+        return jax.lax.scan(better, none, keys.reshape(rounds, group, count))[0]
 
     def moved_on(self, x: Float[Array, "h d"], steps: int) -> Float[Array, "h d"]:
         """A normalised plan as it goes on after so many steps: what a warm start begins with."""

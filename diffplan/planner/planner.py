@@ -34,6 +34,7 @@ from diffplan.runs import Run
 from diffplan.runs.config import settings_from, settle
 from diffplan.runs.files import read_json
 from diffplan.runs.lock import locked
+from diffplan.samplers import chunked
 from diffplan.settings import ConfigError, require
 from diffplan.simulators import begin, carry_out, is_host
 from diffplan.task import Reward, Task, Violation, bounds_of
@@ -358,7 +359,7 @@ def settings_for(run: Run, preset: str | None, settings: PlannerSettings | None)
 
 @jax.jit
 def _measured(measures: Measures, model: PlanModel, x: Float[Array, "n h d"]) -> PlanBatch:
-    return jax.vmap(lambda x: measures(model, x))(x)
+    return chunked(lambda x: measures(model, x), x)
 
 
 @partial(jax.jit, static_argnames=("n", "energy"))
