@@ -39,7 +39,7 @@ def by_paths(start: np.ndarray, kernel: np.ndarray, paths: np.ndarray) -> tuple[
 
 def test_a_round_weighs_all_paths_of_clones():
     start, kernel, paths = some()
-    result = clones.improved(jnp.asarray(start), jnp.asarray(kernel), jnp.asarray(paths))
+    result = clones.improve(jnp.asarray(start), jnp.asarray(kernel), jnp.asarray(paths))
     for part, expected in zip(result, by_paths(start, kernel, paths), strict=True):
         np.testing.assert_allclose(part, expected, atol=1e-5)
 
@@ -48,7 +48,7 @@ def test_no_round_makes_the_paths_less_likely():
     start, kernel, paths = (jnp.asarray(part) for part in some())
     nats = []
     for _ in range(12):
-        start, kernel, value = clones.improved(start, kernel, paths)
+        start, kernel, value = clones.improve(start, kernel, paths)
         nats.append(float(value))
     assert np.all(np.diff(nats) > -1e-5) and nats[-1] > nats[0] + 1
 
