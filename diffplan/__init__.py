@@ -62,6 +62,7 @@ __version__ = "0.1.0"
 
 MODULES = (
     *("types", "codec", "noise", "denoise", "guide", "samplers", "smc", "discrete", "dynamics", "policy", "count"),
+    "flow_map",
     *("chain", "settings", "resolve", "episodes", "simulators", "task", "runs", "models", "oracle", "metrics", "data"),
     *("learn", "methods", "planner", "tasks", "experiment", "report", "interface", "envs", "studies", "validation"),
     *("benchmarks", "cli"),

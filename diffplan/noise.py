@@ -29,7 +29,7 @@ class NoiseSettings:
         require(self.low < self.high, "noise.low", self.low, f"below noise.high ({self.high})")
 
 
-def karras(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Float[Array, "steps"]:
+def karras(steps: int, sigma_min: float | Scalar, sigma_max: float | Scalar, rho: float = 7.0) -> Float[Array, "steps"]:
     """Grid of `steps` levels from sigma_max down to sigma_min, even in sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
     ramp = jnp.linspace(0.0, 1.0, steps)
     return (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho

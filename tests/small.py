@@ -21,7 +21,10 @@ from diffplan.runs.files import read_json
 from tests.commands import one_line
 
 FEW = TrainSettings(steps=2, batch=4, chunk=2, save_every=2)
-PARTS = ("prior", "proxy", "row_reward", "inverse", "dynamics", "value", "behaviour", "conditional", "contrastive")
+PARTS = (
+    *("prior", "proxy", "row_reward", "inverse", "dynamics", "value", "behaviour", "conditional", "contrastive"),
+    "flow_map",
+)
 
 
 def smaller() -> PlannerSettings:

@@ -24,6 +24,7 @@ MATHS = (
     "samplers",
     "smc",
     "discrete",
+    "flow_map",
 )
 BELOW = (*MATHS, "episodes", "settings", "resolve", "task", "runs", "data", "models", "learn")
 ABOVE = (*BELOW, "methods", "metrics")
@@ -48,6 +49,7 @@ MAY_IMPORT = {
     "samplers": ("types", "codec", "noise", "denoise", "count", "settings"),
     "smc": ("types", "codec", "noise", "denoise", "guide", "samplers", "count"),
     "discrete": ("types", "noise"),
+    "flow_map": ("types", "chain", "denoise", "count"),
     "runs": ("types", "settings", "__version__"),
     "models": ("types",),
     "oracle": ("types", "codec"),

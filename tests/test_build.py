@@ -15,6 +15,7 @@ from diffplan.learn.behaviour import BehaviourSettings
 from diffplan.learn.conditional import ConditionalSettings
 from diffplan.learn.contrastive import ContrastiveSettings
 from diffplan.learn.dynamics import DynamicsSettings
+from diffplan.learn.flow_map import FlowMapSettings
 from diffplan.learn.prior import PriorSettings
 from diffplan.learn.reward import PROXIES, ProxySettings
 from diffplan.learn.row_reward import RowRewardSettings
@@ -46,9 +47,10 @@ CONFIG = PlannerSettings(
     behaviour=BehaviourSettings(SHORT, width=8, depth=1),
     conditional=ConditionalSettings(SHORT, width=8, depth=1),
     contrastive=ContrastiveSettings(replace(SHORT, batch=1), windows=128, effective=20, width=8, depth=1),
+    flow_map=FlowMapSettings(SHORT, plans=4, levels=4, width=8, depth=1),
 )
 TASK = maze2d.make(Maze2dSettings(radius=1.0))
-PARTS = {"regression", "model", "value", "behaviour", "conditional", "contrastive", "conservative"}
+PARTS = {"regression", "model", "value", "behaviour", "conditional", "contrastive", "conservative", "flow_map"}
 STAGES = {
     "chain",
     "prior",
@@ -57,6 +59,7 @@ STAGES = {
     "behaviour",
     "conditional",
     "contrastive",
+    "flow_map",
     "reward/regression",
     "reward/conservative/clean",
 }

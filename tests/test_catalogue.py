@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.tree_util import Partial
 
 from diffplan import methods
 from diffplan.experiment.harness import PARTS
@@ -54,6 +55,7 @@ def whole() -> Problem:
         model=problem.dynamics,
         value=known.TabularValue(chain, proxy),
         conditional=known.TabularConditional(chain, proxy.weights),
+        flow_map=Partial(lambda x, sigma, to: problem.denoise(x, sigma)),
         contrastive=ContrastiveEnergy(None, Exact(proxy), lambda params, x, level: jnp.zeros(()), 1.0),
     )
 

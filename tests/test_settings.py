@@ -220,7 +220,10 @@ def test_presets_differ_in_size_alone():
     assert comparing.PRESETS.keys() == learning.PRESETS.keys()
     demo, debug, full, accelerator = learning.PRESETS.values()
     assert demo == PlannerSettings() == full and accelerator.prior.width > demo.prior.width
-    parts = ("prior", "proxy", "row_reward", "inverse", "dynamics", "value", "behaviour", "conditional", "contrastive")
+    parts = (
+        *("prior", "proxy", "row_reward", "inverse", "dynamics", "value", "behaviour", "conditional", "contrastive"),
+        "flow_map",
+    )
     for name in parts:
         small, usual = getattr(debug, name), getattr(demo, name)
         assert small.train.steps < usual.train.steps and small.width < usual.width

@@ -15,6 +15,7 @@ from diffplan.methods.ascent import Ascent, AscentEarly, AscentFrom, AscentRenoi
 from diffplan.methods.base import Method, Plans, Problem, need
 from diffplan.methods.best_of_n import BestOfN, Quantiliser, RegularisedBestOfN, SoftBestOfN
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
+from diffplan.methods.few_steps import FewStepGuided
 from diffplan.methods.finetuning import ExpertIteration
 from diffplan.methods.grids import even_grid, log_grid, whole_grid
 from diffplan.methods.guidance import (
@@ -106,7 +107,7 @@ class Entry(NamedTuple):
     @property
     def sampled(self) -> bool:
         """Whether its plans are what the problem's sampler draws from one denoiser."""
-        return self.family in ("prior", "guidance", "controls")
+        return self.family in ("prior", "guidance", "controls") and "flow_map" not in self.needs
 
 
 def conservative(problem: Problem) -> Proxy:
@@ -132,6 +133,7 @@ def guidance_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
         entry("Wang et al. 2024", "plans", Guided("guided_scheduled", scales, scheduled)),
         entry("", "plans", Guided("guided_smoothed", scales, smoothed, clean), ("clean",)),
         entry("Song et al. 2023", "plans", Pushed("guided_lgd", scales, lgd, "guidance scale", clean), ("clean",)),
+        entry("Kim et al. 2024", "plans", FewStepGuided("guided_few_steps", scales), ("regression", "flow_map")),
         entry("", "plans", Pushed("guided_budget", log_grid(1, 1000, strengths.points), budgeted, "budget in nats")),
         entry("", "plans", Pushed("weakened", even_grid(strengths.points), weaker, "prior taken off")),
         entry("Ajay et al. 2023", "plans", ClassifierFree(weights, name="classifier_free_return"), asked),

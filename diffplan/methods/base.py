@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from diffplan.codec import Cells, Codec
 from diffplan.denoise import pinned
 from diffplan.dynamics import Dynamics
+from diffplan.flow_map import TwoTime
 from diffplan.guide import Proxy
 from diffplan.policy import Policy
 from diffplan.samplers import Sampler, chunked, sample
@@ -75,6 +76,8 @@ class Problem:
     """The prior given conditions, for classifier-free guidance."""
     contrastive: Any | None = None
     """The exact energy of the regression's reward, by weight (`diffplan.learn.contrastive`)."""
+    flow_map: TwoTime | None = None
+    """Takes a plan from one noise level to any lower one (`diffplan.flow_map`)."""
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from diffplan.models.blocks import sinusoidal
+from diffplan.models.flow import FlowNetwork
 from diffplan.models.messages import Chained, Messages, MessagesValue
 from diffplan.models.mixer import Mixer, Size, Value
 from diffplan.models.mlp import MLP
@@ -15,6 +17,7 @@ __all__ = [
     "MLP",
     "NETWORKS",
     "Chained",
+    "FlowNetwork",
     "Messages",
     "MessagesValue",
     "Mixer",
@@ -25,6 +28,7 @@ __all__ = [
     "build",
     "count",
     "in_bfloat16",
+    "sinusoidal",
     "to_pure",
 ]
 

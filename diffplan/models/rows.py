@@ -49,6 +49,14 @@ def directions(count: int, dim: int) -> Float[np.ndarray, "dim count"]:
     return (random / np.linalg.norm(random, axis=0) * np.geomspace(*LENGTHS, count)).astype(np.float32)
 
 
+def described(x: Float[Array, "h d"], observed: int, features: int) -> Float[Array, "h i"]:
+    """What is in the brackets of (12e) but for the mean."""
+    phase = x[:, :observed] @ directions(features, observed)
+    padded = jnp.pad(x, ((1, 1), (0, 0)), mode="edge")
+    ahead, behind = STEEPER * (padded[2:] - x), STEEPER * (x - padded[:-2])
+    return jnp.concatenate([x, jnp.sin(phase), jnp.cos(phase), ahead, behind], axis=1)
+
+
 class RowBlock(Block):
     """(12f)."""
 
@@ -99,13 +107,6 @@ class RowNetwork(nnx.Module):
         if condition:  # last, so that the other parameters do not depend on it
             self.condition_in, self.condition_out = linear(condition, width), linear(width, width)
 
-    def read(self, x: Float[Array, "h d"], mean: Float[Array, "h d"]) -> Float[Array, "h i"]:
-        """What is in the brackets of (12e)."""
-        phase = x[:, : self.observed] @ directions(self.features, self.observed)
-        padded = jnp.pad(x, ((1, 1), (0, 0)), mode="edge")
-        ahead, behind = STEEPER * (padded[2:] - x), STEEPER * (x - padded[:-2])
-        return jnp.concatenate([x, jnp.sin(phase), jnp.cos(phase), ahead, behind, mean], axis=1)
-
     def __call__(
         self,
         x: Float[Array, "h d"],
@@ -119,7 +120,8 @@ class RowNetwork(nnx.Module):
             e = e + self.condition_out(nnx.silu(self.condition_in(condition)))
         e = nnx.silu(e)
         about = nnx.sigmoid(self.gate(e))[None] * (posterior @ self.table[...])
-        u = self.embed(self.read(x, mean)) + about + self.position[...]
+        read = jnp.concatenate([described(x, self.observed, self.features), mean], axis=1)
+        u = self.embed(read) + about + self.position[...]
         for block in self.blocks:
             u = block(u, e)
         return self.out(standardised(u))

@@ -1,6 +1,6 @@
 """Everything that is learned on a task, each in a stage of the run: made once, and read back afterwards.
 
-data -> prior, inverse, reward/KIND -> dynamics, value, behaviour, conditional, contrastive
+data -> prior, inverse, reward/KIND -> dynamics, value, behaviour, conditional, contrastive, flow_map
 
 Each is made only where it is used.
 """
@@ -28,6 +28,7 @@ from diffplan.learn import (
     conditional,
     contrastive,
     dynamics,
+    flow_map,
     inverse,
     prior,
     reward,
@@ -59,6 +60,8 @@ def lacks(task: Task, rewarded: bool = True) -> set[str]:
     """The parts of a problem that a task cannot have. rewarded: whether there is anything to learn a reward from."""
     learned = {*PROXIES, "conservative", "shuffled", "untrained", "value", "conditional", "contrastive"}
     missing = set() if rewarded else learned
+    if task.cells is not None:
+        missing |= {"flow_map"}
     in_jax = task.simulator is not None and not is_host(task.simulator) and hasattr(task.simulator, "state_of")
     return missing if in_jax else missing | {"dynamics"}
 
@@ -295,5 +298,10 @@ def fit_part(build: Builder, problem: Problem, parts: dict[str, Made], name: str
             fit = partial(contrastive.fit_learned, x, problem.regression, clean, config.contrastive, levels)
             about = {"contrastive": config.contrastive, "noise": levels}
             return stage(build.run, name, fit, about, scored)
+        case "flow_map":
+            teacher, own = parts["prior"], config.flow_map
+            fit = partial(flow_map.fit, data.train, teacher.model, own, levels)
+            inputs = build.inputs | {"prior": teacher.identity}
+            return stage(build.run, name, fit, {"flow_map": own, "noise": levels}, inputs)
         case _:
             raise ConfigError(f"methods: no part of a problem is named {name!r}")

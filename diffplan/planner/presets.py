@@ -6,6 +6,7 @@ from diffplan.learn.behaviour import BehaviourSettings
 from diffplan.learn.conditional import ConditionalSettings
 from diffplan.learn.contrastive import ContrastiveSettings
 from diffplan.learn.dynamics import DynamicsSettings
+from diffplan.learn.flow_map import FlowMapSettings
 from diffplan.learn.inverse import InverseSettings
 from diffplan.learn.prior import PriorSettings
 from diffplan.learn.reward import ProxySettings
@@ -30,6 +31,7 @@ DEBUG = PlannerSettings(
     behaviour=BehaviourSettings(TINY, width=8, depth=1),
     conditional=ConditionalSettings(TINY, width=16, depth=1),
     contrastive=ContrastiveSettings(replace(TINY, batch=2), windows=256, effective=50, width=8, depth=1),
+    flow_map=FlowMapSettings(TINY, plans=64, levels=6, width=16, depth=1),
 )
 ACCELERATOR = PlannerSettings(
     prior=PriorSettings(TrainSettings(6000, 512, "muon", 5e-2), states=1024, width=128, depth=4),

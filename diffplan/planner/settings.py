@@ -7,6 +7,7 @@ from diffplan.learn.behaviour import BehaviourSettings
 from diffplan.learn.conditional import ConditionalSettings
 from diffplan.learn.contrastive import ContrastiveSettings
 from diffplan.learn.dynamics import DynamicsSettings
+from diffplan.learn.flow_map import FlowMapSettings
 from diffplan.learn.inverse import InverseSettings
 from diffplan.learn.prior import PriorSettings
 from diffplan.learn.reward import ProxySettings
@@ -48,6 +49,7 @@ class PlannerSettings:
     behaviour: BehaviourSettings = field(default_factory=BehaviourSettings)
     conditional: ConditionalSettings = field(default_factory=ConditionalSettings)
     contrastive: ContrastiveSettings = field(default_factory=ContrastiveSettings)
+    flow_map: FlowMapSettings = field(default_factory=FlowMapSettings)
 
     def check(self) -> None:
         """Raise ConfigError unless the tokens of the learned reward fill the horizon, where it is given."""

@@ -43,6 +43,7 @@ LABELS = {
     "guided_scheduled": "guided, more at less noise",
     "guided_smoothed": "guided, smoothed reward",
     "guided_lgd": "guided, LGD",
+    "guided_few_steps": "guided, few steps",
     "guided_budget": "guided, budget of nats",
     "weakened": "guided, prior weakened",
     "classifier_free_return": "classifier-free, return",
