@@ -18,10 +18,13 @@ from jaxtyping import Array, Float, Key
 
 from diffplan.codec import Cells, Codec
 from diffplan.denoise import pinned
+from diffplan.flow_map import FewSteps, TwoTime, few_steps
 from diffplan.guide import Proxy, guided
 from diffplan.learn.inverse import Inverse
 from diffplan.learn.reach import Reach
+from diffplan.noise import karras
 from diffplan.samplers import Sampler, chunked, even_chunks, sample
+from diffplan.settings import require
 from diffplan.types import Denoise, Energy, PRNGKey, Scalar, Strengths, Trajectory
 
 Points = Float[Array, "h o"]
@@ -33,11 +36,14 @@ UNWALKABLE = 1e3
 
 @struct.dataclass
 class PlanOptions:
-    """What may be turned without training: the guidance scale (None: no guide is evaluated), n, warm replanning."""
+    """What may be turned without training: the guidance scale (None: no guide is evaluated), n, warm replanning, and
+    evaluations of the flow map in place of the prior's levels.
+    """
 
     scale: Scalar | None = None
     candidates: int = struct.field(pytree_node=False, default=1)
     warm: bool = struct.field(pytree_node=False, default=False)
+    evaluations: int | None = struct.field(pytree_node=False, default=None)
 
 
 @struct.dataclass
@@ -69,6 +75,8 @@ class PlanModel:
     critic: Proxy | None = None
     """Selects; of clean plans."""
     gate: Gate | None = None
+    flow_map: TwoTime | None = None
+    """Of the prior: plans in a few evaluations."""
     low_level: Denoise | None = None
     """Of the rows between two points of a plan that has no actions."""
     stride: int = struct.field(pytree_node=False, default=1)
@@ -94,6 +102,7 @@ class PlanModel:
         past: Float[Array, "h d"] | None = None,
         scale: Scalar | None = None,
         energy: Energy | None = None,
+        evaluations: int | None = None,
     ) -> tuple[Float[Array, "h d"], Scalar]:
         """One candidate, and what it is selected by. The key is consumed.
 
@@ -104,11 +113,17 @@ class PlanModel:
             past: a normalised plan from which to start warm.
             scale: the guidance scale; None: unguided.
             energy: guides in place of the model's own.
+            evaluations: of the flow map, which draws the plan if this is given, and not from `past`.
         """
         pins = self.codec.pin(self.horizon, start, goal)
-        guide = energy or self.energy
+        guide, sigmas = energy or self.energy, self.sampler.sigmas
+        if evaluations is not None:
+            assert self.flow_map is not None
+            how = FewSteps(karras(evaluations, sigmas[-1], sigmas[0]), self.sampler.shape)
+            x = few_steps(key, self.flow_map, how, pins, scale, guide)
+            return x, self.score(x)
         denoiser = self.prior if scale is None or guide is None else guided(self.prior, guide, strength(scale))
-        sigmas = self.sampler.sigmas if past is None else self.sampler.sigmas[self.warmed :]
+        sigmas = sigmas if past is None else sigmas[self.warmed :]
         x, _ = sample(key, pinned(denoiser, pins), replace(self.sampler, sigmas=sigmas), warm=past)
         return x, self.score(x)
 
@@ -141,7 +156,7 @@ class PlanModel:
         keys = jax.vmap(lambda key: jax.random.split(key, count))(jax.random.split(key, options.candidates))
         keys = keys[jnp.arange(rounds * group) % options.candidates]  # some are drawn again, which changes no maximum
         every = jax.tree.map(lambda a: jnp.tile(a, (group, *[1] * (a.ndim - 1))), rows)
-        one = lambda key, row: self.draw(key, row[0], row[1], row[2], options.scale, energy)
+        one = lambda key, row: self.draw(key, *row, options.scale, energy, options.evaluations)
 
         def best_of(keys: Key[Array, "group count"]) -> tuple[Array, Array]:
             x, score = chunked(one, keys.reshape(-1), every)
@@ -179,6 +194,15 @@ class PlanModel:
     def decode(self, x: Float[Array, "*n h d"]) -> Trajectory:
         """Plans in the environment's units; actions are empty where plans have none."""
         return self.codec.decode(x)
+
+
+def has_map(model: PlanModel, evaluations: int | None) -> None:
+    """Raise ConfigError unless a model can plan in so many evaluations of a flow map."""
+    if evaluations is None:
+        return
+    require(evaluations >= 1, "evaluations", evaluations, "at least 1")
+    how = "Planner.fit(..., few_steps=True) distils one, of the prior and not of ways to goals"
+    require(model.flow_map is not None, "evaluations", evaluations, f"None: it has no flow map; {how}")
 
 
 def strength(scale: Scalar) -> Strengths:

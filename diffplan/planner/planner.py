@@ -27,7 +27,7 @@ from diffplan.metrics import returns, validity
 from diffplan.planner import build as building
 from diffplan.planner import feasible, reaching
 from diffplan.planner.agent import Agent, Way, adapter_of, controller_of, whole_goal
-from diffplan.planner.model import PlanModel, PlanOptions
+from diffplan.planner.model import PlanModel, PlanOptions, has_map
 from diffplan.planner.presets import goal_settings, settings_of
 from diffplan.planner.settings import NoiseRange, PlannerSettings
 from diffplan.runs import Run
@@ -128,6 +128,7 @@ class Planner:
         settings: PlannerSettings | None = None,
         goals: bool | reaching.GoalSettings = False,
         new_settings: bool = False,
+        few_steps: bool = False,
     ) -> "Planner":
         """Train a planner on a task, or read back what a run holds of it.
 
@@ -139,6 +140,7 @@ class Planner:
             goals: whether ways to goals are learned as well, in a world that has goals; or how. By default points of
                 a plan are 15 steps apart, and 1 step where actions are choices.
             new_settings: whether what was made with other settings is set aside and made anew.
+            few_steps: whether a flow map is distilled from the prior as well, which plans in a few evaluations.
 
         Raises:
             ConfigError: if a value cannot work for this task.
@@ -152,16 +154,24 @@ class Planner:
         about = {"name": name, "planner": chosen} | ({} if of is None else {"task": of})
         with locked(where.directory):
             ways = goal_settings(goals, task) if goals else None
-            settle(where, about | ({} if ways is None else {"goals": ways}))
-            return cls.assemble(where, task, chosen, ways)
+            also = ({} if ways is None else {"goals": ways}) | ({"few_steps": True} if few_steps else {})
+            settle(where, about | also)
+            return cls.assemble(where, task, chosen, ways, few_steps)
 
     @classmethod
     def assemble(
-        cls, run: Run, task: Task, settings: PlannerSettings, goals: reaching.GoalSettings | None = None
+        cls,
+        run: Run,
+        task: Task,
+        settings: PlannerSettings,
+        goals: reaching.GoalSettings | None = None,
+        few_steps: bool = False,
     ) -> "Planner":
         """What a run holds, or what is made in it."""
+        require(not few_steps or task.cells is None, "few_steps", few_steps, "False: flow maps are of continuous plans")
         build = building.start(run, task, settings)
         needs = set() if "regression" in building.lacks(task, build.rewarded) else {"regression"}
+        needs |= {"flow_map"} if few_steps else set()
         problem, _ = building.assemble(jax.random.key(0), build, needs)
         model = PlanModel(
             rows=build.data.rows,
@@ -170,6 +180,7 @@ class Planner:
             sampler=problem.sampler,
             inverse=building.fit_inverse(build).model,
             energy=problem.regression,
+            flow_map=problem.flow_map,
             stride=build.stride,
             warmed=len(problem.sampler.sigmas) // 2,
         )
@@ -230,6 +241,7 @@ class Planner:
         goal: ArrayLike | None = None,
         candidates: int = 1,
         energy: Energy | None = None,
+        evaluations: int | None = None,
     ) -> PlanBatch:
         """Draw plans from one start.
 
@@ -241,6 +253,7 @@ class Planner:
             goal: ``[g]``, the entries of the last observation that `Task.goal` names.
             candidates: draws that each plan is selected from.
             energy: ``(x [h, d], sigma) -> number``, guides in place of the learned reward; x is normalised.
+            evaluations: of the flow map, which then draws the plans: 4 is fast, 8 is closer to the prior.
 
         Returns:
             n plans, with what they promise.
@@ -261,7 +274,9 @@ class Planner:
         if guided and energy is None and model.energy is None:
             why = "this planner learned no reward" if goal is None else "this planner has no guide to goals"
             raise ConfigError(f"scale={scale!r}: must be None, or beside an energy: {why}")
-        options = PlanOptions(jnp.asarray(scale, jnp.float32) if guided else None, candidates)
+        has_map(model, evaluations)
+        strength = jnp.asarray(scale, jnp.float32) if guided else None
+        options = PlanOptions(strength, candidates, evaluations=evaluations)
         x = _plans(model, options, n, energy if guided else None, key, first, there)
         return self.measure(model, x)
 
@@ -305,6 +320,7 @@ class Planner:
         world: Any = None,
         near: float = 0.4,
         seed: int = 0,
+        evaluations: int | None = None,
     ) -> Agent:
         """What acts in a loop: ``agent.reset(observation)``, then ``agent.act(observation)`` at every step.
 
@@ -317,6 +333,7 @@ class Planner:
             world: the environment of the loop, where it is another than the task's: a gymnasium environment.
             near: distance from the goal within which the agent rests, in the task's units.
             seed: of all noise.
+            evaluations: of the flow map, which then draws the plans; never warm.
 
         Raises:
             ConfigError: naming the argument whose value is not allowed.
@@ -326,7 +343,9 @@ class Planner:
         if scale is not None and self.model.energy is None and self.ways is None:
             raise ConfigError(f"scale={scale!r}: must be None: this planner learned no reward")
         controller_of(self.task, self.model, way)  # refused before the first step
-        options = PlanOptions(None if scale is None else jnp.asarray(scale, jnp.float32), candidates, warm)
+        has_map(self.model, evaluations)
+        require(evaluations is None or not warm, "warm", warm, "False: a flow map draws every plan from noise")
+        options = PlanOptions(None if scale is None else jnp.asarray(scale, jnp.float32), candidates, warm, evaluations)
         quarter = max(1, self.model.horizon * self.model.stride // 4)
         adapter, key = adapter_of(self.task, world), jax.random.key(seed)
         return Agent(self.task, self.model_for, options, every or quarter, way, None, self.bounds, adapter, near, key)

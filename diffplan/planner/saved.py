@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffplan.codec import Cells, Codec
-from diffplan.learn import chain, inverse, prior, reward, row_reward
+from diffplan.learn import chain, flow_map, inverse, prior, reward, row_reward
 from diffplan.noise import NoiseSettings, karras
 from diffplan.planner import reaching
 from diffplan.planner.feasible import Limits
@@ -66,6 +66,7 @@ def save(planner: Planner, path: Path, half: bool) -> Path:
         "planner": plain(planner.settings),
         "inverse_steps": planner.model.inverse.steps,
         "energy": planner.model.energy is not None,
+        "few_steps": planner.model.flow_map is not None,
         "row_reward": planner.measures[0].learned is not None,
         "goals": None if planner.goals is None else plain(planner.goals),
         "left_out": [name for name in OPTIONAL if planner.ways is not None and getattr(planner.ways, name) is None],
@@ -133,7 +134,7 @@ def load_run(path: Path, task: Task | None) -> Planner:
     task = task_named(kept.get("name", ""), kept.get("task"), path) if task is None else task
     goals = settings_from(reaching.GoalSettings, kept["goals"], config) if "goals" in kept else None
     settings = settings_from(PlannerSettings, kept["planner"], config)
-    return Planner.assemble(Run(path, read_only=True), task, settings, goals)
+    return Planner.assemble(Run(path, read_only=True), task, settings, goals, bool(kept.get("few_steps")))
 
 
 def load_file(path: Path, task: Task | None = None) -> Planner:
@@ -155,7 +156,7 @@ def load_file(path: Path, task: Task | None = None) -> Planner:
         blank = lambda size: jnp.zeros(size)
         left_out = dict.fromkeys(about["left_out"])
         return {
-            "model": untrained(settings, task, about["inverse_steps"], about["energy"]),
+            "model": untrained(settings, task, about["inverse_steps"], about["energy"], about.get("few_steps", False)),
             "ways": None if goals is None else replace(reaching.untrained(goals, rows_of(task)), **left_out),
             "rows": row_reward.untrained(rows_of(task), settings.row_reward) if about["row_reward"] else None,
             "fixed": {"std": blank(dims[0]), "low": blank(dims[1]), "high": blank(dims[1])},
@@ -237,7 +238,7 @@ def rows_of(task: Task) -> Codec:
     return Codec(jnp.zeros(width), jnp.ones(width), task.observation_dim, task.discrete)
 
 
-def untrained(settings: PlannerSettings, task: Task, steps: int, rewarded: bool) -> PlanModel:
+def untrained(settings: PlannerSettings, task: Task, steps: int, rewarded: bool, few_steps: bool = False) -> PlanModel:
     """The model that `Planner.fit` trains, as it is initialised. steps: the most steps ahead of the controller."""
     rows = rows_of(task)
     codec: Codec | Cells = task.cells or rows
@@ -248,6 +249,8 @@ def untrained(settings: PlannerSettings, task: Task, steps: int, rewarded: bool)
     denoiser = prior.untrained(settings.prior, horizon, codec, states)
     levels = NoiseSettings(settings.noise.low or 0.02, settings.noise.high or 10.0)
     shape, sampler = (horizon, codec.width), settings.sampler
+    begun = states if settings.flow_map.network == "chain" else None
+    flow = flow_map.untrained(settings.flow_map, shape, codec.observation_dim, begun) if few_steps else None
     rule = resolve(sampler.rule, STEPS, "sampler.rule")
     return PlanModel(
         rows=rows,
@@ -256,6 +259,7 @@ def untrained(settings: PlannerSettings, task: Task, steps: int, rewarded: bool)
         sampler=Sampler(karras(sampler.steps, levels.low, levels.high), shape, rule),
         inverse=inverse.untrained(rows, steps, settings.inverse.width),
         energy=reward.untrained("regression", settings.proxy, *shape) if rewarded else None,
+        flow_map=flow,
         stride=stride,
         warmed=sampler.steps // 2,
     )
