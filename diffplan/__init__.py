@@ -26,6 +26,7 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     samplers    Sampler, sample, STEPS
     smc         particles, tds, annealed, fk_steering, svdd, interval
     discrete    Noise, reverse, first_order
+    flow_map    FlowMap, FewSteps, few_steps, push, look_ahead, posterior
     dynamics    Dynamics, imagine
     policy      Policy, act
     count       count, counted

@@ -132,7 +132,7 @@ def compose(path: Path) -> Figure:
     """Delivered return against the fraction of feasible plans, and both against the scale."""
     table = read(path, COLUMNS[2:])
     tasks = list(dict.fromkeys(table["task"].tolist()))
-    figure = Figure(figsize=(10.5, 3.9 * len(tasks)), layout="constrained")
+    figure = Figure(figsize=(13.0, 3.7 * len(tasks)), layout="constrained")
     for row, task in zip(figure.subplots(len(tasks), 2, squeeze=False), tasks, strict=True):
         for drawn_by in ("rows", "chain", "prior"):
             mine = (table["task"] == task) & (table["drawn_by"] == drawn_by)
@@ -140,9 +140,10 @@ def compose(path: Path) -> Figure:
                 rows = np.flatnonzero(mine & (table["evaluations"] == count))
                 line(row, table, rows[np.argsort(table["scale"][rows])], drawn_by, int(count))
         row[0].set(xlabel="guidance scale", ylabel="delivered return", title=task)
-        row[1].set(xlabel="guidance scale", ylabel="fraction of feasible plans", ylim=(None, 1.02))
+        row[1].set(xlabel="guidance scale", ylabel="fraction of feasible plans", ylim=(0, 1.02))
         row[1].axhline(0.9, color="0.6", linewidth=0.8, linestyle=":")
-        row[0].legend(fontsize=8, edgecolor="none")
+        handles, labels = row[0].get_legend_handles_labels()
+        row[1].legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, edgecolor="none")
     return figure
 
 
@@ -151,13 +152,11 @@ def line(axes: Any, table: Any, rows: Any, drawn_by: str, count: int) -> None:
     guided = rows[table["scale"][rows] > 0]
     of = "" if drawn_by == "rows" else " with a chain"
     what = "prior, 12 levels" if drawn_by == "prior" else f"flow map{of}, {count} evaluation{'s' if count > 1 else ''}"
-    label = f"{what}: {np.median(table['plans_per_second'][guided]):.0f} plans a second"
+    label = f"{what}:\n{np.median(table['plans_per_second'][guided]):.0f} guided plans a second"
     colour = "0.2" if drawn_by == "prior" else f"C{int(np.log2(count))}"
-    x = table["scale"][rows]
-    axes[0].errorbar(
-        x, table["delivered"][rows], 1.96 * table["sem"][rows], color=colour, marker="o", label=label, capsize=2
-    )
-    axes[1].plot(x, table["feasible"][rows], color=colour, marker="o")
+    x, look = table["scale"][rows], {"color": colour, "marker": "o", "linestyle": "--" if drawn_by == "chain" else "-"}
+    axes[0].errorbar(x, table["delivered"][rows], 1.96 * table["sem"][rows], label=label, capsize=2, **look)
+    axes[1].plot(x, table["feasible"][rows], **look)
 
 
 def main(config: Config) -> None:

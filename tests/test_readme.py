@@ -144,8 +144,8 @@ def test_every_make_target_exists() -> None:
 def read(command_name: str, words: list[str]) -> Any:
     """The settings that a command reads from its arguments."""
     match command_name:
-        case "bench" | "front" | "weakened":
-            return tyro.cli(importlib.import_module(f"scripts.{command_name}").Config, args=words)
+        case "bench" | "few-steps" | "few-steps-exact" | "front" | "weakened":
+            return tyro.cli(importlib.import_module(f"scripts.{command_name.replace('-', '_')}").Config, args=words)
         case "play":
             begun, rest = experiment.begin(words)
             playing = play.playing_of(begun)
@@ -415,6 +415,41 @@ def test_the_findings_on_networks_are_in_the_result_files() -> None:
     assert at("chain, 64 states", 8, 0, "feasible") < 0.95
     few, whole = (at(name, 8, 5.7, "delivered") for name in ("chain, 128 states, half the rows", default))
     assert (round(few, 1), round(whole, 1)) == (11.4, 13.7)
+
+
+def test_the_findings_on_few_evaluations_are_in_the_result_files() -> None:
+    rows = {
+        (row["task"].removeprefix("maze2d-"), row["drawn_by"], int(row["evaluations"]), float(row["scale"])): row
+        for row in read_rows(ROOT / "results" / "few_steps.csv")
+    }
+    at = lambda name, *which: float(rows[which][name])
+    of = lambda name, *which: (at(name, "umaze", *which, 0), at(name, "umaze", *which, 4))
+    rates = [round(rate) for which in (("rows", 4), ("prior", 12)) for rate in of("plans_per_second", *which)]
+    assert rates == [5876, 3453, 461, 399]
+    fractions = [round(100 * f) for which in (("rows", 4), ("prior", 12)) for f in of("feasible", *which)]
+    assert fractions == [97, 97, 99, 98]
+    assert [round(at("delivered", "umaze", *which, 4), 1) for which in (("rows", 4), ("prior", 12))] == [12.9, 11.6]
+    scales = sorted({scale for task, _, _, scale in rows if task == "umaze"})
+    more = [at("delivered", "umaze", "rows", 8, s) - at("delivered", "umaze", "prior", 12, s) for s in scales]
+    assert min(more) > 0.5
+    assert [round(at("delivered", "umaze", *which, 5.7), 1) for which in (("rows", 8), ("prior", 12))] == [16.2, 13.4]
+    assert round(100 * at("feasible", "umaze", "rows", 8, 5.7)) == 97
+    assert round(at("plans_per_second", "umaze", "rows", 8, 5.7)) == 1836
+    free = [round(at("delivered", "umaze", *which, 0), 1) for which in (("rows", 4), ("rows", 8), ("prior", 12))]
+    assert free == [8.8, 7.4, 6.4]
+    assert [round(at("displacement", "umaze", "rows", n, 0), 2) for n in (4, 8)] == [0.95, 0.95]
+    most = [max(at("feasible", "umaze", "rows", n, scale) for scale in scales) for n in (1, 2)]
+    assert [round(100 * fraction) for fraction in most] == [35, 85]
+    assert round(100 * max(at("feasible", "large", "rows", n, 0) for n in (4, 8))) == 11
+    assert [round(100 * at("feasible", "large", "chain", n, 0)) for n in (8, 4)] == [94, 79]
+
+
+def test_wasted_nats_of_few_evaluations_are_those_of_the_result_file() -> None:
+    rows = [row for row in read_rows(ROOT / "results" / "few_steps_exact.csv") if float(row["weight"]) == 1]
+    lines = numbers(between("few_steps"))
+    for (name, cells), energy in zip(lines.items(), ("exact", "posterior", "look ahead", "dps"), strict=True):
+        expected = [100 * float(row["wasted"]) for row in rows if row["energy"] == energy]
+        np.testing.assert_allclose(cells, expected, atol=0.501, err_msg=name)
 
 
 def test_controllers_are_those_of_the_result_file() -> None:

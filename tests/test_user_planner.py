@@ -185,8 +185,8 @@ def test_a_batch_of_episodes_is_played(planner, task):
         ),
         (lambda p: p.plan(jax.random.key(0), START, goal=[1.0]), r"goal: shape=\[1\]: must be \[..., 2\]"),
         (lambda p: p.agent(every=0), "every=0: must be at least 1"),
-        (lambda p: p.plan(jax.random.key(0), START, evaluations=4), "evaluations=4: must be None: it has no flow map;"),
-        (lambda p: p.agent(evaluations=0), "evaluations=0: must be at least 1"),
+        (lambda p: p.fast(), "fast: this planner has no flow map; Planner.fit"),
+        (lambda p: p.fast(0), "evaluations=0: must be at least 1"),
         (lambda p: p.agent().act(np.zeros(3)), r"observation: shape=\[3\]: must be \[..., 4\]"),
         (lambda p: dp.Planner.pretrained("umaze"), "pretrained='umaze': must be one of"),
         (lambda p: dp.Planner.fit(p.task, preset="smoke"), "preset='smoke': must be one of"),
@@ -242,19 +242,16 @@ def test_a_few_evaluations_of_a_flow_map_draw_plans_guided_or_not(task, run, pla
     """The map is distilled into the run beside what is there; a file holds it too; agents plan by it."""
     made = dp.Planner.fit(task, run, few_steps=True)
     same(made, planner)
-    draw = lambda planner, **how: planner.plan(jax.random.key(0), START, n=5, evaluations=2, **how)
+    draw = lambda planner, **how: planner.fast(2).plan(jax.random.key(0), START, n=5, **how)
     plans, pushed = draw(made, goal=[3.0, 1.0]), draw(made, scale=30.0, candidates=2)
     np.testing.assert_allclose(plans.observations[:, 0], np.tile(START, (5, 1)), atol=1e-5)
     np.testing.assert_allclose(plans.observations[:, -1, :2], np.tile([3.0, 1.0], (5, 1)), atol=1e-5)
     assert pushed.proxy.mean() > draw(made).proxy.mean() and made.deliver(jax.random.key(1), pushed).shape == (5,)
     for again in (dp.load(run), dp.load(made.save(tmp_path / "whole.npz"))):
         np.testing.assert_array_equal(draw(again, scale=2.0).x, draw(made, scale=2.0).x)
-    agent = made.agent(scale=2.0, evaluations=2, every=4)
-    agent.reset()
-    assert agent.act(START).shape == (2,)
-    both = dataclasses.replace(made, ways=planner.model).agent(evaluations=2)
-    with pytest.raises(ConfigError, match=r"evaluations=2: must be None: it has no flow map; Planner.fit"):
-        both.reset(goal=[3.0, 1.0])
+    agent, slow = made.fast(2).agent(scale=2.0, every=4, warm=True), made.agent(scale=2.0, every=4)
+    acted = [[each.act(START) for _ in range(6)] for each in (agent, slow)]  # the second plan would be warm
+    assert np.isfinite(acted).all() and not np.allclose(*acted)
     rooms = dp.make_task("gridworld-fourrooms", episodes=12, steps=60)
     with pytest.raises(ConfigError, match=r"few_steps=True: must be False: flow maps are of continuous plans"):
         dp.Planner.fit(rooms, tmp_path / "rooms", settings=small.smaller(), few_steps=True)

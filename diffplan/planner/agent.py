@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
-from diffplan.planner.model import PlanModel, PlanOptions, has_map
+from diffplan.planner.model import PlanModel, PlanOptions
 from diffplan.settings import require
 from diffplan.simulators import Controller, OpenLoop, Pursuit, Steering, Tracking
 from diffplan.task import Adapter, Task
@@ -75,7 +75,6 @@ class Agent:
             self.goal = whole_goal(self.task, np.asarray(goal, np.float32))
             model, scale = self.plans(True), self.options.scale
             require(model.energy is not None or scale is None, "scale", scale, "None: it has no guide to goals")
-            has_map(model, self.options.evaluations)
             controller_of(self.task, model, self.way)
 
     def act(self, observation: Any) -> Any:

@@ -24,7 +24,6 @@ from diffplan.learn.inverse import Inverse
 from diffplan.learn.reach import Reach
 from diffplan.noise import karras
 from diffplan.samplers import Sampler, chunked, even_chunks, sample
-from diffplan.settings import require
 from diffplan.types import Denoise, Energy, PRNGKey, Scalar, Strengths, Trajectory
 
 Points = Float[Array, "h o"]
@@ -36,14 +35,11 @@ UNWALKABLE = 1e3
 
 @struct.dataclass
 class PlanOptions:
-    """What may be turned without training: the guidance scale (None: no guide is evaluated), n, warm replanning, and
-    evaluations of the flow map in place of the prior's levels.
-    """
+    """What may be turned without training: the guidance scale (None: no guide is evaluated), n, warm replanning."""
 
     scale: Scalar | None = None
     candidates: int = struct.field(pytree_node=False, default=1)
     warm: bool = struct.field(pytree_node=False, default=False)
-    evaluations: int | None = struct.field(pytree_node=False, default=None)
 
 
 @struct.dataclass
@@ -81,6 +77,8 @@ class PlanModel:
     """Of the rows between two points of a plan that has no actions."""
     stride: int = struct.field(pytree_node=False, default=1)
     """Steps from one row of a plan to the next."""
+    evaluations: int | None = struct.field(pytree_node=False, default=None)
+    """Of the flow map, which draws plans if this is given; warm starts are left out then."""
     warmed: int = struct.field(pytree_node=False, default=0)
     """How many of the noise levels a warm start leaves out."""
 
@@ -102,7 +100,6 @@ class PlanModel:
         past: Float[Array, "h d"] | None = None,
         scale: Scalar | None = None,
         energy: Energy | None = None,
-        evaluations: int | None = None,
     ) -> tuple[Float[Array, "h d"], Scalar]:
         """One candidate, and what it is selected by. The key is consumed.
 
@@ -113,13 +110,12 @@ class PlanModel:
             past: a normalised plan from which to start warm.
             scale: the guidance scale; None: unguided.
             energy: guides in place of the model's own.
-            evaluations: of the flow map, which draws the plan if this is given, and not from `past`.
         """
         pins = self.codec.pin(self.horizon, start, goal)
         guide, sigmas = energy or self.energy, self.sampler.sigmas
-        if evaluations is not None:
+        if self.evaluations is not None:
             assert self.flow_map is not None
-            how = FewSteps(karras(evaluations, sigmas[-1], sigmas[0]), self.sampler.shape)
+            how = FewSteps(karras(self.evaluations, sigmas[-1], sigmas[0]), self.sampler.shape)
             x = few_steps(key, self.flow_map, how, pins, scale, guide)
             return x, self.score(x)
         denoiser = self.prior if scale is None or guide is None else guided(self.prior, guide, strength(scale))
@@ -156,7 +152,7 @@ class PlanModel:
         keys = jax.vmap(lambda key: jax.random.split(key, count))(jax.random.split(key, options.candidates))
         keys = keys[jnp.arange(rounds * group) % options.candidates]  # some are drawn again, which changes no maximum
         every = jax.tree.map(lambda a: jnp.tile(a, (group, *[1] * (a.ndim - 1))), rows)
-        one = lambda key, row: self.draw(key, *row, options.scale, energy, options.evaluations)
+        one = lambda key, row: self.draw(key, *row, options.scale, energy)
 
         def best_of(keys: Key[Array, "group count"]) -> tuple[Array, Array]:
             x, score = chunked(one, keys.reshape(-1), every)
@@ -194,15 +190,6 @@ class PlanModel:
     def decode(self, x: Float[Array, "*n h d"]) -> Trajectory:
         """Plans in the environment's units; actions are empty where plans have none."""
         return self.codec.decode(x)
-
-
-def has_map(model: PlanModel, evaluations: int | None) -> None:
-    """Raise ConfigError unless a model can plan in so many evaluations of a flow map."""
-    if evaluations is None:
-        return
-    require(evaluations >= 1, "evaluations", evaluations, "at least 1")
-    how = "Planner.fit(..., few_steps=True) distils one, of the prior and not of ways to goals"
-    require(model.flow_map is not None, "evaluations", evaluations, f"None: it has no flow map; {how}")
 
 
 def strength(scale: Scalar) -> Strengths:

@@ -27,7 +27,7 @@ from diffplan.metrics import returns, validity
 from diffplan.planner import build as building
 from diffplan.planner import feasible, reaching
 from diffplan.planner.agent import Agent, Way, adapter_of, controller_of, whole_goal
-from diffplan.planner.model import PlanModel, PlanOptions, has_map
+from diffplan.planner.model import PlanModel, PlanOptions
 from diffplan.planner.presets import goal_settings, settings_of
 from diffplan.planner.settings import NoiseRange, PlannerSettings
 from diffplan.runs import Run
@@ -140,7 +140,7 @@ class Planner:
             goals: whether ways to goals are learned as well, in a world that has goals; or how. By default points of
                 a plan are 15 steps apart, and 1 step where actions are choices.
             new_settings: whether what was made with other settings is set aside and made anew.
-            few_steps: whether a flow map is distilled from the prior as well, which plans in a few evaluations.
+            few_steps: whether a flow map is distilled from the prior too, for `fast`.
 
         Raises:
             ConfigError: if a value cannot work for this task.
@@ -154,8 +154,7 @@ class Planner:
         about = {"name": name, "planner": chosen} | ({} if of is None else {"task": of})
         with locked(where.directory):
             ways = goal_settings(goals, task) if goals else None
-            also = ({} if ways is None else {"goals": ways}) | ({"few_steps": True} if few_steps else {})
-            settle(where, about | also)
+            settle(where, about | ({"goals": ways} if ways else {}) | ({"few_steps": True} if few_steps else {}))
             return cls.assemble(where, task, chosen, ways, few_steps)
 
     @classmethod
@@ -232,6 +231,20 @@ class Planner:
 
         return saved.save(self, Path(path).expanduser(), half)
 
+    def fast(self, evaluations: int = 4) -> "Planner":
+        """The same planner, whose plans the flow map draws; ways to goals are planned as before.
+
+        Args:
+            evaluations: of the map, for a plan. 8 are nearer to the prior than 4.
+
+        Raises:
+            ConfigError: if they are fewer than 1, or if no flow map was distilled.
+        """
+        require(evaluations >= 1, "evaluations", evaluations, "at least 1")
+        if self.model.flow_map is None:
+            raise ConfigError("fast: this planner has no flow map; Planner.fit(..., few_steps=True) distils one")
+        return replace(self, model=replace(self.model, evaluations=evaluations))
+
     def plan(
         self,
         key: PRNGKey,
@@ -241,7 +254,6 @@ class Planner:
         goal: ArrayLike | None = None,
         candidates: int = 1,
         energy: Energy | None = None,
-        evaluations: int | None = None,
     ) -> PlanBatch:
         """Draw plans from one start.
 
@@ -253,7 +265,6 @@ class Planner:
             goal: ``[g]``, the entries of the last observation that `Task.goal` names.
             candidates: draws that each plan is selected from.
             energy: ``(x [h, d], sigma) -> number``, guides in place of the learned reward; x is normalised.
-            evaluations: of the flow map, which then draws the plans: 4 is fast, 8 is closer to the prior.
 
         Returns:
             n plans, with what they promise.
@@ -274,9 +285,7 @@ class Planner:
         if guided and energy is None and model.energy is None:
             why = "this planner learned no reward" if goal is None else "this planner has no guide to goals"
             raise ConfigError(f"scale={scale!r}: must be None, or beside an energy: {why}")
-        has_map(model, evaluations)
-        strength = jnp.asarray(scale, jnp.float32) if guided else None
-        options = PlanOptions(strength, candidates, evaluations=evaluations)
+        options = PlanOptions(jnp.asarray(scale, jnp.float32) if guided else None, candidates)
         x = _plans(model, options, n, energy if guided else None, key, first, there)
         return self.measure(model, x)
 
@@ -320,7 +329,6 @@ class Planner:
         world: Any = None,
         near: float = 0.4,
         seed: int = 0,
-        evaluations: int | None = None,
     ) -> Agent:
         """What acts in a loop: ``agent.reset(observation)``, then ``agent.act(observation)`` at every step.
 
@@ -333,7 +341,6 @@ class Planner:
             world: the environment of the loop, where it is another than the task's: a gymnasium environment.
             near: distance from the goal within which the agent rests, in the task's units.
             seed: of all noise.
-            evaluations: of the flow map, which then draws the plans; never warm.
 
         Raises:
             ConfigError: naming the argument whose value is not allowed.
@@ -343,9 +350,7 @@ class Planner:
         if scale is not None and self.model.energy is None and self.ways is None:
             raise ConfigError(f"scale={scale!r}: must be None: this planner learned no reward")
         controller_of(self.task, self.model, way)  # refused before the first step
-        has_map(self.model, evaluations)
-        require(evaluations is None or not warm, "warm", warm, "False: a flow map draws every plan from noise")
-        options = PlanOptions(None if scale is None else jnp.asarray(scale, jnp.float32), candidates, warm, evaluations)
+        options = PlanOptions(None if scale is None else jnp.asarray(scale, jnp.float32), candidates, warm)
         quarter = max(1, self.model.horizon * self.model.stride // 4)
         adapter, key = adapter_of(self.task, world), jax.random.key(seed)
         return Agent(self.task, self.model_for, options, every or quarter, way, None, self.bounds, adapter, near, key)
