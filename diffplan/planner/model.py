@@ -152,7 +152,7 @@ class PlanModel:
         keys = jax.vmap(lambda key: jax.random.split(key, count))(jax.random.split(key, options.candidates))
         keys = keys[jnp.arange(rounds * group) % options.candidates]  # some are drawn again, which changes no maximum
         every = jax.tree.map(lambda a: jnp.tile(a, (group, *[1] * (a.ndim - 1))), rows)
-        one = lambda key, row: self.draw(key, *row, options.scale, energy)
+        one = lambda key, row: self.draw(key, row[0], row[1], row[2], options.scale, energy)
 
         def best_of(keys: Key[Array, "group count"]) -> tuple[Array, Array]:
             x, score = chunked(one, keys.reshape(-1), every)
