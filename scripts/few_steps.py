@@ -44,7 +44,7 @@ Network = Literal["rows", "chain"]
 
 SETTINGS: dict[Network, FlowMapSettings] = {
     "rows": FlowMapSettings(),
-    "chain": FlowMapSettings(TrainSettings(1500, 64, "muon", 5e-2), network="chain", plans=8192),
+    "chain": FlowMapSettings(TrainSettings(1500, 64, "muon", 5e-2), network="chain", courses=8192),
 }
 """How the flow map is distilled, by its network."""
 

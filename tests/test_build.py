@@ -47,7 +47,7 @@ CONFIG = PlannerSettings(
     behaviour=BehaviourSettings(SHORT, width=8, depth=1),
     conditional=ConditionalSettings(SHORT, width=8, depth=1),
     contrastive=ContrastiveSettings(replace(SHORT, batch=1), windows=128, effective=20, width=8, depth=1),
-    flow_map=FlowMapSettings(SHORT, plans=4, levels=4, width=8, depth=1),
+    flow_map=FlowMapSettings(SHORT, courses=4, levels=4, width=8, depth=1),
 )
 TASK = maze2d.make(Maze2dSettings(radius=1.0))
 PARTS = {"regression", "model", "value", "behaviour", "conditional", "contrastive", "conservative", "flow_map"}

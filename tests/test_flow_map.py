@@ -122,7 +122,7 @@ def test_answers_are_where_the_ode_of_the_prior_goes(tmp_path):
     windows = builder(tmp_path).data.train
     shape = windows.horizon, windows.codec.width
     teacher = Partial(lambda x, sigma: x / (1 + sigma**2))
-    config = FlowMapSettings(plans=8, levels=400, goal_fraction=0.0)
+    config = FlowMapSettings(courses=8, levels=400, goal_fraction=0.0)
     data = flow_map.courses(jax.random.key(0), teacher, windows, NoiseSettings(0.02, 10.0), config)
     assert data.x.shape == (8, 401, *shape) and data.sigmas.shape == (8, 401)
     keys = jax.random.split(jax.random.key(1), 300)
@@ -141,7 +141,7 @@ def test_answers_are_where_the_ode_of_the_prior_goes(tmp_path):
 def test_memory_bounds_the_plans_of_the_prior(tmp_path, monkeypatch):
     windows = builder(tmp_path).data.train
     monkeypatch.setattr(flow_map, "MOST", 3 * 5 * windows.horizon * windows.codec.width)
-    config = FlowMapSettings(plans=1000, levels=4)
+    config = FlowMapSettings(courses=1000, levels=4)
     data = flow_map.courses(jax.random.key(0), Partial(lambda x, sigma: x), windows, NoiseSettings(0.1, 1.0), config)
     assert len(data.x) == 3
 
@@ -152,7 +152,7 @@ def test_a_distilled_map_draws_what_the_prior_draws(tmp_path):
     windows = builder(tmp_path).data.train
     shape, noise = (windows.horizon, windows.codec.width), NoiseSettings(0.05, 10.0)
     teacher = Partial(lambda x, sigma: (0.25 * x + 0.5 * sigma**2) / (0.25 + sigma**2))
-    config = FlowMapSettings(TrainSettings(600, 64, "muon", 2e-2), plans=2048, levels=16, width=32, depth=1)
+    config = FlowMapSettings(TrainSettings(600, 64, "muon", 2e-2), courses=2048, levels=16, width=32, depth=1)
     model = flow_map.fit(windows, teacher, config, noise)
     x0 = windows.at(windows.first[0])
     pins = Pins(flow_map.pin_mask(windows, jnp.asarray(False)), x0)

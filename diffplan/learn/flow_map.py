@@ -52,7 +52,7 @@ class FlowMapSettings:
     network: Literal["rows", "chain"] = "rows"
     """rows: a network over rows alone, the fastest; chain: one beyond the Markov chain of the prior, for worlds of many
     ways."""
-    plans: Annotated[int, at_least(1, 2**24)] = 16384
+    courses: Annotated[int, at_least(1, 2**24)] = 16384
     """Plans that the prior draws, from which the map is distilled; fewer, if their iterates fill half a gigabyte."""
     levels: Annotated[int, at_least(3, 10_000)] = 32
     """Noise levels of those plans."""
@@ -84,7 +84,7 @@ def shifted(u: Scalar, levels: int, noise: NoiseSettings, rho: float = 7.0) -> F
 def courses(key: PRNGKey, teacher: Denoise, windows: Data, noise: NoiseSettings, config: FlowMapSettings) -> Courses:
     """Plans of the prior from first rows of behaviour, with all iterates. The key is consumed."""
     shape = windows.horizon, windows.codec.width
-    count = max(1, min(config.plans, MOST // ((config.levels + 1) * shape[0] * shape[1])))
+    count = max(1, min(config.courses, MOST // ((config.levels + 1) * shape[0] * shape[1])))
 
     def one(key: PRNGKey, window: Float[Array, "h d"], teacher: Denoise) -> tuple[Array, Array, Array]:
         key_goal, key_levels, key_plan = jax.random.split(key, 3)

@@ -31,7 +31,7 @@ DEBUG = PlannerSettings(
     behaviour=BehaviourSettings(TINY, width=8, depth=1),
     conditional=ConditionalSettings(TINY, width=16, depth=1),
     contrastive=ContrastiveSettings(replace(TINY, batch=2), windows=256, effective=50, width=8, depth=1),
-    flow_map=FlowMapSettings(TINY, plans=64, levels=6, width=16, depth=1),
+    flow_map=FlowMapSettings(TINY, courses=64, levels=6, width=16, depth=1),
 )
 ACCELERATOR = PlannerSettings(
     prior=PriorSettings(TrainSettings(6000, 512, "muon", 5e-2), states=1024, width=128, depth=4),
