@@ -15,10 +15,10 @@ one s', and new noise takes it back.
 
 **Guidance** pushes a plan before it jumps. So each push is carried on by the map, which ends on plans that it knows:
 
-    x <- x + w (1 + s^2) (sqrt((1 + s^2) / (1 + t^2)) - 1) grad g(x, s)                                   (148)
+    x <- x + w (1 + s^2) (sqrt((1 + s^2) / (1 + t^2)) - 1) grad E(x, s)                                   (148)
 
-with g the energy. For data of unit variance and the exact energy of a linear reward this is what the guided ODE adds
-between s and t, however far apart they are.
+with E the energy. For data of unit variance and the exact energy of a linear reward the jump carries the push to where
+the guided ODE is at t, however far apart the levels are.
 
 **Draws of the posterior.** Noise e_k around the denoised plan, and a jump to 0, give plans y_k that x may come from.
 They give an energy of a weight w that sees more of the posterior than its mean:
@@ -28,8 +28,8 @@ They give an energy of a weight w that sees more of the posterior than its mean:
 For Gaussian data of unit variance and mean 0 the y_k are exact draws of p(x0 | x). For others they are plans at least,
 as draws of a Gaussian around D are not.
 
-**Looking ahead** (FMRG, arXiv 2604.27147) takes the reward of the plan at which the ODE ends, with no draws. It
-leads to plans of a high reward, and says nothing of how many others there are:
+**Looking ahead** (FMRG, arXiv 2604.27147) takes the reward of the plan at which the ODE ends, with no draws. It is no
+energy of the tilt at any level above 0:
 
     E(x, s) = r(the jump of x from s to 0)                                                                (151)
 """
@@ -124,7 +124,7 @@ def few_steps(
     scale: Scalar | None = None,
     energy: Energy | None = None,
 ) -> Float[Array, "h d"]:
-    """Draw one plan with as many evaluations of the map as there are levels.
+    """Draw one plan with as many evaluations of the map as there are levels, beside those of the energy.
 
     Args:
         key: consumed.

@@ -83,8 +83,9 @@ def distilled(planner: Planner, run: Path, name: str, network: Network) -> FlowM
     assert noise.low is not None and noise.high is not None
     levels = NoiseSettings(noise.low, noise.high)
     build = building.start(Run(run, read_only=True), make_task(name), planner.settings)
+    inputs = build.inputs | {"prior": building.fit_prior(build).identity}
     make = lambda recorder: fit(build.data.train, planner.model.prior, own, levels, recorder)
-    return stage(Run(run), f"flow_map/{network}", make, {"flow_map": own, "noise": levels}, build.inputs).model
+    return stage(Run(run), f"flow_map/{network}", make, {"flow_map": own, "noise": levels}, inputs).model
 
 
 def measure(name: str, config: Config) -> list[dict[str, Any]]:

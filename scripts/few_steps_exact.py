@@ -10,6 +10,9 @@ with noise of level s. So no map is learned, and every error is that of the ener
     look ahead   w r of the plan at which the ODE ends (151)
     dps          w r of the denoised plan
 
+Evaluations are noise levels, and count the jumps alone. At each the posterior's energy takes 17 more, with their
+derivative, look ahead and dps one. Draws that a push takes beyond all data end at its quantiles 1e-6 and 1 - 1e-6.
+
 Of 100,000 draws q, with the prior p and its tilt by exp(w r), in cells of width 0.02:
 
     kl           KL(q || p), in nats
@@ -79,7 +82,9 @@ def density(x: Any, sigma: Any) -> Any:
 
 @partial(jax.custom_jvp, nondiff_argnums=())
 def carried(x: Any, sigma: Any, to: Any) -> Any:
-    """F_to^-1(F_sigma(x)), by bisection. Its derivative is the ratio of the densities."""
+    """F_to^-1(F_sigma(x)), by bisection. Its derivative is the ratio of the densities. What lies beyond the quantiles
+    1e-6 and 1 - 1e-6 is put there.
+    """
     target, wide = jnp.clip(cdf(x, sigma), 1e-6, 1 - 1e-6), 6 * (2 + to)
 
     def halve(_: int, ends: Any) -> Any:
@@ -147,18 +152,22 @@ class Cells:
         p = self.prior * np.exp(log - log.max())
         return p / p.sum()
 
+    def needed(self, earned: float) -> float:
+        """Nats of the tilt with this mean reward; none, if it is not above the prior's."""
+        if earned <= self.prior @ self.reward:
+            return 0.0
+        least = brentq(lambda w: self.tilt(w) @ self.reward - earned, 0, 300)
+        return float(np.sum(rel_entr(self.tilt(least), self.prior)))
+
     def measure(self, x: np.ndarray, weight: float) -> dict[str, float]:
         """What draws cost and earn."""
         q = np.histogram(x, self.edges)[0] / len(x)
         kl = lambda p: float(np.sum(rel_entr(q, p)))
         earned = float(q @ self.reward)
-        least = brentq(lambda w: self.tilt(w) @ self.reward - earned, -3, 300)
-        cheapest = self.tilt(least)
-        needed = float(np.sum(rel_entr(cheapest, self.prior)))
         return {
             "reward": earned,
             "kl": kl(self.prior),
-            "wasted": 1 - needed / kl(self.prior),
+            "wasted": 1 - self.needed(earned) / kl(self.prior),
             "miss": kl(np.maximum(self.tilt(weight), 1e-12)),
         }
 

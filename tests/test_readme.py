@@ -442,6 +442,9 @@ def test_the_findings_on_few_evaluations_are_in_the_result_files() -> None:
     assert [round(100 * fraction) for fraction in most] == [35, 85]
     assert round(100 * max(at("feasible", "large", "rows", n, 0) for n in (4, 8))) == 11
     assert [round(100 * at("feasible", "large", "chain", n, 0)) for n in (8, 4)] == [94, 79]
+    pushed = [("chain", 8), ("chain", 4), ("prior", 12)]
+    assert [round(100 * at("feasible", "large", *which, 5.7)) for which in pushed] == [88, 71, 96]
+    assert round(at("displacement", "umaze", "prior", 12, 0), 2) == 1.03
 
 
 def test_wasted_nats_of_few_evaluations_are_those_of_the_result_file() -> None:
@@ -450,6 +453,8 @@ def test_wasted_nats_of_few_evaluations_are_those_of_the_result_file() -> None:
     for (name, cells), energy in zip(lines.items(), ("exact", "posterior", "look ahead", "dps"), strict=True):
         expected = [100 * float(row["wasted"]) for row in rows if row["energy"] == energy]
         np.testing.assert_allclose(cells, expected, atol=0.501, err_msg=name)
+    miss = {row["energy"]: round(float(row["miss"]), 2) for row in rows if row["evaluations"] == "16"}
+    assert (miss["look ahead"], miss["exact"]) == (0.17, 0.01)
 
 
 def test_controllers_are_those_of_the_result_file() -> None:

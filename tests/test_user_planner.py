@@ -249,6 +249,14 @@ def test_a_few_evaluations_of_a_flow_map_draw_plans_guided_or_not(task, run, pla
     assert pushed.proxy.mean() > draw(made).proxy.mean() and made.deliver(jax.random.key(1), pushed).shape == (5,)
     for again in (dp.load(run), dp.load(made.save(tmp_path / "whole.npz"))):
         np.testing.assert_array_equal(draw(again, scale=2.0).x, draw(made, scale=2.0).x)
+    assert dp.load(made.fast(3).save(tmp_path / "fast.npz")).model.evaluations == 3
+    assert experiment.load(run / "config.json").planner == small.smaller()  # the commands go on with the run
+    record = run / "flow_map" / "stage.json"
+    whole = record.read_text()
+    record.write_text(whole.replace('"prior": "', '"prior": "other '))
+    assert dp.load(run).model.flow_map is None
+    same(dp.load(run), planner)
+    record.write_text(whole)
     agent, slow = made.fast(2).agent(scale=2.0, every=4, warm=True), made.agent(scale=2.0, every=4)
     acted = [[each.act(START) for _ in range(6)] for each in (agent, slow)]  # the second plan would be warm
     assert np.isfinite(acted).all() and not np.allclose(*acted)

@@ -154,7 +154,7 @@ class Planner:
         about = {"name": name, "planner": chosen} | ({} if of is None else {"task": of})
         with locked(where.directory):
             ways = goal_settings(goals, task) if goals else None
-            settle(where, about | ({"goals": ways} if ways else {}) | ({"few_steps": True} if few_steps else {}))
+            settle(where, about | ({} if ways is None else {"goals": ways}))
             return cls.assemble(where, task, chosen, ways, few_steps)
 
     @classmethod

@@ -67,6 +67,7 @@ def save(planner: Planner, path: Path, half: bool) -> Path:
         "inverse_steps": planner.model.inverse.steps,
         "energy": planner.model.energy is not None,
         "few_steps": planner.model.flow_map is not None,
+        "evaluations": planner.model.evaluations,
         "row_reward": planner.measures[0].learned is not None,
         "goals": None if planner.goals is None else plain(planner.goals),
         "left_out": [name for name in OPTIONAL if planner.ways is not None and getattr(planner.ways, name) is None],
@@ -134,7 +135,13 @@ def load_run(path: Path, task: Task | None) -> Planner:
     task = task_named(kept.get("name", ""), kept.get("task"), path) if task is None else task
     goals = settings_from(reaching.GoalSettings, kept["goals"], config) if "goals" in kept else None
     settings = settings_from(PlannerSettings, kept["planner"], config)
-    return Planner.assemble(Run(path, read_only=True), task, settings, goals, bool(kept.get("few_steps")))
+    run, mapped = Run(path, read_only=True), (path / "flow_map" / "stage.json").exists()
+    try:
+        return Planner.assemble(run, task, settings, goals, mapped)
+    except RunError:
+        if not mapped:
+            raise
+    return Planner.assemble(run, task, settings, goals)  # the flow map is not finished, or is that of another prior
 
 
 def load_file(path: Path, task: Task | None = None) -> Planner:
@@ -163,11 +170,12 @@ def load_file(path: Path, task: Task | None = None) -> Planner:
         }
 
     whole = fill(like, arrays, path)
+    model = replace(whole["model"], evaluations=about.get("evaluations"))
     typical, longest = about["limits"]
     fixed = {name: np.asarray(value) for name, value in whole["fixed"].items()}
     limits, bounds = Limits(typical, longest, fixed["std"]), (fixed["low"], fixed["high"])
     reward_of_row = whole["rows"] or task.reward
-    return Planner(task, whole["model"], reward_of_row, limits, bounds, settings, whole["ways"], goals)
+    return Planner(task, model, reward_of_row, limits, bounds, settings, whole["ways"], goals)
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
