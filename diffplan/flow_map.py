@@ -35,16 +35,16 @@ energy of the tilt at any level above 0:
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from diffplan.chain import Chain
-from diffplan.count import counted
-from diffplan.denoise import CLEAN, ChainDenoiser
-from diffplan.types import Apply, Energy, Level, Params, Pins, PRNGKey, Scalar
+from diffplan.denoise import CLEAN, ChainDenoiser, Edm
+from diffplan.noise import karras
+from diffplan.types import Energy, Level, Pins, PRNGKey, Scalar
 
 Reward = Callable[[Float[Array, "h d"]], Scalar]
 
@@ -54,42 +54,18 @@ TwoTime = Callable[[Float[Array, "h d"], Level, Scalar], Float[Array, "h d"]]
 
 @struct.dataclass
 class FlowMap:
-    """A network as a `TwoTime`, and without a level to go to as a denoiser; a pytree.
+    """A denoiser whose network is given a level to go to, as a `TwoTime`; without that level, a denoiser. A pytree.
 
-    The network is ``apply(params, c_in x[h, d], c_noise[], c_target[]) -> [h, d]``, preconditioned as (4).
+    base: `Edm` or `ChainDenoiser`, with ``apply(params, ..., c_noise[], c_target[]) -> [h, d]``.
     """
 
-    params: Params
-    apply: Apply = struct.field(pytree_node=False)
+    base: Edm | ChainDenoiser
 
     def __call__(self, x: Float[Array, "h d"], sigma: Level, to: Scalar | None = None) -> Float[Array, "h d"]:
         """g(x, sigma, to); D(x, sigma) if `to` is left out."""
-        noisiest, variance = jnp.max(sigma), sigma**2 + 1
-        output = self.apply(self.params, x / jnp.sqrt(variance), told(noisiest), told(noisiest if to is None else to))
-        return counted("network_evals", x / variance + sigma / jnp.sqrt(variance) * output)
-
-
-@struct.dataclass
-class ChainFlowMap:
-    """A network beyond a Markov chain (4c) as a `TwoTime`; a pytree, as `FlowMap`.
-
-    The network is ``apply(params, c_in x[h, d], M[h, d], gamma[h, k], c_noise[], c_target[]) -> [h, d]``.
-    """
-
-    params: Params
-    chain: Chain
-    apply: Apply = struct.field(pytree_node=False)
-
-    def __call__(self, x: Float[Array, "h d"], sigma: Level, to: Scalar | None = None) -> Float[Array, "h d"]:
-        """g(x, sigma, to); D(x, sigma) if `to` is left out."""
-        target = told(jnp.max(sigma) if to is None else to)
-        network = lambda params, *inputs: self.apply(params, *inputs, target)
-        return ChainDenoiser(self.params, self.chain, network)(x, sigma)
-
-
-def told(level: Scalar) -> Scalar:
-    """A noise level as networks read it (4); 0 as a quarter of the level of clean plans."""
-    return jnp.log(jnp.maximum(level, CLEAN / 4)) / 4
+        level = jnp.maximum(jnp.max(sigma) if to is None else to, CLEAN / 4)  # 0 has no logarithm
+        network = lambda params, *inputs: self.base.apply(params, *inputs, jnp.log(level) / 4)
+        return replace(self.base, apply=network)(x, sigma)
 
 
 @struct.dataclass
@@ -102,6 +78,11 @@ class FewSteps:
     """``(h, d)`` of the plan."""
     renewed: float = struct.field(pytree_node=False, default=0.3)
     """c of (147), from 0 to 1: 0 follows the ODE, 1 jumps to 0 every time."""
+
+    @classmethod
+    def between(cls, sigmas: Float[Array, "m"], shape: tuple[int, int], count: int) -> "FewSteps":
+        """So many levels, from the highest to the lowest of a sampler's."""
+        return cls(karras(count, sigmas[-1], sigmas[0]), shape)
 
 
 def jump(flow: TwoTime, x: Float[Array, "h d"], sigma: Level, ratio: Scalar) -> Float[Array, "h d"]:

@@ -29,9 +29,19 @@ class NoiseSettings:
         require(self.low < self.high, "noise.low", self.low, f"below noise.high ({self.high})")
 
 
-def karras(steps: int, sigma_min: float | Scalar, sigma_max: float | Scalar, rho: float = 7.0) -> Float[Array, "steps"]:
-    """Grid of `steps` levels from sigma_max down to sigma_min, even in sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
+def karras(
+    steps: int,
+    sigma_min: float | Scalar,
+    sigma_max: float | Scalar,
+    rho: float = 7.0,
+    shift: float | Scalar = 0.0,
+) -> Float[Array, "steps"]:
+    """Grid of `steps` levels from sigma_max down to sigma_min, even in sigma^(1/rho) (Karras et al. 2022, eq. 5).
+
+    shift: by how much of a step the levels between the two ends are moved down, from -1 to 1.
+    """
     ramp = jnp.linspace(0.0, 1.0, steps)
+    ramp += jnp.where((ramp > 0) & (ramp < 1), shift / max(1, steps - 1), 0.0)
     return (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
 
 

@@ -5,39 +5,35 @@
 
 The prior is that of `scripts/front.py`, and is trained if it is not there; the flow map is distilled from it into the
 same run. A row is a number of evaluations and a guidance scale, with 64 plans to a batch; the rows of `prior` are drawn
-by the sampler of the demo, with 12 noise levels. The columns are those of `scripts/front.py`.
+by the sampler of the demo, with 12 noise levels. The other columns are those of `scripts/front.py`.
 
 Writes results/few_steps.csv, in which rows that are there already are kept, and beside it few_steps.png.
 """
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parent))
-from front import BATCH, batches, scored, timings, trained
+from front import BATCH, MEASURED, add, rows_of, trained
 
-from diffplan.flow_map import ChainFlowMap, FewSteps, FlowMap, few_steps
+from diffplan.flow_map import FlowMap
 from diffplan.learn.flow_map import FlowMapSettings, fit
 from diffplan.learn.train import TrainSettings
-from diffplan.metrics.table import read, read_rows, write
-from diffplan.noise import NoiseSettings, karras
+from diffplan.metrics.table import read
 from diffplan.planner import build as building
 from diffplan.planner.planner import Planner
 from diffplan.report.save import save
-from diffplan.runs import Run, say, stage
+from diffplan.runs import Run, stage
 from diffplan.settings import ConfigError
 from diffplan.tasks import make_task
 
-NETWORK = "chain, 512 states"
+PRIOR = "chain, 512 states"
 """The prior, by its name in `scripts/front.py`."""
 
 Network = Literal["rows", "chain"]
@@ -48,10 +44,7 @@ SETTINGS: dict[Network, FlowMapSettings] = {
 }
 """How the flow map is distilled, by its network."""
 
-COLUMNS = (
-    *("task", "drawn_by", "evaluations", "scale", "plans", "plans_per_second", "fastest", "slowest"),
-    *("promised", "delivered", "sem", "feasible", "displacement"),
-)
+COLUMNS = ("task", "network", "evaluations", "scale", *MEASURED)
 
 
 @dataclass(frozen=True)
@@ -66,8 +59,6 @@ class Config:
     """Evaluations of the flow map."""
     scales: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 4.0, 5.7, 8.0)
     """Guidance scales; 0 is unguided."""
-    renewed: float = 0.3
-    """Fraction of the noise that is renewed between jumps."""
     plans: int = 512
     """Plans of each, a multiple of 64."""
     run: Path = Path("runs/front")
@@ -76,70 +67,43 @@ class Config:
     """Where the rows go, and the figure."""
 
 
-def distilled(planner: Planner, run: Path, name: str, network: Network) -> FlowMap | ChainFlowMap:
+def flow_map_of(planner: Planner, run: Path, name: str, network: Network) -> FlowMap:
     """The flow map of a planner's prior, in its run."""
     assert planner.settings is not None
-    own, noise = SETTINGS[network], planner.settings.noise
-    assert noise.low is not None and noise.high is not None
-    levels = NoiseSettings(noise.low, noise.high)
     build = building.start(Run(run, read_only=True), make_task(name), planner.settings)
-    inputs = build.inputs | {"prior": building.fit_prior(build).identity}
-    make = lambda recorder: fit(build.data.train, planner.model.prior, own, levels, recorder)
+    own, levels, prior = SETTINGS[network], build.decided.levels, building.fit_prior(build)
+    make = lambda recorder: fit(build.data.train, prior.model, own, levels, recorder)
+    inputs = build.inputs | {"prior": prior.identity}
     return stage(Run(run), f"flow_map/{network}", make, {"flow_map": own, "noise": levels}, inputs).model
 
 
 def measure(name: str, config: Config) -> list[dict[str, Any]]:
     """The prior and the flow map of a task at all scales."""
-    planner = trained(make_task(name), NETWORK, config.run / name)
-    run = config.run / name / "chain-512-states"
-    flow, model = distilled(planner, run, name, config.network), planner.model
-    span = model.horizon * model.stride
-    data = make_task(name, episodes=config.plans, seed=7).episodes()
-    first = np.random.default_rng(0).integers(0, data.lengths - span) + data.begins
-    starts, ends = (jnp.asarray(data.observations[first + lag]) for lag in (0, span - model.stride))
-    keys = jax.random.split(jax.random.key(1), config.plans)
-    calls: dict[tuple[str, int, float], tuple[Callable, Callable]] = {}
-    for scale in config.scales:
-        calls["prior", model.sampler.levels, scale] = batches(model, scale or None, keys, starts)
-        for count in config.evaluations:
-            levels = karras(count, model.sampler.sigmas[-1], model.sampler.sigmas[0])
-            how = FewSteps(levels, model.sampler.shape, config.renewed)
-            calls[config.network, count, scale] = mapped(planner, flow, how, scale, keys, starts)
-    timed, rows = timings({key: call for key, (call, _) in calls.items()}), []
-    for (drawn_by, count, scale), (_, every) in calls.items():
-        about = {"task": planner.task.name, "drawn_by": drawn_by, "evaluations": count, "scale": scale}
-        rates = [BATCH / seconds for seconds in timed[drawn_by, count, scale]]
-        about |= {"plans": config.plans} | dict(zip(COLUMNS[5:8], rates, strict=True))
-        rows.append(about | scored(planner, every(), ends))
-        say(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()))
-    return rows
-
-
-def mapped(
-    planner: Planner, flow: FlowMap | ChainFlowMap, how: FewSteps, scale: float, keys: Any, starts: Any
-) -> tuple[Callable, Callable]:
-    """(one batch, all of them), drawn by a flow map."""
-    model, pushed = planner.model, jnp.asarray(scale) if scale else None
-
-    def one(flow: Any, energy: Any, key: Any, start: Any) -> Any:
-        return few_steps(key, flow, how, model.codec.pin(model.horizon, start), pushed, energy)
-
-    draw = jax.jit(jax.vmap(one, (None, None, 0, 0)))
-    batch = lambda k=0: draw(flow, model.energy, keys[k : k + BATCH], starts[k : k + BATCH])
-    return batch, lambda: jnp.concatenate([batch(k) for k in range(0, len(keys), BATCH)])
+    planner = trained(make_task(name), PRIOR, config.run / name)
+    flow = flow_map_of(planner, config.run / name / "chain-512-states", name, config.network)
+    prior = planner.model
+    fast = {count: replace(prior, flow_map=flow, evaluations=count) for count in config.evaluations}
+    models = {
+        (("network", network), ("evaluations", count), ("scale", scale)): (model, scale)
+        for scale in config.scales
+        for network, each in (("prior", {prior.sampler.levels: prior}), (config.network, fast))
+        for count, model in each.items()
+    }
+    rows = rows_of(planner, models, make_task(name, episodes=config.plans, seed=7).episodes())
+    return [{"task": planner.task.name} | row for row in rows]
 
 
 def compose(path: Path) -> Figure:
-    """Delivered return against the fraction of feasible plans, and both against the scale."""
+    """Delivered return and the fraction of feasible plans against the scale: a row a task."""
     table = read(path, COLUMNS[2:])
     tasks = list(dict.fromkeys(table["task"].tolist()))
     figure = Figure(figsize=(13.0, 3.7 * len(tasks)), layout="constrained")
     for row, task in zip(figure.subplots(len(tasks), 2, squeeze=False), tasks, strict=True):
-        for drawn_by in ("rows", "chain", "prior"):
-            mine = (table["task"] == task) & (table["drawn_by"] == drawn_by)
+        for network in ("rows", "chain", "prior"):
+            mine = (table["task"] == task) & (table["network"] == network)
             for count in np.unique(table["evaluations"][mine]):
                 rows = np.flatnonzero(mine & (table["evaluations"] == count))
-                line(row, table, rows[np.argsort(table["scale"][rows])], drawn_by, int(count))
+                line(row, table, rows[np.argsort(table["scale"][rows])], network, int(count))
         row[0].set(xlabel="guidance scale", ylabel="delivered return", title=task)
         row[1].set(xlabel="guidance scale", ylabel="fraction of feasible plans", ylim=(0, 1.02))
         row[1].axhline(0.9, color="0.6", linewidth=0.8, linestyle=":")
@@ -148,14 +112,14 @@ def compose(path: Path) -> Figure:
     return figure
 
 
-def line(axes: Any, table: Any, rows: Any, drawn_by: str, count: int) -> None:
+def line(axes: Any, table: Any, rows: Any, network: str, count: int) -> None:
     """One number of evaluations over the scales."""
     guided = rows[table["scale"][rows] > 0]
-    of = "" if drawn_by == "rows" else " with a chain"
-    what = "prior, 12 levels" if drawn_by == "prior" else f"flow map{of}, {count} evaluation{'s' if count > 1 else ''}"
+    of = "" if network == "rows" else " with a chain"
+    what = "prior, 12 levels" if network == "prior" else f"flow map{of}, {count} evaluation{'s' if count > 1 else ''}"
     label = f"{what}:\n{np.median(table['plans_per_second'][guided]):.0f} guided plans a second"
-    colour = "0.2" if drawn_by == "prior" else f"C{int(np.log2(count))}"
-    x, look = table["scale"][rows], {"color": colour, "marker": "o", "linestyle": "--" if drawn_by == "chain" else "-"}
+    colour = "0.2" if network == "prior" else f"C{int(np.log2(count))}"
+    x, look = table["scale"][rows], {"color": colour, "marker": "o", "linestyle": "--" if network == "chain" else "-"}
     axes[0].errorbar(x, table["delivered"][rows], 1.96 * table["sem"][rows], label=label, capsize=2, **look)
     axes[1].plot(x, table["feasible"][rows], **look)
 
@@ -166,14 +130,8 @@ def main(config: Config) -> None:
         raise ConfigError(f"plans={config.plans}: must be a multiple of {BATCH}")
     if not config.evaluations or min(config.evaluations) < 1:
         raise ConfigError(f"evaluations={config.evaluations}: must be 1 or more")
-    if not 0 <= config.renewed <= 1:
-        raise ConfigError(f"renewed={config.renewed}: must be from 0 to 1")
-    rows: list[dict[str, Any]] = list(read_rows(config.out)) if config.out.exists() else []
-    key = lambda row: (row["task"], row["drawn_by"], int(row["evaluations"]), float(row["scale"]))
     for task in config.tasks:
-        new = measure(task, config)
-        rows = [row for row in rows if key(row) not in set(map(key, new))] + new
-        write(config.out, rows, COLUMNS)
+        add(config.out, measure(task, config), COLUMNS)
         save(config.out.with_suffix(".png"), lambda: compose(config.out))
 
 

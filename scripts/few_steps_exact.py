@@ -57,10 +57,8 @@ class Config:
     """Of the flow map."""
     weights: tuple[float, ...] = (1.0, 2.0)
     """w of the tilt."""
-    draws: int = 100_000
-    """Of each."""
-    renewed: float = 0.3
-    """Fraction of the noise that is renewed between jumps."""
+    count: int = 100_000
+    """Draws of each."""
     out: Path = Path("results/few_steps_exact.csv")
     """Where the rows go."""
 
@@ -80,8 +78,8 @@ def density(x: Any, sigma: Any) -> Any:
     return jnp.sum(WEIGHTS * norm.pdf(x, CENTRES, jnp.sqrt(STDS**2 + sigma**2)))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=())
-def carried(x: Any, sigma: Any, to: Any) -> Any:
+@jax.custom_jvp
+def transport(x: Any, sigma: Any, to: Any) -> Any:
     """F_to^-1(F_sigma(x)), by bisection. Its derivative is the ratio of the densities. What lies beyond the quantiles
     1e-6 and 1 - 1e-6 is put there.
     """
@@ -96,9 +94,9 @@ def carried(x: Any, sigma: Any, to: Any) -> Any:
     return (low + high) / 2
 
 
-@carried.defjvp
+@transport.defjvp
 def _(primals: Any, tangents: Any) -> Any:
-    (x, sigma, to), y = primals, carried(*primals)
+    (x, sigma, to), y = primals, transport(*primals)
     return y, tangents[0] * density(x, sigma) / jnp.maximum(density(y, to), 1e-6)
 
 
@@ -113,7 +111,7 @@ def flow(x: Any, sigma: Any, to: Any) -> Any:
     """(146), of the mixture."""
     level = jnp.max(sigma)
     ratio = to / level
-    there = carried(x[0, 0], level, to)[None, None]
+    there = transport(x[0, 0], level, to)[None, None]
     return jnp.where(ratio < 1, (there - ratio * x) / jnp.where(ratio < 1, 1 - ratio, 1.0), denoise(x, sigma))
 
 
@@ -172,11 +170,11 @@ class Cells:
         }
 
 
-def drawn(energy: Energy, count: int, config: Config) -> np.ndarray:
+def draws(energy: Energy, count: int, config: Config) -> np.ndarray:
     """Draws by so many evaluations."""
-    how, none = FewSteps(karras(count, *LEVELS), SHAPE, config.renewed), Pins(jnp.zeros(SHAPE, bool), jnp.zeros(SHAPE))
+    how, none = FewSteps(karras(count, *LEVELS), SHAPE), Pins(jnp.zeros(SHAPE, bool), jnp.zeros(SHAPE))
     one: Callable = lambda key: few_steps(key, flow, how, none, jnp.ones(()), energy)[0, 0]
-    keys = jax.random.split(jax.random.key(0), config.draws).reshape(100, -1)
+    keys = jax.random.split(jax.random.key(0), config.count).reshape(100, -1)
     return np.asarray(jax.jit(lambda keys: jax.lax.map(jax.vmap(one), keys))(keys)).ravel()
 
 
@@ -187,7 +185,7 @@ def main(config: Config) -> None:
         for name, energy in energies(jnp.asarray(weight)).items():
             for count in config.evaluations:
                 about = {"energy": name, "weight": weight, "evaluations": count}
-                rows.append(about | cells.measure(drawn(energy, count, config), weight))
+                rows.append(about | cells.measure(draws(energy, count, config), weight))
                 print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()))
                 write(config.out, rows, COLUMNS)
 

@@ -29,6 +29,7 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
+from diffplan.episodes import Episodes
 from diffplan.learn.prior import PriorSettings
 from diffplan.learn.train import TrainSettings
 from diffplan.metrics.table import read, read_rows, write
@@ -65,10 +66,9 @@ NETWORKS: dict[str, PriorSettings] = {
     "unet": PriorSettings(replace(ADAM, learning_rate=2e-4), network="unet"),
 }
 
-COLUMNS = (
-    *("task", "network", "levels", "scale", "plans", "plans_per_second", "fastest", "slowest"),
-    *("promised", "delivered", "sem", "feasible", "displacement"),
-)
+RATES = ("plans_per_second", "fastest", "slowest")
+MEASURED = ("plans", *RATES, "promised", "delivered", "sem", "feasible", "displacement")
+COLUMNS = ("task", "network", "levels", "scale", *MEASURED)
 
 
 @dataclass(frozen=True)
@@ -96,21 +96,29 @@ def measure(name: str, network: str, config: Config) -> list[dict[str, Any]]:
     drawing = {"maze": name} if name.endswith(".txt") else {}
     make = partial(make_task, "maze2d" if drawing else name, **drawing)
     planner = trained(make(), network, config.run / Path(name).stem)
-    span, stride = planner.model.horizon * planner.model.stride, planner.model.stride
-    data = make(episodes=config.plans, seed=7).episodes()
-    first = np.random.default_rng(0).integers(0, data.lengths - span) + data.begins
-    starts, ends = (jnp.asarray(data.observations[first + lag]) for lag in (0, span - stride))
-    keys = jax.random.split(jax.random.key(1), config.plans)
-    calls = {
-        (levels, scale): batches(at(planner, levels), scale or None, keys, starts)
+    about = {"task": planner.task.name, "network": network}
+    models = {
+        (("levels", levels), ("scale", scale)): (at(planner, levels), scale)
         for levels in config.levels
         for scale in (0.0, config.scale)
     }
-    timed, rows = timings({key: call for key, (call, _) in calls.items()}), []
-    for (levels, scale), (_, every) in calls.items():
-        about = {"task": planner.task.name, "network": network, "levels": levels, "scale": scale, "plans": config.plans}
-        rates = [BATCH / seconds for seconds in timed[levels, scale]]
-        rows.append(about | dict(zip(COLUMNS[5:8], rates, strict=True)) | scored(planner, every(), ends))
+    return [about | row for row in rows_of(planner, models, make(episodes=config.plans, seed=7).episodes())]
+
+
+def rows_of(planner: Planner, models: dict[tuple, tuple[PlanModel, float]], data: Episodes) -> list[dict[str, Any]]:
+    """What models at their scales draw from starts of some episodes, one start of each, timed in turn.
+
+    models: by the (column, value) pairs that a row begins with.
+    """
+    span, stride = planner.model.horizon * planner.model.stride, planner.model.stride
+    first = np.random.default_rng(0).integers(0, data.lengths - span) + data.begins
+    starts, ends = (jnp.asarray(data.observations[first + lag]) for lag in (0, span - stride))
+    keys = jax.random.split(jax.random.key(1), data.count)
+    calls = {about: batches(model, scale or None, keys, starts) for about, (model, scale) in models.items()}
+    timed, rows = timings({about: one for about, (one, _) in calls.items()}), []
+    for about, (_, every) in calls.items():
+        rates = dict(zip(RATES, (BATCH / seconds for seconds in timed[about]), strict=True))
+        rows.append(dict(about) | {"plans": data.count} | rates | scored(planner, every(), ends))
         say(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()))
     return rows
 
@@ -213,15 +221,17 @@ def main(config: Config) -> None:
         raise ConfigError(f"networks={unknown[0]!r}: must be among {', '.join(NETWORKS)}")
     if config.plans % BATCH or config.plans < 1:
         raise ConfigError(f"plans={config.plans}: must be a multiple of {BATCH}")
-    rows: list[dict[str, Any]] = list(read_rows(config.out)) if config.out.exists() else []
     for task in config.tasks:
         for network in config.networks:
-            new = measure(task, network, config)
-            mine = {(row["task"], network, str(row["levels"]), float(row["scale"])) for row in new}
-            key = lambda row: (row["task"], row["network"], str(row["levels"]), float(row["scale"]))
-            rows = [row for row in rows if key(row) not in mine] + new
-            write(config.out, rows, COLUMNS)
+            add(config.out, measure(task, network, config), COLUMNS)
             save(config.out.with_suffix(".png"), lambda: compose(config.out))
+
+
+def add(path: Path, new: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """Write rows into a table, in which those of the same first four columns make way."""
+    rows: list[dict[str, Any]] = list(read_rows(path)) if path.exists() else []
+    key = lambda row: (*(str(row[name]) for name in columns[:3]), float(row[columns[3]]))
+    write(path, [row for row in rows if key(row) not in set(map(key, new))] + new, columns)
 
 
 if __name__ == "__main__":

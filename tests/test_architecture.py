@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "samplers": ("types", "codec", "noise", "denoise", "count", "settings"),
     "smc": ("types", "codec", "noise", "denoise", "guide", "samplers", "count"),
     "discrete": ("types", "noise"),
-    "flow_map": ("types", "chain", "denoise", "count"),
+    "flow_map": ("types", "noise", "denoise"),
     "runs": ("types", "settings", "__version__"),
     "models": ("types",),
     "oracle": ("types", "codec"),

@@ -110,9 +110,11 @@ def test_draws_of_the_posterior_give_the_exact_energy_of_a_unit_gaussian(monkeyp
 
 
 def test_levels_are_moved_within_their_neighbours():
-    noise = NoiseSettings(0.02, 10.0)
-    grids = np.stack([flow_map.shifted(jnp.asarray(u), 9, noise) for u in (0.0, 0.5, 0.99)])
-    np.testing.assert_allclose(grids[1], karras(9, 0.02, 10.0), rtol=1e-4)
+    grids = np.stack([karras(9, 0.02, 10.0, shift=shift) for shift in (-0.5, 0.0, 0.49)])
+    places = grids ** (1 / 7)  # even, and moved by half a step between the ends
+    step = (places[1, -1] - places[1, 0]) / 8
+    np.testing.assert_allclose(np.diff(places[1]), step, rtol=1e-3)
+    np.testing.assert_allclose((places[0] - places[1])[1:-1], -step / 2, rtol=1e-2)
     np.testing.assert_allclose(grids[:, [0, -1]], [[10.0, 0.02]] * 3, rtol=1e-4)
     assert (np.diff(grids, axis=1) < 0).all() and (np.diff(grids[:, 1:-1], axis=0) < 0).all()
 
@@ -173,8 +175,8 @@ def test_a_map_without_a_level_is_a_denoiser(tmp_path, chained):
     windows = builder(tmp_path).data.train
     config, chain = FlowMapSettings(width=8, depth=1), fit_chain(windows, 12, 4) if chained else None
     model = flow_map.untrained(config, (windows.horizon, windows.codec.width), windows.codec.observation_dim, chain)
-    other = jax.tree.map(lambda a: a + 0.1 * np.random.default_rng(0).normal(size=a.shape), model.params)
-    model = replace(model, params=other)
+    other = jax.tree.map(lambda a: a + 0.1 * np.random.default_rng(0).normal(size=a.shape), model.base.params)
+    model = replace(model, base=replace(model.base, params=other))
     x = windows.at(windows.first[0])
     np.testing.assert_allclose(model(x, jnp.ones(())), model(x, jnp.ones(()), jnp.ones(())), rtol=1e-6)
     assert np.abs(model(x, jnp.ones(())) - model(x, jnp.ones(()), jnp.zeros(()))).max() > 1e-4

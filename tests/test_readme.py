@@ -419,7 +419,7 @@ def test_the_findings_on_networks_are_in_the_result_files() -> None:
 
 def test_the_findings_on_few_evaluations_are_in_the_result_files() -> None:
     rows = {
-        (row["task"].removeprefix("maze2d-"), row["drawn_by"], int(row["evaluations"]), float(row["scale"])): row
+        (row["task"].removeprefix("maze2d-"), row["network"], int(row["evaluations"]), float(row["scale"])): row
         for row in read_rows(ROOT / "results" / "few_steps.csv")
     }
     at = lambda name, *which: float(rows[which][name])

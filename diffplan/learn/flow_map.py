@@ -22,13 +22,13 @@ from jaxtyping import Array, Bool, Float
 
 from diffplan.chain import Chain
 from diffplan.data.stream import Data
-from diffplan.denoise import pinned
-from diffplan.flow_map import ChainFlowMap, FlowMap
+from diffplan.denoise import Edm, pinned
+from diffplan.flow_map import FlowMap
 from diffplan.learn import prior
 from diffplan.learn.prior import pin_mask
 from diffplan.learn.train import SILENT, Task, TrainSettings, train
 from diffplan.models import FlowNetwork, Rows, build, sinusoidal
-from diffplan.noise import NoiseSettings
+from diffplan.noise import NoiseSettings, karras
 from diffplan.runs import Recorder, say
 from diffplan.samplers import Sampler, chunked, ddim, sample
 from diffplan.settings import FRACTION, SIZE, at_least, require, settings
@@ -73,14 +73,6 @@ class Courses:
     mask: Bool[Array, "n h d"]
 
 
-def shifted(u: Scalar, levels: int, noise: NoiseSettings, rho: float = 7.0) -> Float[Array, "levels"]:
-    """A grid of `karras` whose inner levels are moved by u - 1/2 of a step, 0 <= u < 1."""
-    place = jnp.arange(levels) + (u - 0.5)
-    place = place.at[0].set(0.0).at[-1].set(levels - 1.0) / (levels - 1)
-    high, low = noise.high ** (1 / rho), noise.low ** (1 / rho)
-    return (high + place * (low - high)) ** rho
-
-
 def courses(key: PRNGKey, teacher: Denoise, windows: Data, noise: NoiseSettings, config: FlowMapSettings) -> Courses:
     """Plans of the prior from first rows of behaviour, with all iterates. The key is consumed."""
     shape = windows.horizon, windows.codec.width
@@ -89,7 +81,8 @@ def courses(key: PRNGKey, teacher: Denoise, windows: Data, noise: NoiseSettings,
     def one(key: PRNGKey, window: Float[Array, "h d"], teacher: Denoise) -> tuple[Array, Array, Array]:
         key_goal, key_levels, key_plan = jax.random.split(key, 3)
         mask = pin_mask(windows, jax.random.uniform(key_goal) < config.goal_fraction)
-        sigmas = shifted(jax.random.uniform(key_levels), config.levels, noise)
+        shift = jax.random.uniform(key_levels) - 0.5
+        sigmas = karras(config.levels, noise.low, noise.high, shift=shift)
         plan, info = sample(key_plan, pinned(teacher, Pins(mask, window)), Sampler(sigmas, shape, ddim))
         x = jnp.concatenate([info.iterates, plan[None]])
         return jnp.where(mask[None], window[None], x), jnp.append(sigmas, 0.0), mask
@@ -119,18 +112,16 @@ def example(key: PRNGKey, data: Courses) -> tuple[Array, Array, Scalar, Scalar, 
     return x[first], jnp.where(data.mask[plan], 0.0, sigmas[first]), sigmas[first], to, answer
 
 
-def untrained(
-    config: FlowMapSettings, shape: tuple[int, int], observed: int, chain: Chain | None = None
-) -> FlowMap | ChainFlowMap:
+def untrained(config: FlowMapSettings, shape: tuple[int, int], observed: int, chain: Chain | None = None) -> FlowMap:
     """The map as it is initialised. observed: the first entries of a row, of which Fourier features are taken."""
     key = jax.random.key(config.train.seed)
     if chain is not None:
         start = prior.beyond(key, chain, shape[0], observed, config.width, config.depth, condition=TARGET)
         network = lambda params, *inputs: start.apply(params, *inputs[:-1], sinusoidal(inputs[-1], TARGET))
-        return ChainFlowMap(start.params, chain, network)
+        return FlowMap(replace(start, apply=network))
     size = Rows(width=config.width, dilations=tuple((1, 2, 4)[block % 3] for block in range(config.depth)))
     apply, params = build(key, lambda rngs: FlowNetwork(*shape, observed, size, rngs=rngs))
-    return FlowMap(params, apply)
+    return FlowMap(Edm(params, apply))
 
 
 @dataclass
@@ -149,7 +140,7 @@ class Later:
 
 def fit(
     windows: Data, teacher: Denoise, config: FlowMapSettings, noise: NoiseSettings, recorder: Recorder = SILENT
-) -> FlowMap | ChainFlowMap:
+) -> FlowMap:
     """Distil a flow map of plans ``[h, d]`` from their prior.
 
     Args:
@@ -170,9 +161,11 @@ def fit(
     key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
     data = Later(lambda: courses(key, teacher, windows, noise, config), config.train.steps)
 
-    def loss(params: Params, key: PRNGKey, drawn: tuple) -> tuple[Scalar, dict[str, Scalar]]:
-        x, level, sigma, to, answer = drawn
-        error = jnp.where(level > 0, replace(start, params=params)(x, level, to) - answer, 0.0)
+    of = lambda params: FlowMap(replace(start.base, params=params))
+
+    def loss(params: Params, key: PRNGKey, pair: tuple) -> tuple[Scalar, dict[str, Scalar]]:
+        x, level, sigma, to, answer = pair
+        error = jnp.where(level > 0, of(params)(x, level, to) - answer, 0.0)
         return jnp.mean(error**2) * (1 + sigma**2) / sigma**2, {"sigma": sigma}
 
-    return replace(start, params=train(Task(loss, example), start.params, data, config.train, recorder))
+    return of(train(Task(loss, example), start.base.params, data, config.train, recorder))

@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffplan.flow_map import FewSteps, few_steps
 from diffplan.guide import Proxy
 from diffplan.methods.base import Grid, Plans, Problem, Starts, need, sweep
 from diffplan.methods.guidance import regression
-from diffplan.noise import karras
 from diffplan.types import PRNGKey, Scalar
 
 
@@ -18,28 +16,22 @@ from diffplan.types import PRNGKey, Scalar
 class FewStepGuided:
     """Plans by a flow map, pushed along an energy before every jump (148). Scale 0 is the map alone.
 
-    evaluations: of the map, one a noise level. renewed: fraction of the noise that is renewed between jumps (147).
+    evaluations: of the map, one a noise level.
     """
 
     name: str
     strengths: tuple[float, ...]
     evaluations: int = 4
-    renewed: float = 0.3
     proxy: Callable[[Problem], Proxy] = regression
     strength_name: str = "guidance scale"
     shared: bool = False
 
-    def how(self, problem: Problem) -> FewSteps:
-        """The levels, spaced as the sampler's."""
-        sigmas = problem.sampler.sigmas
-        return FewSteps(karras(self.evaluations, sigmas[-1], sigmas[0]), problem.shape, self.renewed)
-
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Every scale sees the same noise."""
         flow, energy = need(problem, "flow_map", self.name), self.proxy(problem)
-        how = self.how(problem)
+        how = FewSteps.between(problem.sampler.sigmas, problem.shape, self.evaluations)
 
         def one(key: PRNGKey, start: Float[Array, "o"], scale: Scalar) -> Float[Array, "h d"]:
             return few_steps(key, flow, how, problem.pins(start), scale, energy)
 
-        return Plans.of(sweep(one, key, starts, jnp.asarray(strengths)))
+        return Plans.of(sweep(one, key, starts, strengths))

@@ -22,7 +22,6 @@ from diffplan.flow_map import FewSteps, TwoTime, few_steps
 from diffplan.guide import Proxy, guided
 from diffplan.learn.inverse import Inverse
 from diffplan.learn.reach import Reach
-from diffplan.noise import karras
 from diffplan.samplers import Sampler, chunked, even_chunks, sample
 from diffplan.types import Denoise, Energy, PRNGKey, Scalar, Strengths, Trajectory
 
@@ -115,7 +114,7 @@ class PlanModel:
         guide, sigmas = energy or self.energy, self.sampler.sigmas
         if self.evaluations is not None:
             assert self.flow_map is not None
-            how = FewSteps(karras(self.evaluations, sigmas[-1], sigmas[0]), self.sampler.shape)
+            how = FewSteps.between(sigmas, self.sampler.shape, self.evaluations)
             x = few_steps(key, self.flow_map, how, pins, scale, guide)
             return x, self.score(x)
         denoiser = self.prior if scale is None or guide is None else guided(self.prior, guide, strength(scale))

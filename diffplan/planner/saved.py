@@ -135,11 +135,11 @@ def load_run(path: Path, task: Task | None) -> Planner:
     task = task_named(kept.get("name", ""), kept.get("task"), path) if task is None else task
     goals = settings_from(reaching.GoalSettings, kept["goals"], config) if "goals" in kept else None
     settings = settings_from(PlannerSettings, kept["planner"], config)
-    run, mapped = Run(path, read_only=True), (path / "flow_map" / "stage.json").exists()
+    run, distilled = Run(path, read_only=True), (path / "flow_map" / "stage.json").exists()
     try:
-        return Planner.assemble(run, task, settings, goals, mapped)
+        return Planner.assemble(run, task, settings, goals, distilled)
     except RunError:
-        if not mapped:
+        if not distilled:
             raise
     return Planner.assemble(run, task, settings, goals)  # the flow map is not finished, or is that of another prior
 
@@ -257,8 +257,8 @@ def untrained(settings: PlannerSettings, task: Task, steps: int, rewarded: bool,
     denoiser = prior.untrained(settings.prior, horizon, codec, states)
     levels = NoiseSettings(settings.noise.low or 0.02, settings.noise.high or 10.0)
     shape, sampler = (horizon, codec.width), settings.sampler
-    begun = states if settings.flow_map.network == "chain" else None
-    flow = flow_map.untrained(settings.flow_map, shape, codec.observation_dim, begun) if few_steps else None
+    of = states if settings.flow_map.network == "chain" else None
+    flow = flow_map.untrained(settings.flow_map, shape, codec.observation_dim, of) if few_steps else None
     rule = resolve(sampler.rule, STEPS, "sampler.rule")
     return PlanModel(
         rows=rows,
