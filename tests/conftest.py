@@ -3,7 +3,9 @@
 Most of the time of a cold run goes into compilation, so XLA compiles in haste: that takes a third of the time.
 """
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 HASTE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
@@ -25,6 +27,20 @@ jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE
 jax.config.update("jax_num_cpu_devices", 2)  # before anything asks for a device
 jax.config.update("jax_numpy_rank_promotion", "raise")
 matplotlib.use("Agg")
+
+
+MAPS = Path("/proc/self/maps")
+MANY = 20_000
+"""Memory maps of a process at which it gives its programs back; Linux allows 65,530, and then compiling crashes."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs() -> Iterator[None]:
+    """Every program that XLA has compiled holds some memory maps for as long as JAX keeps it."""
+    yield
+    if MAPS.exists() and len(MAPS.read_bytes().splitlines()) > MANY:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
