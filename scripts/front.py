@@ -53,15 +53,15 @@ REPEATS = 9
 ADAM = TrainSettings(1500, 64, "adam", 2e-3)
 
 NETWORKS: dict[str, PriorSettings] = {
-    "chain, 512 states": PriorSettings(states=512),
-    "chain, 256 states": PriorSettings(states=256),
-    "chain, 128 states": PriorSettings(states=128),
-    "chain, 64 states": PriorSettings(states=64),
+    "chain, 512 states": PriorSettings(states=512, width=64),
+    "chain, 256 states": PriorSettings(states=256, width=64),
+    "chain, 128 states": PriorSettings(states=128, width=64),
+    "chain, 64 states": PriorSettings(states=64, width=64),
     "chain, 128 states, width 48": PriorSettings(states=128, width=48),
     "chain, 128 states, width 32": PriorSettings(states=128, width=32),
     "chain, 512 states, width 32": PriorSettings(states=512, width=32),
-    "chain, 128 states, depth 2": PriorSettings(states=128, depth=2),
-    "chain, 128 states, half the rows": PriorSettings(states=128, horizon=16),
+    "chain, 128 states, depth 2": PriorSettings(states=128, width=64, depth=2),
+    "chain, 128 states, half the rows": PriorSettings(states=128, width=64, horizon=16),
     "mixer": PriorSettings(ADAM, network="mixer", width=128),
     "unet": PriorSettings(replace(ADAM, learning_rate=2e-4), network="unet"),
 }

@@ -91,7 +91,8 @@ def measure(run: Run, task: Task, count: int) -> dict[str, Any]:
     broken = {name: np.asarray(jax.jit(jax.vmap(kind))(plans)) > 0 for name, kind in kinds.items()}
     well = ~np.any([*broken.values()], axis=0) & np.isfinite(np.asarray(x)).all(axis=(1, 2))
     interval = stats.binomtest(int(well.sum()), count).proportion_ci(method="wilson")
-    row = {"task": task.name, "rows": shape[0], "stride": made.stride, "states": made.config.prior.states}
+    states = building.settled(made, prior.model).prior.states
+    row = {"task": task.name, "rows": shape[0], "stride": made.stride, "states": states}
     row |= {"minutes": prior.seconds / 60, "plans_per_second": count / seconds, "plans": count}
     row |= {"feasible": well.mean(), "low": interval.low, "high": interval.high}
     row |= {f"violations.{name}": flags.mean() for name, flags in broken.items()}

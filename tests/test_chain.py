@@ -118,6 +118,44 @@ def test_rows_that_repeat_leave_states_empty_and_all_finite():
     assert np.isfinite(chain(jnp.zeros((8, 3)), jnp.asarray(0.02))).all()
 
 
+def corridor(arms: int, episodes: int = 200) -> Windows:
+    """Windows of walkers that go up and down a corridor, folded into arms that pass close to each other."""
+    random = np.random.default_rng(0)
+    along = np.cumsum(random.choice([-1.0, 1.0], size=(episodes, 1)) * np.full((episodes, 60), 0.25), axis=1)
+    along = np.abs((along + random.uniform(0, 2 * arms, (episodes, 1))) % (2 * arms) - arms)
+    arm, way = np.minimum(along.astype(int), arms - 1), along % 1
+    places = np.stack([np.where(arm % 2 == 0, way, 1 - way), 0.15 * arm], axis=-1)
+    rows = (places - places.mean(axis=(0, 1))) / places.std(axis=(0, 1)) + random.normal(0, 0.01, (*along.shape, 2))
+    data = from_stacked(rows.astype(np.float32), random.normal(size=(*along.shape, 1)).astype(np.float32))
+    return Windows.of(data, Codec(jnp.zeros(3), jnp.ones(3), 2), 8)
+
+
+def test_a_chain_has_as_many_states_as_tell_ways_apart():
+    """Few places need few states; arms of a corridor that pass close to each other need more."""
+    rooms = walks(np.full((3, 3), 1 / 3), np.asarray([[-1.0, 0.0], [1.0, 1.0], [1.0, -1.0]]))
+    few, why = learned.grown(rooms, rooms, 2)
+    assert len(few.start) == 64 and why.startswith("64, more gain little: ")
+    windows = corridor(8)
+    more, why = learned.grown(windows, windows, 2)
+    assert len(more.start) == 256 and why.startswith("256, more gain little: ")
+    x0 = windows.draws(jax.random.key(7), 400)
+    noise = jax.random.normal(jax.random.key(8), x0.shape)
+
+    def error(chain: Chain) -> float:  # of plans one by one, the first observation known
+        known = lambda x: Pins(jnp.zeros(x.shape, bool).at[0, :2].set(True), x)
+        denoised = [pinned(chain, known(x))(x + 0.5 * e, jnp.asarray(0.5)) for x, e in zip(x0, noise, strict=True)]
+        return float(np.mean((np.asarray(denoised) - x0)[..., :2] ** 2))
+
+    fewer, most = (error(learned.fit(windows, states, 2)) for states in (128, 512))
+    assert error(more) < 0.9 * fewer and most > 0.9 * error(more)
+
+
+def test_a_chain_that_never_tells_ways_apart_has_the_most_states_there_may_be():
+    windows = corridor(8, episodes=6)  # 360 rows
+    chain, why = learned.grown(windows, windows, 2)
+    assert len(chain.start) == 45 and why.startswith("45, the most there may be: ")
+
+
 # -- with a network --
 
 

@@ -7,6 +7,13 @@ square of an entry's step from row to row, in standard deviations of the data, e
 
 An entry that moves in small steps, as a place does, keeps what it was for many rows, and so decides for longer what may
 follow. Steps are counted from row to row of windows; c_i is the mean of a state's rows, v the variance within states.
+
+More states cost time: a message (139) takes k^2 products. A chain with too few mixes up ways that pass close to each
+other. So k is the least of `SIZES` with which the chain by itself, M of (140), denoises plans that it was not made of:
+
+    E |M(x, sigma) - x0|^2  <=  0.02 E |x0 - E x0|^2,        sigma = 1/2, over observations                  (152)
+
+or beyond which twice as many lower the left side by less than a tenth: the rest is what nobody could know.
 """
 
 import warnings
@@ -14,11 +21,12 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from scipy.cluster.vq import kmeans2, vq
 
 from diffplan.chain import Chain
 from diffplan.data.stream import Data
+from diffplan.data.windows import Windows
 
 ROWS = 2**18
 """Rows of windows in which steps are counted."""
@@ -35,6 +43,12 @@ RARE = 1e-5
 SMALLEST = 0.02
 """s_i of (141) is no smaller."""
 
+SIZES = (64, 128, 256, 512)
+"""Numbers of states to choose from."""
+
+LEVEL, ENOUGH, GAIN, TRIED = 0.5, 0.02, 0.1, 512
+"""Of (152): the noise level, the fraction of the variance, the least gain, and the plans its means are taken over."""
+
 
 def fit(windows: Data, states: int, observed: int) -> Chain:
     """The chain of the rows of windows, as a function of the data alone.
@@ -50,6 +64,38 @@ def fit(windows: Data, states: int, observed: int) -> Chain:
     where = places * metric(np.diff(places, axis=1).reshape(-1, observed))
     rows = where.reshape(-1, observed)
     return counted(x, vq(rows, clusters(rows, states))[0].reshape(x.shape[:2]), states)
+
+
+def grown(windows: Windows, held_out: Data, observed: int) -> tuple[Chain, str]:
+    """(a chain with as many states as (152) asks for, and why so many).
+
+    Args:
+        windows: of behaviour, normalised.
+        held_out: other windows of the same.
+        observed: the first entries of a row, by which rows are clustered.
+    """
+    most = max(2, len(windows.observations) // 8)
+    x0, tried = held_out.draws(jax.random.key(1), TRIED), []
+    for states in sorted({min(size, most) for size in SIZES}):
+        chain = fit(windows, states, observed)
+        tried.append((unexplained(chain, x0, observed), chain))
+        if len(tried) > 1 and tried[-1][0] > (1 - GAIN) * tried[-2][0]:
+            tried.pop()
+            break
+        if tried[-1][0] <= ENOUGH:
+            break
+    error, chain = tried[-1]
+    end = "enough" if error <= ENOUGH else "more gain little" if states > len(chain.start) else "the most there may be"
+    why = f"alone, the chain denoises level {LEVEL:g} to within {100 * error:.2g} % of the variance"
+    return chain, f"{len(chain.start)}, {end}: {why}"
+
+
+def unexplained(chain: Chain, x0: Float[Array, "n h d"], observed: int) -> float:
+    """The ratio of the two sides of (152), for plans whose first observation is known."""
+    level = jnp.full(x0.shape[1:], LEVEL).at[0, :observed].set(0.0)
+    x = x0 + level[None] * jax.random.normal(jax.random.key(2), x0.shape)
+    error = jax.jit(jax.vmap(chain, (0, None)))(x, level) - x0
+    return float(jnp.mean(error[..., :observed] ** 2) / jnp.mean(jnp.var(x0[..., :observed], axis=(0, 1))))
 
 
 def metric(steps: Float[np.ndarray, "n o"]) -> Float[np.ndarray, "o"]:

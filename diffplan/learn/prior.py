@@ -41,14 +41,15 @@ class PriorSettings:
     """chain: a network over rows that begins as the exact denoiser of a Markov chain of them; mixer: patched MLP-mixer;
     unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M); or file.py:NAME of a function (key, horizon, dim,
     settings) -> (apply, params)."""
-    states: Annotated[int, at_least(2, 2**16)] = 512
-    """Chain: number of its states; at most one for every eight rows of the data. Of one-hot plans every cell has as
-    many of them as the others, from 1 to 8."""
+    states: Annotated[int | None, at_least(2, 2**16)] = None
+    """Chain: number of its states; at most one for every eight rows of the data. If not given, the fewest of 64, 128,
+    256 and 512 with which the chain by itself tells rows apart. Of one-hot plans every cell has as many of them as the
+    others, from 1 to 8."""
     horizon: Annotated[int | None, at_least(2, 2**20)] = None
     """Rows of a plan; the mixer's patch, or 4 for the unet, must divide it. From the episodes, if not given."""
     stride: Annotated[int | None, at_least(1, 2**20)] = None
     """Steps from one row of a plan to the next. From the episodes, if not given."""
-    width: Annotated[int, SIZE] = 64
+    width: Annotated[int, SIZE] = 32
     """Chain and mixer: width of a row, or of a token."""
     depth: Annotated[int, SIZE] = 3
     """Chain and mixer: number of blocks."""

@@ -19,6 +19,7 @@ from diffplan import noise
 from diffplan.chain import Chain
 from diffplan.codec import Cells
 from diffplan.data.windows import Windows
+from diffplan.denoise import ChainDenoiser
 from diffplan.episodes import Episodes
 from diffplan.guide import Learned, Proxy
 from diffplan.learn import (
@@ -36,12 +37,13 @@ from diffplan.learn import (
     row_reward,
     value,
 )
+from diffplan.learn.prior import PriorSettings
 from diffplan.learn.reward import PROXIES, Labelled
 from diffplan.learn.reward_models import MANY, RewardModelSettings
 from diffplan.methods import Problem
 from diffplan.planner.behaviour import Behaviour, Builder, make_data, split
 from diffplan.planner.decide import Decided, decide
-from diffplan.planner.settings import PlannerSettings
+from diffplan.planner.settings import NoiseRange, PlannerSettings
 from diffplan.resolve import resolve
 from diffplan.runs import Made, Run, keep, say, stage
 from diffplan.runs.files import plain, text_digest
@@ -50,7 +52,7 @@ from diffplan.samplers import STEPS, Sampler
 from diffplan.settings import ConfigError
 from diffplan.simulators import Truth, is_host
 from diffplan.task import Reward, Task, bounds_of
-from diffplan.types import PRNGKey
+from diffplan.types import Denoise, PRNGKey
 
 DATA = 2048
 """Windows of behaviour that methods may use."""
@@ -113,22 +115,26 @@ def check_earnings(build: Builder, learns: bool) -> None:
 
 def fit_prior(build: Builder) -> Made:
     """The prior, in ``RUN/prior``."""
-    config, levels = build.config.prior, build.decided.levels
-    fit = partial(prior.fit, build.data.every, config, levels, fit_chain(build))
+    levels, start = build.decided.levels, fit_chain(build)
+    config = with_states(build.config.prior, start)
+    fit = partial(prior.fit, build.data.every, config, levels, start)
     return stage(build.run, "prior", fit, {"prior": config, "noise": levels}, build.inputs)
 
 
 def fit_chain(build: Builder) -> Chain | None:
     """The Markov chain of rows that denoisers begin with, in ``RUN/chain``; None where they do not."""
     config, windows = build.config.prior, build.data.train
-    cells = isinstance(windows.codec, Cells)
+    cells, observed = isinstance(windows.codec, Cells), windows.codec.observation_dim
     if config.network != "chain" and not cells:
         return None
 
     def write(directory: Path) -> None:
-        say(f"chain: {config.states} states, from rows of behaviour")
-        of_rows = partial(chain.fit, observed=windows.codec.observation_dim)
-        fitted = (clones.fit if cells else of_rows)(windows, config.states)
+        if config.states is None:
+            fitted, why = chain.grown(windows, build.data.held_out, observed)
+            say(f"prior.states: {why}")
+        else:
+            say(f"chain: {config.states} states, from rows of behaviour")
+            fitted = clones.fit(windows, config.states) if cells else chain.fit(windows, config.states, observed)
         np.savez(
             directory / "chain.npz",
             allow_pickle=False,
@@ -138,6 +144,18 @@ def fit_chain(build: Builder) -> Chain | None:
     kept = keep(build.run, "chain", write, {"states": config.states}, build.inputs, ("chain.npz",))
     with np.load(kept.directory / "chain.npz") as parts:
         return Chain(**{name: jnp.asarray(parts[name]) for name in parts.files})
+
+
+def with_states(config: PriorSettings, start: Chain | None) -> PriorSettings:
+    """The settings with as many states as the chain has, if there is one."""
+    return config if start is None else replace(config, states=len(start.start))
+
+
+def settled(build: Builder, denoise: Denoise) -> PlannerSettings:
+    """The settings with every choice made: those of `build`, its noise levels, and the states of the prior's chain."""
+    levels = NoiseRange(build.decided.levels.low, build.decided.levels.high)
+    prior = with_states(build.config.prior, denoise.chain if isinstance(denoise, ChainDenoiser) else None)
+    return replace(build.config, noise=levels, prior=prior)
 
 
 def fit_inverse(build: Builder) -> Made:

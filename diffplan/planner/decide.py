@@ -41,8 +41,8 @@ ADAM = {"one-hot plans": 2e-3, "unet": 2e-4}
 CELL_LEVELS = 24
 """Noise levels of one-hot plans, where nobody chose them: with 12, guided plans make twice as many illegal moves."""
 
-CLONES = 8
-"""States of the chain that a cell of a gridworld has at most."""
+CLONES, MOST = 8, 512
+"""States of the chain that a cell of a gridworld has at most, and that all have, where nobody chose."""
 
 PATCHED = ("proxy", "value", "conditional", "contrastive")
 
@@ -141,10 +141,12 @@ def decide(config: PlannerSettings, task: Task, data: Episodes) -> Decided:
         slower = replace(conditional.train, optimiser="adam", learning_rate=ADAM["one-hot plans"])
         conditional = replace(conditional, train=slower)
     states = config.prior.states
-    if (most := max(2, len(data.actions) // 8)) < states:
+    if task.cells is not None and states is None:
+        states = MOST
+    if states is not None and (most := max(2, len(data.actions) // 8)) < states:
         states = most
         reasons["prior.states"] = f"{most}: at most one for every eight of {len(data.actions)} rows"
-    if task.cells is not None:
+    if task.cells is not None and states is not None:
         clones = min(max(1, states // task.cells.width), CLONES)
         states = clones * task.cells.width
         few = f"; {reasons['prior.states']}" if "prior.states" in reasons else ""

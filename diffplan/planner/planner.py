@@ -29,7 +29,7 @@ from diffplan.planner import feasible, reaching
 from diffplan.planner.agent import Agent, Way, adapter_of, controller_of, whole_goal
 from diffplan.planner.model import PlanModel, PlanOptions
 from diffplan.planner.presets import goal_settings, settings_of
-from diffplan.planner.settings import NoiseRange, PlannerSettings
+from diffplan.planner.settings import PlannerSettings
 from diffplan.runs import Run
 from diffplan.runs.config import settings_from, settle
 from diffplan.runs.files import read_json
@@ -191,9 +191,8 @@ class Planner:
             ways, _ = reaching.fit(where, goals, kept, build.data.identity)
         low, high = bounds_of(task.simulator, build.data.kept)
         limits = feasible.limits_of(task, build.data.train)
-        levels = NoiseRange(build.decided.levels.low, build.decided.levels.high)
-        decided, bounds = replace(build.config, noise=levels), (np.asarray(low), np.asarray(high))
-        return cls(task, model, build.reward, limits, bounds, decided, ways, goals)
+        settings, bounds = building.settled(build, model.prior), (np.asarray(low), np.asarray(high))
+        return cls(task, model, build.reward, limits, bounds, settings, ways, goals)
 
     @classmethod
     def of_ways(cls, task: Task, ways: PlanModel, goals: reaching.GoalSettings, episodes: Episodes) -> "Planner":

@@ -21,7 +21,7 @@ from diffplan.task import Task
 
 TINY = TrainSettings(steps=20, batch=16, chunk=20, save_every=20)
 DEBUG = PlannerSettings(
-    prior=PriorSettings(replace(TINY, steps=60), states=32, width=32, depth=1),
+    prior=PriorSettings(replace(TINY, steps=60), states=32, width=16, depth=1),
     proxy=ProxySettings(replace(TINY, steps=40), labels=200, width=16, depth=1),
     row_reward=RowRewardSettings(replace(TINY, steps=100), width=16, depth=1),
     inverse=InverseSettings(replace(TINY, steps=60), width=16),

@@ -253,7 +253,7 @@ def untrained(settings: PlannerSettings, task: Task, steps: int, rewarded: bool,
     horizon, stride = settings.prior.horizon, settings.prior.stride
     assert horizon is not None and stride is not None
     chained = settings.prior.network == "chain" or task.cells is not None
-    states = chain.blank(settings.prior.states, codec.width) if chained else None
+    states = chain.blank(settings.prior.states or 0, codec.width) if chained else None
     denoiser = prior.untrained(settings.prior, horizon, codec, states)
     levels = NoiseSettings(settings.noise.low or 0.02, settings.noise.high or 10.0)
     shape, sampler = (horizon, codec.width), settings.sampler
