@@ -254,5 +254,5 @@ class SamplerSettings:
     rule: Named = "ancestral"
     """Step rule: ancestral, sde_2m, ddim, heun, dpmpp_2m, or file.py:NAME. Path KL is defined for ancestral and sde_2m,
     which add noise."""
-    steps: Annotated[int, at_least(2, 1_000_000)] = 10
+    steps: Annotated[int, at_least(2, 1_000_000)] = 12
     """Noise levels, and evaluations of the denoiser (heun: twice that). Of one-hot plans 24, if nothing was chosen."""

@@ -11,9 +11,10 @@ follow. Steps are counted from row to row of windows; c_i is the mean of a state
 More states cost time: a message (139) takes k^2 products. A chain with too few mixes up ways that pass close to each
 other. So k is the least of `SIZES` with which the chain by itself, M of (140), denoises plans that it was not made of:
 
-    E |M(x, sigma) - x0|^2  <=  0.02 E |x0 - E x0|^2,        sigma = 1/2, over observations                  (152)
+    e(k) = E |M(x, sigma) - x0|^2 / E |x0 - E x0|^2,      sigma = 1/2, over observations                     (152)
 
-or beyond which twice as many lower the left side by less than a tenth: the rest is what nobody could know.
+is at most 0.02 and that of twice as many states at least three quarters of it; or twice as many lower it by less than a
+tenth, for the rest is what nobody could know.
 """
 
 import warnings
@@ -46,8 +47,12 @@ SMALLEST = 0.02
 SIZES = (64, 128, 256, 512)
 """Numbers of states to choose from."""
 
-LEVEL, ENOUGH, GAIN, TRIED = 0.5, 0.02, 0.1, 512
-"""Of (152): the noise level, the fraction of the variance, the least gain, and the plans its means are taken over."""
+LEVEL, TRIED = 0.5, 512
+"""Of (152): the noise level, and the plans its means are taken over."""
+
+ENOUGH, GAIN, LITTLE = 0.02, 0.25, 0.1
+"""An e of (152) that is enough, if twice as many states lower it by less than this fraction; a gain that is too little
+for any e."""
 
 
 def fit(windows: Data, states: int, observed: int) -> Chain:
@@ -75,23 +80,23 @@ def grown(windows: Windows, held_out: Data, observed: int) -> tuple[Chain, str]:
         observed: the first entries of a row, by which rows are clustered.
     """
     most = max(2, len(windows.observations) // 8)
-    x0, tried = held_out.draws(jax.random.key(1), TRIED), []
-    for states in sorted({min(size, most) for size in SIZES}):
-        chain = fit(windows, states, observed)
-        tried.append((unexplained(chain, x0, observed), chain))
-        if len(tried) > 1 and tried[-1][0] > (1 - GAIN) * tried[-2][0]:
-            tried.pop()
+    x0 = held_out.draws(jax.random.key(1), TRIED)
+    sizes = sorted({min(size, most) for size in SIZES})
+    chain = fit(windows, sizes[0], observed)
+    error, end = unexplained(chain, x0, observed), "the most there may be"
+    for states in sizes[1:]:
+        larger = fit(windows, states, observed)
+        lower = unexplained(larger, x0, observed)
+        if lower > (1 - (GAIN if error <= ENOUGH else LITTLE)) * error:
+            end = "enough" if error <= ENOUGH else "more gain little"
             break
-        if tried[-1][0] <= ENOUGH:
-            break
-    error, chain = tried[-1]
-    end = "enough" if error <= ENOUGH else "more gain little" if states > len(chain.start) else "the most there may be"
+        chain, error = larger, lower
     why = f"alone, the chain denoises level {LEVEL:g} to within {100 * error:.2g} % of the variance"
     return chain, f"{len(chain.start)}, {end}: {why}"
 
 
 def unexplained(chain: Chain, x0: Float[Array, "n h d"], observed: int) -> float:
-    """The ratio of the two sides of (152), for plans whose first observation is known."""
+    """e of (152), for plans whose first observation is known."""
     level = jnp.full(x0.shape[1:], LEVEL).at[0, :observed].set(0.0)
     x = x0 + level[None] * jax.random.normal(jax.random.key(2), x0.shape)
     error = jax.jit(jax.vmap(chain, (0, None)))(x, level) - x0
