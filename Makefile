@@ -69,7 +69,7 @@ format: $(VENV)/.dev  ## let ruff mend what it can
 	@$(RUN) -m ruff format .
 
 bench: $(VENV)/.bench  ## time sampling and training (installs torch, for the peers' models)
-	@$(RUN) scripts/bench.py $(ARGS)
+	@$(RUN) scripts/bench.py $(TASK) --parts plans energies horizons training peak worlds process torch $(ARGS)
 
 clean:  ## remove environments and caches; runs/ stays
 	@rm -rf .venv .venv-latest .cache .pytest_cache .ruff_cache build dist

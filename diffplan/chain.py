@@ -14,6 +14,8 @@ products by entries, each message rescaled to sum to 1. What the chain holds of 
 which: a step that behaviour never takes, as through a wall, has next to no weight at any noise level.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -25,7 +27,7 @@ LEAST = -40.0
 """Nats below the likeliest state at which a row's own evidence against another ends: products stay above 0."""
 
 UNROLL = 8
-"""Rows of a pass that are compiled one after another: with 512 states a third faster on a CPU than a loop."""
+"""Rows that are compiled one after another: with 512 states a third faster on a CPU than a loop."""
 
 TINY = 1e-37
 """The least sum that weights are divided by."""
@@ -44,15 +46,13 @@ class Chain:
         """The distribution of every row's state (139), given the noisy plan. Entries at level 0 are known."""
         likelihood = self.likelihood(x, sigma)
 
-        def ahead(a: Float[Array, "k"], own: Float[Array, "k"]) -> tuple[Array, Array]:
-            return distribution(a * own) @ self.kernel, a
+        def step(messages: tuple[Array, Array], own: tuple[Array, Array]) -> tuple[tuple[Array, Array], Any]:
+            (a, b), (first, last) = messages, own
+            return (distribution(a * first) @ self.kernel, self.kernel @ distribution(b * last)), messages
 
-        def back(b: Float[Array, "k"], own: Float[Array, "k"]) -> tuple[Array, Array]:
-            return self.kernel @ distribution(b * own), b
-
-        earlier = jax.lax.scan(ahead, self.start, likelihood, unroll=UNROLL)[1]
-        later = jax.lax.scan(back, jnp.ones_like(self.start), likelihood, reverse=True, unroll=UNROLL)[1]
-        return jax.vmap(distribution)(earlier * likelihood * later)
+        ends = self.start, jnp.ones_like(self.start)
+        earlier, later = jax.lax.scan(step, ends, (likelihood, likelihood[::-1]), unroll=UNROLL)[1]
+        return jax.vmap(distribution)(earlier * likelihood * later[::-1])
 
     def likelihood(self, x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h k"]:
         """l of (139), each row's over its largest."""

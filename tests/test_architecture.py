@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "interface": (*ABOVE, "planner", "experiment", "report"),
     "studies": (*ABOVE, "envs", "oracle", "report", "validation.known"),
     "validation": (*ABOVE, "envs", "simulators", "experiment", "oracle"),
-    "benchmarks": (*ABOVE, "envs", "planner", "experiment", "report", "tasks"),
+    "benchmarks": (*ABOVE, "envs", "planner", "simulators", "experiment", "report", "tasks"),
     "cli": (
         *(*ABOVE, "envs", "planner", "simulators", "experiment"),
         *("tasks", "report", "studies", "validation", "benchmarks"),
@@ -86,7 +86,10 @@ HEAVY = {
     "mctx",
 }  # extras: inside functions only
 ENVS_IMPORTS = {"jax", "numpy", "flax.struct", "jaxtyping", "diffplan"}  # at module level, beside the standard library
-LAZY = {"diffplan.envs.gym": {"gymnasium"}}  # modules for leaves; nobody imports them at the top
+LAZY = {
+    "diffplan.envs.gym": {"gymnasium"},
+    "diffplan.benchmarks.speed.torch_unet": {"torch"},
+}  # modules for leaves; nobody imports them at the top
 
 FOLDERS = {"diffplan": "diffplan", "envs": "diffplan.envs"}  # of the checkout, and the packages that they become
 MODULES = {

@@ -196,8 +196,8 @@ def large(size: int) -> dict[str, Method]:
 @pytest.mark.parametrize("method", SMALL)
 @pytest.mark.parametrize("name", SIZES)
 def test_a_large_pool_holds_the_optimum(name, method, monkeypatch):
-    problem = problem_of(name)
-    monkeypatch.setattr("diffplan.methods.best_of_n.draw_pool", lambda key, *_: (key, pool_of(name)))
+    problem, pool = problem_of(name), pool_of(name)
+    monkeypatch.setattr("diffplan.methods.best_of_n.draw_pool", lambda key, *_: (key, pool))
     strong = large(SIZES[name])[method]
     x = strong(jax.random.key(1), problem.problem, problem.starts, jnp.asarray(strong.strengths)).x
     assert problems.reached(problem, x[-1]) >= 0.95

@@ -147,7 +147,7 @@ def test_a_chain_has_as_many_states_as_tell_ways_apart():
         return float(np.mean((jax.jit(jax.vmap(one))(x0, noise) - x0)[..., :2] ** 2))
 
     fewer, most = (error(learned.fit(windows, states, 2)) for states in (128, 512))
-    assert error(more) < 0.9 * fewer and most > 0.9 * error(more)
+    assert error(more) < 0.87 * fewer and most > 0.87 * error(more)
 
 
 def test_a_chain_that_never_tells_ways_apart_has_the_most_states_there_may_be():

@@ -31,7 +31,7 @@ from diffplan.tasks.linear import LinearSettings
 from diffplan.tasks.maze2d import Maze2dSettings
 from tests.commands import ROOT, refused, run
 
-ON_A_TASK = ("compare", "tune", "train", "train-reward", "make-data", "play")
+ON_A_TASK = ("compare", "tune", "train", "train-reward", "make-data", "play", "bench")
 """Commands whose first word is a task."""
 
 LISTS = ("tasks", "methods", "doctor", "completion")

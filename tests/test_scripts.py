@@ -1,8 +1,6 @@
 """The commands, as a user runs them: a whole run from nothing, again, and killed; and the commands of its stages."""
 
 import ast
-import contextlib
-import io
 import re
 import shutil
 import signal
@@ -13,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tyro
 
 from diffplan.cli.main import COMMANDS
 from diffplan.experiment.presets import PRESETS
@@ -22,7 +19,6 @@ from diffplan.metrics import table as tables
 from diffplan.metrics.table import read_rows
 from diffplan.runs.files import read_json
 from diffplan.tasks.linear import Riccati, environment
-from scripts import bench
 from tests.commands import ROOT, parsed, process, run
 
 METHODS = ("prior", "guided", "best_of_n", "ascent_clean")
@@ -318,18 +314,7 @@ def test_a_damaged_drawing_is_refused_by_name(tmp_path):
 def test_a_script_is_its_command_and_says_how_to_run_it(path):
     tree = ast.parse(path.read_text())
     assert f"python scripts/{path.name}" in (ast.get_docstring(tree) or "")
-    own = {"bench", "controllers", "few_steps", "few_steps_exact", "front", "levels", "unguided", "weakened"}
+    own = {"controllers", "few_steps", "few_steps_exact", "front", "levels", "unguided", "weakened"}
     if path.stem not in own:  # no part of the command
         (module,) = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
         assert module == f"diffplan.cli.{path.stem}" and path.stem.replace("_", "-") in COMMANDS
-
-
-def test_help_of_the_timing_says_what_it_does():
-    with contextlib.redirect_stdout(io.StringIO()) as page, pytest.raises(SystemExit):
-        tyro.cli(bench.Config, description=bench.__doc__, args=["--help"])
-    assert words(bench.__doc__.split(":")[0]) in words(page.getvalue())
-
-
-def words(text: str) -> str:
-    """A help page or docstring as plain words: without boxes, line breaks and indentation."""
-    return " ".join(re.sub(r"[│╭╮╰╯─`]", " ", text).split())

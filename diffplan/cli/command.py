@@ -1,13 +1,17 @@
 """The manners of every command: settings from flags, errors in one line, an exit status that says what happened."""
 
 import contextlib
+import hashlib
+import importlib.metadata
 import io
 import os
+import platform
 import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from diffplan.runs import RunError, signals
@@ -44,6 +48,7 @@ def run(action: Callable[[], Any]) -> None:
     try:
         with signals.handled():
             check_backend()
+            keep_compiled()
             action()
     except BrokenPipeError:
         raise
@@ -60,6 +65,24 @@ def missing(error: Exception) -> str:
     module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     extras = [extra for extra, modules in EXTRAS.items() if module in modules]
     return f"{module} is missing: pip install 'diffplan[{extras[0]}]'" if extras else ""
+
+
+def keep_compiled() -> None:
+    """Keep compiled programs in the user's cache folder, one for every version of jax and kind of machine.
+
+    JAX_COMPILATION_CACHE_DIR names another folder; empty, nothing is kept.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    kind = hashlib.sha256(f"{platform.machine()} {platform.processor()} {flags}".encode()).hexdigest()[:8]
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = str(root / "diffplan" / f"jax-{importlib.metadata.version('jax')}-{kind}")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # for processes that this one starts
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_compilation_cache_dir", folder)
 
 
 def check_backend() -> None:

@@ -71,7 +71,7 @@ def cache() -> list[tuple[str, str]]:
 
     where = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     if not where:
-        return [("cache", "none: set JAX_COMPILATION_CACHE_DIR to keep compiled programs between runs")]
+        return [("cache", "none: JAX_COMPILATION_CACHE_DIR is empty; a folder there keeps compiled programs")]
     files = [path for path in Path(where).rglob("*") if path.is_file()]
     return [("cache", f"{where}, {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.0f} MB")]
 

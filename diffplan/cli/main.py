@@ -15,6 +15,7 @@ COMMANDS = {
     "make-data": "behaviour to learn from",
     "tasks": "the worlds that ship, and what else names a task",
     "methods": "every method, what it acts on and what it needs",
+    "bench": "how fast plans are made on this machine, and what they deliver",
     "study": "a question with its claim, its table and its verdict",
     "exact": "every exact answer there is, measured",
     "doctor": "what it runs on: versions, devices, extras, speed",

@@ -1,6 +1,6 @@
 """The prior of a run by itself: the diffusion model of behaviour (and the data, if they are not there yet).
 
-    diffplan train TASK                                   # about 2 minutes on two CPU cores, loss near 0.33
+    diffplan train TASK                                   # about half a minute on two CPU cores, loss near 0.25
     diffplan train TASK --run runs/unet --prior.network unet --prior.train.steps 20000 --track tensorboard
 
 Writes RUN/prior: stage.json, metrics.jsonl, checkpoints. Stopped at any moment, it resumes at its last checkpoint.

@@ -37,7 +37,7 @@ from jaxtyping import Array, Float
 
 from diffplan.denoise import CLEAN, pinned
 from diffplan.guide import Proxy, guided
-from diffplan.methods.base import Grid, Plans, Problem, Starts, each_start, need, over
+from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, each_start, need, over
 from diffplan.methods.guidance import from_prior, regression
 from diffplan.samplers import Sampler, sample
 from diffplan.types import Denoise, Energy, Level, Pins, PRNGKey, Scalar, Strengths
@@ -120,6 +120,7 @@ class Ascent:
     strength_name: str = "ascent steps"
     shared: bool = True
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Runs max(self.strengths) steps; `strengths` may be any whole numbers up to that."""
         energy, total = self.proxy(problem), int(max(self.strengths))
@@ -152,6 +153,7 @@ class AscentFrom:
     strength_name: str = "ascent steps"
     shared: bool = True
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Runs max(self.strengths) steps; `strengths` may be any whole numbers up to that."""
         energy, levels = self.proxy(problem), jnp.full(int(max(self.strengths)), self.level)
@@ -185,6 +187,7 @@ class AscentEarly:
     strength_name: str = "patience, in typical oddities of data"
     shared: bool = True
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """`strengths` may be any numbers from 0 up."""
         energy, data = self.proxy(problem), need(problem, "data", self.name)[:TYPICAL]
@@ -228,6 +231,7 @@ class AscentRenoised:
     strength_name: str = "ascent steps"
     shared: bool = True
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Runs max(self.strengths) steps; `strengths` may be any whole numbers up to that."""
         key_begin, key_again = jax.random.split(key)

@@ -1,11 +1,13 @@
 """What a method is given, what it gives back, and the one signature that all methods have."""
 
 from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from diffplan.codec import Cells, Codec
@@ -18,6 +20,7 @@ from diffplan.samplers import Sampler, chunked, sample
 from diffplan.types import Conditional, Denoise, Pins, PlanValue, PRNGKey, Scalar
 
 Batched = TypeVar("Batched")
+Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 def over(draw: Callable[[Array], Batched], xs: Array) -> Batched:
@@ -27,6 +30,29 @@ def over(draw: Callable[[Array], Batched], xs: Array) -> Batched:
     plan, measured). On an accelerator all at once. Either way one compiled program serves all rows.
     """
     return jax.lax.map(draw, xs) if jax.default_backend() == "cpu" else jax.vmap(draw)(xs)
+
+
+def compiled(call: Call) -> Call:
+    """A method's ``__call__`` as one program, where it is not part of one: compiled once for a problem and a size.
+
+    Without it every call would compile its loops anew, and keep them. Leaves of a problem that are functions, as a
+    denoiser that is no pytree, are part of the program.
+    """
+
+    @partial(jax.jit, static_argnums=(0, 1, 2))
+    def program(method: Any, tree: Any, functions: tuple, arrays: list) -> Plans:
+        rest = iter(arrays)
+        return call(method, *jax.tree.unflatten(tree, [next(rest) if each is None else each for each in functions]))
+
+    @wraps(call)
+    def called(method: Any, *arguments: Any) -> Plans:
+        leaves, tree = jax.tree.flatten(arguments)
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            return call(method, *arguments)
+        functions = tuple(leaf if callable(leaf) else None for leaf in leaves)
+        return program(method, tree, functions, [leaf for leaf in leaves if not callable(leaf)])
+
+    return called  # pyright: ignore[reportReturnType]
 
 
 Starts = Float[Array, "n o"]

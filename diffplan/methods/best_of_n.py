@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffplan.guide import Proxy
-from diffplan.methods.base import Grid, Plans, Problem, Starts
+from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled
 from diffplan.methods.guidance import from_prior, regression
 from diffplan.metrics.kl import best_of_n_cdf, best_of_n_kl, weight_ess
 from diffplan.samplers import chunked
@@ -92,6 +92,7 @@ class BestOfN:
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """The pool holds max(self.strengths) plans a start; `strengths` may be any numbers up to that."""
         size = int(max(self.strengths))
@@ -112,6 +113,7 @@ class SoftBestOfN:
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """By the largest of log weight + Gumbel noise: a rising strength changes the plan only for a higher score."""
         key_pick, pool = draw_pool(key, problem, starts, self.proxy(problem), self.pool)
@@ -136,6 +138,7 @@ class RegularisedBestOfN:
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """All strengths measure from the same drawn plan."""
         key_pick, pool = draw_pool(key, problem, starts, self.proxy(problem), self.pool)
@@ -159,6 +162,7 @@ class Quantiliser:
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Where N q is no whole number the lowest rank takes what is left over; q < 1 / N is the pool's best."""
         key_pick, pool = draw_pool(key, problem, starts, self.proxy(problem), self.pool)

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from diffplan.guide import Proxy
 from diffplan.learn.conditional import GOAL, RETURN, condition, parts
-from diffplan.methods.base import Grid, Plans, Problem, Starts, draw_plans, need
+from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, draw_plans, need
 from diffplan.methods.guidance import regression
 from diffplan.types import Conditional, Denoise, PRNGKey, Scalar
 
@@ -69,6 +69,7 @@ class ClassifierFree:
     shared: bool = False
     proxy: Callable[[Problem], Proxy] = regression
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Path KL is from the network's own prior, which weight 0 gives back plan by plan."""
         conditional = need(problem, "conditional", self.name)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from diffplan.flow_map import FewSteps, few_steps
 from diffplan.guide import Proxy
-from diffplan.methods.base import Grid, Plans, Problem, Starts, need, sweep
+from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, need, sweep
 from diffplan.methods.guidance import regression
 from diffplan.types import PRNGKey, Scalar
 
@@ -26,6 +26,7 @@ class FewStepGuided:
     strength_name: str = "guidance scale"
     shared: bool = False
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Every scale sees the same noise."""
         flow, energy = need(problem, "flow_map", self.name), self.proxy(problem)

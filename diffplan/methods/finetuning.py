@@ -42,7 +42,7 @@ from jaxtyping import Array, Float, Int
 from diffplan.codec import Cells
 from diffplan.denoise import loss, pinned
 from diffplan.guide import Proxy
-from diffplan.methods.base import Grid, Plans, Problem, Starts, need, over
+from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, need, over
 from diffplan.methods.guidance import regression
 from diffplan.methods.weighting import Elite, Weigh
 from diffplan.samplers import Past, Sampler, ancestral, sample
@@ -139,6 +139,7 @@ class PolicyGradient:
         if self.chains < 2:
             raise ValueError(f"chains={self.chains}: must be at least 2")
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """At c = 0 only the divergence counts, and the prior is left as it is."""
         key_tune, key_draw = jax.random.split(key)
@@ -245,6 +246,7 @@ class ExpertIteration:
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Runs max(self.strengths) rounds; `strengths` may be any whole numbers up to that."""
         key_tune, key_draw = jax.random.split(key)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from diffplan import guide
 from diffplan.denoise import pinned
 from diffplan.guide import Proxy
-from diffplan.methods.base import Grid, Plans, Problem, Starts, draw_plans, need
+from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, draw_plans, need
 from diffplan.samplers import chunked, sample
 from diffplan.types import Denoise, Energy, PRNGKey, Scalar, Strengths
 
@@ -98,6 +98,7 @@ class Prior:
     shared: bool = False
     proxy: Callable[[Problem], Proxy] = regression
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """The same plans whatever the strengths."""
         one = lambda key, start: from_prior(key, problem, start)
@@ -123,6 +124,7 @@ class Guided:
     candidates: int = 1
     prior: float = 1.0
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Every scale sees the same noise."""
         energy, prior = self.energy(problem), jnp.asarray(self.prior, jnp.float32)
@@ -151,6 +153,7 @@ class Pushed:
     proxy: Callable[[Problem], Proxy] = regression
     shared: bool = False
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Draw the plans."""
         return draw_plans(key, problem, starts, strengths, partial(self.denoiser, problem), problem.denoise)

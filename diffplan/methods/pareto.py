@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from diffplan import guide
 from diffplan.guide import Proxy
-from diffplan.methods.base import Grid, Plans, Problem, Starts, draw_plans
+from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, draw_plans
 from diffplan.methods.guidance import regression
 from diffplan.types import Denoise, PRNGKey, Scalar, Strengths
 
@@ -31,6 +31,7 @@ class Compromise:
     strength_name: str = "share of the second reward"
     shared: bool = False
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """`strengths` may be any shares in [0, 1]."""
         proxies = self.proxy(problem), self.second(problem)

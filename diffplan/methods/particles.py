@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from diffplan import smc
 from diffplan.denoise import pinned
 from diffplan.guide import Proxy
-from diffplan.methods.base import Grid, Plans, Problem, Starts, sweep
+from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, sweep
 from diffplan.methods.guidance import regression
 from diffplan.types import Energy, PRNGKey
 
@@ -64,6 +64,7 @@ class Particles:
     strength_name: str = "weight"
     shared: bool = False
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Every weight uses the same noise, and the step rule must add some. ess is the clouds' mean final fraction."""
         energy, reward, levels = self.energy(problem), self.proxy(problem).reward, len(problem.sampler.sigmas)

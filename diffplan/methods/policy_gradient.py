@@ -49,7 +49,7 @@ from jaxtyping import Array, Float
 
 from diffplan.count import counted, uncounted
 from diffplan.guide import Proxy
-from diffplan.methods.base import Grid, Plans, Problem, Starts, need, over
+from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, need, over
 from diffplan.methods.guidance import regression
 from diffplan.policy import Distribution, Policy, Rollout, follow, times
 from diffplan.types import Params, PRNGKey, Scalar
@@ -193,6 +193,7 @@ class PolicyGradient:
         if self.gae_lambda is None and self.rollouts < 2:
             raise ValueError(f"rollouts={self.rollouts}: must be at least 2, for a baseline from the others")
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Trains from the starts, with the same noise for every strength; then one rollout a start is its plan."""
         key_train, key_plan = jax.random.split(key)

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from diffplan.dynamics import Dynamics, imagine
 from diffplan.guide import Proxy
-from diffplan.methods.base import Grid, Plans, Problem, Starts, need
+from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, need
 from diffplan.methods.guidance import regression
 from diffplan.methods.sequences import Candidates, Refinement
 from diffplan.methods.shooting import learned
@@ -59,6 +59,7 @@ class Receding:
     strength_name: str = "iterations"
     shared: bool = False
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Iterations are structure: the numbers are those of self.strengths, whatever `strengths` says."""
         keys = jax.random.split(key, len(starts))

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from diffplan.dynamics import Dynamics, imagine
 from diffplan.guide import Proxy
-from diffplan.methods.base import Grid, Plans, Problem, Starts, need
+from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, need
 from diffplan.methods.guidance import regression
 from diffplan.methods.sequences import Candidates, Refinement
 from diffplan.methods.weighting import CROSS_ENTROPY, Weigh
@@ -51,6 +51,7 @@ class Shooting:
     strength_name: str = "iterations"
     shared: bool = True
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Runs max(self.strengths) iterations; `strengths` may be any whole numbers up to that."""
         dynamics, behaviour = self.dynamics(problem), need(problem, "behaviour", self.name)

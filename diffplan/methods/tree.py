@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int
 from diffplan.codec import Cells
 from diffplan.dynamics import Dynamics
 from diffplan.guide import Proxy
-from diffplan.methods.base import Grid, Plans, Problem, Starts, need
+from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, need
 from diffplan.methods.guidance import regression
 from diffplan.methods.shooting import true
 from diffplan.policy import Policy
@@ -87,6 +87,7 @@ class Tree:
     strength_name: str = "simulations"
     shared: bool = False
 
+    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Every strength is a search of its own.
 

@@ -19,12 +19,11 @@ level's output is not joined on the way up. ``dim=32, mults=(1, 4, 8)`` is its c
 
 from itertools import pairwise
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from diffplan.models.blocks import Conv, ConvTranspose, sinusoidal
+from diffplan.models.blocks import Conv, ConvTranspose, GroupNorm, mish, sinusoidal
 
 
 class ConvBlock(nnx.Module):
@@ -32,10 +31,10 @@ class ConvBlock(nnx.Module):
 
     def __init__(self, c_in: int, c_out: int, width: int, groups: int, *, rngs: nnx.Rngs):
         self.conv = Conv(c_in, c_out, width, rngs=rngs)
-        self.norm = nnx.GroupNorm(c_out, groups, epsilon=1e-5, use_fast_variance=False, rngs=nnx.Rngs(0))
+        self.norm = GroupNorm(c_out, groups)
 
     def __call__(self, x: Float[Array, "h c_in"]) -> Float[Array, "h c_out"]:
-        return jax.nn.mish(self.norm(self.conv(x)[None])[0])
+        return mish(self.norm(self.conv(x)))
 
 
 class ResidualBlock(nnx.Module):
@@ -48,7 +47,7 @@ class ResidualBlock(nnx.Module):
         self.skip = Conv(c_in, c_out, 1, rngs=rngs) if c_in != c_out else None
 
     def __call__(self, x: Float[Array, "h c_in"], e: Float[Array, "e"]) -> Float[Array, "h c_out"]:
-        y = self.second(self.first(x) + self.embed(jax.nn.mish(e))[None, :])
+        y = self.second(self.first(x) + self.embed(mish(e))[None, :])
         return y + (x if self.skip is None else self.skip(x))
 
 
@@ -101,7 +100,7 @@ class TemporalUNet(nnx.Module):
         if x.shape[0] % self.factor:
             raise ValueError(f"the horizon must be divisible by {self.factor} for this U-Net, got {x.shape[0]}")
         first, second = self.embed
-        e = second(jax.nn.mish(first(sinusoidal(c_noise, self.dim).astype(x.dtype))))
+        e = second(mish(first(sinusoidal(c_noise, self.dim).astype(x.dtype))))
         skips = []
         for level in self.down:
             x, kept = level(x, e)
