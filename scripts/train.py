@@ -1,6 +1,6 @@
 """`diffplan train`, from a checkout:
 
-python scripts/train.py maze2d-umaze          # 2 minutes: the prior alone
+python scripts/train.py maze2d-umaze          # half a minute: the prior alone
 """
 
 import sys

@@ -78,7 +78,9 @@ def test_the_exact_denoiser_passes_and_a_wrong_one_does_not(problem):
 def untrained_prior(problem):
     """The default network with its initial parameters, as a denoiser."""
     states = gpu_check.chain.fit(problem.windows, CONFIG.states, problem.windows.codec.observation_dim)
-    return gpu_check.prior.untrained(gpu_check.prior.PriorSettings(), CONFIG.horizon, problem.windows.codec, states)
+    return gpu_check.prior.untrained(
+        gpu_check.prior.PriorSettings(width=64), CONFIG.horizon, problem.windows.codec, states
+    )
 
 
 def untrained(config):

@@ -12,11 +12,11 @@ import pytest
 
 from diffplan.benchmarks.speed import machine, process, timing
 from diffplan.benchmarks.speed.machine import Product
-from diffplan.benchmarks.speed.run import PARTS, BenchSettings, bench, in_words
+from diffplan.benchmarks.speed.run import PARTS, BenchSettings, bench, in_words, other_rows
 from diffplan.cli import command
 from diffplan.methods import Guided
 from diffplan.planner.presets import DEBUG
-from diffplan.runs import Run
+from diffplan.runs import Run, RunError
 from diffplan.settings import ConfigError
 from diffplan.tasks import make_task
 from tests import problems
@@ -37,6 +37,16 @@ def test_products_are_counted_through_batches_loops_and_branches():
     assert products(jax.jit(square), (3, 3)) == [(9, Product(3, 3, 3))]
     branch = lambda a: jax.lax.cond(a[0, 0] > 0, lambda a: a @ a @ a, lambda a: a @ a, a)
     assert machine.operations(products(branch, (3, 3))) == 2 * 54
+
+
+def test_rows_of_other_parts_stay_and_those_of_another_machine_are_set_aside(tmp_path):
+    path, about = tmp_path / "bench.json", {"task": "t", "planner": {}, "machine": {"cores": 2}}
+    assert other_rows(path, about, ("plans",)) == []
+    kept = [{"part": part} for part in ("plans", "peak")]
+    path.write_text(json.dumps(about | {"rows": kept}))
+    assert other_rows(path, about, ("plans", "torch")) == [{"part": "peak"}]
+    assert other_rows(path, about | {"machine": {"cores": 4}}, ("plans",)) == [] and not path.exists()
+    assert json.loads((tmp_path / "bench.json.old-1").read_text())["rows"] == kept
 
 
 def test_what_is_used_of_the_peak_is_the_ratio_to_each_product():
@@ -69,7 +79,7 @@ def test_a_measurement_has_a_process_and_a_peak_of_its_own(tmp_path):
     free = held.replace("30_000_000", "3")
     more, less = (process.measured(code, tmp_path)["m"] for code in (held, free))
     assert 200 < more - less < 280 and less < 200  # 240 MB, and none of this process's own
-    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+    with pytest.raises(RunError, match="ZeroDivisionError"):
         process.measured("1 / 0", tmp_path)
 
 

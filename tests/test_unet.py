@@ -58,7 +58,7 @@ def test_embedding_tells_noise_levels_apart():
 
 def test_parameter_count_of_diffuser_maze2d(key):
     params = jax.eval_shape(lambda: to_pure(TemporalUNet(6, rngs=nnx.Rngs(key)))[1])
-    assert count(params) == 3_682_118  # Diffuser's 3.682 M; the PyTorch network of scripts/_torch_unet.py has as many
+    assert count(params) == 3_682_118  # Diffuser's 3.682 M; that of diffplan/benchmarks/speed/torch_unet.py has as many
 
 
 def test_shape_and_gradients(key):

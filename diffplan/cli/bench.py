@@ -28,8 +28,11 @@ class Benchmark:
 
 def action(config: Any) -> None:
     """Time, and write down."""
+    import jax
+
     from diffplan.runs.lock import locked
 
+    jax.config.update("jax_enable_compilation_cache", False)  # the first call of each program compiles it
     run, task = config.run_of.open()
     with locked(run.directory):
         bench(run, task, config.run_of.planner, config.bench)

@@ -76,13 +76,22 @@ def keep_compiled() -> None:
         return
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
-    flags = next((line for line in lines if line.startswith("flags")), "")
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     kind = hashlib.sha256(f"{platform.machine()} {platform.processor()} {flags}".encode()).hexdigest()[:8]
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = str(root / "diffplan" / f"jax-{importlib.metadata.version('jax')}-{kind}")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # for processes that this one starts
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = root / "diffplan" / f"jax-{importlib.metadata.version('jax')}-{kind}"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home, or one that cannot be written
+        return
+    if not os.access(folder, os.W_OK):
+        return
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)  # for processes that this one starts
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     if "jax" in sys.modules:
-        sys.modules["jax"].config.update("jax_compilation_cache_dir", folder)
+        config, least = sys.modules["jax"].config, os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]
+        config.update("jax_compilation_cache_dir", str(folder))
+        config.update("jax_persistent_cache_min_compile_time_secs", float(least))
 
 
 def check_backend() -> None:

@@ -43,8 +43,8 @@ class PriorSettings:
     settings) -> (apply, params)."""
     states: Annotated[int | None, at_least(2, 2**16)] = None
     """Chain: number of its states; at most one for every eight rows of the data. If not given, the fewest of 64, 128,
-    256 and 512 with which the chain by itself tells rows apart. Of one-hot plans every cell has as many of them as the
-    others, from 1 to 8."""
+    256 and 512 with which the chain by itself tells rows apart, or beyond which more gain little. Of one-hot plans
+    every cell has as many of them as the others, from 1 to 8."""
     horizon: Annotated[int | None, at_least(2, 2**20)] = None
     """Rows of a plan; the mixer's patch, or 4 for the unet, must divide it. From the episodes, if not given."""
     stride: Annotated[int | None, at_least(1, 2**20)] = None

@@ -120,11 +120,11 @@ TINY = {
 
 
 def train_prior(report: Report, problem: Problem, batch: int, name: str) -> tuple[Any, np.ndarray]:
-    """Train the default network in one precision, and time its chunks; returns (model, losses)."""
+    """Train a chain of width 64 in one precision, and time its chunks; returns (model, losses)."""
     config, precision, watch = report.config, PRECISIONS[name], Stopwatch()
 
     training = replace(prior.PriorSettings().train, steps=config.train_steps, batch=batch, chunk=config.chunk)
-    settings = prior.PriorSettings(training, horizon=config.horizon, states=config.states)
+    settings = prior.PriorSettings(training, horizon=config.horizon, states=config.states, width=64)
     states = chain.fit(problem.windows, config.states, problem.windows.codec.observation_dim)
     with jax.default_matmul_precision(precision.matmul):
         model = prior.fit(problem.windows, settings, LEVELS, states, watch, precision.network)

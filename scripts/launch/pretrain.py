@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parents[2] / "diffplan" / "planner" / "pretrained"
 def action(name: str) -> None:
     """Train the planner of a task, and write its file."""
     demo = settings_of("demo")
-    prior = replace(demo.prior, train=replace(demo.prior.train, steps=5400))
+    prior = replace(demo.prior, train=replace(demo.prior.train, steps=5400), states=512, width=64)
     proxy = replace(demo.proxy, labels=4000, train=replace(demo.proxy.train, steps=2000))
     settings = replace(demo, prior=prior, proxy=proxy)
     planner = Planner.fit(make_task(name), Path("runs") / "pretrained" / name, settings=settings, goals=True)

@@ -6,6 +6,7 @@ the same run. P is measured twice: for the largest product of the call, and for 
 """
 
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -112,18 +113,19 @@ def steps(worlds: dict[str, Environment], repeats: int, lanes: int = 1024, count
     calls = {}
     for name, world in worlds.items():
         states = jax.vmap(world.reset)(jax.random.split(jax.random.key(0), lanes))
-        draws = jax.random.normal(jax.random.key(1), (lanes, world.action_dim))
         low, high = jnp.asarray(world.action_low), jnp.asarray(world.action_high)  # pyright: ignore
-        actions = jnp.clip(draws, low[None], high[None])
 
         @jax.jit
-        def run(states: Any, actions: Any, world: Environment = world) -> Any:
-            keys = jax.random.split(jax.random.key(2), lanes)
+        def run(states: Any, world: Environment = world, low: Any = low, high: Any = high) -> Any:
+            def one(key: Any, state: Any) -> Any:
+                key_action, key_step = jax.random.split(key)
+                action = jnp.clip(jax.random.normal(key_action, low.shape), low, high)
+                return world.step(key_step, state, action)[0]
 
-            def step(states: Any, _: None) -> tuple[Any, None]:
-                return jax.vmap(lambda *each: world.step(*each)[0])(keys, states, actions), None
+            def step(states: Any, key: Any) -> tuple[Any, None]:
+                return jax.vmap(one)(jax.random.split(key, lanes), states), None
 
-            return jax.lax.scan(step, states, length=count)[0]
+            return jax.lax.scan(step, states, jax.random.split(jax.random.key(2), count))[0]
 
-        calls[f"{name}, {lanes} side by side"] = (lanes * count, lambda run=run, s=states, a=actions: run(s, a))
+        calls[f"{name}, {lanes} side by side"] = (lanes * count, partial(run, states))
     return timed("worlds", calls, repeats, "steps/s")

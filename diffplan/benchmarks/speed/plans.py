@@ -42,9 +42,9 @@ Starts = Any
 
 
 def starts_of(planner: Planner, count: int) -> Starts:
-    """First observations, spread over the episodes of the planner's task."""
+    """Observations, spread over the episodes of the planner's task; where there are fewer, some are taken again."""
     observations = planner.task.episodes().observations
-    return jnp.asarray(observations[:: max(1, len(observations) // count)][:count])
+    return jnp.asarray(observations[np.arange(count) * len(observations) // count])
 
 
 def with_delivery(planner: Planner, rows: list[dict[str, Any]], plans: dict[str, Callable[[], Any]]) -> list[dict]:
@@ -67,9 +67,9 @@ def best(model: PlanModel) -> Callable[..., Any]:
 
 
 def batches(planner: Planner, scale: float, sizes: tuple[int, ...], repeats: int, part: str) -> list[dict[str, Any]]:
-    """Batches of every size, unguided and guided; a sweep of scales; the best of as many as the largest batch."""
+    """Batches of every size, unguided and, where a reward was learned, guided; a sweep of scales; the best of many."""
     draw, seeds, starts = best(planner.model), itertools.count(), starts_of(planner, max(BATCH, *sizes))
-    options = {"unguided": PlanOptions(), "guided": PlanOptions(jnp.asarray(scale))}
+    options = options_of(planner, scale)
     key = lambda: jax.random.key(next(seeds))
     calls: dict[str, tuple[int, Callable[[], Any]]] = {
         f"{count} plans, {name}": (count, partial(lambda count, how: draw(key(), starts[:count], how), count, how))
@@ -77,10 +77,17 @@ def batches(planner: Planner, scale: float, sizes: tuple[int, ...], repeats: int
         for count in sizes
     }
     plans = {what: call for what, (count, call) in calls.items() if count > 1}
-    calls[f"{SCALES} scales of {BATCH} plans"] = (SCALES * BATCH, sweep(planner.model, starts[:BATCH]))
+    if "guided" in options:
+        calls[f"{SCALES} scales of {BATCH} plans"] = (SCALES * BATCH, sweep(planner.model, starts[:BATCH]))
     many = PlanOptions(candidates=max(sizes))
     calls[f"best of {max(sizes)} unguided plans"] = (max(sizes), lambda: draw(key(), starts[:1], many))
     return with_delivery(planner, timed(part, calls, repeats, "plans/s"), plans)
+
+
+def options_of(planner: Planner, scale: float) -> dict[str, PlanOptions]:
+    """How plans are made, by name: unguided, and guided where a reward was learned."""
+    guided = {} if planner.model.energy is None else {"guided": PlanOptions(jnp.asarray(scale))}
+    return {"unguided": PlanOptions()} | guided
 
 
 def sweep(model: PlanModel, starts: Starts) -> Callable[[], Any]:
@@ -118,7 +125,7 @@ def longer(planner: Planner, scale: float, horizons: tuple[int, ...], repeats: i
         energy = reward.untrained("regression", replace(settings.proxy, patch=1), horizon, width)
         sampler = replace(model.sampler, shape=(horizon, width))
         other = replace(model, prior=network, energy=energy, sampler=sampler)
-        for name, how in {"unguided": PlanOptions(), "guided": PlanOptions(jnp.asarray(scale))}.items():
+        for name, how in options_of(planner, scale).items():
             calls[f"{BATCH} plans of {horizon} rows, {name}"] = (BATCH, partial(best(other), key, starts, how))
     return timed("horizons", calls, repeats, "plans/s")
 

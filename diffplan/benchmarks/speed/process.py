@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from diffplan.runs import RunError
+
 PEAK = """
 import pathlib, resource, sys
 def megabytes():
@@ -28,8 +30,7 @@ HEAD = (
 import json
 import jax, jax.numpy as jnp
 import diffplan as dp
-planner = dp.load({run!r})
-start = planner.task.episodes().observations[0]
+planner, start = dp.load({run!r}), jnp.asarray({start!r})
 """
 )
 
@@ -75,30 +76,34 @@ def measured(code: str, cache: Path, **values: Any) -> dict[str, Any]:
     """The last line of a program, and its seconds from the start of its interpreter to its end.
 
     Raises:
-        RuntimeError: with the end of what it said, if it fails.
+        RunError: with the end of what it said, if it fails.
     """
     settings = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     begun = time.perf_counter()
     command = [sys.executable, "-c", code.format(**values)]
     done = subprocess.run(command, capture_output=True, text=True, env=settings, check=False)
     if done.returncode:
-        raise RuntimeError(f"a measurement failed: {done.stderr[-500:]}")
+        raise RunError(f"a measurement failed: {done.stderr[-500:]}")
     return json.loads(done.stdout.splitlines()[-1]) | {"seconds": time.perf_counter() - begun}
 
 
-def processes(run: Path, scale: float, most: int, calls: int) -> list[dict[str, Any]]:
-    """Every measurement on the planner of a run: a row each, with its seconds and its peak in MB."""
+def processes(run: Path, start: list[float], scale: float | None, most: int, calls: int) -> list[dict[str, Any]]:
+    """Every measurement on the planner of a run: a row each, with its seconds and its peak in MB.
+
+    start: where plans begin. scale: of guided plans; None: nothing guides, and what guides is left out.
+    """
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        values = {"run": str(run), "scale": scale, "most": most, "calls": calls}
+        values = {"run": str(run), "start": start, "scale": scale, "most": most, "calls": calls}
         programs = {
             "a command to its first plan, nothing compiled": FIRST,
             "a command to its first plan, compiled before": FIRST,
             f"best of {most} plans": HEAD + BEST,
-            f"20 scales of {most} plans": HEAD + SWEEP,
             f"{calls} calls of planner.plan": HEAD + PLAN,
-            f"{calls} calls of a method": HEAD + METHOD,
         }
+        if scale is not None:
+            programs[f"20 scales of {most} plans"] = HEAD + SWEEP
+            programs[f"{calls} calls of a method"] = HEAD + METHOD
         for what, code in programs.items():
             rows.append({"part": "process", "what": what} | measured(code, Path(folder), **values))
     return rows

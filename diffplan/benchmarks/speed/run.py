@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,8 +15,9 @@ from diffplan.planner import build as building
 from diffplan.planner.planner import Planner
 from diffplan.planner.settings import PlannerSettings
 from diffplan.runs import Run, say
-from diffplan.runs.files import plain, write_json
-from diffplan.settings import at_least, settings
+from diffplan.runs.checkpoints import free_name
+from diffplan.runs.files import plain, read_json, write_json
+from diffplan.settings import at_least, require, settings
 from diffplan.simulators import is_host
 from diffplan.task import Task
 from diffplan.tasks import make_task
@@ -51,7 +53,13 @@ class BenchSettings:
     calls: Annotated[int, at_least(1, 100_000)] = 200
     """Calls after which a process's memory is looked at."""
     out: Path | None = None
-    """Where the numbers go: RUN/bench.json, if not given."""
+    """Where the numbers go: RUN/bench.json, if not given. Rows of other parts that are there stay."""
+
+    def check(self) -> None:
+        """Raise ConfigError unless there is something to time."""
+        for name in ("sizes", "horizons"):
+            values = getattr(self, name)
+            require(bool(values) and min(values) >= 1, name, values, "numbers of at least 1")
 
 
 def bench(run: Run, task: Task, learned: PlannerSettings, how: BenchSettings) -> list[dict[str, Any]]:
@@ -60,23 +68,37 @@ def bench(run: Run, task: Task, learned: PlannerSettings, how: BenchSettings) ->
     if busy > 0.5:
         say(f"the machine is busy (load {busy:.1f}): these times are not those of an idle one")
     planner = Planner.assemble(run, task, learned, few_steps="few_steps" in how.parts)
-    rows: list[dict[str, Any]] = []
-    about = {"settings": plain(how), "task": task.name, "planner": plain(planner.settings), "machine": here(busy)}
+    about = {"settings": plain(how), "task": task.name, "planner": plain(planner.settings), "machine": here()}
+    path = how.out or run.directory / "bench.json"
+    rows = other_rows(path, about, how.parts)
     for part in how.parts:
-        new = PARTS[part](run, planner, learned, how)
+        new = [each | {"load_before": busy} for each in PARTS[part](run, planner, learned, how)]
         rows += new
-        write_json(how.out or run.directory / "bench.json", about | {"rows": rows})
+        write_json(path, about | {"rows": rows})
         for each in new:
             say(in_words(each))
-    say(f"written to {how.out or run.directory / 'bench.json'}")
+    say(f"written to {path}")
     return rows
+
+
+def other_rows(path: Path, about: dict[str, Any], parts: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The rows of parts that are not timed now. A file of another planner or machine is set aside, and has none."""
+    there = read_json(path)
+    if not isinstance(there, dict):
+        return []
+    if any(there.get(name) != about[name] for name in ("task", "planner", "machine")):
+        aside = free_name(path, "old")
+        path.rename(aside)
+        say(f"{path}: is of another planner or machine; kept as {aside.name}")
+        return []
+    return [row for row in there["rows"] if row["part"] not in parts]
 
 
 def few_steps(run: Run, planner: Planner, learned: PlannerSettings, how: BenchSettings) -> list[dict[str, Any]]:
     """Batches and a sweep by 4 and by 8 evaluations of the flow map."""
     rows = []
     for evaluations in (4, 8):
-        fast, sizes = planner.fast(evaluations), tuple(size for size in how.sizes if size <= plans.BATCH)
+        fast, sizes = planner.fast(evaluations), tuple({min(size, plans.BATCH): size for size in how.sizes})
         new = plans.batches(fast, how.guidance, sizes, how.repeats, "few_steps")
         rows += [each | {"what": f"{each['what']}, {evaluations} evaluations"} for each in new]
     return rows
@@ -102,7 +124,8 @@ def peak(run: Run, planner: Planner, learned: PlannerSettings, how: BenchSetting
     starts = plans.starts_of(planner, plans.BATCH)
     keys = jax.random.split(jax.random.key(0), plans.BATCH)
     draw = jax.jit(jax.vmap(lambda model, key, start: model.draw(key, start)[0], (None, 0, 0)))
-    return machine.peak(draw, (planner.model, keys, starts), how.repeats, f"{plans.BATCH} plans, unguided")
+    model = replace(planner.model, energy=None, critic=None, gate=None)  # whose scores the program would count
+    return machine.peak(draw, (model, keys, starts), how.repeats, f"{plans.BATCH} plans, unguided")
 
 
 def worlds(run: Run, planner: Planner, learned: PlannerSettings, how: BenchSettings) -> list[dict[str, Any]]:
@@ -110,6 +133,13 @@ def worlds(run: Run, planner: Planner, learned: PlannerSettings, how: BenchSetti
     tasks = {name: make_task(name) for name in WORLDS} | {planner.task.name: planner.task}
     found = {name: task.simulator for name, task in tasks.items() if task.simulator is not None}
     return machine.steps({name: world for name, world in found.items() if not is_host(world)}, how.repeats)
+
+
+def processes(run: Run, planner: Planner, learned: PlannerSettings, how: BenchSettings) -> list[dict[str, Any]]:
+    """Processes of their own, from one start."""
+    start = plans.starts_of(planner, 1)[0].tolist()
+    scale = None if planner.model.energy is None else how.guidance
+    return process.processes(run.directory, start, scale, max(how.sizes), how.calls)
 
 
 def torch(run: Run, planner: Planner, learned: PlannerSettings, how: BenchSettings) -> list[dict[str, Any]]:
@@ -127,15 +157,13 @@ PARTS: dict[str, Callable[[Run, Planner, PlannerSettings, BenchSettings], list[d
     "training": training,
     "peak": peak,
     "worlds": worlds,
-    "process": lambda run, planner, learned, how: process.processes(
-        run.directory, how.guidance, max(how.sizes), how.calls
-    ),
+    "process": processes,
     "torch": torch,
 }
 """Each part: (run, planner, what is learned, settings) -> rows."""
 
 
-def here(load: float) -> dict[str, Any]:
+def here() -> dict[str, Any]:
     """Where and with what the numbers were taken."""
     cpu = platform.processor()
     if Path("/proc/cpuinfo").exists():
@@ -149,7 +177,7 @@ def here(load: float) -> dict[str, Any]:
             versions[package] = "absent"
     device = jax.devices()[0]
     where = {"device": f"{device.platform} {device.device_kind}", "cpu": cpu, "cores": os.cpu_count()}
-    return where | {"load_before": load, "versions": versions}
+    return where | {"versions": versions}
 
 
 def in_words(each: dict[str, Any]) -> str:
@@ -161,7 +189,9 @@ def in_words(each: dict[str, Any]) -> str:
     text = f"{name}: {each['per_second']:.3g} {each['unit']}, {each['median_s']:.3g} s"
     text += f" ({each['min_s']:.3g} to {each['max_s']:.3g}), the first call {each['first_call_s']:.2g} s"
     if each.get("delivered") is not None:
-        text += f", delivers {each['delivered']:.1f}, {100 * each['feasible']:.1f} % feasible"
+        text += f", delivers {each['delivered']:.1f}"
+    if "feasible" in each:
+        text += f", {100 * each['feasible']:.1f} % feasible"
     if "used" in each:
         text += f", of which the sampler uses {100 * each['used']:.0f} %"
     return text + (f", {each['over_jax']:.2f} times the seconds of jax" if "over_jax" in each else "")

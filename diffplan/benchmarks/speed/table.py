@@ -22,7 +22,10 @@ def of_times(row: dict[str, Any]) -> tuple[str, ...]:
     """Cells of a row that was timed."""
     ends = f"{row['min_s']:.3g} to {row['max_s']:.3g}"
     delivered = row.get("delivered")
-    plans = ("–" if delivered is None else f"{delivered:.1f}", f"{100 * row['feasible']:.1f} %" if delivered else "–")
+    plans = (
+        "–" if delivered is None else f"{delivered:.1f}",
+        f"{100 * row['feasible']:.1f} %" if "feasible" in row else "–",
+    )
     beside = f"{row['over_jax']:.2f} x jax" if "over_jax" in row else ""
     beside = f"{100 * row['used']:.0f} % used" if "used" in row else beside
     what = f"{row['what']}, {row['who']}" if "who" in row else row["what"]

@@ -1,4 +1,4 @@
-"""The temporal U-Net of `diffplan.models.temporal_unet` in eager PyTorch, as its peers run it; used by `bench.py` only.
+"""The temporal U-Net of `diffplan.models.temporal_unet` in eager PyTorch, as its peers run it; used by `unet` only.
 
 It is written from the same description (Janner et al. 2022) with `torch.nn` layers on ``x[n, d, h]``. Its submodules
 carry the names of ours, so that `load` can copy our weights into it. Given the same input both give the same output.

@@ -61,8 +61,10 @@ def compare(steps: int, repeats: int, threads: int) -> list[dict[str, Any]]:
     """A row for each library, eager and compiled, of sampling and of training, and the ratios of PyTorch to JAX.
 
     Raises:
-        ConfigError: if PyTorch is missing, or if the two networks give different outputs.
+        ConfigError: if JAX is on an accelerator, if PyTorch is missing, or if the two networks give different outputs.
     """
+    if jax.default_backend() != "cpu":
+        raise ConfigError("parts=torch: compares CPUs, and JAX found an accelerator: set JAX_PLATFORMS=cpu")
     try:
         import torch
 
@@ -79,7 +81,7 @@ def compare(steps: int, repeats: int, threads: int) -> list[dict[str, Any]]:
     assert_same(network, apply, params)
     sigmas = [float(sigma) for sigma in noise.karras(steps, LOW, HIGH)]
     adam, data = torch.optim.Adam(network.parameters(), lr=2e-4), torch.randn(WINDOWS, *SHAPE)
-    compiled = torch.compile(network)
+    compiled = torch.compile(network, dynamic=False)
     plans = lambda network: partial(torch_unet.ancestral, network, sigmas, (PLANS, *SHAPE))
 
     def steps_of(network: Any) -> None:
