@@ -152,7 +152,7 @@ def test_the_commands_take_a_run_alone(tmp_path, flags):
         said = run(name, "--run", str(tmp_path), *rest)
         assert "--task.noise" in said and "0.3125" in said
     else:
-        assert "planner.prior.width was 32 and is now 48" in refused(name, "--run", str(tmp_path), *rest)
+        assert "planner.prior.width was 16 and is now 48" in refused(name, "--run", str(tmp_path), *rest)
 
 
 @pytest.mark.parametrize("task", ["linear-point", "maze2d-medium", "gridworld-street", "tests.line_world:LINE"])
@@ -168,7 +168,7 @@ def test_what_is_recorded_is_read_back(tmp_path, task, preset):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--prior.width 48", "planner.prior.width was 32 and is now 48; --new-settings"),
+        ("--prior.width 48", "planner.prior.width was 16 and is now 48; --new-settings"),
         ("--task.noise 0.1 --task.steps 30", "task.noise was 0.6 and is now 0.1; --new-settings"),
         ("--prior.train.steps 80", r"planner.prior.train.steps was 60 and is now 80 \(.*decays.*\); --new-settings"),
     ],

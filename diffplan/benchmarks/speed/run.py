@@ -1,6 +1,7 @@
 """The benchmark: what is timed, on which planner, and the file that it ends in."""
 
 import importlib.metadata
+import json
 import os
 import platform
 from collections.abc import Callable
@@ -83,7 +84,7 @@ def bench(run: Run, task: Task, learned: PlannerSettings, how: BenchSettings) ->
 
 def other_rows(path: Path, about: dict[str, Any], parts: tuple[str, ...]) -> list[dict[str, Any]]:
     """The rows of parts that are not timed now. A file of another planner or machine is set aside, and has none."""
-    there = read_json(path)
+    there, about = read_json(path), json.loads(json.dumps(about))  # as a file would hold it
     if not isinstance(there, dict):
         return []
     if any(there.get(name) != about[name] for name in ("task", "planner", "machine")):
