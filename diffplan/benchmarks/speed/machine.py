@@ -42,19 +42,19 @@ def products(program: Jaxpr, trips: int = 1) -> list[tuple[int, Product]]:
 
     Of a branch the dearest is taken; loops whose number of trips is not known count once.
     """
-    found = []
+    result = []
     for equation in program.eqns:
         if equation.primitive.name == "dot_general":
             (contracted, _), (batch, _) = equation.params["dimension_numbers"]
             left, right = (variable.aval.shape for variable in equation.invars)  # pyright: ignore[reportAttributeAccessIssue]
             k, b = prod(left[i] for i in contracted), prod(left[i] for i in batch)
-            found.append((trips * b, Product(prod(left) // (k * b), k, prod(right) // (k * b))))
+            result.append((trips * b, Product(prod(left) // (k * b), k, prod(right) // (k * b))))
             continue
         inner = [products(each, trips * equation.params.get("length", 1)) for each in programs(equation.params)]
         if equation.primitive.name == "cond":
             inner = [max(inner, key=operations)]
-        found += [each for part in inner for each in part]
-    return found
+        result += [each for part in inner for each in part]
+    return result
 
 
 def programs(params: dict[str, Any]) -> list[Jaxpr]:
@@ -64,16 +64,16 @@ def programs(params: dict[str, Any]) -> list[Jaxpr]:
     return [each for each in inner if isinstance(each, Jaxpr)]
 
 
-def operations(found: list[tuple[int, Product]]) -> int:
+def operations(counts: list[tuple[int, Product]]) -> int:
     """F."""
-    return sum(trips * product.operations for trips, product in found)
+    return sum(trips * product.operations for trips, product in counts)
 
 
 def peak(call: Callable[..., Any], arguments: tuple, repeats: int, what: str) -> list[dict[str, Any]]:
     """What a compiled call uses of the peak, beside the two products that say what the peak is."""
-    found = products(jax.make_jaxpr(call)(*arguments).jaxpr)
-    largest = max((product for _, product in found), key=lambda product: product.operations)
-    square, work = Product(SQUARE, SQUARE, SQUARE), operations(found)
+    counts = products(jax.make_jaxpr(call)(*arguments).jaxpr)
+    largest = max((product for _, product in counts), key=lambda product: product.operations)
+    square, work = Product(SQUARE, SQUARE, SQUARE), operations(counts)
     names = {
         what: lambda: call(*arguments),
         "its largest product, " + shape(largest): repeated(largest),

@@ -21,7 +21,7 @@ from diffplan.denoise import ChainDenoiser
 from diffplan.experiment.programs import Programs
 from diffplan.learn import prior, reward
 from diffplan.methods import catalogue
-from diffplan.methods.base import Problem
+from diffplan.methods.base import Problem, Starts
 from diffplan.methods.strengths import StrengthSettings
 from diffplan.noise import NoiseSettings
 from diffplan.planner.model import PlanModel, PlanOptions
@@ -35,10 +35,11 @@ BATCH = 64
 SCALES = 20
 """Guidance scales of a sweep, from 0.1 to 1000."""
 
-ENERGIES = ("guided", "guided_classifier", "guided_dps", "guided_raw", "guided_smoothed", "guided_lgd")
-"""Methods that differ in their energy alone, beside `guided_contrastive`, whose energy is the last to be learned."""
-
-Starts = Any
+ENERGIES = (
+    *("guided", "guided_classifier", "guided_dps", "guided_raw"),
+    *("guided_smoothed", "guided_lgd", "guided_contrastive"),
+)
+"""Methods that differ in their energy alone."""
 
 
 def starts_of(planner: Planner, count: int) -> Starts:
@@ -93,17 +94,17 @@ def options_of(planner: Planner, scale: float) -> dict[str, PlanOptions]:
 def sweep(model: PlanModel, starts: Starts) -> Callable[[], Any]:
     """Plans from every start at `SCALES` scales, in one compiled call."""
     draw = lambda model, key, start, scale: model.draw(key, start, scale=scale)[0]
-    drawn = jax.jit(lambda model, *rows: chunked(partial(draw, model), *rows))
+    call = jax.jit(lambda model, *rows: chunked(partial(draw, model), *rows))
     scales = jnp.repeat(jnp.geomspace(0.1, 1000, SCALES), len(starts))
     keys = jnp.tile(jax.random.split(jax.random.key(0), len(starts)), SCALES)
-    return lambda: drawn(model, keys, jnp.tile(starts, (SCALES, 1)), scales)
+    return lambda: call(model, keys, jnp.tile(starts, (SCALES, 1)), scales)
 
 
 def energies(planner: Planner, problem: Problem, scale: float, repeats: int) -> list[dict[str, Any]]:
     """One batch guided by each energy. problem: with the parts that they need."""
     entries, starts, seeds = catalogue(StrengthSettings()), starts_of(planner, BATCH), itertools.count()
     calls: dict[str, tuple[int, Callable[[], Any]]] = {}
-    for name in (*ENERGIES, "guided_contrastive"):
+    for name in ENERGIES:
         programs = Programs(entries[name].method, problem, starts)
         run = lambda programs: programs.run(jax.random.key(next(seeds)), starts, (scale,)).x[0]
         calls[name] = (BATCH, partial(run, programs))

@@ -132,8 +132,8 @@ def peak(run: Run, planner: Planner, learned: PlannerSettings, how: BenchSetting
 def worlds(run: Run, planner: Planner, learned: PlannerSettings, how: BenchSettings) -> list[dict[str, Any]]:
     """Steps of environments."""
     tasks = {name: make_task(name) for name in WORLDS} | {planner.task.name: planner.task}
-    found = {name: task.simulator for name, task in tasks.items() if task.simulator is not None}
-    return machine.steps({name: world for name, world in found.items() if not is_host(world)}, how.repeats)
+    simulators = {name: task.simulator for name, task in tasks.items() if task.simulator is not None}
+    return machine.steps({name: world for name, world in simulators.items() if not is_host(world)}, how.repeats)
 
 
 def processes(run: Run, planner: Planner, learned: PlannerSettings, how: BenchSettings) -> list[dict[str, Any]]:
