@@ -29,10 +29,6 @@ MOVES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 """stay, up, down, left, right, as (row, column) differences."""
 
 
-Gold = Callable[["Gridworld", Float[Array, "2"], Float[Array, "5"]], Float[Array, ""]]
-"""(world, observation, action) -> reward. Must be hashable: a function, or a frozen dataclass that can be called."""
-
-
 class State(NamedTuple):
     """The number of the cell in reading order, and the steps taken since the reset."""
 
@@ -40,14 +36,17 @@ class State(NamedTuple):
     time: Int[Array, ""]
 
 
-def time_at_goal(world: "Gridworld", observation: Float[Array, "2"], action: Float[Array, "5"]) -> Float[Array, ""]:
-    """1 where the nearest free cell is the goal, else 0.
+Gold = Callable[["Gridworld", State, Float[Array, "5"]], Float[Array, ""]]
+"""(world, state, action) -> reward. Must be hashable: a function, or a frozen dataclass that can be called."""
+
+
+def time_at_goal(world: "Gridworld", state: State, action: Float[Array, "5"]) -> Float[Array, ""]:
+    """1 in the goal's cell, else 0.
 
     Raises:
         ValueError: if the layout has no goal.
     """
-    place = world.observe(world.state_of(observation))
-    return (place == np.array(world.goal, np.float32)).all().astype(jnp.float32)
+    return (world.observe(state) == np.array(world.goal, np.float32)).all().astype(jnp.float32)
 
 
 @dataclass(frozen=True)
@@ -55,15 +54,13 @@ class _Region:
     centre: tuple[float, float]
     radius: float
 
-    def __call__(
-        self, world: "Gridworld", observation: Float[Array, "2"], action: Float[Array, "5"]
-    ) -> Float[Array, ""]:
-        place = world.observe(world.state_of(observation))
+    def __call__(self, world: "Gridworld", state: State, action: Float[Array, "5"]) -> Float[Array, ""]:
+        place = world.observe(state)
         return (jnp.linalg.norm(place - np.array(self.centre, np.float32)) <= self.radius).astype(jnp.float32)
 
 
 def time_in_region(centre: tuple[float, float], radius: float) -> Gold:
-    """A reward of 1 where the nearest free cell's (row, column) is within `radius` cells of `centre`, else 0."""
+    """A reward of 1 where the cell's (row, column) is within `radius` cells of `centre`, else 0."""
     return _Region((float(centre[0]), float(centre[1])), float(radius))
 
 
@@ -158,7 +155,7 @@ class Gridworld:
         slips = jax.random.bernoulli(slip_key, self.slip)
         move = jnp.where(slips, jax.random.randint(move_key, (), 0, len(MOVES)), jnp.argmax(action))
         new = State(jnp.asarray(self.next_cell)[state.cell, move], state.time + 1)
-        reward = self.reward(self.observe(state), action)
+        reward = self.gold(self, state, action)
         return new, Transition(self.observe(new), reward, jnp.bool_(False), new.time >= self.max_steps)
 
     def observe(self, state: State) -> Float[Array, "2"]:
@@ -171,8 +168,8 @@ class Gridworld:
         return State(jnp.argmin(distances).astype(jnp.int32), jnp.int32(0))
 
     def reward(self, observation: Float[Array, "2"], action: Float[Array, "5"]) -> Float[Array, ""]:
-        """The gold reward of one row."""
-        return self.gold(self, observation, action)
+        """The gold reward of one row, in the free cell nearest to it."""
+        return self.gold(self, self.state_of(observation), action)
 
     def residual(self, o: Float[Array, "2"], a: Float[Array, "5"], o_next: Float[Array, "2"]) -> Float[Array, ""]:
         """The distance of o from the nearest free cell, plus that of o_next from the nearest cell the step could reach.

@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from diffplan.models import TemporalUNet, count, to_pure
-from diffplan.models.blocks import Conv, ConvTranspose, sinusoidal
+from diffplan.models.blocks import sin_cos, sinusoidal
+from diffplan.models.convolution import Conv, ConvTranspose, in_fewer_products
 
 AXES = ("NHC", "HIO", "NHC")
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -17,7 +18,7 @@ def small(key: jax.Array, d: int = 3):
     return to_pure(TemporalUNet(d, dim=8, mults=(1, 2), groups=4, rngs=nnx.Rngs(key)))
 
 
-@pytest.mark.parametrize(("c_in", "c_out"), [(3, 7), (7, 3), (5, 5)])
+@pytest.mark.parametrize(("c_in", "c_out"), [(3, 7), (7, 3), (5, 5), (33, 40), (40, 33)])
 @pytest.mark.parametrize(("width", "stride"), [(1, 1), (5, 1), (3, 2), (5, 2)])
 def test_convolution_is_lax_convolution(key, c_in, c_out, width, stride):
     conv = Conv(c_in, c_out, width, stride=stride, rngs=nnx.Rngs(key))
@@ -36,6 +37,32 @@ def test_convolution_has_the_derivative_of_lax_convolution(key):
         return jax.lax.conv_general_dilated(x[None], conv.kernel[...], (1,), "SAME", dimension_numbers=AXES)[0]
 
     np.testing.assert_allclose(jax.jacobian(conv)(x), jax.jacobian(want)(x), **TOLERANCE)
+
+
+@pytest.mark.parametrize("width", [3, 5])
+def test_fewer_products_give_the_same_convolution_and_derivatives(key, width):
+    """Against XLA's convolution and its derivatives by plan and by kernel, in a weighted sum of outputs."""
+    x, weights = jax.random.normal(key, (2, 12, 6))
+    kernel = jax.random.normal(jax.random.fold_in(key, 1), (width, 6, 6))
+
+    def want(x, kernel):
+        return jax.lax.conv_general_dilated(x[None], kernel, (1,), "SAME", dimension_numbers=AXES)[0]
+
+    np.testing.assert_allclose(in_fewer_products(x, kernel), want(x, kernel), rtol=1e-4, atol=1e-4)
+    slopes = [jax.grad(lambda *a, f=f: jnp.sum(weights * f(*a)), (0, 1))(x, kernel) for f in (in_fewer_products, want)]
+    for ours, theirs in zip(*slopes, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_sines_and_cosines_are_those_of_numpy():
+    x = np.linspace(-60, 60, 10_001, dtype=np.float32)
+    sine, cosine = sin_cos(jnp.asarray(x))
+    np.testing.assert_allclose(sine, np.sin(x.astype(np.float64)), atol=8e-6)  # x / 2 pi is rounded
+    np.testing.assert_allclose(cosine, np.cos(x.astype(np.float64)), atol=8e-6)
+    near = x[np.abs(x) < np.pi]
+    np.testing.assert_allclose(sin_cos(jnp.asarray(near))[0], np.sin(near.astype(np.float64)), atol=1.5e-6)
+    slope = jax.vmap(jax.grad(lambda x: 2 * sin_cos(x)[0] - sin_cos(x)[1]))(jnp.asarray(near))
+    np.testing.assert_allclose(slope, 2 * np.cos(near) + np.sin(near), atol=5e-6)
 
 
 def test_transposed_convolution_is_lax_transposed_convolution(key):

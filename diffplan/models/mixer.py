@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from diffplan.models.blocks import sinusoidal
+from diffplan.models.blocks import sin_cos, sinusoidal
 
 FREQUENCY = 3.0
 """Standard deviation of B in (12c): a map with details of a third of the data's deviation."""
@@ -34,7 +34,7 @@ def with_features(x: Float[Array, "h d"], features: int) -> Float[Array, "h wide
     if not features:
         return x
     phase = x[:, :2] @ (FREQUENCY * jax.random.normal(jax.random.key(9), (2, features)))
-    return jnp.concatenate([x, jnp.sin(phase), jnp.cos(phase)], axis=1)
+    return jnp.concatenate([x, *sin_cos(phase)], axis=1)
 
 
 def standardised(u: Float[Array, "t w"]) -> Float[Array, "t w"]:

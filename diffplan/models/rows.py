@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from diffplan.models.blocks import sinusoidal
+from diffplan.models.blocks import sin_cos, sinusoidal
 from diffplan.models.mixer import Block, standardised
 
 STEEPER = 5.0
@@ -54,7 +54,7 @@ def described(x: Float[Array, "h d"], observed: int, features: int) -> Float[Arr
     phase = x[:, :observed] @ directions(features, observed)
     padded = jnp.pad(x, ((1, 1), (0, 0)), mode="edge")
     ahead, behind = STEEPER * (padded[2:] - x), STEEPER * (x - padded[:-2])
-    return jnp.concatenate([x, jnp.sin(phase), jnp.cos(phase), ahead, behind], axis=1)
+    return jnp.concatenate([x, *sin_cos(phase), ahead, behind], axis=1)
 
 
 class RowBlock(Block):

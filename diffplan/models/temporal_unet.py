@@ -23,7 +23,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from diffplan.models.blocks import Conv, ConvTranspose, GroupNorm, mish, sinusoidal
+from diffplan.models.blocks import GroupNorm, mish, sinusoidal
+from diffplan.models.convolution import Conv, ConvTranspose
 
 
 class ConvBlock(nnx.Module):
