@@ -13,8 +13,8 @@ Both are one matrix product, of shifted inputs side by side (`unfold`) or, where
 outputs to be added up (`fold`). Under `jax.vmap` it becomes a single product over ``batch * h`` rows. `lax.conv` is not
 used: XLA's CPU backend is slow at its derivative inside a `lax.scan`.
 
-**In fewer products.** m neighbouring outputs of (1) at stride 1 are linear in n = m + k - 1 inputs x. They need n products
-instead of m k (Winograd 1980, "Arithmetic complexity of computations"; Lavin and Gray 2016, arXiv 1509.09308):
+**In fewer products.** m neighbouring outputs of (1) at stride 1 are linear in n = m + k - 1 inputs x. They need n
+products, not m k (Winograd 1980, "Arithmetic complexity of computations"; Lavin and Gray 2016, arXiv 1509.09308):
 
     y = V_m^T ((V_k W) * (V_n^-T x)),     V_c[i, j] = p_i^j,  and its last row is 0 .. 0 1               (154)
 
