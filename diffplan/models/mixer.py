@@ -33,7 +33,9 @@ def with_features(x: Float[Array, "h d"], features: int) -> Float[Array, "h wide
     """Points with the features (12c) of their places."""
     if not features:
         return x
-    phase = x[:, :2] @ (FREQUENCY * jax.random.normal(jax.random.key(9), (2, features)))
+    with jax.ensure_compile_time_eval():  # a constant of the program: see `sinusoidal`
+        directions = FREQUENCY * jax.random.normal(jax.random.key(9), (2, features))
+    phase = x[:, :2] @ directions
     return jnp.concatenate([x, *sin_cos(phase)], axis=1)
 
 
