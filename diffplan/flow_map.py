@@ -104,6 +104,7 @@ def few_steps(
     pins: Pins,
     scale: Scalar | None = None,
     energy: Energy | None = None,
+    warm: Float[Array, "h d"] | None = None,
 ) -> Float[Array, "h d"]:
     """Draw one plan with as many evaluations of the map as there are levels, beside those of the energy.
 
@@ -114,6 +115,7 @@ def few_steps(
         pins: entries that are known.
         scale: the guidance scale w of (148); None: unguided.
         energy: guides.
+        warm: a clean plan to start from, noised to the first level; without it the start is noise alone.
 
     Returns:
         The plan ``[h, d]``.
@@ -131,7 +133,7 @@ def few_steps(
         x = jump(flow, x, own, to / sigma)
         return jnp.where(pins.mask, pins.value, x + jnp.sqrt(how.renewed) * following * noise), None
 
-    start = sigmas[0] * noises[0]
+    start = sigmas[0] * noises[0] + (0.0 if warm is None else warm)
     later = jnp.concatenate([noises[1:], jnp.zeros((1, *how.shape))])
     return jax.lax.scan(body, start, (later, sigmas, jnp.append(sigmas[1:], 0.0)))[0]
 

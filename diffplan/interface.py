@@ -18,7 +18,7 @@ from diffplan.experiment import tune as tuning
 from diffplan.experiment.presets import PRESETS
 from diffplan.experiment.settings import ExperimentSettings
 from diffplan.experiment.tune import TuneSettings
-from diffplan.planner.planner import run_of, settings_for
+from diffplan.planner.presets import run_of, settings_for
 from diffplan.planner.settings import PlannerSettings
 from diffplan.report import draw, sweep
 from diffplan.report import table as tables

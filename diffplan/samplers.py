@@ -28,6 +28,10 @@ two, whose noise is drawn given z (Levy's construction): with a^2 and b^2 their 
     z_1 = a z + b e,      z_2 = b z - a e                                                                 (143)
 
 So the same key gives nearly the same plan at twice as many levels, and the difference is the error of the steps.
+
+**Early exit.** As levels fall the denoised plan D_i settles. Below the first level where it has, the rest is left out:
+
+    sqrt(mean (D_i - D_i-1)^2) <= tolerance        then   x0 = D(x_i+1, sigma_i+1)                        (155)
 """
 
 from collections.abc import Callable
@@ -36,7 +40,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from diffplan.count import uncounted
 from diffplan.settings import Named, at_least, settings
@@ -185,12 +189,7 @@ def sample(
     Returns:
         The plan ``[h, d]`` and `Info`.
     """
-    sigmas, shape, step = sampler.sigmas, sampler.shape, sampler.step
-    key_start, key_steps = jax.random.split(key)
-    x = sigmas[0] * jax.random.normal(key_start, shape) + (0.0 if warm is None else warm)
-    noises = jax.vmap(lambda key: jax.random.normal(key, shape))(jax.random.split(key_steps, len(sigmas) - 1))
-    for halving in range(sampler.halvings):
-        sigmas, noises = halved(jax.random.fold_in(key_steps, halving), sigmas, noises)
+    (x, sigmas, noises), shape, step = begun(key, sampler, warm), sampler.shape, sampler.step
 
     def body(carry, level):
         x, past, past_ref = carry
@@ -209,6 +208,54 @@ def sample(
     start = (x, Past.none(shape), Past.none(shape))
     (x, *_), (nats, log_ratio, iterates) = jax.lax.scan(body, start, (noises, sigmas[:-1], sigmas[1:]))
     return denoise(x, sigmas[-1]), Info(jnp.sum(nats), jnp.sum(log_ratio), jnp.concatenate([iterates, x[None]]))
+
+
+def sample_until(
+    key: PRNGKey, denoise: Denoise, sampler: Sampler, tolerance: Scalar, warm: Float[Array, "h d"] | None = None
+) -> tuple[Float[Array, "h d"], Int[Array, ""]]:
+    """Draw one plan as `sample` does, and leave out the levels below which it has settled (155).
+
+    Batched, the loop goes on until the last plan has settled: it saves time for one plan, or for few.
+
+    Args:
+        key: consumed.
+        denoise: any denoiser.
+        sampler: the noise levels, the plan's shape and the step rule.
+        tolerance: in units of a normalised plan. 0: the plan of `sample` with the same key.
+        warm: as of `sample`.
+
+    Returns:
+        The plan ``[h, d]``, and how many levels it passed.
+    """
+    x, sigmas, noises = begun(key, sampler, warm)
+
+    def moving(state):
+        _, _, change, level = state
+        return (level < len(noises)) & (change > tolerance)
+
+    def body(state):
+        x, before, _, level = state
+        proposal, past = sampler.step(denoise, x, sigmas[level], sigmas[level + 1], before)
+        change = jnp.sqrt(jnp.mean((past.denoised - before.denoised) ** 2))
+        change = jnp.where(jnp.isinf(before.sigma), jnp.inf, change)
+        return proposal.mean + proposal.std * noises[level], past, change, level + 1
+
+    start = x, Past.none(sampler.shape), jnp.full((), jnp.inf), jnp.zeros((), int)
+    x, _, _, level = jax.lax.while_loop(moving, body, start)
+    return denoise(x, sigmas[level]), level + 1
+
+
+def begun(
+    key: PRNGKey, sampler: Sampler, warm: Float[Array, "h d"] | None
+) -> tuple[Float[Array, "h d"], Float[Array, "n"], Float[Array, "n-1 h d"]]:
+    """(the plan at the first level, all levels, the noise of the steps between them)."""
+    sigmas, shape = sampler.sigmas, sampler.shape
+    key_start, key_steps = jax.random.split(key)
+    x = sigmas[0] * jax.random.normal(key_start, shape) + (0.0 if warm is None else warm)
+    noises = jax.vmap(lambda key: jax.random.normal(key, shape))(jax.random.split(key_steps, len(sigmas) - 1))
+    for halving in range(sampler.halvings):
+        sigmas, noises = halved(jax.random.fold_in(key_steps, halving), sigmas, noises)
+    return x, sigmas, noises
 
 
 CHUNK = {"cpu": 64}

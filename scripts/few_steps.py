@@ -3,8 +3,8 @@
     python scripts/few_steps.py maze2d-umaze                # results/few_steps.csv: 8 minutes on two idle CPU cores
     python scripts/few_steps.py maze2d-umaze --evaluations 4 --scales 0 4
 
-The prior is that of `scripts/front.py`, and is trained if it is not there; the flow map is distilled from it into the
-same run. A row is a number of evaluations and a guidance scale, with 64 plans to a batch; the rows of `prior` are drawn
+The prior is the task's default, and is trained if it is not there; the flow map is distilled from it into the same
+run. A row is a number of evaluations and a guidance scale, with 64 plans to a batch; the rows of `prior` are drawn
 by the sampler of the demo, with 12 noise levels. The other columns are those of `scripts/front.py`.
 
 Writes results/few_steps.csv, in which rows that are there already are kept, and beside it few_steps.png.
@@ -20,7 +20,7 @@ import tyro
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parent))
-from front import BATCH, MEASURED, add, rows_of, trained
+from front import BATCH, MEASURED, add, rows_of
 
 from diffplan.flow_map import FlowMap
 from diffplan.learn.flow_map import FlowMapSettings, fit
@@ -28,13 +28,11 @@ from diffplan.learn.train import TrainSettings
 from diffplan.metrics.table import read
 from diffplan.planner import build as building
 from diffplan.planner.planner import Planner
+from diffplan.planner.settings import PlannerSettings
 from diffplan.report.save import save
 from diffplan.runs import Run, stage
 from diffplan.settings import ConfigError
 from diffplan.tasks import make_task
-
-PRIOR = "chain, 512 states"
-"""The prior, by its name in `scripts/front.py`."""
 
 Network = Literal["rows", "chain"]
 
@@ -61,26 +59,26 @@ class Config:
     """Guidance scales; 0 is unguided."""
     plans: int = 512
     """Plans of each, a multiple of 64."""
-    run: Path = Path("runs/front")
-    """Where networks are trained."""
+    run: Path = Path("runs/few_steps")
+    """Where planners are trained, a folder a task."""
     out: Path = Path("results/few_steps.csv")
     """Where the rows go, and the figure."""
 
 
-def flow_map_of(planner: Planner, run: Path, name: str, network: Network) -> FlowMap:
+def flow_map_of(planner: Planner, run: Path, network: Network) -> FlowMap:
     """The flow map of a planner's prior, in its run."""
-    assert planner.settings is not None
-    build = building.start(Run(run, read_only=True), make_task(name), planner.settings)
+    build = building.start(Run(run, read_only=True), planner.task, PlannerSettings())
     own, levels, prior = SETTINGS[network], build.decided.levels, building.fit_prior(build)
     make = lambda recorder: fit(build.data.train, prior.model, own, levels, recorder)
     inputs = build.inputs | {"prior": prior.identity}
-    return stage(Run(run), f"flow_map/{network}", make, {"flow_map": own, "noise": levels}, inputs).model
+    where = {"rows": "flow_map", "chain": "flow_map_chain"}[network]
+    return stage(Run(run), where, make, {"flow_map": own, "noise": levels}, inputs).model
 
 
 def measure(name: str, config: Config) -> list[dict[str, Any]]:
     """The prior and the flow map of a task at all scales."""
-    planner = trained(make_task(name), PRIOR, config.run / name)
-    flow = flow_map_of(planner, config.run / name / "chain-512-states", name, config.network)
+    planner = Planner.fit(make_task(name), config.run / name)
+    flow = flow_map_of(planner, config.run / name, config.network)
     prior = planner.model
     fast = {count: replace(prior, flow_map=flow, evaluations=count) for count in config.evaluations}
     models = {

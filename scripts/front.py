@@ -63,6 +63,7 @@ NETWORKS: dict[str, PriorSettings] = {
     "chain, 128 states, depth 2": PriorSettings(states=128, width=64, depth=2),
     "chain, 128 states, half the rows": PriorSettings(states=128, width=64, horizon=16),
     "mixer": PriorSettings(ADAM, network="mixer", width=128),
+    "transformer": PriorSettings(ADAM, network="transformer", width=64),
     "unet": PriorSettings(replace(ADAM, learning_rate=2e-4), network="unet"),
 }
 

@@ -10,7 +10,7 @@ from diffplan.denoise import pinned
 from diffplan.guide import guided, raw
 from diffplan.noise import karras, log_linear
 from diffplan.oracle.gaussian import Gaussian
-from diffplan.samplers import Sampler, ancestral, ddim, dpmpp_2m, halved, heun, sample, sde_2m
+from diffplan.samplers import Sampler, ancestral, ddim, dpmpp_2m, halved, heun, sample, sample_until, sde_2m
 from diffplan.types import Pins, Strengths
 
 SHAPE = (3, 2)
@@ -69,6 +69,27 @@ def test_finer_levels_go_through_the_same_noise():
         assert len(fine) == Sampler(sigmas, SHAPE, halvings=halvings).levels == 5 * 2**halvings + 1
         chex.assert_trees_all_close(fine[:: 2**halvings], coarse, rtol=2e-5, atol=2e-5)
         assert np.abs(np.asarray(fine[1] - coarse[1])).max() > 0.1
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_plan_that_has_settled_is_done(rule):
+    """Against all denoised plans of `sample`: the first two in turn that differ by no more than the tolerance."""
+    prior, sampler = correlated(), Sampler(karras(24, 0.002, 80.0), SHAPE, RULES[rule])
+    keys = jax.random.split(jax.random.key(2), 16)
+    plan, info = jax.jit(jax.vmap(lambda key: sample(key, prior.denoise, sampler)))(keys)
+    denoised = jax.vmap(jax.vmap(prior.denoise), (0, None))(info.iterates, sampler.sigmas)  # [n, levels, h, d]
+    change = np.sqrt(np.mean(np.square(np.diff(denoised, axis=1)), axis=(2, 3)))
+    until = jax.jit(jax.vmap(lambda key, tolerance: sample_until(key, prior.denoise, sampler, tolerance), (0, None)))
+    whole, levels = until(keys, 0.0)
+    chex.assert_trees_all_close(whole, plan, rtol=1e-4, atol=1e-5)
+    assert (levels == 24).all()
+    for tolerance in (0.02, 0.3):
+        early, levels = until(keys, tolerance)
+        settled = (change[:, :-1] <= tolerance).argmax(axis=1) + 3  # levels of the two, and of the one that follows
+        np.testing.assert_array_equal(levels, settled)
+        assert levels.max() < 24
+        chosen = np.asarray(denoised)[np.arange(16), np.asarray(levels) - 1]
+        chex.assert_trees_all_close(early, chosen, rtol=1e-4, atol=1e-4)
 
 
 def test_finer_noise_is_white():

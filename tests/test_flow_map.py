@@ -79,6 +79,17 @@ def test_pushes_tilt_a_unit_gaussian_by_as_much_as_the_reward_asks(levels, renew
     np.testing.assert_allclose(x.std(axis=0), 1.0, rtol=0.05)
 
 
+def test_a_warm_start_from_the_prior_draws_the_prior():
+    """A draw of N(m, s^2), noised, has the distribution of the level; started at its mean, plans would be narrower."""
+    clean = MEAN[None] + 0.7 * jax.random.normal(jax.random.key(4), (4096, *SHAPE))
+    how, keys = FewSteps(karras(2, 0.05, 0.7), SHAPE), jax.random.split(jax.random.key(5), 4096)
+    draw = jax.jit(jax.vmap(lambda key, warm: few_steps(key, gaussian(0.7), how, NONE, warm=warm)))
+    x, narrow = draw(keys, clean), draw(keys, jnp.broadcast_to(MEAN, clean.shape))
+    np.testing.assert_allclose(x.mean(axis=0), MEAN, atol=0.05)
+    np.testing.assert_allclose(x.std(axis=0), 0.7, rtol=0.05)
+    assert (narrow.std(axis=0) < 0.6).all()
+
+
 def test_known_entries_stay_and_scale_0_is_the_map_alone():
     pins = Pins(jnp.array([[True, True], [False, False]]), jnp.full(SHAPE, 7.0))
     energy = lambda x, sigma: jnp.sum(x**2)

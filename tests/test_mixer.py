@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from diffplan.denoise import Edm, pinned
 from diffplan.guide import guided
-from diffplan.models import Mixer, Size, Value, build, count
+from diffplan.models import Mixer, Size, Transformer, Value, build, count
+from diffplan.models.transformer import AttentionBlock
 from diffplan.noise import karras
 from diffplan.samplers import Sampler, sample
 from diffplan.types import Pins, Strengths
@@ -19,9 +21,14 @@ def mixer(depth=2, width=32):
     return build(jax.random.key(0), lambda rngs: Mixer(HORIZON, DIM, Size(depth=depth, width=width), rngs=rngs))
 
 
-def test_an_untrained_denoiser_is_the_best_guess_for_white_data():
+def transformer(depth=2, width=32):
+    return build(jax.random.key(0), lambda rngs: Transformer(HORIZON, DIM, Size(2, width, depth), rngs=rngs))
+
+
+@pytest.mark.parametrize("network", [mixer, transformer])
+def test_an_untrained_denoiser_is_the_best_guess_for_white_data(network):
     """The output layer starts at 0, so D = x / (1 + sigma^2): the exact denoiser of N(0, I)."""
-    apply, params = mixer()
+    apply, params = network()
     x = jax.random.normal(jax.random.key(1), (HORIZON, DIM))
     for sigma in (0.02, 1.0, 10.0):
         denoised = Edm(params, apply)(x, jnp.asarray(sigma))
@@ -38,7 +45,18 @@ def test_entries_at_level_zero_come_back_as_they_are():
     assert np.abs(denoised[1:] - np.asarray(x)[1:]).min() > 0
 
 
-def test_every_patch_sees_every_other():
+@pytest.mark.parametrize("width", [10, 48])
+def test_attention_is_that_of_jax(width):
+    block = AttentionBlock(7, width, 2, False, nnx.Rngs(0))
+    v = jax.random.normal(jax.random.key(1), (7, width))
+    query, key, value = (block.read(v).reshape(7, 3, block.heads, -1)[:, i] for i in range(3))
+    want = block.say(jax.nn.dot_product_attention(query, key, value).reshape(7, width))
+    assert block.heads == {10: 1, 48: 3}[width]
+    np.testing.assert_allclose(block.mixed(v), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mixer", [mixer, transformer])
+def test_every_patch_sees_every_other(mixer):
     apply, params = mixer()
     params = jax.tree.map(lambda leaf: leaf + 0.01 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
     x = jax.random.normal(jax.random.key(1), (HORIZON, DIM))

@@ -28,6 +28,7 @@ from tests import small
 from tests.small import numbers, results
 
 CONTROLS = {"behaviour", "null_noise", "null_shuffled"}
+FLOW = {"guided_few_steps", "few_steps_contrastive", "few_steps_dps", "few_steps_posterior", "null_few_steps"}
 FILES = {"results.csv", "config.json", "data.npz", "plans.npz", "data", "prior", "reward", "methods", "inverse"}
 FEW = {"maze2d": {"episodes": 12, "steps": 250}}
 """As many as it takes for some window to earn something."""
@@ -144,7 +145,7 @@ def test_every_method_runs_or_is_left_out_by_name(name, carts, tmp_path):
     ran = {row["method"] for row in rows} - {"behaviour", "bound"}
     assert ran | out == set(catalogue(config.strengths)) and not ran & out
     dynamics = {"cem", "mppi", "reinforce", "ppo", "ppo_occupancy", "receding_model"}
-    lacking = {carts: dynamics, "gridworld-fourrooms": {"guided_few_steps"}}  # flow maps are of continuous plans
+    lacking = {carts: dynamics, "gridworld-fourrooms": FLOW}  # flow maps are of continuous plans
     assert out - {"tree"} == lacking.get(name, set())
     assert ("tree" in out) == (name != "gridworld-fourrooms" or find_spec("mctx") is None)
     assert all(": needs " in line or ": plans in one-hot cells alone" in line for line in left if "method" in line[:7])

@@ -187,6 +187,7 @@ def test_a_batch_of_episodes_is_played(planner, task):
         (lambda p: p.agent(every=0), "every=0: must be at least 1"),
         (lambda p: p.fast(), "fast: this planner has no flow map; Planner.fit"),
         (lambda p: p.fast(0), "evaluations=0: must be at least 1"),
+        (lambda p: p.early(-0.1), "tolerance=-0.1: must be at least 0"),
         (lambda p: p.agent().act(np.zeros(3)), r"observation: shape=\[3\]: must be \[..., 4\]"),
         (lambda p: dp.Planner.pretrained("umaze"), "pretrained='umaze': must be one of"),
         (lambda p: dp.Planner.fit(p.task, preset="smoke"), "preset='smoke': must be one of"),
@@ -238,6 +239,19 @@ def test_the_commands_as_functions_share_a_run(task, run, planner, tmp_path):
     assert dp.plot(run, tmp_path)[0].parent == tmp_path
 
 
+def test_plans_that_have_settled_are_done(planner, tmp_path):
+    """At tolerance 0 they are the plans of all levels; at another a file keeps it, and agents plan by it."""
+    draw = lambda planner: planner.plan(jax.random.key(0), START, n=5, scale=2.0).x
+    assert dp.load(planner.early(0.2).save(tmp_path / "early.npz")).model.tolerance == 0.2
+    sampler = dataclasses.replace(planner.model.sampler, sigmas=karras(8, 0.02, 10.0))
+    planner = dataclasses.replace(planner, model=dataclasses.replace(planner.model, sampler=sampler))
+    np.testing.assert_allclose(draw(planner.early(0)), draw(planner), atol=1e-5)
+    early = planner.early(5.0)
+    assert np.abs(draw(early) - draw(planner)).max() > 1e-3
+    agent = early.agent(scale=2.0, every=2, warm=True)
+    assert np.isfinite([agent.act(START) for _ in range(4)]).all()
+
+
 def test_a_few_evaluations_of_a_flow_map_draw_plans_guided_or_not(task, run, planner, tmp_path):
     """The map is distilled into the run beside what is there; a file holds it too; agents plan by it."""
     made = dp.Planner.fit(task, run, few_steps=True)
@@ -258,7 +272,7 @@ def test_a_few_evaluations_of_a_flow_map_draw_plans_guided_or_not(task, run, pla
     same(dp.load(run), planner)
     record.write_text(whole)
     agent, slow = made.fast(2).agent(scale=2.0, every=4, warm=True), made.agent(scale=2.0, every=4)
-    acted = [[each.act(START) for _ in range(6)] for each in (agent, slow)]  # the second plan would be warm
+    acted = [[each.act(START) for _ in range(6)] for each in (agent, slow)]  # the second plan is warm
     assert np.isfinite(acted).all() and not np.allclose(*acted)
     rooms = dp.make_task("gridworld-fourrooms", episodes=12, steps=60)
     with pytest.raises(ConfigError, match=r"few_steps=True: must be False: flow maps are of continuous plans"):

@@ -39,22 +39,22 @@ class PriorSettings:
     train: TrainSettings = field(default_factory=lambda: TrainSettings(1500, 64, "muon", 5e-2))
     network: Named = "chain"
     """chain: a network over rows that begins as the exact denoiser of a Markov chain of them; mixer: patched MLP-mixer;
-    unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M); or file.py:NAME of a function (key, horizon, dim,
-    settings) -> (apply, params)."""
+    transformer: of rows or patches; unet: Diffuser's temporal U-Net (dim 32, mults 1-4-8, 3.68 M); or file.py:NAME of
+    a function (key, horizon, dim, settings) -> (apply, params)."""
     states: Annotated[int | None, at_least(2, 2**16)] = None
     """Chain: number of its states; at most one for every eight rows of the data. If not given, the fewest of 64, 128,
     256 and 512 with which the chain by itself tells rows apart, or beyond which more gain little. Of one-hot plans
     every cell has as many of them as the others, from 1 to 8."""
     horizon: Annotated[int | None, at_least(2, 2**20)] = None
-    """Rows of a plan; the mixer's patch, or 4 for the unet, must divide it. From the episodes, if not given."""
+    """Rows of a plan; the patch, or 4 for the unet, must divide it. From the episodes, if not given."""
     stride: Annotated[int | None, at_least(1, 2**20)] = None
     """Steps from one row of a plan to the next. From the episodes, if not given."""
     width: Annotated[int, SIZE] = 32
-    """Chain and mixer: width of a row, or of a token."""
+    """Width of a row, or of a token; the unet's is its own. The transformer has a head for every 16."""
     depth: Annotated[int, SIZE] = 3
-    """Chain and mixer: number of blocks."""
+    """Number of blocks; the unet's is its own."""
     patch: Annotated[int, SIZE] = 1
-    """Mixer: steps to a token."""
+    """Mixer and transformer: steps to a token."""
     goal_fraction: Annotated[float, FRACTION] = 0.1
     """Fraction of training windows whose last observation is kept clean too, so that goals can be pinned."""
     held_out: Annotated[float, INSIDE] = 0.1
@@ -64,7 +64,7 @@ class PriorSettings:
 
     def check(self) -> None:
         """Raise ConfigError unless the network can be built for this horizon."""
-        divisor = {"mixer": self.patch, "unet": 4}.get(str(self.network), 1)
+        divisor = {"mixer": self.patch, "transformer": self.patch, "unet": 4}.get(str(self.network), 1)
         fits = self.horizon is None or self.horizon % divisor == 0
         require(fits, "prior.horizon", self.horizon, f"a multiple of {divisor}")
 

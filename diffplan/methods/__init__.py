@@ -4,7 +4,7 @@
 named, ``file.py:NAME`` is accepted too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.util import find_spec
 from typing import Literal, NamedTuple
@@ -15,7 +15,7 @@ from diffplan.methods.ascent import Ascent, AscentEarly, AscentFrom, AscentRenoi
 from diffplan.methods.base import Method, Plans, Problem, need
 from diffplan.methods.best_of_n import BestOfN, Quantiliser, RegularisedBestOfN, SoftBestOfN
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
-from diffplan.methods.few_steps import FewStepGuided
+from diffplan.methods.few_steps import FewStepGuided, Push, by_contrast, by_dps, by_draws, by_shuffled
 from diffplan.methods.finetuning import ExpertIteration
 from diffplan.methods.grids import even_grid, log_grid, whole_grid
 from diffplan.methods.guidance import (
@@ -31,6 +31,7 @@ from diffplan.methods.guidance import (
     dps,
     lgd,
     raw,
+    regression,
     scheduled,
     shuffled,
     smoothed,
@@ -123,6 +124,10 @@ def guidance_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     weaker = Weakened(strengths.weakened)
     contrasted = Pushed("guided_contrastive", scales, contrastive, "guidance scale")
     by_class = Guided("guided_classifier", scales, classifier, classifier)
+
+    def few(name: str, push: Push, proxy: Callable[[Problem], Proxy], needs: tuple[str, ...]) -> Entry:
+        return entry("Kim et al. 2024", "plans", FewStepGuided(name, scales, push=push, proxy=proxy), needs)
+
     return (
         entry("Janner et al. 2022", "plans", Guided("guided", scales)),
         entry("Dhariwal and Nichol 2021", "plans", by_class, classes),
@@ -134,6 +139,9 @@ def guidance_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
         entry("", "plans", Guided("guided_smoothed", scales, smoothed, clean), ("clean",)),
         entry("Song et al. 2023", "plans", Pushed("guided_lgd", scales, lgd, "guidance scale", clean), ("clean",)),
         entry("Kim et al. 2024", "plans", FewStepGuided("guided_few_steps", scales), ("regression", "flow_map")),
+        few("few_steps_contrastive", by_contrast, regression, ("regression", "contrastive", "flow_map")),
+        few("few_steps_dps", by_dps, clean, ("clean", "flow_map")),
+        few("few_steps_posterior", by_draws, clean, ("clean", "flow_map")),
         entry("", "plans", Pushed("guided_budget", log_grid(1, 1000, strengths.points), budgeted, "budget in nats")),
         entry("", "plans", Pushed("weakened", even_grid(strengths.points), weaker, "prior taken off")),
         entry("Ajay et al. 2023", "plans", ClassifierFree(weights, name="classifier_free_return"), asked),
@@ -239,7 +247,9 @@ def control_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     """Guidance that knows nothing of the reward: what pushing alone does to plans."""
     scales = log_grid(*strengths.scale, strengths.points)
     noise, deal = Guided("null_noise", scales, untrained), Guided("null_shuffled", scales, shuffled)
-    nulls = (noise, ("regression", "untrained")), (deal, ("regression", "shuffled"))
+    few = FewStepGuided("null_few_steps", scales, push=by_shuffled)
+    shuffles = "regression", "shuffled"
+    nulls = (noise, ("regression", "untrained")), (deal, shuffles), (few, (*shuffles, "flow_map"))
     return tuple(Entry("controls", "", "plans", null, needs) for null, needs in nulls)
 
 

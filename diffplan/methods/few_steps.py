@@ -3,13 +3,43 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffplan.flow_map import FewSteps, few_steps
+from diffplan import guide
+from diffplan.flow_map import FewSteps, TwoTime, few_steps, posterior
 from diffplan.guide import Proxy
 from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, need, sweep
-from diffplan.methods.guidance import regression
-from diffplan.types import PRNGKey, Scalar
+from diffplan.methods.guidance import clean, draws_around, regression, shuffled
+from diffplan.types import Energy, PRNGKey, Scalar
+
+Push = Callable[[Problem, TwoTime, Scalar], tuple[Scalar, Energy]]
+"""(problem, map, strength) -> the scale and the energy of (148)."""
+
+
+def by_regression(problem: Problem, flow: TwoTime, scale: Scalar) -> tuple[Scalar, Energy]:
+    """The noise-conditioned regression."""
+    return scale, regression(problem)
+
+
+def by_shuffled(problem: Problem, flow: TwoTime, scale: Scalar) -> tuple[Scalar, Energy]:
+    """The regression of shuffled labels: a null control."""
+    return scale, shuffled(problem)
+
+
+def by_contrast(problem: Problem, flow: TwoTime, scale: Scalar) -> tuple[Scalar, Energy]:
+    """The exact energy of a weight, as it was learned by contrasting plans."""
+    return jnp.ones(()), need(problem, "contrastive", "by a contrastive energy").energy(scale)
+
+
+def by_dps(problem: Problem, flow: TwoTime, scale: Scalar) -> tuple[Scalar, Energy]:
+    """The clean reward of the plan that the map denoises."""
+    return scale, guide.dps(lambda x, sigma: flow(x, sigma, jnp.max(sigma)), clean(problem).reward)
+
+
+def by_draws(problem: Problem, flow: TwoTime, scale: Scalar) -> tuple[Scalar, Energy]:
+    """The energy of a weight by draws of the posterior that the map takes to plans (149)."""
+    return jnp.ones(()), posterior(flow, clean(problem).reward, draws_around(problem), scale)
 
 
 @dataclass(frozen=True)
@@ -22,6 +52,7 @@ class FewStepGuided:
     name: str
     strengths: tuple[float, ...]
     evaluations: int = 4
+    push: Push = by_regression
     proxy: Callable[[Problem], Proxy] = regression
     strength_name: str = "guidance scale"
     shared: bool = False
@@ -29,10 +60,10 @@ class FewStepGuided:
     @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Every scale sees the same noise."""
-        flow, energy = need(problem, "flow_map", self.name), self.proxy(problem)
+        flow = need(problem, "flow_map", self.name)
         how = FewSteps.between(problem.sampler.sigmas, problem.shape, self.evaluations)
 
         def one(key: PRNGKey, start: Float[Array, "o"], scale: Scalar) -> Float[Array, "h d"]:
-            return few_steps(key, flow, how, problem.pins(start), scale, energy)
+            return few_steps(key, flow, how, problem.pins(start), *self.push(problem, flow, scale))
 
         return Plans.of(sweep(one, key, starts, strengths))

@@ -1,6 +1,7 @@
 """Networks: parameters only, unbatched, and the only place that knows flax.nnx."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from diffplan.models.blocks import sinusoidal
@@ -11,6 +12,7 @@ from diffplan.models.mlp import MLP
 from diffplan.models.pure import build, count, in_bfloat16, to_pure
 from diffplan.models.rows import RowNetwork, Rows
 from diffplan.models.temporal_unet import TemporalUNet
+from diffplan.models.transformer import Transformer
 from diffplan.types import Apply, Params, PRNGKey
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "RowNetwork",
     "Rows",
     "TemporalUNet",
+    "Transformer",
     "Value",
     "build",
     "count",
@@ -33,10 +36,10 @@ __all__ = [
 ]
 
 
-def build_mixer(key: PRNGKey, horizon: int, dim: int, size: Any) -> tuple[Apply, Params]:
-    """The patched mixer; size: anything with `patch`, `width` and `depth`."""
+def build_mixer(key: PRNGKey, horizon: int, dim: int, size: Any, network: type[Mixer] = Mixer) -> tuple[Apply, Params]:
+    """The patched mixer, or another in its frame; size: anything with `patch`, `width` and `depth`."""
     shape = Size(size.patch, size.width, size.depth)
-    return build(key, lambda rngs: Mixer(horizon, dim, shape, rngs=rngs))
+    return build(key, lambda rngs: network(horizon, dim, shape, rngs=rngs))
 
 
 def build_unet(key: PRNGKey, horizon: int, dim: int, size: Any) -> tuple[Apply, Params]:
@@ -44,5 +47,9 @@ def build_unet(key: PRNGKey, horizon: int, dim: int, size: Any) -> tuple[Apply, 
     return build(key, lambda rngs: TemporalUNet(dim, rngs=rngs))
 
 
-NETWORKS: dict[str, Callable[..., tuple[Apply, Params]]] = {"mixer": build_mixer, "unet": build_unet}
+NETWORKS: dict[str, Callable[..., tuple[Apply, Params]]] = {
+    "mixer": build_mixer,
+    "transformer": partial(build_mixer, network=Transformer),
+    "unet": build_unet,
+}
 """Denoising networks by name: ``build(key, horizon, dim, size) -> (apply, params)``."""

@@ -52,10 +52,14 @@ class Block(nnx.Module):
         self.smooth = smooth
         zeros = nnx.initializers.zeros
         self.modulate = nnx.Linear(width, 6 * width, kernel_init=zeros, rngs=rngs)
-        self.tokens_in = nnx.Linear(tokens, 4 * tokens, rngs=rngs)
-        self.tokens_out = nnx.Linear(4 * tokens, tokens, rngs=rngs)
+        self.add_mixing(tokens, width, rngs)
         self.channels_in = nnx.Linear(width, expand * width, rngs=rngs)
         self.channels_out = nnx.Linear(expand * width, width, rngs=rngs)
+
+    def add_mixing(self, tokens: int, width: int, rngs: nnx.Rngs) -> None:
+        """The layers of `mixed`."""
+        self.tokens_in = nnx.Linear(tokens, 4 * tokens, rngs=rngs)
+        self.tokens_out = nnx.Linear(4 * tokens, tokens, rngs=rngs)
 
     def mixed(self, v: Float[Array, "t w"]) -> Float[Array, "t w"]:
         """What tokens say to each other."""
@@ -86,6 +90,8 @@ DENOISER, REWARD = Size(), Size(width=64, depth=2)
 class Trunk(nnx.Module):
     """Patches, noise-level embedding and blocks: ``x[h, d]`` to tokens ``[t, w]``."""
 
+    block: type[Block] = Block
+
     def __init__(self, horizon: int, dim: int, size: Size, smooth: bool, rngs: nnx.Rngs, condition: int = 0):
         patch, width, depth, expand, features = size
         if horizon % patch:
@@ -95,7 +101,7 @@ class Trunk(nnx.Module):
         self.embed = nnx.Linear(patch * (dim + 2 * features), width, rngs=rngs)
         self.position = nnx.Param(0.02 * jax.random.normal(rngs.params(), (tokens, width)))
         self.noise_in, self.noise_out = nnx.Linear(width, width, rngs=rngs), nnx.Linear(width, width, rngs=rngs)
-        self.blocks = nnx.List([Block(tokens, width, expand, smooth, rngs) for _ in range(depth)])
+        self.blocks = nnx.List([self.block(tokens, width, expand, smooth, rngs) for _ in range(depth)])
         if condition:  # last, so that the other parameters do not depend on it
             self.condition_in = nnx.Linear(condition, width, rngs=rngs)
             self.condition_out = nnx.Linear(width, width, rngs=rngs)
@@ -117,8 +123,10 @@ class Trunk(nnx.Module):
 class Mixer(nnx.Module):
     """The denoising network: ``x[h, d]``, ``c_noise[]``, and where it takes one a ``condition[c]``, to ``[h, d]``."""
 
+    tokens: type[Trunk] = Trunk
+
     def __init__(self, horizon: int, dim: int, size: Size = DENOISER, *, condition: int = 0, rngs: nnx.Rngs):
-        self.trunk = Trunk(horizon, dim, size, False, rngs, condition)
+        self.trunk = self.tokens(horizon, dim, size, False, rngs, condition)
         self.out = nnx.Linear(size.width, size.patch * dim, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
     def __call__(

@@ -22,7 +22,7 @@ from diffplan.flow_map import FewSteps, TwoTime, few_steps
 from diffplan.guide import Proxy, guided
 from diffplan.learn.inverse import Inverse
 from diffplan.learn.reach import Reach
-from diffplan.samplers import Sampler, chunked, even_chunks, sample
+from diffplan.samplers import Sampler, chunked, even_chunks, sample, sample_until
 from diffplan.types import Denoise, Energy, PRNGKey, Scalar, Strengths, Trajectory
 
 Points = Float[Array, "h o"]
@@ -77,9 +77,11 @@ class PlanModel:
     stride: int = struct.field(pytree_node=False, default=1)
     """Steps from one row of a plan to the next."""
     evaluations: int | None = struct.field(pytree_node=False, default=None)
-    """Of the flow map, which draws plans if this is given; warm starts are left out then."""
+    """Of the flow map, which draws plans if this is given."""
     warmed: int = struct.field(pytree_node=False, default=0)
-    """How many of the noise levels a warm start leaves out."""
+    """How many of the noise levels a warm start leaves out; a flow map's warm start takes half of the evaluations."""
+    tolerance: float | None = struct.field(pytree_node=False, default=None)
+    """Where plans of the prior have settled (155); None: all levels are passed."""
 
     @property
     def horizon(self) -> int:
@@ -111,15 +113,21 @@ class PlanModel:
             energy: guides in place of the model's own.
         """
         pins = self.codec.pin(self.horizon, start, goal)
-        guide, sigmas = energy or self.energy, self.sampler.sigmas
+        guide, sampler = energy or self.energy, self.sampler
+        if past is not None:
+            sampler = replace(sampler, sigmas=sampler.sigmas[self.warmed :])
         if self.evaluations is not None:
             assert self.flow_map is not None
-            how = FewSteps.between(sigmas, self.sampler.shape, self.evaluations)
-            x = few_steps(key, self.flow_map, how, pins, scale, guide)
+            count = self.evaluations if past is None else max(1, self.evaluations // 2)
+            how = FewSteps.between(sampler.sigmas, sampler.shape, count)
+            x = few_steps(key, self.flow_map, how, pins, scale, guide, past)
             return x, self.score(x)
         denoiser = self.prior if scale is None or guide is None else guided(self.prior, guide, strength(scale))
-        sigmas = sigmas if past is None else sigmas[self.warmed :]
-        x, _ = sample(key, pinned(denoiser, pins), replace(self.sampler, sigmas=sigmas), warm=past)
+        denoiser = pinned(denoiser, pins)
+        if self.tolerance is None:
+            x, _ = sample(key, denoiser, sampler, warm=past)
+        else:
+            x, _ = sample_until(key, denoiser, sampler, jnp.asarray(self.tolerance), past)
         return x, self.score(x)
 
     def score(self, x: Float[Array, "h d"]) -> Scalar:

@@ -28,11 +28,10 @@ from diffplan.planner import build as building
 from diffplan.planner import feasible, reaching
 from diffplan.planner.agent import Agent, Way, adapter_of, controller_of, whole_goal
 from diffplan.planner.model import PlanModel, PlanOptions
-from diffplan.planner.presets import goal_settings, settings_of
+from diffplan.planner.presets import goal_settings, run_of, settings_for
 from diffplan.planner.settings import PlannerSettings
 from diffplan.runs import Run
-from diffplan.runs.config import settings_from, settle
-from diffplan.runs.files import read_json
+from diffplan.runs.config import settle
 from diffplan.runs.lock import locked
 from diffplan.samplers import chunked
 from diffplan.settings import ConfigError, require
@@ -244,6 +243,19 @@ class Planner:
             raise ConfigError("fast: this planner has no flow map; Planner.fit(..., few_steps=True) distils one")
         return replace(self, model=replace(self.model, evaluations=evaluations))
 
+    def early(self, tolerance: float = 0.03) -> "Planner":
+        """The same planner, whose plans are done as soon as they have settled: for replanning, one plan at a time.
+
+        Args:
+            tolerance: root mean square change of the denoised plan from one noise level to the next, in standard
+                deviations of the data. 0: all levels are passed. A flow map passes all of its levels.
+
+        Raises:
+            ConfigError: if it is negative.
+        """
+        require(tolerance >= 0, "tolerance", tolerance, "at least 0")
+        return replace(self, model=replace(self.model, tolerance=float(tolerance)))
+
     def plan(
         self,
         key: PRNGKey,
@@ -359,25 +371,6 @@ def has_places(task: Task) -> None:
     """Raise ConfigError unless the task's goals are places, the first two entries of an observation."""
     allowed = f"(0, 1), the first two entries of observations: ways to goals in {task.name} lead to places"
     require(task.goal == (0, 1), "task.goal", task.goal, allowed)
-
-
-def run_of(task: Task, run: Path | str | None, new_settings: bool = False) -> Run:
-    """The run of a task: the directory that is given, or ``runs/NAME``."""
-    return Run(Path(run or Path("runs") / task.name).expanduser(), new_settings)
-
-
-def settings_for(run: Run, preset: str | None, settings: PlannerSettings | None) -> PlannerSettings:
-    """What is learned: as given, of a preset, or as the run has it; of the preset demo where it has nothing yet.
-
-    Raises:
-        ConfigError: if there is no such preset.
-    """
-    if settings is not None or preset is not None:
-        return settings or settings_of(preset or "demo")
-    path = run.directory / "config.json"
-    before = read_json(path)
-    kept = before.get("settings", {}).get("planner") if isinstance(before, dict) else None
-    return settings_of("demo") if kept is None else settings_from(PlannerSettings, kept, path)
 
 
 @jax.jit

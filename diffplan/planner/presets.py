@@ -1,6 +1,7 @@
 """Where the settings of what is learned start from, by the name of a preset."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from diffplan.learn.behaviour import BehaviourSettings
 from diffplan.learn.conditional import ConditionalSettings
@@ -15,6 +16,9 @@ from diffplan.learn.train import TrainSettings
 from diffplan.learn.value import ValueSettings
 from diffplan.planner.reaching import GoalSettings
 from diffplan.planner.settings import PlannerSettings
+from diffplan.runs import Run
+from diffplan.runs.config import settings_from
+from diffplan.runs.files import read_json
 from diffplan.samplers import SamplerSettings
 from diffplan.settings import ConfigError
 from diffplan.task import Task
@@ -62,3 +66,22 @@ def goal_settings(goals: bool | GoalSettings, task: Task) -> GoalSettings:
     if isinstance(goals, GoalSettings):
         return goals
     return CELLS if task.discrete else GoalSettings()
+
+
+def run_of(task: Task, run: Path | str | None, new_settings: bool = False) -> Run:
+    """The run of a task: the directory that is given, or ``runs/NAME``."""
+    return Run(Path(run or Path("runs") / task.name).expanduser(), new_settings)
+
+
+def settings_for(run: Run, preset: str | None, settings: PlannerSettings | None) -> PlannerSettings:
+    """What is learned: as given, of a preset, or as the run has it; of the preset demo where it has nothing yet.
+
+    Raises:
+        ConfigError: if there is no such preset.
+    """
+    if settings is not None or preset is not None:
+        return settings or settings_of(preset or "demo")
+    path = run.directory / "config.json"
+    before = read_json(path)
+    kept = before.get("settings", {}).get("planner") if isinstance(before, dict) else None
+    return settings_of("demo") if kept is None else settings_from(PlannerSettings, kept, path)

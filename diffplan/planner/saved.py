@@ -68,6 +68,7 @@ def save(planner: Planner, path: Path, half: bool) -> Path:
         "energy": planner.model.energy is not None,
         "few_steps": planner.model.flow_map is not None,
         "evaluations": planner.model.evaluations,
+        "tolerance": planner.model.tolerance,
         "row_reward": planner.measures[0].learned is not None,
         "goals": None if planner.goals is None else plain(planner.goals),
         "left_out": [name for name in OPTIONAL if planner.ways is not None and getattr(planner.ways, name) is None],
@@ -170,7 +171,7 @@ def load_file(path: Path, task: Task | None = None) -> Planner:
         }
 
     whole = fill(like, arrays, path)
-    model = replace(whole["model"], evaluations=about.get("evaluations"))
+    model = replace(whole["model"], evaluations=about.get("evaluations"), tolerance=about.get("tolerance"))
     typical, longest = about["limits"]
     fixed = {name: np.asarray(value) for name, value in whole["fixed"].items()}
     limits, bounds = Limits(typical, longest, fixed["std"]), (fixed["low"], fixed["high"])

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 
 from diffplan.metrics.table import COLUMNS, FINER, Table, TableError, read
 
-CONTROLS = ("behaviour", "null_noise", "null_shuffled", "bound")
+CONTROLS = ("behaviour", "null_noise", "null_shuffled", "null_few_steps", "bound")
 """Rows of results.csv that are no methods: held-out data, meaningless rewards, the optimal return."""
 
 

@@ -10,11 +10,13 @@ PROCESSES = ("what", "s", "MB at most", "MB grown")
 
 
 def markdown(path: Path, parts: Iterable[str]) -> str:
-    """The rows of some parts of a ``bench.json``: times, or processes."""
+    """The rows of some parts of a ``bench.json``: times, or processes. A column without an entry is left out."""
     chosen = set(parts)
     rows = [row for row in json.loads(path.read_text())["rows"] if row["part"] in chosen]
     names, cells = (PROCESSES, of_process) if "median_s" not in rows[0] else (TIMES, of_times)
-    lines = [names, ("---", *["--:"] * (len(names) - 1)), *map(cells, rows)]
+    lines = [*map(cells, rows)]
+    kept = [k for k in range(len(names)) if any(line[k] != "–" for line in lines)]
+    lines = [[line[k] for k in kept] for line in (names, ("---", *["--:"] * (len(names) - 1)), *lines)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
