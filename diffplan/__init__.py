@@ -23,7 +23,7 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     chain       Chain
     denoise     Edm, ChainDenoiser, CategoricalDenoiser, pinned, noised, loss
     guide       guided, budget, dps, raw, weighted, mixture, Proxy, Learned, Ensemble, Sum
-    samplers    Sampler, sample, STEPS
+    samplers    Sampler, sample, sample_until, STEPS
     smc         particles, tds, annealed, fk_steering, svdd, interval
     discrete    Noise, reverse, first_order
     flow_map    FlowMap, FewSteps, few_steps, push, look_ahead, posterior
@@ -36,7 +36,7 @@ Public names, by module. Signatures are for one plan: batch with `jax.vmap`.
     simulators  Environment, Host, Transition, Truth, carry_out
     task        Task, Plane, Words
     runs        Run, stage, keep, RunError
-    models      RowNetwork, Mixer, Messages, Value, TemporalUNet, to_pure, NETWORKS
+    models      RowNetwork, Mixer, Transformer, Messages, Value, TemporalUNet, to_pure
     oracle      distribution, gaussian, mixture, tabular, control
     metrics     returns, validity, diversity, kl, statistics, table, pareto
     data        windows, readers

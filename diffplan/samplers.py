@@ -31,7 +31,9 @@ So the same key gives nearly the same plan at twice as many levels, and the diff
 
 **Early exit.** As levels fall the denoised plan D_i settles. Below the first level where it has, the rest is left out:
 
-    sqrt(mean (D_i - D_i-1)^2) <= tolerance        then   x0 = D(x_i+1, sigma_i+1)                        (155)
+    sigma_i <= 1  and  sqrt(mean (D_i - D_i-1)^2) < tolerance        then   x0 = D(x_i+1, sigma_i+1)      (155)
+
+Above the standard deviation of the data, 1, the denoised plan hardly moves because nothing is known of it yet.
 """
 
 from collections.abc import Callable
@@ -189,7 +191,7 @@ def sample(
     Returns:
         The plan ``[h, d]`` and `Info`.
     """
-    (x, sigmas, noises), shape, step = begun(key, sampler, warm), sampler.shape, sampler.step
+    (x, sigmas, noises), shape, step = noised_start(key, sampler, warm), sampler.shape, sampler.step
 
     def body(carry, level):
         x, past, past_ref = carry
@@ -224,20 +226,24 @@ def sample_until(
         tolerance: in units of a normalised plan. 0: the plan of `sample` with the same key.
         warm: as of `sample`.
 
+    The loop has no reverse-mode derivative, and `diffplan.count` refuses it: its trips are not known before it runs.
+
     Returns:
         The plan ``[h, d]``, and how many levels it passed.
     """
-    x, sigmas, noises = begun(key, sampler, warm)
+    x, sigmas, noises = noised_start(key, sampler, warm)
+    if len(noises) == 0:
+        return denoise(x, sigmas[0]), jnp.ones((), int)
 
     def moving(state):
         _, _, change, level = state
-        return (level < len(noises)) & (change > tolerance)
+        return (level < len(noises)) & (change >= tolerance)
 
     def body(state):
         x, before, _, level = state
         proposal, past = sampler.step(denoise, x, sigmas[level], sigmas[level + 1], before)
         change = jnp.sqrt(jnp.mean((past.denoised - before.denoised) ** 2))
-        change = jnp.where(jnp.isinf(before.sigma), jnp.inf, change)
+        change = jnp.where(jnp.isinf(before.sigma) | (sigmas[level] > 1), jnp.inf, change)
         return proposal.mean + proposal.std * noises[level], past, change, level + 1
 
     start = x, Past.none(sampler.shape), jnp.full((), jnp.inf), jnp.zeros((), int)
@@ -245,7 +251,7 @@ def sample_until(
     return denoise(x, sigmas[level]), level + 1
 
 
-def begun(
+def noised_start(
     key: PRNGKey, sampler: Sampler, warm: Float[Array, "h d"] | None
 ) -> tuple[Float[Array, "h d"], Float[Array, "n"], Float[Array, "n-1 h d"]]:
     """(the plan at the first level, all levels, the noise of the steps between them)."""

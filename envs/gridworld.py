@@ -36,17 +36,20 @@ class State(NamedTuple):
     time: Int[Array, ""]
 
 
-Gold = Callable[["Gridworld", State, Float[Array, "5"]], Float[Array, ""]]
-"""(world, state, action) -> reward. Must be hashable: a function, or a frozen dataclass that can be called."""
+Place = Float[Array, "2"]
+"""(row, column) of a free cell."""
+
+Gold = Callable[["Gridworld", Place, Float[Array, "5"]], Float[Array, ""]]
+"""(world, place, action) -> reward. Must be hashable: a function, or a frozen dataclass that can be called."""
 
 
-def time_at_goal(world: "Gridworld", state: State, action: Float[Array, "5"]) -> Float[Array, ""]:
+def time_at_goal(world: "Gridworld", place: Place, action: Float[Array, "5"]) -> Float[Array, ""]:
     """1 in the goal's cell, else 0.
 
     Raises:
         ValueError: if the layout has no goal.
     """
-    return (world.observe(state) == np.array(world.goal, np.float32)).all().astype(jnp.float32)
+    return (place == np.array(world.goal, np.float32)).all().astype(jnp.float32)
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,7 @@ class _Region:
     centre: tuple[float, float]
     radius: float
 
-    def __call__(self, world: "Gridworld", state: State, action: Float[Array, "5"]) -> Float[Array, ""]:
-        place = world.observe(state)
+    def __call__(self, world: "Gridworld", place: Place, action: Float[Array, "5"]) -> Float[Array, ""]:
         return (jnp.linalg.norm(place - np.array(self.centre, np.float32)) <= self.radius).astype(jnp.float32)
 
 
@@ -155,7 +157,7 @@ class Gridworld:
         slips = jax.random.bernoulli(slip_key, self.slip)
         move = jnp.where(slips, jax.random.randint(move_key, (), 0, len(MOVES)), jnp.argmax(action))
         new = State(jnp.asarray(self.next_cell)[state.cell, move], state.time + 1)
-        reward = self.gold(self, state, action)
+        reward = self.gold(self, self.observe(state), action)
         return new, Transition(self.observe(new), reward, jnp.bool_(False), new.time >= self.max_steps)
 
     def observe(self, state: State) -> Float[Array, "2"]:
@@ -169,7 +171,7 @@ class Gridworld:
 
     def reward(self, observation: Float[Array, "2"], action: Float[Array, "5"]) -> Float[Array, ""]:
         """The gold reward of one row, in the free cell nearest to it."""
-        return self.gold(self, self.state_of(observation), action)
+        return self.gold(self, self.observe(self.state_of(observation)), action)
 
     def residual(self, o: Float[Array, "2"], a: Float[Array, "5"], o_next: Float[Array, "2"]) -> Float[Array, ""]:
         """The distance of o from the nearest free cell, plus that of o_next from the nearest cell the step could reach.

@@ -1,6 +1,6 @@
 """Measures networks and numbers of noise levels: what plans deliver, against how many are drawn a second.
 
-    python scripts/front.py maze2d-umaze      # the 8 networks of results/front.csv: 14 minutes on two idle CPU cores
+    python scripts/front.py maze2d-umaze                 # all networks: half an hour on two idle CPU cores
     python scripts/front.py maze2d-umaze --networks chain --levels 8 12
 
 Every network is a prior that is trained on the task as the demo's is, in RUN/TASK/NETWORK, with the same rewards and

@@ -30,16 +30,16 @@ from diffplan.planner.agent import Agent
 from diffplan.planner.planner import Planner
 from diffplan.planner.play import Rollout, play
 from diffplan.runs import say
-from diffplan.settings import ConfigError
+from diffplan.settings import ConfigError, require
 from diffplan.tasks import make_task
 
 WAYS: dict[str, dict[str, Any]] = {
     "12 levels": {},
     "12 levels, warm": {"warm": True},
-    "until settled at 0.02": {"tolerance": 0.02},
     "until settled at 0.05": {"tolerance": 0.05},
     "until settled at 0.1": {"tolerance": 0.1},
-    "until settled at 0.05, warm": {"tolerance": 0.05, "warm": True},
+    "until settled at 0.2": {"tolerance": 0.2},
+    "until settled at 0.1, warm": {"tolerance": 0.1, "warm": True},
     "flow map, 8 evaluations": {"evaluations": 8},
     "flow map, 4 evaluations": {"evaluations": 4},
     "flow map, 4 evaluations, warm": {"evaluations": 8, "warm": True},
@@ -58,7 +58,7 @@ class Config:
     """What is measured."""
 
     tasks: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Names of tasks with a simulator."""
+    """Names of tasks with a simulator and continuous plans."""
     scale: float = 5.7
     """Guidance scale."""
     every: int = 16
@@ -116,6 +116,7 @@ def measure(name: str, config: Config) -> list[dict[str, Any]]:
 
 def main(config: Config) -> None:
     """Measure, and write after every task."""
+    require(config.episodes > 1, "episodes", config.episodes, "at least 2")
     rows: list[Any] = [*read_rows(config.out)] if config.out.exists() else []
     for name in config.tasks:
         rows = [row for row in rows if row["task"] != name] + measure(name, config)

@@ -73,23 +73,29 @@ def test_finer_levels_go_through_the_same_noise():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_plan_that_has_settled_is_done(rule):
-    """Against all denoised plans of `sample`: the first two in turn that differ by no more than the tolerance."""
+    """It passes fewer levels the larger the tolerance, and is near the plan of all levels with the same noise."""
     prior, sampler = correlated(), Sampler(karras(24, 0.002, 80.0), SHAPE, RULES[rule])
-    keys = jax.random.split(jax.random.key(2), 16)
-    plan, info = jax.jit(jax.vmap(lambda key: sample(key, prior.denoise, sampler)))(keys)
-    denoised = jax.vmap(jax.vmap(prior.denoise), (0, None))(info.iterates, sampler.sigmas)  # [n, levels, h, d]
-    change = np.sqrt(np.mean(np.square(np.diff(denoised, axis=1)), axis=(2, 3)))
+    keys = jax.random.split(jax.random.key(2), 512)
+    plan, _ = jax.jit(jax.vmap(lambda key: sample(key, prior.denoise, sampler)))(keys)
     until = jax.jit(jax.vmap(lambda key, tolerance: sample_until(key, prior.denoise, sampler, tolerance), (0, None)))
     whole, levels = until(keys, 0.0)
     chex.assert_trees_all_close(whole, plan, rtol=1e-4, atol=1e-5)
     assert (levels == 24).all()
-    for tolerance in (0.02, 0.3):
+    passed = []
+    for tolerance in (0.01, 0.03):
         early, levels = until(keys, tolerance)
-        settled = (change[:, :-1] <= tolerance).argmax(axis=1) + 3  # levels of the two, and of the one that follows
-        np.testing.assert_array_equal(levels, settled)
-        assert levels.max() < 24
-        chosen = np.asarray(denoised)[np.arange(16), np.asarray(levels) - 1]
-        chex.assert_trees_all_close(early, chosen, rtol=1e-4, atol=1e-4)
+        off = np.sqrt(np.mean((early - plan) ** 2, axis=(1, 2)))
+        assert np.median(off) < 2 * tolerance
+        np.testing.assert_allclose(early.std(axis=0), plan.std(axis=0), rtol=0.03)
+        passed.append(float(levels.mean()))
+    assert int((sampler.sigmas > 1).sum()) < passed[1] < passed[0] < 24
+
+
+def test_a_single_level_is_denoised_once():
+    plan, levels = sample_until(
+        jax.random.key(0), lambda x, sigma: 0 * x + sigma, Sampler(jnp.ones(1), SHAPE), jnp.asarray(0.1)
+    )
+    assert (plan == 1).all() and levels == 1
 
 
 def test_finer_noise_is_white():

@@ -12,11 +12,14 @@ from diffplan.codec import Codec
 from diffplan.data.windows import Windows
 from diffplan.denoise import ChainDenoiser, pinned
 from diffplan.episodes import from_stacked
+from diffplan.guide import guided
 from diffplan.learn import chain as learned
 from diffplan.learn import prior
 from diffplan.models import RowNetwork, Rows, build
 from diffplan.models.rows import RowBlock
-from diffplan.types import Pins
+from diffplan.noise import karras
+from diffplan.samplers import Sampler, sample
+from diffplan.types import Pins, Strengths
 
 H, D, K = 4, 2, 3
 
@@ -201,3 +204,26 @@ def test_the_convolution_is_that_of_numpy(dilation):
     taps[::dilation] = np.asarray(made["block"].kernel[...])
     exact = np.stack([np.correlate(np.pad(v[:, c], 2 * dilation), taps[:, c], "valid") for c in range(3)], axis=1)
     np.testing.assert_allclose(made["block"].along(jnp.asarray(v)), exact, rtol=1e-4, atol=1e-5)
+
+
+def test_the_reference_of_a_path_kl_costs_no_second_evaluation():
+    """Guided plans and their reference evaluate one prior: the compiled sampler has as many products as without."""
+    chain, rows = small(), 16
+    apply, params = build(jax.random.key(0), lambda rngs: RowNetwork(rows, D, K, D, Rows(width=8), rngs=rngs))
+    leaves, tree = jax.tree.flatten(ChainDenoiser(params, chain, apply))
+    sampler = Sampler(karras(6, 0.02, 10.0), (rows, D))
+    pins = Pins(jnp.zeros((rows, D), bool).at[0].set(True), jnp.ones((rows, D)))
+
+    def products(with_reference: bool) -> int:
+        def one(key, leaves):
+            prior = jax.tree.unflatten(tree, leaves)
+            pushed = guided(prior, lambda x, sigma: jnp.sum(x), Strengths(jnp.ones(()), jnp.ones(())))
+            reference = pinned(prior, pins) if with_reference else None
+            plan, info = sample(key, pinned(pushed, pins), sampler, reference)
+            return plan, info.path_kl
+
+        draw = jax.jit(jax.vmap(one, (0, None)))
+        text = draw.lower(jax.random.split(jax.random.key(0), 8), leaves).compile().as_text()
+        return text.count(" dot(")
+
+    assert 0 < products(True) == products(False)

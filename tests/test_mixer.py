@@ -49,8 +49,8 @@ def test_entries_at_level_zero_come_back_as_they_are():
 def test_attention_is_that_of_jax(width):
     block = AttentionBlock(7, width, 2, False, nnx.Rngs(0))
     v = jax.random.normal(jax.random.key(1), (7, width))
-    query, key, value = (block.read(v).reshape(7, 3, block.heads, -1)[:, i] for i in range(3))
-    want = block.say(jax.nn.dot_product_attention(query, key, value).reshape(7, width))
+    query, key, value = (block.query_key_value(v).reshape(7, 3, block.heads, -1)[:, i] for i in range(3))
+    want = block.output(jax.nn.dot_product_attention(query, key, value).reshape(7, width))
     assert block.heads == {10: 1, 48: 3}[width]
     np.testing.assert_allclose(block.mixed(v), want, rtol=1e-5, atol=1e-5)
 

@@ -14,6 +14,7 @@ import pytest
 import diffplan as dp
 from diffplan.benchmarks import gridworld
 from diffplan.cli import experiment
+from diffplan.flow_map import FewSteps, few_steps
 from diffplan.learn.train import TrainSettings
 from diffplan.noise import karras
 from diffplan.planner.agent import whole_goal
@@ -271,6 +272,13 @@ def test_a_few_evaluations_of_a_flow_map_draw_plans_guided_or_not(task, run, pla
     assert dp.load(run).model.flow_map is None
     same(dp.load(run), planner)
     record.write_text(whole)
+    model = made.fast(2).model  # half of its evaluations, from the first level of a warm start
+    row, past = jnp.asarray(START), jnp.full(model.sampler.shape, 0.3)
+    pins, level = model.codec.pin(model.horizon, row), model.sampler.sigmas[model.warmed :][:1]
+    how = FewSteps(level, model.sampler.shape)
+    warm = few_steps(jax.random.key(2), model.flow_map, how, pins, warm=past)
+    np.testing.assert_allclose(model.draw(jax.random.key(2), row, past=past)[0], warm, atol=1e-5)
+    assert np.abs(model.draw(jax.random.key(2), row)[0] - warm).max() > 1e-3
     agent, slow = made.fast(2).agent(scale=2.0, every=4, warm=True), made.agent(scale=2.0, every=4)
     acted = [[each.act(START) for _ in range(6)] for each in (agent, slow)]  # the second plan is warm
     assert np.isfinite(acted).all() and not np.allclose(*acted)

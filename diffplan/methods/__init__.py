@@ -264,7 +264,7 @@ def catalogue(strengths: StrengthSettings) -> dict[str, Entry]:
 def chosen(strengths: StrengthSettings, methods: Iterable[str | Method | Entry]) -> tuple[Entry, ...]:
     """The entries of some methods: the prior always, then those of the catalogue in its order, then your own.
 
-    Where any method pushes a reward, the null controls are among them.
+    Where any method pushes a reward, the null controls are among them; with flow maps their own.
 
     Args:
         strengths: how the strengths of the catalogue's methods are spaced.
@@ -282,6 +282,8 @@ def chosen(strengths: StrengthSettings, methods: Iterable[str | Method | Entry])
         else:
             own.append(own_entry(entry, value, {*known, *(other.name for other in own)}))
     named |= set(NULLS) if own or named != {"prior"} else set()
+    few = any(entry and name in named and "flow_map" in entry.needs for name, entry in known.items())
+    named |= {"null_few_steps"} if few else set()
     return (*(entry for name, entry in known.items() if entry and name in named), *own)
 
 

@@ -13,40 +13,45 @@ from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, need, 
 from diffplan.methods.guidance import clean, draws_around, regression, shuffled
 from diffplan.types import Energy, PRNGKey, Scalar
 
-Push = Callable[[Problem, TwoTime, Scalar], tuple[Scalar, Energy]]
-"""(problem, map, strength) -> the scale and the energy of (148)."""
+Push = Callable[[Problem, TwoTime, Scalar], Energy]
+"""(problem, map, guidance scale) -> the energy of (148), to be used at scale 1."""
 
 
-def by_regression(problem: Problem, flow: TwoTime, scale: Scalar) -> tuple[Scalar, Energy]:
+def scaled(scale: Scalar, energy: Energy) -> Energy:
+    """An energy times a guidance scale."""
+    return lambda x, sigma: scale * energy(x, sigma)
+
+
+def by_regression(problem: Problem, flow: TwoTime, scale: Scalar) -> Energy:
     """The noise-conditioned regression."""
-    return scale, regression(problem)
+    return scaled(scale, regression(problem))
 
 
-def by_shuffled(problem: Problem, flow: TwoTime, scale: Scalar) -> tuple[Scalar, Energy]:
+def by_shuffled(problem: Problem, flow: TwoTime, scale: Scalar) -> Energy:
     """The regression of shuffled labels: a null control."""
-    return scale, shuffled(problem)
+    return scaled(scale, shuffled(problem))
 
 
-def by_contrast(problem: Problem, flow: TwoTime, scale: Scalar) -> tuple[Scalar, Energy]:
+def by_contrast(problem: Problem, flow: TwoTime, scale: Scalar) -> Energy:
     """The exact energy of a weight, as it was learned by contrasting plans."""
-    return jnp.ones(()), need(problem, "contrastive", "by a contrastive energy").energy(scale)
+    return need(problem, "contrastive", "by a contrastive energy").energy(scale)
 
 
-def by_dps(problem: Problem, flow: TwoTime, scale: Scalar) -> tuple[Scalar, Energy]:
+def by_dps(problem: Problem, flow: TwoTime, scale: Scalar) -> Energy:
     """The clean reward of the plan that the map denoises."""
-    return scale, guide.dps(lambda x, sigma: flow(x, sigma, jnp.max(sigma)), clean(problem).reward)
+    return scaled(scale, guide.dps(lambda x, sigma: flow(x, sigma, jnp.max(sigma)), clean(problem).reward))
 
 
-def by_draws(problem: Problem, flow: TwoTime, scale: Scalar) -> tuple[Scalar, Energy]:
+def by_draws(problem: Problem, flow: TwoTime, scale: Scalar) -> Energy:
     """The energy of a weight by draws of the posterior that the map takes to plans (149)."""
-    return jnp.ones(()), posterior(flow, clean(problem).reward, draws_around(problem), scale)
+    return posterior(flow, clean(problem).reward, draws_around(problem), scale)
 
 
 @dataclass(frozen=True)
 class FewStepGuided:
     """Plans by a flow map, pushed along an energy before every jump (148). Scale 0 is the map alone.
 
-    evaluations: of the map, one a noise level.
+    evaluations: of the map, one a noise level. push: what guides. proxy: what tables report.
     """
 
     name: str
@@ -64,6 +69,6 @@ class FewStepGuided:
         how = FewSteps.between(problem.sampler.sigmas, problem.shape, self.evaluations)
 
         def one(key: PRNGKey, start: Float[Array, "o"], scale: Scalar) -> Float[Array, "h d"]:
-            return few_steps(key, flow, how, problem.pins(start), *self.push(problem, flow, scale))
+            return few_steps(key, flow, how, problem.pins(start), jnp.ones(()), self.push(problem, flow, scale))
 
         return Plans.of(sweep(one, key, starts, strengths))

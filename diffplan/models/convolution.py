@@ -38,7 +38,7 @@ WIDE = 32
 """Channels from which fewer products are worth the additions that they take."""
 
 
-def values(points: tuple[float, ...], count: int) -> Float[np.ndarray, "n count"]:
+def vandermonde(points: tuple[float, ...], count: int) -> Float[np.ndarray, "n count"]:
     """V of (154)."""
     return np.concatenate([np.power.outer(points, np.arange(count)), np.eye(count)[-1:]])
 
@@ -48,25 +48,25 @@ def in_fewer_products(x: Float[Array, "h c_in"], kernel: Float[Array, "k c_in c_
     (steps, c_in), width = x.shape, len(kernel)
     reach, tiles = width // 2, steps // TILE
     points = POINTS[: TILE + width - 2]
-    over_inputs = np.linalg.inv(values(points, len(points) + 1)).T
-    over_kernel, over_products = values(points, width).astype(np.float32), values(points, TILE).T
+    over_inputs = np.linalg.inv(vandermonde(points, len(points) + 1)).T
+    over_kernel, over_products = vandermonde(points, width).astype(np.float32), vandermonde(points, TILE).T
     # Phases first, so that a derivative is one concatenation and not a sum of paddings.
     rows = jnp.pad(x, ((reach, TILE - reach), (0, 0))).reshape(tiles + 1, TILE, c_in)
     phases = [phase[:, 0] for phase in jnp.split(rows, TILE, axis=1)]
     inputs = [phases[j % TILE][j // TILE :][:tiles] for j in range(len(points) + 1)]
-    mixed = jnp.stack([combined(weights, inputs) for weights in over_inputs])
+    mixed = jnp.stack([weighted_sum(weights, inputs) for weights in over_inputs])
     products = jnp.einsum("nti,nio->nto", mixed, jnp.tensordot(over_kernel, kernel, 1))
     parts = [part[0] for part in jnp.split(products, len(products))]
-    return jnp.stack([combined(weights, parts) for weights in over_products], axis=1).reshape(steps, -1)
+    return jnp.stack([weighted_sum(weights, parts) for weights in over_products], axis=1).reshape(steps, -1)
 
 
-def combined(weights: Float[np.ndarray, "n"], arrays: list[Float[Array, "t c"]]) -> Float[Array, "t c"]:
+def weighted_sum(weights: Float[np.ndarray, "n"], arrays: list[Float[Array, "t c"]]) -> Float[Array, "t c"]:
     """The weighted sum of arrays; those of weight 0 are left out."""
     terms = [float(weight) * array for weight, array in zip(weights, arrays, strict=True) if abs(weight) > 1e-9]
     return sum(terms[1:], start=terms[0])
 
 
-def fewer(x: Float[Array, "h c_in"], kernel: Float[Array, "k c_in c_out"], stride: int) -> bool:
+def use_fewer(x: Float[Array, "h c_in"], kernel: Float[Array, "k c_in c_out"], stride: int) -> bool:
     """Whether (154) is the faster way, and exact to rounding: on a CPU, in float32, between wide layers."""
     width, c_in, c_out = kernel.shape
     fits = stride == 1 and 1 < width <= len(POINTS) + 2 - TILE and len(x) % TILE == 0
@@ -103,7 +103,7 @@ class Conv(nnx.Module):
         width, c_in, c_out = kernel.shape
         if width == 1:
             y = x[:: self.stride] @ kernel[0]
-        elif fewer(x, kernel, self.stride):
+        elif use_fewer(x, kernel, self.stride):
             y = in_fewer_products(x, kernel)
         elif c_out < c_in and self.stride == 1:
             y = fold(x @ kernel.transpose(1, 0, 2).reshape(c_in, width * c_out), width)

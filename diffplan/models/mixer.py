@@ -90,7 +90,7 @@ DENOISER, REWARD = Size(), Size(width=64, depth=2)
 class Trunk(nnx.Module):
     """Patches, noise-level embedding and blocks: ``x[h, d]`` to tokens ``[t, w]``."""
 
-    block: type[Block] = Block
+    block_type: type[Block] = Block
 
     def __init__(self, horizon: int, dim: int, size: Size, smooth: bool, rngs: nnx.Rngs, condition: int = 0):
         patch, width, depth, expand, features = size
@@ -101,7 +101,7 @@ class Trunk(nnx.Module):
         self.embed = nnx.Linear(patch * (dim + 2 * features), width, rngs=rngs)
         self.position = nnx.Param(0.02 * jax.random.normal(rngs.params(), (tokens, width)))
         self.noise_in, self.noise_out = nnx.Linear(width, width, rngs=rngs), nnx.Linear(width, width, rngs=rngs)
-        self.blocks = nnx.List([self.block(tokens, width, expand, smooth, rngs) for _ in range(depth)])
+        self.blocks = nnx.List([self.block_type(tokens, width, expand, smooth, rngs) for _ in range(depth)])
         if condition:  # last, so that the other parameters do not depend on it
             self.condition_in = nnx.Linear(condition, width, rngs=rngs)
             self.condition_out = nnx.Linear(width, width, rngs=rngs)
@@ -123,10 +123,10 @@ class Trunk(nnx.Module):
 class Mixer(nnx.Module):
     """The denoising network: ``x[h, d]``, ``c_noise[]``, and where it takes one a ``condition[c]``, to ``[h, d]``."""
 
-    tokens: type[Trunk] = Trunk
+    trunk_type: type[Trunk] = Trunk
 
     def __init__(self, horizon: int, dim: int, size: Size = DENOISER, *, condition: int = 0, rngs: nnx.Rngs):
-        self.trunk = self.tokens(horizon, dim, size, False, rngs, condition)
+        self.trunk = self.trunk_type(horizon, dim, size, False, rngs, condition)
         self.out = nnx.Linear(size.width, size.patch * dim, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
     def __call__(

@@ -32,9 +32,9 @@ def in_bfloat16(apply: Apply) -> Apply:
     """A network that computes in bfloat16, between float32 parameters and inputs and a float32 output.
 
     Gradients reach the parameters in float32, so an optimiser and a moving average keep float32. A plan and a condition
-    are rounded; a noise level is not, because bfloat16 holds too few digits for its embedding: `Mixer`, `Value` and
-    `TemporalUNet` embed the level first and round afterwards. Fourier features of places stay float32, and with them
-    the layers that read them.
+    are rounded; a noise level is not, because bfloat16 holds too few digits for its embedding: `Mixer`,
+    `Transformer`, `RowNetwork`, `Value` and `TemporalUNet` embed the level first and round afterwards. Fourier features
+    of places stay float32, and with them the layers that read them.
 
     Args:
         apply: the network, ``apply(params, x[h, d], c_noise[], ...) -> Array``.

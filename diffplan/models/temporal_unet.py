@@ -1,6 +1,6 @@
 """The temporal U-Net of Diffuser (Janner et al. 2022, "Planning with diffusion for flexible behavior synthesis").
 
-A plan ``x[h, d]`` is treated as a picture of one spatial axis, time. With `Conv` (equation (1) of `blocks`), group
+A plan ``x[h, d]`` is treated as a picture of one spatial axis, time. With `Conv` (equation (1) of `convolution`), group
 normalisation and Mish, and an embedding e of the noise level, a residual block of width k maps
 
     u = mish(norm(conv_k(x))) + linear(mish(e))

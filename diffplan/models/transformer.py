@@ -25,23 +25,25 @@ class AttentionBlock(Block):
     def add_mixing(self, tokens: int, width: int, rngs: nnx.Rngs) -> None:
         """The layers of `mixed`."""
         self.heads = width // HEAD if width % HEAD == 0 else 1
-        self.read = nnx.Linear(width, 3 * width, rngs=rngs)
-        self.say = nnx.Linear(width, width, rngs=rngs)
+        self.query_key_value = nnx.Linear(width, 3 * width, rngs=rngs)
+        self.output = nnx.Linear(width, width, rngs=rngs)
 
     def mixed(self, v: Float[Array, "t w"]) -> Float[Array, "t w"]:
-        """What tokens say to each other."""
-        query, key, value = self.read(v).reshape(len(v), 3, self.heads, -1).transpose(1, 2, 0, 3)  # [heads, t, w / n]
+        """The attention (156)."""
+        query, key, value = (
+            self.query_key_value(v).reshape(len(v), 3, self.heads, -1).transpose(1, 2, 0, 3)
+        )  # [heads, t, w / n]
         weights = jax.nn.softmax(query @ key.transpose(0, 2, 1) / query.shape[-1] ** 0.5)
-        return self.say(jnp.moveaxis(weights @ value, 0, 1).reshape(v.shape))
+        return self.output(jnp.moveaxis(weights @ value, 0, 1).reshape(v.shape))
 
 
 class AttentionTrunk(Trunk):
     """The mixer's, with attention."""
 
-    block = AttentionBlock
+    block_type = AttentionBlock
 
 
 class Transformer(Mixer):
     """The denoising network, as `Mixer`."""
 
-    tokens = AttentionTrunk
+    trunk_type = AttentionTrunk

@@ -233,7 +233,7 @@ class Planner:
         """The same planner, whose plans the flow map draws; ways to goals are planned as before.
 
         Args:
-            evaluations: of the map, for a plan. 8 are nearer to the prior than 4.
+            evaluations: of the map, for a plan. 8 are nearer to the prior than 4. A warm plan takes half of them.
 
         Raises:
             ConfigError: if they are fewer than 1, or if no flow map was distilled.
@@ -243,16 +243,19 @@ class Planner:
             raise ConfigError("fast: this planner has no flow map; Planner.fit(..., few_steps=True) distils one")
         return replace(self, model=replace(self.model, evaluations=evaluations))
 
-    def early(self, tolerance: float = 0.03) -> "Planner":
+    def early(self, tolerance: float = 0.1) -> "Planner":
         """The same planner, whose plans are done as soon as they have settled: for replanning, one plan at a time.
+
+        Ways to goals are planned as before, and a flow map passes all of its levels.
 
         Args:
             tolerance: root mean square change of the denoised plan from one noise level to the next, in standard
-                deviations of the data. 0: all levels are passed. A flow map passes all of its levels.
+                deviations of the data. 0: all levels are passed.
 
         Raises:
-            ConfigError: if it is negative.
+            ConfigError: if it is negative, or if plans are one-hot, whose entries have no such deviation.
         """
+        require(self.task.cells is None, "tolerance", tolerance, "left out: plans of this task are one-hot")
         require(tolerance >= 0, "tolerance", tolerance, "at least 0")
         return replace(self, model=replace(self.model, tolerance=float(tolerance)))
 

@@ -15,7 +15,7 @@ from diffplan.report.load import Run
 from diffplan.report.scale import broken_axis, reach, strength_axis
 from diffplan.report.summary import LEVELS, Band, Curve, headline, known, level, split
 
-NULLS = ("null_noise", "null_shuffled")
+NULLS = ("null_noise", "null_shuffled", "null_few_steps")
 CROWD = 14
 """Methods beyond which only the main ones are named on the plane."""
 
@@ -112,7 +112,7 @@ def _returns(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve, run: Run, by_m
     if np.isfinite(again).any():
         axes.plot(x, again, "*", color=style.INK, markersize=11, markeredgecolor="white", zorder=8, label="replanned")
     nulls = [by_method[name] for name in NULLS if name in by_method]
-    for null, label in zip(nulls, ("null reward", None), strict=False):
+    for null, label in zip(nulls, ("null reward", None, None), strict=False):
         at = np.interp(null.strengths, curve.strengths, x, left=np.nan, right=np.nan)
         look = {"color": style.look(null.method).colour, "linestyle": style.look(null.method).dash, "label": label}
         axes.plot(at, null.value(measure), linewidth=1.2, zorder=3, **look)

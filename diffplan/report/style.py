@@ -34,6 +34,7 @@ LOOKS = {
     "behaviour": Look("behaviour (data)", SOFT, "d", (0, (5, 1.5, 1, 1.5)), False),
     "null_noise": Look("null: noise", "#8a929c", "1", (0, (3, 1.5)), False),
     "null_shuffled": Look("null: shuffled", "#8a929c", "2", (0, (1, 1.2)), False),
+    "null_few_steps": Look("null: few steps, shuffled", "#8a929c", "3", (0, (5, 1.2)), False),
     "bound": Look("bound (optimum)", INK, "_", "-", False),
 }
 
@@ -47,7 +48,6 @@ LABELS = {
     "few_steps_contrastive": "few steps, contrastive",
     "few_steps_dps": "few steps, DPS",
     "few_steps_posterior": "few steps, draws of the posterior",
-    "null_few_steps": "null: few steps, shuffled",
     "guided_budget": "guided, budget of nats",
     "weakened": "guided, prior weakened",
     "classifier_free_return": "classifier-free, return",

@@ -111,7 +111,7 @@ def repeated(product: Product) -> Callable[[], Any]:
 def steps(worlds: dict[str, Environment], repeats: int, lanes: int = 1024, count: int = 100) -> list[dict[str, Any]]:
     """Steps of environments in JAX: `lanes` episodes side by side, `count` steps each, with random actions.
 
-    All observations and rewards are kept, so that none is left out of the compiled program.
+    All observations and rewards are kept, so that XLA computes each.
     """
     calls = {}
     for name, world in worlds.items():
