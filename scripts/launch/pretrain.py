@@ -3,8 +3,8 @@
 python scripts/launch/pretrain.py maze2d-umaze           # about 25 minutes on two CPU cores
 python scripts/launch/pretrain.py gridworld-fourrooms    # about 12 minutes
 
-Expect a file of at most 4 MB. Ways to goals are learned as well, and a flow map of continuous plans. The prior is
-trained three times as long as the demo's, and the reward from four times as many labels.
+Expect a file of at most 4 MB. Ways to goals are learned as well. The prior is trained three times as long
+as the demo's, and the reward from four times as many labels.
 """
 
 import sys
@@ -27,11 +27,10 @@ FOLDER = Path(__file__).parents[2] / "diffplan" / "planner" / "pretrained"
 def action(name: str) -> None:
     """Train the planner of a task, and write its file."""
     demo = settings_of("demo")
-    prior = replace(demo.prior, train=replace(demo.prior.train, steps=5400))
+    prior = replace(demo.prior, train=replace(demo.prior.train, steps=5400), states=512, width=64)
     proxy = replace(demo.proxy, labels=4000, train=replace(demo.proxy.train, steps=2000))
     settings = replace(demo, prior=prior, proxy=proxy)
-    task, run = make_task(name), Path("runs") / "pretrained" / name
-    planner = Planner.fit(task, run, settings=settings, goals=True, few_steps=task.cells is None)
+    planner = Planner.fit(make_task(name), Path("runs") / "pretrained" / name, settings=settings, goals=True)
     path = FOLDER / f"{name}.npz"
     if path.exists():
         raise ConfigError(f"{path}: is there already: move it away")
