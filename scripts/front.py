@@ -67,6 +67,9 @@ NETWORKS: dict[str, PriorSettings] = {
     "unet": PriorSettings(replace(ADAM, learning_rate=2e-4), network="unet"),
 }
 
+DEFAULT = "chain, 128 states, width 32", 12
+"""The default network in the U-maze, and its number of levels: a star in the figure."""
+
 RATES = ("plans_per_second", "fastest", "slowest")
 MEASURED = ("plans", *RATES, "promised", "delivered", "sem", "feasible", "displacement")
 COLUMNS = ("task", "network", "levels", "scale", *MEASURED)
@@ -193,6 +196,7 @@ def compose(path: Path) -> Figure:
         column[1].set(xlabel="plans a second", xscale="log")
         column[0].set_ylim(0, None)
         column[1].set_ylim(None, 1.01)
+    panels[0, 0].plot([], [], "*", color="white", markeredgecolor="0.1", markersize=12, label="the default")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", edgecolor="none", fontsize=9)
     return figure
@@ -212,6 +216,10 @@ def line(column: Any, table: Any, rows: Any, colour: Any, network: str, guided: 
         x, y = table["plans_per_second"][rows], table[name][rows]
         label = network if guided and name == "delivered" else None
         axes.plot(x, y, color=colour, markersize=4.5, label=label, **look)
+        if network == DEFAULT[0]:
+            star = {"color": colour if guided else "white", "markeredgecolor": "0.1", "markersize": 14, "zorder": 5}
+            own = table["levels"][rows] == DEFAULT[1]
+            axes.plot(x[own], y[own], "*", **star)
         if name == "delivered":
             axes.errorbar(x, y, 1.96 * table["sem"][rows], color=colour, linewidth=0.8, fmt="none")
 
