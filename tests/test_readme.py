@@ -463,6 +463,18 @@ def test_the_findings_on_few_evaluations_are_in_the_result_files() -> None:
     assert [round(100 * at("feasible", "large", *which, 5.7)) for which in pushed] == [88, 71, 96]
 
 
+def test_the_findings_on_guides_of_a_flow_map_are_in_the_result_files() -> None:
+    run = CommittedRun("few_steps_guides")
+    names = ("guided", "guided_few_steps", "few_steps_contrastive", "few_steps_dps", "few_steps_posterior")
+    best = {name: float(run.curves[name].strengths[run.curves[name].best]) for name in (*names, "null_few_steps")}
+    delivered = {name: round(run.at(name), 1) for name in best}
+    assert list(delivered.values()) == [17.9, 11.2, 9.8, 9.2, 8.4, 8.8]
+    assert (best["guided"], best["guided_few_steps"]) == (10, 3.2)
+    gains = [gain("few_steps_guides", (name, best[name]), ("null_few_steps", best["null_few_steps"])) for name in names]
+    assert gains[1] == [2.4, -0.2, 5.1]
+    assert max(mean for mean, *_ in gains[2:]) == 1.0 and max(low for _, low, _ in gains[1:]) < 0
+
+
 def test_ways_to_plan_anew_are_those_of_the_result_file() -> None:
     rows = {row["way"]: row for row in read_rows(ROOT / "results" / "replanning.csv")}
     lines = numbers(between("replanning"))
