@@ -1,9 +1,10 @@
 """Measures ways to plan anew: from noise or warm, at all noise levels or until the plan has settled, by a flow map.
 
-    python scripts/replanning.py maze2d-umaze         # results/replanning.csv: 10 minutes on two idle CPU cores
+    python scripts/replanning.py maze2d-umaze         # results/replanning.csv: 7 minutes on two idle CPU cores
 
 A row is a way of planning. `tolerance`: where the plan has settled (`Planner.early`); `evaluations`: of the flow map.
-Warm plans start from the last one. Every way plays the same episodes, guided at the same scale. The other columns:
+Warm plans start from the last one. Every way plays the same episodes; all but two are guided at the same scale. The
+other columns:
 
     delivered, sem      return of an episode, and its standard error
     gain, low, high     over the first way, episode by episode, with the ends of its 95 % interval
@@ -36,6 +37,8 @@ from diffplan.tasks import make_task
 WAYS: dict[str, dict[str, Any]] = {
     "12 levels": {},
     "12 levels, warm": {"warm": True},
+    "12 levels, unguided": {"unguided": True},
+    "12 levels, unguided, warm": {"unguided": True, "warm": True},
     "until settled at 0.05": {"tolerance": 0.05},
     "until settled at 0.1": {"tolerance": 0.1},
     "until settled at 0.2": {"tolerance": 0.2},
@@ -77,7 +80,8 @@ def agent_of(planner: Planner, config: Config, every: int, way: dict[str, Any]) 
     """An agent that plans in a way."""
     planner = planner.fast(way["evaluations"]) if "evaluations" in way else planner
     planner = planner.early(way["tolerance"]) if "tolerance" in way else planner
-    return planner.agent(config.scale, every=every, warm=way.get("warm", False))
+    scale = None if way.get("unguided") else config.scale
+    return planner.agent(scale, every=every, warm=way.get("warm", False))
 
 
 def decisions(agents: dict[str, Agent], path: np.ndarray) -> dict[str, np.ndarray]:
@@ -107,7 +111,8 @@ def measure(name: str, config: Config) -> list[dict[str, Any]]:
     for words, rollout in rollouts.items():
         gain = rollout.returns - first.returns
         half = stats.t.ppf(0.975, len(gain) - 1) * stats.sem(gain)
-        about = {"task": name, "way": words, "scale": config.scale, "every": config.every, "episodes": len(gain)}
+        scale = 0.0 if WAYS[words].get("unguided") else config.scale
+        about = {"task": name, "way": words, "scale": scale, "every": config.every, "episodes": len(gain)}
         values = {"delivered": rollout.returns.mean(), "sem": stats.sem(rollout.returns), "gain": gain.mean()}
         quarters = dict(zip(SECONDS, 1e3 * np.quantile(seconds[words], (0.5, 0.25, 0.75)), strict=True))
         rows.append(about | values | {"low": gain.mean() - half, "high": gain.mean() + half} | quarters)

@@ -487,7 +487,9 @@ def test_ways_to_plan_anew_are_those_of_the_result_file() -> None:
         np.testing.assert_allclose(cells, expected, atol=0.0501, err_msg=way)
     early, first = rows["until settled at 0.2"], rows["12 levels"]
     assert float(early["low"]) > 0 and float(early["slowest"]) < float(first["fastest"])
-    warm = [float(row["gain"]) for way, row in rows.items() if "warm" in way]
+    free = [float(rows[f"12 levels, unguided{warm}"]["delivered"]) for warm in ("", ", warm")]
+    assert round(free[0] - free[1], 1) == 3.5
+    warm = [float(row["gain"]) for way, row in rows.items() if "warm" in way and "unguided" not in way]
     assert -14 < min(warm) and max(warm) < -10
     assert max(rows, key=lambda way: float(rows[way]["delivered"])) == "flow map, 8 evaluations"
 
