@@ -6,8 +6,9 @@ and calls, and adds up how often each mark would be passed:
 
     evaluations = sum over marks of  trips of the loops around it * size of its batch / size of one result        (70)
 
-A gradient counts as one evaluation of what it differentiates: its backward pass carries no mark. What only measures, as
-the reference that a path KL is taken from, is traced under `uncounted` and costs a method nothing.
+A gradient counts as two evaluations of what it differentiates, for its backward pass carries a mark as well: derivatives
+of the mark are marked. A backward pass takes at least as long as the forward pass. What only measures, as the reference
+that a path KL is taken from, is traced under `uncounted` and costs a method nothing.
 """
 
 from collections import Counter
@@ -16,8 +17,8 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import jax
-from jax.ad_checkpoint import checkpoint_name
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
 What = Literal["network_evals", "proxy_evals", "env_steps"]
@@ -26,6 +27,26 @@ What = Literal["network_evals", "proxy_evals", "env_steps"]
 WHATS: tuple[What, ...] = ("network_evals", "proxy_evals", "env_steps")
 
 _measuring: list[bool] = []
+
+_mark = Primitive("evaluation")
+"""mark(x, of) is x: one evaluation whose result is `of`. It is linear in x; what: its kind, size: of one result."""
+_mark.def_impl(lambda x, _, **__: x)
+_mark.def_abstract_eval(lambda x, _, **__: x)
+mlir.register_lowering(_mark, lambda _, x, *__, **___: [x])
+
+
+def _differentiated(primals: tuple, tangents: tuple, **about: Any) -> tuple[Array, Any]:
+    (x, of), (slope, _) = primals, tangents
+    nothing = isinstance(slope, ad.Zero)
+    return _mark.bind(x, of, **about), slope if nothing else _mark.bind(slope, of, **about)
+
+
+def _transposed(cotangent: Any, _: Any, of: Array, **about: Any) -> list:
+    return [cotangent if isinstance(cotangent, ad.Zero) else _mark.bind(cotangent, of, **about), None]
+
+
+ad.primitive_jvps[_mark], ad.primitive_transposes[_mark] = _differentiated, _transposed
+batching.primitive_batchers[_mark] = lambda both, axes, **about: (_mark.bind(*both, **about), axes[0])
 
 
 @contextmanager
@@ -40,7 +61,7 @@ def uncounted() -> Iterator[None]:
 
 def counted(what: What, result: Array) -> Array:
     """The result of one evaluation, marked. Call it where the result is unbatched."""
-    return result if _measuring else checkpoint_name(result, f"diffplan:{what}:{result.size}")
+    return result if _measuring else _mark.bind(result, result, what=what, size=result.size)
 
 
 def count(function: Any, *arguments: Any) -> dict[str, float]:
@@ -62,10 +83,9 @@ def _passed(jaxpr: Jaxpr) -> Counter:
     """How often one run of a program passes each mark."""
     total: Counter = Counter()
     for equation in jaxpr.eqns:
-        name = str(equation.params.get("name", ""))
-        if equation.primitive.name == "name" and name.startswith("diffplan:"):
-            _, what, size = name.split(":")
-            total[what] += equation.outvars[0].aval.size / int(size)  # pyright: ignore[reportAttributeAccessIssue]
+        if equation.primitive is _mark:
+            what, size = equation.params["what"], equation.params["size"]
+            total[what] += max(operand.aval.size for operand in equation.invars) / size  # pyright: ignore
             continue
         inner = [_passed(sub) for sub in _programs(equation.params)]
         match equation.primitive.name:

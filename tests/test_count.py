@@ -23,8 +23,11 @@ X, MANY = jnp.ones(3), jnp.ones((7, 3))
     [
         (network, X, (1, 0, 0)),
         (jax.jit(proxy), X, (1, 1, 0)),
-        (jax.grad(proxy), X, (1, 1, 0)),
-        (jax.vmap(jax.value_and_grad(proxy)), MANY, (7, 7, 0)),
+        (jax.grad(proxy), X, (2, 2, 0)),  # forwards, and backwards
+        (jax.vmap(jax.value_and_grad(proxy)), MANY, (14, 14, 0)),
+        (lambda x: jax.jvp(proxy, (x,), (x,)), X, (2, 2, 0)),
+        (jax.grad(lambda x: jax.lax.scan(lambda c, _: (network(c), None), x, length=9)[0].sum()), X, (18, 0, 0)),
+        (jax.grad(lambda x: jnp.sum(x * jax.lax.stop_gradient(network(x)))), X, (1, 0, 0)),
         (lambda xs: jax.lax.map(jax.vmap(step), xs), jnp.ones((5, 7, 3)), (0, 0, 35)),
         (lambda x: jax.lax.scan(lambda c, _: (step(network(c)), None), x, length=9)[0], X, (9, 0, 9)),
         (lambda x: jax.lax.fori_loop(0, 4, lambda i, c: step(c), x), X, (0, 0, 4)),

@@ -197,11 +197,11 @@ def test_costs_are_those_of_chains_and_gradient_steps():
     key = jax.random.key(0)
     gradient = PolicyGradient((1.0,), updates=3, chains=5)
     evals = count(gradient, key, problem, GRID.starts, jnp.ones(1))
-    assert evals["network_evals"] == 3 * 5 * n * (levels + 2 * (levels - 1)) + n * levels  # two denoisers a transition
+    assert evals["network_evals"] == 3 * 5 * n * (levels + 3 * (levels - 1)) + n * levels  # the prior, and a gradient
     assert evals["proxy_evals"] == 3 * 5 * n
     expert = ExpertIteration((3.0,), plans=5, steps=7, batch=11)
     evals = count(expert, key, problem, GRID.starts, jnp.full(1, 3.0))
-    assert evals["network_evals"] == 3 * (5 * n * levels + 7 * 11) + n * levels
+    assert evals["network_evals"] == 3 * (5 * n * levels + 2 * 7 * 11) + n * levels
     assert evals["proxy_evals"] == 3 * 5 * n
 
 

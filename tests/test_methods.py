@@ -268,15 +268,21 @@ COUNTS = {"network": 0, "proxy": 0}
 
 
 def counting(name: str, apply):
-    """`apply`, which also counts the plans that it is evaluated on while the program runs."""
+    """`apply`, which also counts its forward and backward passes over plans while the program runs."""
 
     def note(_):
         COUNTS[name] += 1
 
+    @jax.custom_vjp
     def counted(params, x, c_noise):
         jax.debug.callback(note, x[0, 0])
         return apply(params, x, c_noise)
 
+    def backward(arguments, slope):
+        jax.debug.callback(note, arguments[1][0, 0])
+        return jax.vjp(apply, *arguments)[1](slope)
+
+    counted.defvjp(lambda *arguments: (counted(*arguments), arguments), backward)
     return counted
 
 
