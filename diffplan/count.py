@@ -6,9 +6,9 @@ and calls, and adds up how often each mark would be passed:
 
     evaluations = sum over marks of  trips of the loops around it * size of its batch / size of one result        (70)
 
-A gradient counts as two evaluations of what it differentiates: its backward pass carries a mark as well, for derivatives
-of the mark are marked. A backward pass takes at least as long as the forward pass. What only measures, as the reference
-that a path KL is taken from, is traced under `uncounted` and costs a method nothing.
+A gradient counts as two evaluations of what it differentiates: derivatives of a mark are marked, so that its backward
+pass, which takes at least as long as the forward pass, counts as well. What only measures, as the reference that a path
+KL is taken from, is traced under `uncounted` and costs a method nothing.
 """
 
 from collections import Counter

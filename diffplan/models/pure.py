@@ -1,12 +1,25 @@
 """The one door out of flax.nnx."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from diffplan.types import Apply, Params, PRNGKey
+
+
+@dataclass(frozen=True)
+class Pure:
+    """A network as a function of its parameters. Networks of the same structure are equal: they share programs."""
+
+    graph: Any
+
+    def __call__(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        """The network's output."""
+        return nnx.merge(self.graph, params)(*inputs)
 
 
 def to_pure(module: nnx.Module) -> tuple[Apply, Params]:
@@ -16,11 +29,7 @@ def to_pure(module: nnx.Module) -> tuple[Apply, Params]:
         ValueError: from nnx, if the module holds any state besides parameters (dropout, batch statistics).
     """
     graph, params = nnx.split(module, nnx.Param)
-
-    def apply(params: Params, *inputs: jax.Array) -> jax.Array:
-        return nnx.merge(graph, params)(*inputs)
-
-    return apply, nnx.to_pure_dict(params)
+    return Pure(graph), nnx.to_pure_dict(params)
 
 
 def build(key: PRNGKey, make: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Apply, Params]:
