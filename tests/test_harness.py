@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffplan.count import counted
+from diffplan.experiment import harness
 from diffplan.experiment.harness import (
     Begin,
     Bench,
@@ -20,6 +22,7 @@ from diffplan.experiment.harness import (
     program_of,
     programs_of,
     run_method,
+    shared_out,
 )
 from diffplan.methods import FAMILIES, Entry, Plans, Problem, catalogue, guidance
 from diffplan.methods.grids import log_grid, whole_grid
@@ -270,3 +273,75 @@ def test_guided_plans_of_one_key_stay_close_where_steps_are_halved():
     same = jnp.abs(draw(finer, 0) - draw(problem, 0)).mean()
     other = jnp.abs(draw(problem, 1) - draw(problem, 0)).mean()
     assert float(same) < 0.5 * float(other)
+
+
+# -- methods that learn (164) --
+
+
+@dataclass(frozen=True)
+class Schooled(Peaked):
+    """Plans that stay in cell 0 for a step an update, at strength 1; at strength 0 for 20. Each update is counted."""
+
+    strengths: tuple[float, ...] = (0.0, 1.0)
+    updates: int = 8
+
+    def longer(self, factor):
+        return replace(self, updates=factor * self.updates)
+
+    def fit(self, key, problem, strengths):
+        update = lambda stays, _: (stays + counted("env_steps", jnp.ones(())), None)
+        stays = jax.lax.scan(update, jnp.zeros(()), None, length=self.updates)[0]
+        return {"stays": jnp.where(strengths > 0, stays, 20)}
+
+    def draw(self, key, problem, learned, starts, strengths):
+        plan = jnp.arange(problem.horizon)[None] < learned["stays"][:, None]
+        x = jnp.where(plan[:, :, None], jax.nn.one_hot(0, problem.codec.width), jax.nn.one_hot(3, problem.codec.width))
+        x = jnp.broadcast_to(x[:, None], (len(strengths), len(starts), *problem.shape))
+        return Plans.of(jax.vmap(jax.vmap(lambda x: counted("network_evals", x)))(x))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_training_takes_is_in_columns_of_its_own(problem, monkeypatch, shared):
+    """By a clock that ticks once in each call, of a fit or of a batch of plans."""
+    monkeypatch.setattr(harness, "perf_counter", iter(np.arange(100.0)).__next__)
+    entry = Entry("policies", "", "policy", Schooled(shared=shared), ())
+    for batch, _ in batches_of(entry, Plan(2, 4, 0, 0), bench_of(problem)):
+        assert [row["pretrain_evals"] for row in batch] == [8, 8]
+        assert [(row["network_evals"], row["proxy_evals"], row["env_steps"]) for row in batch] == [(1, 0, 0)] * 2
+        assert [row["pretrain_seconds"] for row in batch] == [1, 1]
+        assert [row["seconds"] for row in batch] == ([1 / 8] * 2 if shared else [1 / 4] * 2)
+    assert all(
+        "pretrain_evals" not in row for batch, _ in batches_of(entry_of(), ONE, bench_of(problem)) for row in batch
+    )
+
+
+def test_seconds_of_one_call_for_all_strengths_are_shared_out():
+    work = np.array([0.0, 1.0, 3.0])
+    np.testing.assert_allclose(shared_out([8.0], work, shared=False), [0, 2, 6])
+    np.testing.assert_allclose(
+        shared_out([6.0], work, shared=True), [0, 2, 6]
+    )  # that of the largest is the others', too
+    np.testing.assert_allclose(shared_out([1.0, 2.0, 3.0], work, shared=False), [1, 2, 3])
+
+
+@pytest.mark.parametrize("family", ["policies", "fine-tuning", "own"])
+def test_a_policy_that_twice_as_many_updates_change_has_not_converged(problem, family):
+    bench = bench_of(problem, inverse=lambda stays: stays + 1, finite=lambda stays: 1.0)
+    rows = lambda finer: rows_of(Entry(family, "", "plans", Schooled(), ()), Plan(2, 3, 0, 0, finer=finer), bench)[0]
+    for finer, after in ((1, 16), (2, 32)):
+        made = rows(finer)
+        assert [row["converged"] for row in made] == [1, 0] * 2
+        assert [row["promised"] for row in made] == [20, 8] * 2
+        assert [row["finer_promised"] for row in made] == [20, after] * 2
+        assert [row["finer_delivered"] for row in made] == [21, after + 1] * 2
+        assert [row["pretrain_evals"] for row in made] == [8, 8] * 2
+        assert all("finer_levels" not in row for row in made)
+    assert all("converged" not in row and "finer_promised" not in row for row in rows(0))
+
+
+def test_a_policy_of_ones_own_is_followed_anew_as_it_was_trained(problem):
+    replanned = Replanned()
+    entry = Entry("own", "", "plans", Schooled(), ())
+    rows, _ = rows_of(entry, Plan(2, 3, 0, 0), bench_of(problem, replanned))
+    best = best_strength(rows)
+    assert [row.get("replanned") for row in rows if row["strength"] == best] == [20, 20] and len(replanned.calls) == 2

@@ -121,7 +121,7 @@ def test_between_the_policy_is_the_tilt(method):
         tilted = chain.tilted(proxy.weights, strength / proxy.std)[0]
         scores.append(float((tilted.expected(proxy.weights) - proxy.centre) / proxy.std))
         nats.append(float(tilted.kl(chain)))
-    method = replace(method, strengths=(strength,), rollouts=2)
+    method = replace(method, strengths=(strength,), train_starts=256, rollouts=2)
     plans = planned(method, answers, jnp.repeat(answers.starts, 32, axis=0))
     score = jax.vmap(proxy.score)(plans.x[0])
     assert float(score.mean()) == pytest.approx(np.mean(scores), abs=4 * float(score.std()) / 16)
@@ -134,7 +134,7 @@ def test_held_to_occupancy_a_policy_imitates_the_data():
     answers = grid()
     chain, other = answers.problem.denoise.chain, known.walk(problems.ROOM, 5, (0.1, 0.05, 0.4, 0.05, 0.4))
     data = jax.nn.one_hot(jax.vmap(other.draw)(jax.random.split(jax.random.key(5), 2000)), 8)
-    method = replace(OCCUPANCY, strengths=(1e-3,), rollouts=2, rate=0.05)
+    method = replace(OCCUPANCY, strengths=(1e-3,), train_starts=256, rollouts=2, rate=0.05)
     moved = answers._replace(problem=replace(answers.problem, data=data))
     x = planned(method, moved, jnp.repeat(answers.starts, 32, axis=0)).x[0]
     apart = lambda p, q: float(jnp.abs(p - q)[1:].sum(axis=1).mean() / 2)  # total variation, mean over steps
@@ -217,9 +217,9 @@ def test_a_move_that_became_likely_enough_is_pushed_no_further(advantage, moves)
 @pytest.mark.parametrize(("method", "passes"), [(REINFORCE, 4), (PPO, 10)], ids=["reinforce", "ppo"])
 def test_what_a_training_costs(method, passes):
     answers = grid(4)
-    method = replace(method, updates=7, rollouts=2)
+    method = replace(method, updates=7, train_starts=6, rollouts=2)
     cost = count(lambda s: method(jax.random.key(0), answers.problem, answers.starts, s), jnp.ones(3))
-    steps = 3 * 7 * 4 * 2 * 5  # strengths, updates, starts, rollouts, rows
+    steps = 3 * 7 * 6 * 2 * 5  # strengths, updates, starts of behaviour, rollouts, rows
     assert cost["env_steps"] == steps + 3 * 4 * 5
     assert cost["proxy_evals"] == steps / 5
     value = 0 if method.gae_lambda is None else 1 + 2 * method.critic_steps  # a gradient is two

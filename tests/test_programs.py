@@ -10,6 +10,8 @@ import pytest
 
 from diffplan.experiment.programs import Programs
 from diffplan.methods import Plans, catalogue
+from diffplan.methods.base import fit_and_draw
+from diffplan.methods.finetuning import ExpertIteration
 from diffplan.methods.strengths import StrengthSettings
 from diffplan.settings import ConfigError
 from tests.problems import linear
@@ -69,3 +71,22 @@ def test_a_method_that_gives_plans_for_other_strengths_is_refused():
     programs = Programs(Twice((0.0, 1.0)), one.problem, one.starts)
     with pytest.raises(ConfigError, match="method filled: strengths of its plans=2: must be 1, all it was given"):
         programs.run(KEY, one.starts, (0.0,))
+
+
+def test_a_method_that_learns_has_a_program_for_each_part():
+    """Its rounds are structure of the fit, and are not part of what plans cost."""
+    one = linear()
+    method = ExpertIteration((0.0, 1.0, 3.0), plans=2, train_starts=4, steps=3, batch=5)
+    programs = Programs(method, one.problem, one.starts)
+    (together,) = programs.groups(method.strengths)
+    levels = len(one.problem.sampler.sigmas)
+    np.testing.assert_array_equal(programs.costs(together)["network_evals"], [levels] * 3)
+    rounds = np.array([0, 1, 3])
+    np.testing.assert_array_equal(programs.costs(together, "fit")["network_evals"], rounds * (2 * 4 * levels + 3 * 5))
+    key_fit, key_draw = programs.keys(KEY)
+    plans = programs.run(key_draw, one.starts, together, programs.fit(key_fit, together))
+    whole = jax.jit(lambda key: fit_and_draw(method, key, one.problem, one.starts, jnp.asarray(together)))(KEY)
+    np.testing.assert_allclose(plans.x[0], whole.x[0], atol=2e-4)  # the prior's, whatever rounding does to training
+    assert compiled(programs) == 2 and programs.learns
+    alone = Programs(catalogue(StrengthSettings(points=2))["guided"].method, one.problem, one.starts)
+    assert alone.fit(KEY, (1.0,)) is None and alone.keys(KEY) == (KEY, KEY)

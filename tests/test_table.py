@@ -1,5 +1,8 @@
 """The table layer: what is written is read again, errors name their place, and the best strength is feasible."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -156,3 +159,10 @@ def test_a_column_stands_for_every_way_to_be_infeasible(tmp_path):
     assert tuple(path.read_text().splitlines()[0].split(",")) == wide
     assert [row["violations.walls"] for row in read_rows(path)] == ["0.5", ""]
     assert len(set(COLUMNS)) == len(COLUMNS) and COLUMNS[:4] == ("task", "method", "strength", "seed")
+
+
+def test_every_column_is_documented():
+    text = (Path(__file__).parents[1] / "results" / "README.md").read_text()
+    lines = text.partition("The columns of `results.csv`")[2].splitlines()
+    named = [name for line in lines if line.startswith("| `") for name in re.findall(r"`(\w+)`", line.split("|")[1])]
+    assert set(named) == set(COLUMNS) and len(named) == len(COLUMNS)

@@ -199,7 +199,7 @@ def compare(run: Run, task: Task, planner: PlannerSettings, settings: Experiment
             inputs = {part: parts[part].identity for part in entry.needs}
             made = method_stage(entry, plan, bench, run, inputs, plain(build.config.sampler))
             cost = sum(parts[part].seconds for part in {"prior", *entry.needs} if part in parts)
-            rows += [row | {"pretrain_seconds": cost} for row in made]
+            rows += [row | {"pretrain_seconds": cost + float(row.get("pretrain_seconds") or 0)} for row in made]
         rows += controls
         first = bench.starts(keys_of(plan, 0)[0], plan.plans).observations
         write(build, problem, entries, Extras(settings, delivery, left, np.asarray(first)))

@@ -8,13 +8,22 @@ then strengths on both sides of the best. At the best strength plans are made an
 
 Plans from the sampler are drawn once more, with shorter steps and the same noise (143): where returns or the fraction
 of feasible plans change by much (144), they are what the sampler's steps made, and not what guidance asks for.
+
+A method that learns before it plans is timed and counted in two parts. ``seconds`` and the evaluations are those of its
+plans; ``pretrain_seconds`` and ``pretrain_evals`` are those of what it learns, for each seed anew. It learns once more,
+with more updates, and draws plans by what it learned then, with the same noise:
+
+    theta(U), U updates    ->    theta(2^n U),    n = `Plan.finer`                                           (164)
+
+It has converged where the plans of theta(2^n U) differ little from those of theta(U), by the same rule (144).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +34,7 @@ from diffplan.experiment.programs import Programs
 from diffplan.experiment.settings import ExperimentSettings
 from diffplan.guide import Proxy
 from diffplan.methods import Entry, Method, Problem
+from diffplan.methods.base import LearningMethod
 from diffplan.metrics import table
 from diffplan.runs import Progress, Run, keep
 from diffplan.runs.files import digest
@@ -34,6 +44,7 @@ DRAWN = 12
 """Plans a strength that are kept for pictures, of the first seed."""
 
 Rows = list[dict[str, Any]]
+Result = TypeVar("Result")
 
 
 class Begin(NamedTuple):
@@ -79,7 +90,7 @@ class Plan(NamedTuple):
 
     replans: times that a plan is made on the way (`Bench.replanned` knows it; here it is recorded). everywhere: whether
     plans are made anew at every strength, not at the best alone. finer: how often the steps of the sampler are halved
-    for plans that are drawn again; 0: none are.
+    for plans that are drawn again, or updates doubled of what is learned again (164); 0: nothing is.
     """
 
     seeds: int
@@ -118,22 +129,18 @@ def proxy_of(method: Method, problem: Problem) -> Proxy | None:
 def run_method(entry: Entry, plan: Plan, bench: Bench, programs: Programs) -> Iterator[tuple[Rows, Array]]:
     """Run a method for every seed; yields (rows, plans ``[s, n, h, d]``) a seed. Compilation is not timed."""
     method, strengths = entry.method, entry.method.strengths
-    cost = programs.costs(strengths)
-    groups = programs.groups(strengths)
+    cost, groups = programs.costs(strengths), programs.groups(strengths)
+    work = np.sum(list(cost.values()), axis=0)
     for group in groups:
         programs.ready(group)
     for seed in range(plan.seeds):
         key_starts, key_method, key_measure = keys_of(plan, seed)
         begin = bench.starts(key_starts, plan.plans)
-        parts, times = [], []
-        for group in groups:
-            began = perf_counter()
-            parts.append(jax.block_until_ready(programs.run(key_method, begin.observations, group)))
-            times.append(perf_counter() - began)
+        training, learned = train(key_method, programs, strengths)
+        draw = partial(programs.run, programs.keys(key_method)[1], begin.observations)
+        parts, times = timed(partial(draw, group, of) for group, of in zip(groups, learned, strict=True))
         plans = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-        work = np.sum(list(cost.values()), axis=0)
-        paid = work.max() if method.shared else work.sum()  # what one call for all really did
-        seconds = np.array(times) if len(groups) > 1 else times[0] * work / max(paid, 1e-9)
+        seconds = shared_out(times, work, method.shared and not programs.learns)
         path_kl, exact_kl = np.asarray(plans.path_kl.mean(axis=1)), np.asarray(plans.exact_kl)
         known = {
             "strength": np.asarray(strengths, np.float32),
@@ -143,6 +150,7 @@ def run_method(entry: Entry, plan: Plan, bench: Bench, programs: Programs) -> It
             "pressure": np.where(np.isfinite(exact_kl), exact_kl, path_kl),
             "seconds": seconds / plan.plans,
             **cost,
+            **training,
         }
         rows = []
         for i, x in enumerate(plans.x):
@@ -151,6 +159,40 @@ def run_method(entry: Entry, plan: Plan, bench: Bench, programs: Programs) -> It
             levels = {"levels": bench.problem.sampler.levels} if entry.acts_on == "plans" else {}
             rows.append({name: float(value) for name, value in values.items()} | about | levels)
         yield rows, plans.x
+
+
+def train(key: PRNGKey, programs: Programs, strengths: tuple[float, ...]) -> tuple[dict[str, np.ndarray], list[Any]]:
+    """What a method learns at some strengths, group by group, and the columns of its training by strength.
+
+    None in each group, and no columns, where it learns nothing. key: the method's.
+    """
+    groups = programs.groups(strengths)
+    learned, times = timed(partial(programs.fit, programs.keys(key)[0], group) for group in groups)
+    if not programs.learns:
+        return {}, learned
+    work = np.sum(list(programs.costs(strengths, "fit").values()), axis=0)
+    seconds = shared_out(times, work, programs.method.shared)
+    return {"pretrain_seconds": seconds, "pretrain_evals": work}, learned
+
+
+def timed(calls: Iterable[Callable[[], Result]]) -> tuple[list[Result], list[float]]:
+    """What each call returns, and the seconds until it is there."""
+    results, times = [], []
+    for call in calls:
+        began = perf_counter()
+        results.append(jax.block_until_ready(call()))
+        times.append(perf_counter() - began)
+    return results, times
+
+
+def shared_out(times: list[float], work: Float[np.ndarray, "s"], shared: bool) -> Float[np.ndarray, "s"]:
+    """Seconds of each strength: its own, or by its evaluations where one call served all.
+
+    work: evaluations of each strength, had it been run alone. shared: whether the call did the largest alone.
+    """
+    if len(times) > 1:
+        return np.array(times)
+    return times[0] * work / max(work.max() if shared else work.sum(), 1e-9)
 
 
 def measured(entry: Entry, bench: Bench, key: PRNGKey, begin: Begin, x: Float[Array, "n h d"]) -> dict[str, Any]:
@@ -208,8 +250,8 @@ def method_rows(
                 progress.advance(1, **{best: max(row.get(best, np.nan) for row in batch)})
         if entry.replans and bench.replanned is not None:
             replan(entry, plan, bench, rows, programs)
-        if plan.finer and entry.sampled:
-            halve(entry, plan, bench, rows)
+        if plan.finer and (entry.sampled or programs.learns):
+            draw_finer(entry, plan, bench, rows)
     rows.sort(key=lambda row: (row["seed"], row["strength"]))
     strengths = sorted(draws)
     fields = {field: np.stack([draws[s][field] for s in strengths]) for field in draws[strengths[0]]}
@@ -228,29 +270,38 @@ def replan(entry: Entry, plan: Plan, bench: Bench, rows: Rows, programs: Program
     best = table.best_strength(rows, bench.behaviour)
     for row in rows:
         if plan.everywhere or row["strength"] == best:
-            draw = lambda key, observations, at=row["strength"]: programs.run(key, observations, (at,)).x[0]
+            at = (row["strength"],)
             key_starts, key_method, _ = keys_of(plan, row["seed"])
+            learned = programs.fit(programs.keys(key_method)[0], at)
+            draw = lambda key, observations, at=at, learned=learned: programs.run(key, observations, at, learned).x[0]
             begin = bench.starts(key_starts, plan.plans)
             row["replanned"] = bench.replanned(jax.random.fold_in(key_method, 1), draw, begin, entry.delivered_by)
 
 
-def halve(entry: Entry, plan: Plan, bench: Bench, rows: Rows) -> None:
-    """Fill in ``finer_*`` and ``converged``: what steps change that are halved `plan.finer` times (144)."""
-    sampler = bench.problem.sampler
-    sampler = replace(sampler, halvings=sampler.halvings + plan.finer)
-    finer = bench._replace(problem=replace(bench.problem, sampler=sampler))
+def draw_finer(entry: Entry, plan: Plan, bench: Bench, rows: Rows) -> None:
+    """Fill in ``finer_*`` and ``converged`` (144): what shorter steps or more updates (164) change."""
     at = {(row["seed"], row["strength"]): row for row in rows}
     strengths = tuple(sorted({strength for _, strength in at}))
     part = entry._replace(method=replace(entry.method, strengths=strengths))  # pyright: ignore[reportArgumentType]
+    part, finer, compared = finer_of(part, plan, bench)
     for batch, _ in run_method(part, plan, finer, programs_of(part, plan, finer)):
         for new in batch:
             row = at[new["seed"], new["strength"]]
-            row |= {f"finer_{name}": float(new.get(name, np.nan)) for name in ("levels", *table.COMPARED)}
+            row |= {f"finer_{name}": float(new.get(name, np.nan)) for name in compared}
     for strength in strengths:
         same = [row for (_, each), row in at.items() if each == strength]
         answer = float(table.converged(same))
         for row in same:
             row["converged"] = answer
+
+
+def finer_of(entry: Entry, plan: Plan, bench: Bench) -> tuple[Entry, Bench, tuple[str, ...]]:
+    """The method with more updates (164), or else the problem with shorter steps, and the columns to compare."""
+    if isinstance(entry.method, LearningMethod):
+        return entry._replace(method=entry.method.longer(2**plan.finer)), bench, table.COMPARED
+    sampler = bench.problem.sampler
+    sampler = replace(sampler, halvings=sampler.halvings + plan.finer)
+    return entry, bench._replace(problem=replace(bench.problem, sampler=sampler)), ("levels", *table.COMPARED)
 
 
 def program_of(entry: Entry, bench: Bench, programs: Programs) -> str:

@@ -26,7 +26,8 @@ class ExperimentSettings:
     """Times that a plan is made on the way where it is made anew, at each method's best strength; 1: never again."""
     finer: Annotated[int, at_least(0, 12)] = 1
     """How often steps are halved where guided plans are drawn again, to see whether it changes them (`converged`): 1 is
-    twice as many noise levels, 4 sixteen times as many; 0: they are not drawn again."""
+    twice as many noise levels, 4 sixteen times as many; 0: they are not drawn again. Methods that learn are trained
+    again with as many times as many updates."""
     reference: Annotated[int, at_least(2, 2**24)] = 4096
     """Data windows that returns, proxies and distances are compared with."""
     seed: Annotated[int, SEED] = 0

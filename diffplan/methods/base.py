@@ -1,4 +1,13 @@
-"""What a method is given, what it gives back, and the one signature that all methods have."""
+"""What a method is given, what it gives back, and the one signature that all methods have.
+
+A method that learns before it plans, such as a policy, does so in two parts (`LearningMethod`). At strength c it
+maximises the mean of an objective J over starts of behaviour, and no start that its plans are scored from is among
+them:
+
+    theta_c = argmax E[J_c(theta, o)],    o the first observation of a random window of behaviour            (163)
+
+Each batch of training has fresh starts.
+"""
 
 from collections.abc import Callable
 from functools import partial, wraps
@@ -23,8 +32,8 @@ Batched = TypeVar("Batched")
 Call = TypeVar("Call", bound=Callable[..., Any])
 
 
-def over(draw: Callable[[Array], Batched], xs: Array) -> Batched:
-    """`draw` for every row of `xs`, where each draws a whole batch of plans.
+def over(draw: Callable[[Any], Batched], xs: Any) -> Batched:
+    """`draw` for every row of the leaves of `xs`, where each draws a whole batch of plans.
 
     On a CPU one batch at a time: the activations of one batch fit its caches, those of ten do not (2.4 times slower per
     plan, measured). On an accelerator all at once. Either way one compiled program serves all rows.
@@ -33,19 +42,20 @@ def over(draw: Callable[[Array], Batched], xs: Array) -> Batched:
 
 
 def compiled(call: Call) -> Call:
-    """A method's ``__call__`` as one program, where it is not part of one: compiled once for a problem and a size.
+    """A method's ``__call__`` or one of its two parts as one program, where it is not part of one: compiled once for a
+    problem and a size.
 
     Without it every call would compile its loops anew, and keep them. Leaves of a problem that are functions, as a
     denoiser that is no pytree, are part of the program.
     """
 
     @partial(jax.jit, static_argnums=(0, 1, 2))
-    def program(method: Any, tree: Any, functions: tuple, arrays: list) -> Plans:
+    def program(method: Any, tree: Any, functions: tuple, arrays: list) -> Any:
         rest = iter(arrays)
         return call(method, *jax.tree.unflatten(tree, [next(rest) if each is None else each for each in functions]))
 
     @wraps(call)
-    def called(method: Any, *arguments: Any) -> Plans:
+    def called(method: Any, *arguments: Any) -> Any:
         leaves, tree = jax.tree.flatten(arguments)
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             return call(method, *arguments)
@@ -247,3 +257,36 @@ class Method(Protocol):
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
         """Plans for all strengths and starts at once; `key` is consumed. Called under jit."""
         ...
+
+
+Learned = Any
+"""What a method learned before it plans: a pytree whose leaves are ``[s, ...]``, one entry for each strength."""
+
+
+@runtime_checkable
+class LearningMethod(Method, Protocol):
+    """A method that learns before it plans. The two parts are counted and timed apart; `fit_and_draw` composes them."""
+
+    def fit(self, key: PRNGKey, problem: Problem, strengths: Grid) -> Learned:
+        """Equation (163) for all strengths; `key` is consumed. Called under jit."""
+        ...
+
+    def draw(self, key: PRNGKey, problem: Problem, learned: Learned, starts: Starts, strengths: Grid) -> Plans:
+        """Plans for all strengths and starts at once; `key` is consumed. Called under jit."""
+        ...
+
+    def longer(self, factor: int) -> "LearningMethod":
+        """The same method with so many times as many updates."""
+        ...
+
+
+def fit_and_draw(method: LearningMethod, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
+    """Both parts of a method that learns."""
+    key_fit, key_draw = jax.random.split(key)
+    return method.draw(key_draw, problem, method.fit(key_fit, problem, strengths), starts, strengths)
+
+
+def behaviour_starts(key: PRNGKey, problem: Problem, count: int, method: str) -> Starts:
+    """Starts of behaviour as in (163), in environment units. method: the name of who asks."""
+    windows = need(problem, "data", method)
+    return problem.codec.decode(windows[jax.random.choice(key, len(windows), (count,))]).observations[:, 0]

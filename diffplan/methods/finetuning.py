@@ -1,6 +1,7 @@
 """Fine-tuning the prior on its own plans, so that it draws better ones with no guide at all.
 
-What is tuned is the denoiser's `params`; plans are then sampled from it as from the prior. Two ways:
+What is tuned is the denoiser's `params`; plans are then sampled from it as from the prior. Chains start where behaviour
+does (163). Two ways:
 
 **Policy gradient.** The chain x_1, ..., x_n of the ancestral sampler (5) is a trajectory of the Gaussian policy
 N(mean_k, std_k^2), with mean_k from the denoiser, and its end is scored (DDPO, Black et al. 2023, arXiv 2305.13301,
@@ -42,7 +43,18 @@ from jaxtyping import Array, Float, Int
 from diffplan.codec import Cells
 from diffplan.denoise import loss, pinned
 from diffplan.guide import Proxy
-from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, need, over
+from diffplan.methods.base import (
+    Grid,
+    Learned,
+    Plans,
+    Problem,
+    Starts,
+    behaviour_starts,
+    compiled,
+    fit_and_draw,
+    need,
+    over,
+)
 from diffplan.methods.guidance import regression
 from diffplan.methods.weighting import Elite, Weigh
 from diffplan.samplers import Past, Sampler, ancestral, sample
@@ -100,7 +112,7 @@ class Learner(NamedTuple):
         return Learner(optax.apply_updates(self.params, updates), state)
 
 
-def draw(
+def draw_chains(
     key: PRNGKey, problem: Problem, denoise: Denoise, starts: Float[Array, "n o"], sampler: Sampler
 ) -> tuple[Float[Array, "n h d"], Float[Array, "n"], Float[Array, "n k h d"]]:
     """A plan of a tuned prior from every start, its path KL from the prior that was given, and its chain."""
@@ -112,6 +124,16 @@ def draw(
         return x, info.path_kl, info.iterates
 
     return jax.vmap(one)(jax.random.split(key, len(starts)), starts)
+
+
+def draw_tuned(key: PRNGKey, problem: Problem, learned: Learned, starts: Float[Array, "n o"]) -> Plans:
+    """Plans of the tuned priors of all strengths, by the problem's sampler."""
+    prior = tunable(problem)
+
+    def one(params: Params) -> tuple[Array, Array]:
+        return draw_chains(key, problem, replace(prior, params=params), starts, problem.sampler)[:2]
+
+    return Plans.of(*over(one, learned))
 
 
 # -- policy gradient --
@@ -127,6 +149,8 @@ class PolicyGradient:
 
     strengths: tuple[float, ...]
     updates: int = 50
+    train_starts: int = 32
+    """Starts of behaviour in each batch."""
     chains: int = 4
     """Chains a start and update; at least 2, for each is held against the others."""
     learning_rate: float = 3e-4
@@ -139,36 +163,45 @@ class PolicyGradient:
         if self.chains < 2:
             raise ValueError(f"chains={self.chains}: must be at least 2")
 
-    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
-        """At c = 0 only the divergence counts, and the prior is left as it is."""
-        key_tune, key_draw = jax.random.split(key)
+        """Tunes the prior for each strength, then draws its plans."""
+        return fit_and_draw(self, key, problem, starts, strengths)
 
-        def one(strength: Float[Array, ""]) -> tuple[Array, Array]:
-            denoise = self.tune(key_tune, problem, starts, strength)
-            return draw(key_draw, problem, denoise, starts, problem.sampler)[:2]
+    def longer(self, factor: int) -> "PolicyGradient":
+        """The same method with so many times as many updates."""
+        return replace(self, updates=factor * self.updates)
 
-        return Plans.of(*over(one, strengths))
+    @compiled
+    def fit(self, key: PRNGKey, problem: Problem, strengths: Grid) -> Learned:
+        """The tuned parameters for each strength. At c = 0 only the divergence counts, and they are the prior's."""
+        return over(lambda strength: self.tune(key, problem, strength), strengths)
 
-    def tune(self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strength: Scalar) -> Denoise:
-        """The prior after all updates."""
+    @compiled
+    def draw(self, key: PRNGKey, problem: Problem, learned: Learned, starts: Starts, strengths: Grid) -> Plans:
+        """Plans of each tuned prior."""
+        return draw_tuned(key, problem, learned, starts)
+
+    def tune(self, key: PRNGKey, problem: Problem, strength: Scalar) -> Params:
+        """The parameters after all updates."""
         prior, rule = tunable(problem), optimiser(self.learning_rate)
 
         def update(learner: Learner, key: PRNGKey) -> tuple[Learner, None]:
-            gradient = self.gradient(key, problem, replace(prior, params=learner.params), starts, strength)
+            key_starts, key_chains = jax.random.split(key)
+            starts = behaviour_starts(key_starts, problem, self.train_starts, self.name)
+            gradient = self.gradient(key_chains, problem, replace(prior, params=learner.params), starts, strength)
             return learner.descend(rule, jax.tree.map(jnp.negative, gradient)), None
 
         learner = Learner(prior.params, rule.init(prior.params))
         params = jax.lax.scan(update, learner, jax.random.split(key, self.updates))[0].params
         # Adam would turn the rounding errors of a gradient of 0 into steps of full length.
         keep = lambda new, old: jnp.where(strength > 0, new, old)
-        return replace(prior, params=jax.tree.map(keep, params, prior.params))
+        return jax.tree.map(keep, params, prior.params)
 
     def gradient(
         self, key: PRNGKey, problem: Problem, denoise: Any, starts: Float[Array, "n o"], strength: Scalar
     ) -> Params:
         """Equation (93) from fresh chains, times c / (1 + c): bounded, whatever c is."""
-        chains = lambda key: draw(key, problem, denoise, starts, replace(problem.sampler, step=ancestral))
+        chains = lambda key: draw_chains(key, problem, denoise, starts, replace(problem.sampler, step=ancestral))
         x, nats, iterates = jax.vmap(chains)(jax.random.split(key, self.chains))  # [m n ...]
         penalty = 1 / (1 + strength)
         gain = (1 - penalty) * jax.vmap(jax.vmap(self.proxy(problem).score))(x) - penalty * nats
@@ -236,6 +269,8 @@ class ExpertIteration:
     and half."""
     plans: int = 8
     """Plans a start and round."""
+    train_starts: int = 32
+    """Starts of behaviour in each round."""
     steps: int = 100
     """Gradient steps a round."""
     batch: int = 64
@@ -246,44 +281,50 @@ class ExpertIteration:
     shared: bool = True
     proxy: Callable[[Problem], Proxy] = regression
 
-    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
-        """Runs max(self.strengths) rounds; `strengths` may be any whole numbers up to that."""
-        key_tune, key_draw = jax.random.split(key)
-        prior, snapshots = tunable(problem), self.tune(key_tune, problem, starts, strengths)
+        """Runs all rounds, then draws plans of the priors after some of them."""
+        return fit_and_draw(self, key, problem, starts, strengths)
 
-        def one(index: Int[Array, ""]) -> tuple[Array, Array]:
-            denoise = replace(prior, params=jax.tree.map(lambda leaf: leaf[index], snapshots))
-            return draw(key_draw, problem, denoise, starts, problem.sampler)[:2]
+    def longer(self, factor: int) -> "ExpertIteration":
+        """The same rounds with so many times as many gradient steps each."""
+        return replace(self, steps=factor * self.steps)
 
-        return Plans.of(*over(one, jnp.arange(len(strengths))))
+    @compiled
+    def draw(self, key: PRNGKey, problem: Problem, learned: Learned, starts: Starts, strengths: Grid) -> Plans:
+        """Plans of the prior after each number of rounds."""
+        return draw_tuned(key, problem, learned, starts)
 
-    def tune(self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strengths: Float[Array, "s"]) -> Params:
-        """The parameters after each of the numbers of rounds, ``[s, ...]``."""
+    @compiled
+    def fit(self, key: PRNGKey, problem: Problem, strengths: Grid) -> Learned:
+        """The parameters after each number of rounds, ``[s, ...]``.
+
+        Runs max(self.strengths) rounds; `strengths` may be any whole numbers up to that.
+        """
         prior, rounds = tunable(problem), int(max(self.strengths))
         score = jax.vmap(jax.vmap(self.proxy(problem).score))
 
         def one_round(carry: tuple[Params, Pool, Params], at: tuple) -> tuple[tuple, None]:
             (params, pool, snapshots), (number, key) = carry, at
-            key_draw, key_fit = jax.random.split(key)
+            key_starts, key_draw, key_fit = jax.random.split(key, 3)
             denoise = replace(prior, params=params)
-            plan_each = lambda key: draw(key, problem, denoise, starts, problem.sampler)[0]
+            starts = behaviour_starts(key_starts, problem, self.train_starts, self.name)
+            plan_each = lambda key: draw_chains(key, problem, denoise, starts, problem.sampler)[0]
             x = over(plan_each, jax.random.split(key_draw, self.plans))
             slot = number if self.mix == "accumulate" else 0
             log_weight = jax.vmap(self.weigh, 1, 1)(score(x))
             pool = Pool(pool.x.at[slot].set(x), pool.log_weight.at[slot].set(log_weight))
-            params = self.fit(key_fit, problem, params, pool, number)
+            params = self.imitate(key_fit, problem, params, pool, number)
             keep = lambda old, new: jnp.where((strengths == number + 1).reshape(-1, *(1,) * new.ndim), new[None], old)
             return (params, pool, jax.tree.map(keep, snapshots, params)), None
 
         slots = max(1, rounds) if self.mix == "accumulate" else 1
-        size = (slots, self.plans, len(starts))
+        size = (slots, self.plans, self.train_starts)
         pool = Pool(jnp.zeros((*size, *problem.shape)), jnp.zeros(size))
         snapshots = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (len(strengths), *leaf.shape)), prior.params)
         first = (prior.params, pool, snapshots)
         return jax.lax.scan(one_round, first, (jnp.arange(rounds), jax.random.split(key, rounds)))[0][2]
 
-    def fit(self, key: PRNGKey, problem: Problem, params: Params, pool: Pool, number: Int[Array, ""]) -> Params:
+    def imitate(self, key: PRNGKey, problem: Problem, params: Params, pool: Pool, number: Int[Array, ""]) -> Params:
         """One round's gradient steps, from a fresh optimiser; the first observation stays clean, as it is pinned."""
         prior, rule, levels = tunable(problem), optimiser(self.learning_rate), SamplerLevels(problem.sampler.sigmas)
         mask = problem.pins(jnp.zeros(problem.codec.observation_dim)).mask

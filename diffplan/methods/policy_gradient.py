@@ -5,11 +5,12 @@ k_t at each step. Strength c asks for
 
     max  J = E_pi[ c score(x) - sum_t k_t ] / (1 + c),    k_t = KL(pi(. | o_t, t) || pi0(. | o_t, t))    (84)
 
-Dividing by 1 + c changes no maximum, and bounds the objective at any strength; at c = 0 the policy stays as it is. Over
-the first half of training the weight of the score rises evenly to c / (1 + c), and that of the penalty falls to
-1 / (1 + c): with the full weight from the beginning, a policy settles for the first good plan that it meets. The sum of
-k_t is the exact KL of repeated. Where actions have certain outcomes the maximum is the tilt p(x) exp(c score(x)) of
-behaviour's plans, if the policy can express it (Levine 2018). Where outcomes are random, a policy cannot plan luck.
+in the mean over starts of behaviour (163). Dividing by 1 + c changes no maximum, and bounds the objective at any
+strength; at c = 0 the policy stays as it is. Over the first half of training the weight of the score rises evenly to
+c / (1 + c), and that of the penalty falls to 1 / (1 + c): with the full weight from the beginning, a policy settles for
+the first good plan that it meets. The mean of the sum of k_t is the exact KL of the policy's rollouts from behaviour's.
+Where actions have certain outcomes the maximum is the tilt p(x) exp(c score(x)) of behaviour's plans, if the policy can
+express it (Levine 2018). Where outcomes are random, a policy cannot plan luck.
 
 The score comes with the last action and each penalty with the next one, r_t = -k_t+1 / (1 + c) and
 r_h = c score / (1 + c). The gradient credits an action with the rewards after it, and a penalty also depends on the
@@ -38,7 +39,7 @@ to the same observations.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -49,7 +50,18 @@ from jaxtyping import Array, Float
 
 from diffplan.count import counted, uncounted
 from diffplan.guide import Proxy
-from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, need, over
+from diffplan.methods.base import (
+    Grid,
+    Learned,
+    Plans,
+    Problem,
+    Starts,
+    behaviour_starts,
+    compiled,
+    fit_and_draw,
+    need,
+    over,
+)
 from diffplan.methods.guidance import regression
 from diffplan.policy import Distribution, Policy, Rollout, follow, times
 from diffplan.types import Params, PRNGKey, Scalar
@@ -173,6 +185,8 @@ class PolicyGradient:
     """What stays near: every action to behaviour's (84), or the observations visited to the data's (88)."""
     updates: int = 300
     """Batches of rollouts, each from the latest policy."""
+    train_starts: int = 32
+    """Starts of behaviour in each batch."""
     rollouts: int = 4
     """Rollouts a start in each batch."""
     rate: float = 1e-2
@@ -193,35 +207,48 @@ class PolicyGradient:
         if self.gae_lambda is None and self.rollouts < 2:
             raise ValueError(f"rollouts={self.rollouts}: must be at least 2, for a baseline from the others")
 
-    @compiled
     def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
-        """Trains from the starts, with the same noise for every strength; then one rollout a start is its plan."""
-        key_train, key_plan = jax.random.split(key)
-        behaviour, dynamics = need(problem, "behaviour", self.name), need(problem, self.world, self.name)
-        keys, clock = jax.random.split(key_plan, len(starts)), times(problem.horizon)
+        """Trains a policy for each strength, then draws its plans."""
+        return fit_and_draw(self, key, problem, starts, strengths)
 
-        def one(strength: Scalar) -> tuple[Float[Array, "n h d"], Float[Array, "n"]]:
-            policy = behaviour.replace(params=self.train(key_train, problem, starts, strength))
+    def longer(self, factor: int) -> "PolicyGradient":
+        """The same method with so many times as many updates; its schedules are as much longer."""
+        return replace(self, updates=factor * self.updates)
+
+    @compiled
+    def fit(self, key: PRNGKey, problem: Problem, strengths: Grid) -> Learned:
+        """The parameters of the policy for each strength, trained with the same noise."""
+        return over(lambda strength: self.train(key, problem, strength), strengths)
+
+    @compiled
+    def draw(self, key: PRNGKey, problem: Problem, learned: Learned, starts: Starts, strengths: Grid) -> Plans:
+        """One rollout a start is its plan."""
+        behaviour, dynamics = need(problem, "behaviour", self.name), need(problem, self.world, self.name)
+        keys, clock = jax.random.split(key, len(starts)), times(problem.horizon)
+
+        def one(params: Params) -> tuple[Float[Array, "n h d"], Float[Array, "n"]]:
+            policy = behaviour.replace(params=params)
             last = jax.vmap(follow, (None, None, 0, 0, None))(policy, dynamics, keys, starts, clock)
             with uncounted():
                 reference = jax.vmap(distributions, (None, 0))(behaviour, last.trajectory.observations)
             nats = jax.vmap(jax.vmap(policy.kl))(last.distributions, reference)
             return problem.codec.encode(last.trajectory), nats.sum(axis=1)
 
-        return Plans.of(*over(one, strengths))
+        return Plans.of(*over(one, learned))
 
-    def train(self, key: PRNGKey, problem: Problem, starts: Float[Array, "n o"], strength: Scalar) -> Params:
+    def train(self, key: PRNGKey, problem: Problem, strength: Scalar) -> Params:
         """The parameters of the policy for one strength: behaviour's own for 0."""
         behaviour, dynamics = need(problem, "behaviour", self.name), need(problem, self.world, self.name)
-        repeated, score = jnp.repeat(starts, self.rollouts, axis=0), self.proxy(problem).score
-        clock = times(problem.horizon)
+        score, clock = self.proxy(problem).score, times(problem.horizon)
         rule = optax.adam(optax.cosine_decay_schedule(self.rate / self.epochs, self.updates * self.epochs))
 
         def update(learner: Learner, inputs: tuple[PRNGKey, Scalar]) -> tuple[Learner, None]:
-            (key_act, key_data), weight = jax.random.split(inputs[0]), inputs[1]
+            (key_starts, key_act, key_data), weight = jax.random.split(inputs[0], 3), inputs[1]
             policy = behaviour.replace(params=learner.policy.params)
-            keys = jax.random.split(key_act, len(repeated))
-            rollouts = jax.vmap(follow, (None, None, 0, 0, None))(policy, dynamics, keys, repeated, clock)
+            starts = behaviour_starts(key_starts, problem, self.train_starts, self.name)
+            starts = jnp.repeat(starts, self.rollouts, axis=0)
+            keys = jax.random.split(key_act, len(starts))
+            rollouts = jax.vmap(follow, (None, None, 0, 0, None))(policy, dynamics, keys, starts, clock)
             plans, old, _ = rollouts
             reference, penalty, discriminator = self.penalties(key_data, problem, rollouts, learner.discriminator)
             scores = jax.vmap(score)(problem.codec.encode(plans))
@@ -239,7 +266,8 @@ class PolicyGradient:
             return Learner(kept, value, discriminator), None
 
         key_nets, key_updates = jax.random.split(key)
-        first = Learner(Net(behaviour.params, rule.init(behaviour.params)), *self.critics(key_nets, starts.shape[1]))
+        critics = self.critics(key_nets, problem.codec.observation_dim)
+        first = Learner(Net(behaviour.params, rule.init(behaviour.params)), *critics)
         # a discriminator that knows nothing yet cannot hold a policy back: there the score leads from the beginning
         rise = jnp.minimum(1.0, jnp.linspace(0.0 if self.regulariser == "action" else 1.0, 2.0, self.updates))
         weights = rise * strength / (1 + strength)

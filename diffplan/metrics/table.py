@@ -6,7 +6,8 @@ A strength is feasible if enough of its plans surely are: with p of n plans feas
 
 So a strength whose plans are few must be better, and one plan more or less decides nothing by itself.
 
-A strength has converged if shorter steps change neither its returns nor its fraction of feasible plans by much,
+A strength has converged if shorter steps of the sampler, or more training of a method that learns, change neither its
+returns nor its fraction of feasible plans by much,
 
     |mean change|  <=  a tenth of the larger mean (of feasible: of all plans),  or half its own 95 % interval      (144)
 
@@ -27,16 +28,16 @@ from jaxtyping import Bool, Float, Num
 from diffplan.metrics.statistics import lower_limit, mean_interval
 
 COMPARED = ("promised", "delivered", "feasible")
-"""What converges. After `levels` stand the same of shorter steps, as ``finer_NAME``."""
+"""What converges. After `levels` stand the same of shorter steps or more training, as ``finer_NAME``."""
 
 FINER = ("finer_levels", *(f"finer_{name}" for name in COMPARED), "converged")
-"""The columns of shorter steps, which a table may lack."""
+"""The columns of shorter steps or more training, which a table may lack."""
 
 COLUMNS = (
     *("task", "method", "strength", "seed", "plans", "proxy"),
     *("promised", "open_loop", "inverse", "tracked", "delivered", "replanned", "feasible"),
     *("longest_step", "residual", "data_distance", "diversity", "finite", "path_kl", "exact_kl", "ess", "pressure"),
-    *("levels", *FINER, "network_evals", "proxy_evals", "env_steps", "seconds", "pretrain_seconds"),
+    *("levels", *FINER, "network_evals", "proxy_evals", "env_steps", "seconds", "pretrain_seconds", "pretrain_evals"),
 )
 """The columns of results.csv, in order; a row is a batch of plans. After `feasible` stands a column for each way in
 which plans of the task can be infeasible, ``violations.NAME``."""

@@ -2,7 +2,8 @@
 
 A row of ``budgets.csv`` is a method within one budget: among the feasible strengths (135) that cost no more, the one
 with the highest delivered return. Where no return is delivered, the promised return takes its place, and then the
-proxy. An evaluation is one of a network, of the proxy, or a step in an environment or its model.
+proxy. An evaluation is one of a network, of the proxy, or a step in an environment or its model. What a method costs is
+the cost of its plans: no budget holds any training, neither of the prior nor of a policy (``pretrain_seconds``).
 """
 
 from pathlib import Path

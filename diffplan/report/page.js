@@ -67,7 +67,7 @@ const chooseRow = (nextMethod, row) => {
 function show() {
   const row = frame().row, value = String(method.strengths[row]), alone = method.strengths.length < 2;
   $("strength-name").textContent = alone ? "no strength" : method.strength_name;
-  const marks = [isBest(method, row) && "★ best of this method", !method.feasible[row] && "not feasible", method.unconverged[row] && "changes with more noise levels"];
+  const marks = [isBest(method, row) && "★ best of this method", !method.feasible[row] && "not feasible", method.unconverged[row] && "not converged"];
   $("value").textContent = alone ? "" : [value, marks.filter(Boolean).join(", ")].join("  ");
   $("strength").setAttribute("aria-valuetext", method.strength_name + " " + value);
   $("leaving").textContent = frame().leaving ? frame().leaving + " of " + frame().p + " plans leave the picture" : "";

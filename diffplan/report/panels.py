@@ -104,7 +104,7 @@ def _returns(axes: Axes, x: Float[np.ndarray, "s"], curve: Curve, run: Run, by_m
     if known([curve], finer := f"finer_{measure}").size:
         steps = {"marker": "x", "markersize": 4, "linestyle": (0, (1, 1.2)), "linewidth": 1.1, "zorder": 3.8}
         count = curve.value("finer_levels")[0]
-        more = f"{count:.0f} levels" if np.isfinite(count) else "2× levels"
+        more = f"{count:.0f} levels" if np.isfinite(count) else "more training" if curve.learns else "2× levels"
         axes.plot(x, curve.value(finer), color=style.RETURN, label=f"{measure}, {more}", **steps)
     if curve.unconverged.any():
         axes.fill_between([], [], [], label="not converged", **HATCH)

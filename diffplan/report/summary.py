@@ -67,8 +67,13 @@ class Curve(NamedTuple):
 
     @property
     def unconverged(self) -> Bool[np.ndarray, "s"]:
-        """Whether steps half as long change a strength (144)."""
+        """Whether steps half as long, or twice as much training, change a strength (144)."""
         return self.value("converged") < 1
+
+    @property
+    def learns(self) -> bool:
+        """Whether the method learns before it plans."""
+        return bool(np.isfinite(self.value("pretrain_evals")).any())
 
     def is_best(self, k: int) -> bool:
         """Whether a strength is the best, and feasible."""
@@ -140,8 +145,10 @@ def subject(methods: dict[str, Curve]) -> Curve | None:
 
 def unconverged(by_method: Iterable[Curve], words: str) -> str:
     """A sentence that says what strengths have not converged; empty where all have. words: its beginning."""
-    some = any(curve.unconverged.any() for curve in by_method)
-    return f"{words}: more noise levels change a return by a tenth, or a tenth of the plans." if some else ""
+    kinds = frozenset(curve.learns for curve in by_method if curve.unconverged.any())
+    more = {frozenset({False}): "more noise levels change", frozenset({True}): "more training changes"}
+    what = more.get(kinds, "more noise levels, or more training of a method that learns, change")
+    return f"{words}: {what} a return by a tenth, or a tenth of the plans." if kinds else ""
 
 
 def dropped(by_method: dict[str, Curve]) -> str:
