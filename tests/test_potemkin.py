@@ -3,6 +3,7 @@
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,11 @@ from diffplan.envs.potemkin import STREET, Potemkin, street
 from diffplan.metrics.table import read
 from diffplan.oracle.tabular import markov
 from diffplan.studies.drawing import draw
+from diffplan.studies.findings import below, mapped
 from diffplan.studies.frame import StudySettings, execute
 from diffplan.studies.potemkin import figure as picture
 from diffplan.studies.potemkin import pools, study
+from diffplan.studies.potemkin import verdict as judged
 
 ROOM = Gridworld.from_text("######\n#OGOO#\n#O#O##\n######")  # the cell at the right has one door
 GOLD = (0.3, 1.0, 0.1, 0.0, 0.2, 0.4)
@@ -208,6 +211,48 @@ def test_a_fooled_ensemble_sees_paint_and_a_blind_member_does_not():
     assert judged["least, one blind"][cell] == 0 and judged["cautious, one blind"][cell] == pytest.approx(0.32)
 
 
+def constructed(of_method) -> dict[str, np.ndarray]:
+    """A table of the tilt, hacked in 0.1 of its plans, and of a method, hacked in of_method(mass, bonus, nats)."""
+    rows = []
+    for seed, mass, bonus, nats in itertools.product(range(8), (1e-2, 1e-4), (1.0, 2.0), (2.0, 6.0)):
+        noise = 1e-4 * (-1) ** seed
+        about = {"part": "matched", "seed": float(seed), "mass": mass, "bonus": bonus, "by": "kl", "at": nats}
+        about["reward_model"] = "one"
+        rows.append(about | {"method": "tilt", "p_hack": 0.1})
+        rows.append(about | {"method": "best_of_n", "p_hack": of_method(mass, bonus, nats) + noise})
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def test_the_map_of_a_method_says_where_it_is_hacked_less_and_where_more():
+    """Half as often but at mass 1e-2 and 6 nats, where it is twice as often: D is -1/3 and 1/3 (166)."""
+    worse = (1e-2, 6.0)
+    table = constructed(lambda mass, bonus, nats: 0.2 if (mass, nats) == worse else 0.05)
+    finding = mapped(below, "less", judged.compared(table, "p_hack", "best_of_n", "kl"), 0.0)
+    assert finding.counts() == {"holds": 6, "falsified": 2, "open": 0} and finding.verdict == "falsified"
+    for cell in finding.cells:
+        more = (cell.where["mass"], cell.where["nats"]) == worse
+        assert cell.verdict == ("falsified" if more else "supported") and cell.n == 8
+        assert cell.estimate == pytest.approx(1 / 3 if more else -1 / 3, abs=1e-3)
+    assert {cell.where["bonus"] for cell in finding.cells} == {1.0, 2.0}
+
+
+def test_where_nobody_is_hacked_nobody_is_hacked_less():
+    np.testing.assert_allclose(judged.less_often(np.array([0.0, 0.0, 0.3]), np.array([0.0, 0.2, 0.0])), [0, -1, 1])
+
+
+def test_a_method_that_does_not_reach_a_pressure_has_seeds_missing():
+    table = constructed(lambda *where: 0.05)
+    gone = (table["method"] == "best_of_n") & (table["seed"] < 3) & (table["at"] == 6.0)
+    samples = judged.compared({name: values[~gone] for name, values in table.items()}, "p_hack", "best_of_n", "kl")
+    assert {(sample.where["nats"], len(sample.values), sample.missing) for sample in samples} == {(2, 8, 0), (6, 5, 3)}
+
+
+def test_curves_have_no_row_beyond_their_end():
+    curve = {"kl": np.array([0.0, 1.0, 3.0]), "gain": np.array([0.0, 1.5, 2.5]), "gold": np.array([0.0, 1.0, 2.0])}
+    rows = {(row["by"], row["at"]): row["gold"] for row in study.matched(curve, {})}
+    assert rows == {("kl", 1.0): 1.0, ("kl", 2.0): 1.5, ("gain", 1.0): pytest.approx(2 / 3), ("gain", 2.0): 1.5}
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     """A small run of the study."""
@@ -220,18 +265,39 @@ def directory(tmp_path_factory):
 def test_the_study_runs_and_has_its_findings(directory):
     content = json.loads((directory / "verdict.json").read_text())
     result = {one["statement"]: one for one in content["findings"]}
-    assert len(result) == len(content["findings"]) == 21
-    sudden = result["weights at which 90 % and 10 % are hacked: ratio"]
-    assert 1 < sudden["estimate"] < 3 and sudden["threshold"] == 3
-    assert all(np.isfinite(one["estimate"]) for one in result.values())
-    assert result["gold lost beyond its peak, bonus 2"]["estimate"] > 0.5
-    assert result["gold lost beyond its peak, least, one blind"]["estimate"] < 0.5
+    assert len(result) == len(content["findings"])
+    maps = {one["statement"]: one["cells"] for one in content["maps"]}
+    checks = {words: one for words, one in result.items() if one["kind"] == "check"}
+    assert len(checks) == 6 and {one["verdict"] for one in checks.values()} == {"passes"}
+    sudden = next(cells for words, cells in maps.items() if "90 % and 10 %" in words)
+    assert len(sudden) == 6 and all(1 < cell["estimate"] < 3 for cell in sudden)
+    nats = next(cells for words, cells in maps.items() if "best of n" in words and "nats" in words)
+    axes = [{cell["where"][axis] for cell in nats} for axis in ("mass", "bonus", "nats")]
+    assert axes == [{1e-2, 1e-3, 1e-6}, set(study.BONUSES), set(study.NATS)]
+    table = read(directory / "study.csv")
+    seeds = lambda rows: len(np.unique(table["seed"][rows]))
+    assert (seeds(table["part"] == "transition"), seeds(table["part"] == "matched")) == (3, 2)
     assert draw(directory, picture.compose).stat().st_size > 10_000
 
 
-def test_a_late_transition_falsifies_the_prediction(directory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "MASSES", (1e-2, 1e-3, 1e-6))
-        table = read(directory / "study.csv")
-        table["ending"] = 1.5 * table["predicted"]
-        assert study.transitions(table)[0].verdict == "falsified"
+COMMITTED = Path(__file__).parents[1] / "results" / "studies" / "potemkin" / "study.csv"
+
+
+def test_a_late_transition_falsifies_the_prediction():
+    table = read(COMMITTED)
+    before = judged.transitions(table)
+    after = judged.transitions(table | {"ending": 1.5 * table["predicted"]})
+    assert (before[0].kind, before[0].verdict, after[0].verdict) == ("check", "passes", "passes")
+    assert before[1].verdict != "falsified" and after[1].verdict == "falsified"
+    assert judged.transitions(table | {"observed": 1.5 * table["predicted"]})[0].verdict == "fails"
+
+
+def test_an_ensemble_that_is_not_fooled_fails_the_check():
+    table = read(COMMITTED)
+    table["p_hack"] = np.where(table["reward_model"] == "mean", 0.1, table["p_hack"])
+    verdicts = {
+        words: one.verdict for one in judged.ensembles(table) for words in [one.statement] if one.kind == "check"
+    }
+    assert {words: verdict for words, verdict in verdicts.items() if verdict == "fails"}.keys() == {
+        words for words in verdicts if "mean of five" in words
+    }

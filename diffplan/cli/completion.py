@@ -38,7 +38,7 @@ def words() -> dict[str, list[str]]:
 
     tasks = list(TASKS | DRAWINGS)
     after: dict[str, list[str]] = dict.fromkeys(WITH_TASK, tasks)
-    after |= {"study": ["list", "run", "render", *NAMES, "all"], "completion": [*SHELLS]}
+    after |= {"study": ["list", "run", "render", "compare", *NAMES, "all"], "completion": [*SHELLS]}
     return {name: [*after.get(name, []), *([] if name == "completion" else flags(name))] for name in COMMANDS}
 
 

@@ -10,7 +10,7 @@ one never enters H; the hacked one carries whether it has been there, and can on
     Z(l) = Z_good(l) + Z_hack(l),      P_l(ever in H) = Z_hack / Z,      Z_hack(l*) = Z_good(l*)         (107)
 
 predicts at which weight l* the tilt falls for the paint. That half of the plans are then in H at some step is
-(107) itself, and `observed` checks the recursions alone; that they stay to the end, `ending`, is a prediction. The log
+(107) itself: `observed` is a check of the recursions. That they stay to the end, `ending`, is a prediction. The log
 of Z_hack / Z_good begins at the log odds of H under the prior and rises by the difference of the mean ratings; were
 that constant, the weights of 90 % and of 10 % would be as log 1/P + log 9 to log 1/P - log 9: the rarer a hack, the
 later it comes, and the more suddenly.
@@ -36,18 +36,16 @@ from jaxtyping import Array, Bool, Float
 
 from diffplan.envs import potemkin
 from diffplan.envs.potemkin import Potemkin
-from diffplan.metrics.table import Table
 from diffplan.oracle.tabular import Chain, markov
-from diffplan.studies.frame import Finding, Study, StudySettings, above, below, by_seed, entries
+from diffplan.studies.frame import Study, StudySettings, entries
 from diffplan.studies.grids import PerCell, moments, per_step
 from diffplan.studies.potemkin.pools import Curve, pool_of, rungs, selections
+from diffplan.studies.potemkin.verdict import BONUS, MASS, verdict
 from diffplan.types import PRNGKey, Scalar
 
 HORIZON = 20
 BONUSES = (0.5, 1.0, 2.0, 4.0)
 MASSES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-BONUS, MASS = 2.0, 1e-3
-"""Where reward models are compared, and what the verdicts on methods are about."""
 NOISE = 0.2
 """tau of (106); the goal pays 1."""
 MEMBERS = 5
@@ -211,12 +209,13 @@ def reward_models(
 
 
 def matched(curve: Curve, about: dict[str, Any]) -> Rows:
-    """The measures of a method at equal nats and at equal proxy gain, between its strengths; NaN beyond them."""
+    """The measures of a method at equal nats and at equal proxy gain, between its strengths; no row beyond them."""
     for by, targets in (("kl", NATS), ("gain", GAINS)):
         along = np.maximum.accumulate(curve[by])
         for at in targets:
-            values = {name: float(np.interp(at, along, column, right=np.nan)) for name, column in curve.items()}
-            yield {"part": "matched", "by": by, "at": at, **about, **values}
+            if at <= along[-1]:
+                values = {name: float(np.interp(at, along, column)) for name, column in curve.items()}
+                yield {"part": "matched", "by": by, "at": at, **about, **values}
 
 
 def transition(curve: Curve, weights: dict[str, float], about: dict[str, Any]) -> dict[str, Any]:
@@ -245,11 +244,13 @@ def worlds_by_mass() -> dict[float, tuple[Potemkin, Split]]:
 
 
 def run(config: StudySettings) -> Rows:
-    """A seed is a gold reward of cells, u^4 with u uniform in (0, 1), and the noise of the reward models."""
-    worlds = worlds_by_mass()
-    compiled = jax.jit(tilts, static_argnums=3)
-    draw, occupy = jax.jit(samples, static_argnums=4), jax.jit(occupied, static_argnums=(3, 4))
-    for seed in range(config.seeds):
+    """A seed is a gold reward of cells, u^4 with u uniform in (0, 1), and the noise of the reward models.
+
+    Every seed has the transitions of the tilt, which are exact; those of the methods have the curves and the methods.
+    """
+    worlds, compiled = worlds_by_mass(), jax.jit(tilts, static_argnums=3)
+    push = methods_on_pools(config)
+    for seed in range(config.references):
         rng = np.random.default_rng([config.seed, seed])
         gold = np.array(potemkin.street(rng.random(len(potemkin.STREET.cells)) ** 4).gold)
         noise = rng.normal(size=(MEMBERS, gold.size))
@@ -261,16 +262,33 @@ def run(config: StudySettings) -> Rows:
                 curve, weights = jax.device_get(compiled(parts, rating, true, world.cell))
                 curve = curve | {"strength": np.array(WEIGHTS)}
                 about = {"seed": seed, "bonus": bonus, "mass": mass, "reward_model": reward_model, "method": "tilt"}
-                yield from ({"part": "tilt", **about, **entries(curve, i)} for i in range(len(WEIGHTS)))
                 yield transition(curve, {name: float(value) for name, value in weights.items()}, about)
-                yield from matched(curve, about) if bonus == BONUS else ()
-            rating = jnp.asarray(ratings[BONUS]["one"], jnp.float32)
-            key = jax.random.fold_in(jax.random.key(config.seed), seed)
-            methods = selections(pool_of(draw(key, parts, rating, true, config.scaled(1000, 50))))
-            methods["occupancy"] = jax.device_get(occupy(parts, rating, true, world.cell, config.scaled(40, 10)))
-            for method, curve in methods.items():
-                about = {"seed": seed, "bonus": BONUS, "mass": mass, "reward_model": "one", "method": method}
-                yield from matched(curve, about)
+                if seed >= config.seeds:
+                    continue
+                yield from ({"part": "tilt", **about, **entries(curve, i)} for i in range(len(WEIGHTS)))
+                if reward_model == "one":
+                    yield from matched(curve, about)
+                    key = pool_key(config.seed, seed, mass, bonus)
+                    for method, curve in push(key, parts, rating, true, world.cell).items():
+                        yield from matched(curve, about | {"method": method})
+
+
+def pool_key(*numbers: float) -> PRNGKey:
+    """A key for each run, seed, mass and bonus."""
+    seed, repetition, mass, bonus = numbers
+    key = jax.random.fold_in(jax.random.key(int(seed)), int(repetition))
+    return jax.random.fold_in(key, len(BONUSES) * MASSES.index(mass) + BONUSES.index(bonus))
+
+
+def methods_on_pools(config: StudySettings) -> Callable[..., dict[str, Curve]]:
+    """A function that makes the curve of every method but the tilt, from a key for its pool."""
+    draw, occupy = jax.jit(samples, static_argnums=4), jax.jit(occupied, static_argnums=(3, 4))
+
+    def push(key: PRNGKey, parts: Split, rating: PerCell, gold: PerCell, cell: int) -> dict[str, Curve]:
+        curves = selections(pool_of(draw(key, parts, rating, gold, config.scaled(1000, 50))))
+        return curves | {"occupancy": jax.device_get(occupy(parts, rating, gold, cell, config.scaled(40, 10)))}
+
+    return push
 
 
 def conditions(reward_models: Iterable[str], mass: float) -> list[tuple[float, str]]:
@@ -279,76 +297,21 @@ def conditions(reward_models: Iterable[str], mass: float) -> list[tuple[float, s
     return [(bonus, "one") for bonus in BONUSES] + (others if mass == MASS else [])
 
 
-METHODS = {"chi_squared": "chi-squared", "best_of_n": "best of n"} | {n: n for n in ("quantiliser", "occupancy")}
-
-
-def lost_gold(table: Table, **where: Any) -> np.ndarray:
-    """Gold at its peak along the tilt, less gold at the largest weight; steps in the goal."""
-    where |= {"part": "transition", "mass": MASS}
-    return by_seed(table, "gold_peak", **where) - by_seed(table, "gold_end", **where)
-
-
-def transitions(table: Table) -> list[Finding]:
-    """Where the tilt falls, how suddenly, and how much gold is lost."""
-
-    def ratio(column: str, other: str, masses: tuple[float, ...] = MASSES) -> np.ndarray:
-        """Of two weights, ``[conditions, seeds]``, bonuses 2 and 4; NaN where the paint never wins."""
-        where = {"part": "transition", "reward_model": "one"}
-        of = lambda column, bonus, mass: by_seed(table, column, **where, bonus=bonus, mass=mass)
-        return np.array([of(column, b, m) / of(other, b, m) for b in (2.0, 4.0) for m in masses])
-
-    average = lambda ratios: np.nanmean(ratios, axis=0)
-    sudden, off = average(ratio("ninety", "ten")), average(np.abs(ratio("ending", "predicted") - 1))
-    sooner = average(ratio("ninety", "ten", MASSES[-1:]) / ratio("ninety", "ten", MASSES[:1]))
-    lost = {bonus: lost_gold(table, reward_model="one", bonus=bonus) for bonus in (0.5, 2.0, 4.0)}
-    return [
-        below("weight at which half of the plans end in the paint: error of the prediction", off, 0.1),
-        below("weights at which 90 % and 10 % are hacked: ratio", sudden, 3.0),
-        below("that ratio at mass 1e-6, as a fraction of that at 1e-2", sooner, 1.0),
-        above("gold lost beyond its peak, bonus 2", lost[2.0], 0.5),
-        above("gold lost beyond its peak, bonus 4", lost[4.0], 0.5),
-        below("gold lost beyond its peak, bonus 0.5", lost[0.5], 0.5),
-    ]
-
-
-def verdict(table: Table) -> list[Finding]:
-    """Transitions; then methods against the tilt; then ensembles."""
-
-    def more(column: str, method: str, by: str, at: float) -> np.ndarray:
-        """Of a column, than the tilt has at the same nats or proxy gain."""
-        where = {"part": "matched", "reward_model": "one", "mass": MASS, "by": by, "at": at}
-        return by_seed(table, column, method=method, **where) - by_seed(table, column, method="tilt", **where)
-
-    hacked = [
-        below(f"P(hack) of {name} less the tilt's, at {words}", more("p_hack", method, by, at), 0.0)
-        for by, at, words in (("kl", 4.0, "4 nats"), ("gain", 3.0, "a proxy gain of 3 sd"))
-        for method, name in METHODS.items()
-    ]
-    most, lost = more("gold", "occupancy", "gain", 6.0), lambda name: lost_gold(table, reward_model=name)
-    fooled, blind = ("mean", "least", "cautious"), ("least, one blind", "cautious, one blind", "blind")
-    return [
-        *transitions(table),
-        *hacked,
-        above("gold of occupancy less the tilt's, at a proxy gain of 6 sd", most, 0.0),
-        *(above(f"gold lost beyond its peak, {name} of five fooled", lost(name), 0.5) for name in fooled),
-        *(below(f"gold lost beyond its peak, {name}", lost(name), 0.5) for name in blind),
-    ]
-
-
 STUDY = Study(
     name="potemkin",
-    claim="Where a reward model can be fooled, gold turns over suddenly, at a weight that can be computed beforehand. "
-    "A bound on how much likelier a path may become delays the fall, and so does a penalty on occupancy; more reward "
-    "models that are fooled alike do not.",
+    claim="In a street, with a reward model that is wrong about one cell: paint that seems to pay more than the goal "
+    "turns gold over suddenly, at a weight that can be computed beforehand, and other paint does not. A bound on "
+    "how much likelier a path may become delays the fall, and so does a penalty on occupancy. By construction, more "
+    "reward models that are fooled alike do not help.",
     expected="Under the exact tilt gold rises, then falls within a factor of three in the weight, around that at which "
     "the hacked and the good part of the partition function are equal; rarer hacks come later and more suddenly. At "
     "equal KL, best of n, the quantiliser, the chi-squared optimum and regularised occupancy are hacked less, and at "
     "equal proxy gain too as long as honest plans can have the gain. Ensembles fall like one reward model, unless a "
     "member is blind to the paint.",
-    falsified_by="The predicted weight is off by more than 10 %; the transition takes more than a factor of 3; gold "
-    "has no interior peak at a bonus of 2; an ensemble of fooled reward models has none; or the tilt is hacked no more "
-    "than the others at equal KL.",
-    minutes=3.0,
+    falsified_by="At some mass and bonus the predicted weight is off by more than 10 %, or the transition takes more "
+    "than a factor of 3; gold has no interior peak where the paint seems to pay more than the goal; or, at some mass, "
+    "bonus and pressure, the tilt is hacked less than one of the others.",
+    minutes=8.0,
     columns=COLUMNS,
     run=run,
     verdict=verdict,
