@@ -18,6 +18,7 @@ and a fourth, which keeps its own count of rows (`Pursuit`), for agents.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -104,6 +105,23 @@ class Host(Protocol):
     def release(self, handles: Sequence[Any]) -> None:
         """Says that these episodes are not needed any more."""
         ...
+
+
+@dataclass(frozen=True)
+class Rewarded:
+    """An environment with another reward of a row; everything else is the environment's own."""
+
+    env: Any
+    reward: Callable[[Float[Array, "o"], Float[Array, "a"]], Scalar]
+    """Must be hashable: a function, or a frozen dataclass that can be called."""
+
+    def step(self, key: PRNGKey, state: Any, action: Float[Array, "a"]) -> tuple[Any, Any]:
+        """The environment's step; its reward is that of the row it begins at."""
+        after, moved = self.env.step(key, state, action)
+        return after, moved._replace(reward=self.reward(self.env.observe(state), action))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
 
 
 @struct.dataclass

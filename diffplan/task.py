@@ -5,7 +5,7 @@ policy (`Task.of`), from arrays (`Task.from_arrays`), or field by field.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from diffplan.runs import Progress
 from diffplan.runs.files import digest
 from diffplan.runs.program import program
 from diffplan.settings import ConfigError
-from diffplan.simulators import Policy, Track, behave
+from diffplan.simulators import Policy, Rewarded, Track, behave, is_host
 from diffplan.types import PRNGKey, Scalar, Trajectory
 
 Reward = Callable[[Float[Array, "o"], Float[Array, "a"]], Scalar]
@@ -148,6 +148,26 @@ class Task:
         """Its name and dimensions; the rest is functions."""
         actions = "choices" if self.discrete else "actions"
         return f"Task({self.name}: {self.observation_dim} observations, {self.action_dim} {actions})"
+
+    def asking(self, reward: Reward, settings: Any, returns: str = "units of reward", **more: Any) -> "Task":
+        """The same world and behaviour with another true reward of a row.
+
+        Args:
+            reward: hashable: a function, or a frozen dataclass that can be called.
+            settings: what decides the reward.
+            returns: the unit of a return, in words.
+            more: any other field of a task that the question changes, such as `bound`, which is left out otherwise.
+
+        Raises:
+            ConfigError: if the simulator pays its own rewards, as a `Host` does.
+        """
+        if self.simulator is not None and is_host(self.simulator):
+            raise ConfigError(f"task {self.name!r}: its simulator pays rewards of its own: they cannot be replaced")
+        plane = None if self.plane is None else self.plane._replace(region=None)
+        fields: dict[str, Any] = {"bound": None, "plane": plane, "words": self.words._replace(returns=returns)}
+        simulator = None if self.simulator is None else Rewarded(self.simulator, reward)
+        fields |= {"reward": reward, "reward_settings": settings, "simulator": simulator, "origin": None}
+        return replace(self, **(fields | more))
 
     @classmethod
     def of(

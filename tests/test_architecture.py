@@ -62,7 +62,7 @@ MAY_IMPORT = {
     "report": ("metrics.statistics", "metrics.table"),
     "tasks": ("types", "codec", "envs", "episodes", "settings", "resolve", "task", "runs", "data", "metrics"),
     "interface": (*ABOVE, "planner", "experiment", "report"),
-    "studies": (*ABOVE, "envs", "oracle", "report", "validation.known"),
+    "studies": (*ABOVE, "envs", "oracle", "planner", "experiment", "report", "tasks", "validation.known"),
     "validation": (*ABOVE, "envs", "simulators", "experiment", "oracle"),
     "benchmarks": (*ABOVE, "envs", "planner", "simulators", "experiment", "report", "tasks"),
     "cli": (

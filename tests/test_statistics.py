@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from diffplan.metrics import statistics
+from diffplan.metrics.statistics import holm, two_sided_p
 
 
 def middle_half(values: np.ndarray) -> float:
@@ -93,3 +94,30 @@ def test_quantiles_and_ranks_of_the_data_by_counting():
     values = np.array([-1.0, 0.0, 49.5, 100.0, 1e9, np.nan])
     expected = [np.mean([d <= v for d in data]) if np.isfinite(v) else np.nan for v in values]
     np.testing.assert_allclose(statistics.rank_in_data(values, data), expected)
+
+
+def test_p_values_are_those_of_a_library():
+    values = np.array([0.3, 0.1, 0.4, 0.1, 0.5])
+    assert two_sided_p(values, 0.2) == pytest.approx(stats.ttest_1samp(values, 0.2).pvalue)
+    assert [two_sided_p(np.ones(4), 0.5), two_sided_p(np.ones(4), 1.0), two_sided_p(np.ones(1), 0.5)] == [0, 1, 1]
+
+
+def test_holm_adjusts_as_by_hand():
+    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(holm(np.array([0.5, 0.6])), [1.0, 1.0])
+
+
+def test_holm_by_hand():
+    """Holm's own rule: 0.01 <= 0.05 / 4, 0.015 <= 0.05 / 3, 0.03 > 0.05 / 2; after the first failure nothing passes."""
+    assert (holm(np.array([0.03, 0.01, 0.04, 0.015])) <= 0.05).tolist() == [False, True, False, True]
+    assert (holm(np.array([0.03, 0.03])) <= 0.05).tolist() == [False, False]
+    assert (holm(np.array([0.04])) <= 0.05).tolist() == [True]
+
+
+def test_holm_rarely_decides_a_claim_of_nothing():
+    """Ten cells of mean 0: one at a time 40 % of such maps would have a decided cell, together at most 5 %."""
+    rng = np.random.default_rng(0)
+    decided = [
+        holm(np.array([two_sided_p(rng.normal(size=8), 0.0) for _ in range(10)])).min() <= 0.05 for _ in range(400)
+    ]
+    assert np.mean(decided) < 0.085  # 5 % and three standard errors

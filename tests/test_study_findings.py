@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from diffplan.metrics.table import TableError
 from diffplan.studies.findings import (
@@ -13,9 +12,7 @@ from diffplan.studies.findings import (
     by_seed,
     check,
     collect,
-    holm,
     mapped,
-    p_value,
     seeds_of,
     summary,
 )
@@ -67,26 +64,6 @@ def test_plans_that_are_not_finite_fail_the_check_and_exact_rows_have_none():
     one = all_finite({"finite": np.array([1.0, np.nan, 0.75])})
     assert (one.verdict, one.low, one.n) == ("fails", 0.75, 2)
     assert all_finite({"seed": np.array([0.0])}).verdict == "fails"  # nothing says so
-
-
-def test_p_values_are_those_of_a_library():
-    values = np.array([0.3, 0.1, 0.4, 0.1, 0.5])
-    assert p_value(values, 0.2) == pytest.approx(stats.ttest_1samp(values, 0.2).pvalue)
-    assert [p_value(np.ones(4), 0.5), p_value(np.ones(4), 1.0), p_value(np.ones(1), 0.5)] == [0, 1, 1]
-
-
-def test_holm_by_hand():
-    """Holm's own rule: 0.01 <= 0.05 / 4, 0.015 <= 0.05 / 3, 0.03 > 0.05 / 2; after the first failure nothing passes."""
-    assert holm(np.array([0.03, 0.01, 0.04, 0.015])).tolist() == [False, True, False, True]
-    assert holm(np.array([0.03, 0.03])).tolist() == [False, False]
-    assert holm(np.array([0.04])).tolist() == [True]
-
-
-def test_holm_rarely_decides_a_claim_of_nothing():
-    """Ten cells of mean 0: one at a time 40 % of such maps would have a decided cell, together at most 5 %."""
-    rng = np.random.default_rng(0)
-    decided = [holm(np.array([p_value(rng.normal(size=8), 0.0) for _ in range(10)])).any() for _ in range(400)]
-    assert np.mean(decided) < 0.085  # 5 % and three standard errors
 
 
 def test_the_map_of_a_constructed_table():

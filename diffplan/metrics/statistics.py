@@ -59,6 +59,26 @@ def mean_interval(values: Float[np.ndarray, "n"], confidence: float = 0.95) -> E
     return Estimate(mean, mean - half, mean + half, kept.size, dropped)
 
 
+def two_sided_p(values: Float[np.ndarray, "n"], centre: float = 0.0) -> float:
+    """The p value of Student's test that the mean is `centre`: 1 for fewer than two values. Raises for missing ones."""
+    if values.size < 2:
+        return 1.0
+    apart = _complete(values) - centre
+    if (apart == apart[0]).all():
+        return 1.0 if apart[0] == 0 else 0.0
+    return float(stats.ttest_1samp(apart, 0.0).pvalue)
+
+
+def holm(p: Float[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
+    """p values adjusted for being m at once (Holm 1979): those below a level err together no more often than it says.
+
+    The k-th smallest of m becomes the largest of (m - i + 1) p_i over i <= k, at most 1.
+    """
+    order = np.argsort(p)
+    stepped = np.minimum(1.0, np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order]))
+    return stepped[np.argsort(order)]
+
+
 def lower_limit(
     fraction: Float[np.ndarray, "*k"], count: Num[np.ndarray, "*k"], confidence: float = 0.95
 ) -> Float[np.ndarray, "*k"]:

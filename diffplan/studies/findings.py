@@ -27,9 +27,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
-from diffplan.metrics.statistics import mean_interval
+from diffplan.metrics.statistics import holm, mean_interval, two_sided_p
 from diffplan.metrics.table import Table, TableError, matching
 
 Verdict = Literal["supported", "falsified", "inconclusive", "passes", "fails"]
@@ -111,7 +110,7 @@ def above(
         verdict = "supported"
     elif estimate.high < threshold:
         verdict = "falsified"
-    p = p_value(values, threshold)
+    p = two_sided_p(values, threshold)
     return Finding(statement, *estimate[:3], threshold, verdict, len(values), missing=missing, p=p, beside=beside)
 
 
@@ -154,7 +153,7 @@ def mapped(judge: Judge, statement: str, samples: Iterable[Sample], threshold: f
         threshold: of every cell.
     """
     cells = [judge(statement, s.values, threshold, s.missing, s.beside)._replace(where=s.where) for s in samples]
-    decided = holm(np.array([cell.p for cell in cells]))
+    decided = holm(np.array([cell.p for cell in cells])) <= ERROR_RATE
     cells = [cell if yes else cell._replace(verdict="inconclusive") for cell, yes in zip(cells, decided, strict=True)]
     verdicts = {cell.verdict for cell in cells}
     verdict: Verdict = "inconclusive"
@@ -164,25 +163,6 @@ def mapped(judge: Judge, statement: str, samples: Iterable[Sample], threshold: f
         verdict = "supported"
     n = min((cell.n for cell in cells if cell.n), default=0)
     return Finding(statement, np.nan, np.nan, np.nan, threshold, verdict, n, cells=tuple(cells))
-
-
-def p_value(values: PerSeed, threshold: float) -> float:
-    """Of Student's two-sided test that the mean is the threshold; 1 for fewer than two numbers."""
-    if len(values) < 2:
-        return 1.0
-    gap, error = abs(float(values.mean()) - threshold), float(stats.sem(values))
-    if error == 0:
-        return 0.0 if gap else 1.0
-    return float(2 * stats.t.sf(gap / error, len(values) - 1))
-
-
-def holm(p: Float[np.ndarray, "m"]) -> np.ndarray:
-    """Which of m p-values are decided (165)."""
-    order = np.argsort(p, kind="stable")
-    passed = np.logical_and.accumulate(p[order] * (len(p) - np.arange(len(p))) <= ERROR_RATE)
-    decided = np.empty(len(p), bool)
-    decided[order] = passed
-    return decided
 
 
 def refuse(what: str, values: np.ndarray, where: str = "") -> None:

@@ -1,0 +1,314 @@
+"""Runs the crossed comparison, part by part: prices, tuning, cells. Each part goes on where it was stopped.
+
+Its tables stand in one directory, and grow by a method at a time:
+
+    protocol.json   what was fixed before the run; another protocol is refused
+    prices.csv      seconds an evaluation, by world and method, from an idle machine
+    tuning.csv      every evaluation of tuning
+    settings.csv    the tuned setting of every method, by world, reward and budget
+    rows.csv        what the methods deliver, a row for each batch of a cell
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from diffplan.experiment.compare import control_rows
+from diffplan.experiment.harness import Plan, keys_of, measured
+from diffplan.experiment.search import Setting, search
+from diffplan.experiment.spend import Rival, Spending, candidates_of, price_of, rival, spend
+from diffplan.methods import catalogue
+from diffplan.methods.base import LearningMethod
+from diffplan.methods.strengths import StrengthSettings
+from diffplan.metrics import table
+from diffplan.runs import Progress, RunError, say
+from diffplan.runs.files import plain, read_json, versions, write_json
+from diffplan.studies.crossed import protocol
+from diffplan.studies.crossed.models import Models, Opened, Wanted, open_cell
+from diffplan.studies.crossed.protocol import BATCHES, BUDGETS, METHODS, PLANS, TUNING, Cell, cells
+from diffplan.studies.crossed.worlds import WORLDS
+from diffplan.task import Task
+
+Row = dict[str, Any]
+NULL, PERFECT = "null_shuffled", "true_reward"
+"""A control, run at the settings of `protocol.REFERENCE`; and a search in the true dynamics by the true reward."""
+KEYS = ("world", "reward", "prior", "labels", "method", "budget")
+COLUMNS = {
+    "prices": ("world", "method", "seconds_per_evaluation"),
+    "tuning": (*KEYS, "strength", "variant", "candidates", "delivered", "promised", "feasible", "seconds"),
+    "settings": (
+        "world",
+        "reward",
+        "method",
+        "budget",
+        "strength",
+        "variant",
+        "number",
+        "candidates",
+        "inside",
+        "tried",
+    ),
+    "rows": (
+        *(*KEYS, "seed", "plans", "strength", "variant", "candidates", "delivered", "promised", "proxy", "feasible"),
+        *("open_loop", "inverse", "tracked", "finite", "data_distance", "diversity", "path_kl", "behaviour_std"),
+        *("finer_promised", "finer_delivered", "finer_feasible", "converged"),
+        *("evaluations", "seconds", "budget_used", "pretrain_seconds", "pretrain_evals"),
+    ),
+}
+
+
+class Tables:
+    """The tables of a directory, as they grow. Everything is written at once, after each method."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.rows = {name: self.read(name) for name in COLUMNS}
+
+    def read(self, name: str) -> list[Row]:
+        """The rows that are there."""
+        path = self.directory / f"{name}.csv"
+        return list(table.read_rows(path)) if path.exists() else []
+
+    def add(self, name: str, rows: list[Row]) -> None:
+        """Append rows, and write the table."""
+        self.rows[name] += rows
+        table.write(self.directory / f"{name}.csv", self.rows[name], COLUMNS[name])
+
+    def where(self, name: str, **values: Any) -> list[Row]:
+        """The rows with some values."""
+        return [row for row in self.rows[name] if all(str(row[key]) == str(value) for key, value in values.items())]
+
+
+def opened(directory: Path) -> Tables:
+    """The tables of a directory, made under this protocol.
+
+    Raises:
+        RunError: if they were made under another.
+    """
+    names = ("BUDGETS", "EVALUATIONS", "PLANS", "BATCHES", "METHODS", "INSTEAD", "PRIORS", "LABELS", "TUNING", "SCORED")
+    now = {name.lower(): plain(getattr(protocol, name)) for name in names}
+    now["rewards"] = {name: {kind: repr(r) for kind, (r, _) in world.rewards.items()} for name, world in WORLDS.items()}
+    path = directory / "protocol.json"
+    if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(path, now | {"versions": versions()})
+    before = read_json(path)
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise RunError(f"{path}: {name} is {before.get(name)}, and now {value}: name another directory")
+    return Tables(directory)
+
+
+def rivals_of(task: Task) -> list[Rival]:
+    """The methods that are compared on a task."""
+    known = catalogue(StrengthSettings())
+    names = [protocol.INSTEAD.get(name, name) if task.cells is not None else name for name in METHODS]
+    return [rival(known[name]) for name in names]
+
+
+def controls() -> list[Rival]:
+    """The prior alone, and guidance by shuffled labels."""
+    known = catalogue(StrengthSettings())
+    return [rival(known["prior"]), rival(known[NULL])._replace(variants=rival(known[protocol.REFERENCE]).variants)]
+
+
+class Place(NamedTuple):
+    """A cell at work: what is learned, the compiled programs of its world, how much is run, its names in tables."""
+
+    opened: Opened
+    spending: Spending
+    plan: Plan
+    about: Row
+
+    def starts(self, batch: int) -> Any:
+        """Where the plans of a batch begin."""
+        return self.opened.bench.starts(keys_of(self.plan, batch)[0], self.plan.plans)
+
+
+def place_of(models: Models, spendings: dict[str, Spending], cell: Wanted, seed: int) -> Place:
+    """A cell, ready to run. spendings: by world. seed: of starts and noise."""
+    world = cell.world
+    rivals = [*rivals_of(world.task(cell.prior, cell.reward)), *controls()]
+    needs = {"regression", *(part for each in rivals for part in each.entry.needs)}
+    there = open_cell(models, cell, needs, seed)
+    plan = Plan(BATCHES, PLANS, 0, seed)
+    starts = there.bench.starts(keys_of(plan, 0)[0], PLANS).observations
+    spending = spendings.setdefault(world.name, Spending(starts))
+    return Place(there, spending, plan, dict(zip(KEYS, (world.name, *cell[1:]), strict=False)))
+
+
+def outcome(place: Place, each: Rival, setting: Setting, candidates: int, batch: int, problem: Any = None) -> Row:
+    """What the plans of one setting deliver, from the starts of one batch."""
+    key_starts, key_method, key_measure = keys_of(place.plan, batch)
+    del key_starts
+    begin, opened = place.starts(batch), place.opened
+    problem = problem or opened.problem
+    spent = spend(key_method, place.spending, each, setting, problem, begin.observations, candidates)
+    values = measured(each.entry, opened.bench, key_measure, begin, spent.x)
+    seconds, evals = spent.training
+    numbers = {name: float(value) for name, value in values.items()}
+    return (
+        place.about
+        | numbers
+        | {
+            "method": each.name,
+            "seed": batch,
+            "plans": place.plan.plans,
+            "strength": setting.strength,
+            "variant": each.words(setting),
+            "candidates": candidates,
+            "path_kl": float(jnp.mean(spent.path_kl)),
+            "evaluations": spent.evaluations,
+            "seconds": spent.seconds,
+            "pretrain_seconds": opened.pretraining(each.entry.needs) + seconds,
+            "pretrain_evals": evals,
+        }
+    )
+
+
+def tuning_places(models: Models, spendings: dict[str, Spending]) -> Iterator[Place]:
+    """The cells of tuning: each world and reward, with the prior, labels and starts that no scored cell has."""
+    for world in WORLDS.values():
+        for reward in world.rewards:
+            cell = Wanted(world, reward, TUNING["prior"], TUNING["labels"])
+            yield place_of(models, spendings, cell, TUNING["noise"])
+
+
+def calibrate(models: Models, directory: Path) -> None:
+    """Measure the price of every method in every world, on a machine with nothing else to do: prices.csv."""
+    tables = opened(directory)
+    for place in tuning_places(models, {}):
+        world = place.about["world"]
+        for each in [*rivals_of(place.opened.build.task), *controls()]:
+            if not tables.where("prices", world=world, method=each.name):
+                setting = Setting(each.axes.grid[len(each.axes.grid) // 2 - 1])
+                starts = place.starts(0).observations
+                price = price_of(place.spending, each, setting, place.opened.problem, starts)
+                tables.add("prices", [{"world": world, "method": each.name, "seconds_per_evaluation": price}])
+                say(f"{world} {each.name}: {1e6 * price:.3g} microseconds an evaluation")
+
+
+def afforded(tables: Tables, place: Place, each: Rival, setting: Setting, budget: float) -> int:
+    """Candidates of a setting within a budget; 0 where not even one is."""
+    (priced,) = tables.where("prices", world=place.about["world"], method=each.name)
+    price = float(priced["seconds_per_evaluation"])
+    evaluations = place.spending.evaluations(each, setting, place.opened.problem)
+    return candidates_of(each, setting, evaluations, price, budget)
+
+
+def tune(models: Models, directory: Path) -> None:
+    """Tune every method for every world, reward and budget: tuning.csv, settings.csv."""
+    tables = opened(directory)
+    for place in tuning_places(models, {}):
+        about = {name: place.about[name] for name in ("world", "reward")}
+        for each in rivals_of(place.opened.build.task):
+            for budget in BUDGETS:
+                if not tables.where("settings", **about, method=each.name, budget=budget):
+                    tune_one(tables, place, each, budget)
+
+
+def tune_one(tables: Tables, place: Place, each: Rival, budget: float) -> None:
+    """The setting of one method at one budget, by `protocol.EVALUATIONS` evaluations of the delivered return."""
+    rows: list[Row] = []
+
+    def evaluate(setting: Setting) -> float:
+        row = outcome(place, each, setting, afforded(tables, place, each, setting, budget), 0)
+        rows.append(row | {"budget": budget})
+        return row["delivered"]
+
+    name = "/".join(str(part) for part in (*list(place.about.values())[:2], each.name, budget))
+    allowed = lambda setting: afforded(tables, place, each, setting, budget) > 0
+    about = {name: place.about[name] for name in ("world", "reward")} | {"method": each.name, "budget": budget}
+    try:
+        result = search(evaluate, each.axes, protocol.EVALUATIONS, allowed)
+    except ValueError:
+        say(f"{name}: no setting within the budget")
+        tables.add("settings", [about | {"tried": 0}])
+        return
+    best = result.best
+    chosen = {"strength": best.strength, "variant": each.words(best), "number": best.variant}
+    chosen |= {"candidates": afforded(tables, place, each, best, budget), "inside": int(result.inside)}
+    tables.add("tuning", rows)
+    tables.add("settings", [about | chosen | {"tried": len(result.values)}])
+    words = f"{best.strength:g} {each.words(best)}, {chosen['candidates']} candidates"
+    say(f"{name}: {words}: delivered {result.values[best]:.3g}{'' if result.inside else ', at the end of its range'}")
+
+
+def score(models: Models, directory: Path) -> None:
+    """Run every cell with the tuned settings: rows.csv, method by method."""
+    tables, spendings = opened(directory), {}
+    every = cells(WORLDS)
+    with Progress("cells", total=len(every), unit="cells") as progress:
+        for cell in every:
+            score_cell(models, tables, spendings, cell)
+            progress.advance(1)
+
+
+def score_cell(models: Models, tables: Tables, spendings: dict[str, Spending], cell: Cell) -> None:
+    """The rows of one cell that are not there yet."""
+    prior, labels = protocol.PRIORS[cell.prior], protocol.LABELS[cell.labels]
+    world = WORLDS[cell.world]
+    known = {"world": cell.world, "reward": cell.reward, "prior": prior, "labels": labels}
+    wanted = [each.name for each in rivals_of(world.task(prior, cell.reward))]
+    missing = [
+        name
+        for name in (*wanted, NULL)
+        for budget in BUDGETS
+        if not tables.where("rows", **known, method=name, budget=budget)
+    ]
+    if not missing and tables.where("rows", **known, method=PERFECT):
+        return
+    place = place_of(models, spendings, Wanted(world, cell.reward, prior, labels), protocol.SCORED + cell.number)
+    spread = {"behaviour_std": place.opened.spread(place.plan)}
+    rivals, (alone, null) = rivals_of(place.opened.build.task), controls()
+    if not tables.where("rows", **known, method="prior"):
+        rows = [outcome(place, alone, Setting(1.0), 1, batch) for batch in range(BATCHES)]
+        rows += [place.about | row for row in control_rows(place.opened.build, place.plan, place.opened.bench)]
+        tables.add("rows", [row | spread | {"budget": 0} for row in rows])
+    for each in [*rivals, null]:
+        for budget in BUDGETS:
+            if not tables.where("rows", **known, method=each.name, budget=budget):
+                rows = score_one(tables, place, each, budget, again=cell.prior == 0 and budget == BUDGETS[0])
+                tables.add("rows", [row | spread for row in rows])
+    if not tables.where("rows", **known, method=PERFECT):
+        tables.add("rows", [row | spread for row in perfect(place, rivals)])
+
+
+def score_one(tables: Tables, place: Place, each: Rival, budget: float, again: bool) -> list[Row]:
+    """The rows of a method at one budget. again: whether its plans are also drawn with finer steps (144)."""
+    tuned_as = protocol.REFERENCE if each.name == NULL else each.name
+    about = {name: place.about[name] for name in ("world", "reward")} | {"method": tuned_as, "budget": budget}
+    (chosen,) = tables.where("settings", **about)
+    if not int(chosen["tried"]):
+        return [place.about | {"method": each.name, "budget": budget, "seed": batch} for batch in range(BATCHES)]
+    setting, candidates = Setting(float(chosen["strength"]), int(chosen["number"])), int(chosen["candidates"])
+    rows = [outcome(place, each, setting, candidates, batch) for batch in range(BATCHES)]
+    rows = [row | {"budget": budget, "budget_used": row["seconds"] / budget} for row in rows]
+    if again and (finer := finer_of(place, each)):
+        other, problem = finer
+        for row in rows:
+            new = outcome(place, other, setting, candidates, row["seed"], problem)
+            row |= {f"finer_{name}": new[name] for name in table.COMPARED}
+        rows = [row | {"converged": float(table.converged(rows))} for row in rows]
+    return rows
+
+
+def finer_of(place: Place, each: Rival) -> tuple[Rival, Any] | None:
+    """A method with steps half as long, or twice as many updates; None for one that has neither."""
+    problem, entry = place.opened.problem, each.entry
+    if isinstance(entry.method, LearningMethod):
+        return each._replace(entry=entry._replace(method=entry.method.longer(2))), problem
+    if not entry.sampled:
+        return None
+    return each, replace(problem, sampler=replace(problem.sampler, halvings=problem.sampler.halvings + 1))
+
+
+def perfect(place: Place, rivals: list[Rival]) -> list[Row]:
+    """A search of actions in the true dynamics by the true reward: what labels that tell all would be worth."""
+    (search_of,) = [each for each in rivals if each.name == "mppi"]
+    setting, problem = Setting(32.0, 1), place.opened.informed()
+    rows = [outcome(place, search_of, setting, 1, batch, problem) for batch in range(BATCHES)]
+    return [row | {"method": PERFECT, "budget": 0} for row in rows]
