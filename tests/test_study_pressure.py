@@ -64,10 +64,14 @@ def curves(offset: float, seeds: int = 4) -> dict[str, np.ndarray]:
     return table | {"gold_gain": gold, "gold_delivered": gold.copy(), "finite": np.ones(len(rows))}
 
 
+def matched(table):
+    return judged.matched(table, partial(judged.curve, table), 300)
+
+
 @pytest.mark.parametrize("offset", [0.4, -0.4])
 def test_a_constant_offset_is_the_lead_at_equal_proxy(offset):
     """Strength 0, far off, says nothing, and neither does a gain that the tilt does not have."""
-    samples, mean = judged.matched(curves(offset), 300)
+    samples, mean = matched(curves(offset))
     best, slow, wild = samples
     np.testing.assert_allclose(best.values, [offset] * 4, atol=1e-12)  # n = 1 is the prior
     np.testing.assert_allclose(slow.values, [offset] * 4, atol=1e-12)
@@ -91,7 +95,7 @@ def test_a_hole_in_a_curve_is_refused(column, method):
     table = curves(0.4)
     table[column][np.flatnonzero((table["method"] == method) & (table["seed"] == 2))[1]] = np.nan
     with pytest.raises(TableError, match=f"column '{column}': 1 of .* where method={method}, labels=300, seed=2"):
-        judged.matched(table, 300)
+        matched(table)
 
 
 def test_a_turn_is_measured_from_the_peak_to_ten_nats():

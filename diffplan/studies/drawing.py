@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffplan.metrics.statistics import mean_interval
-from diffplan.metrics.table import Table, read
+from diffplan.metrics.table import Table, matching, read
 from diffplan.report.save import save
 
 
@@ -18,6 +18,11 @@ def draw(directory: Path | str, compose: Callable[[Table], Figure]) -> Path:
     """Write figure.png beside the study.csv of a directory."""
     table = read(Path(directory) / "study.csv")
     return save(Path(directory) / "figure.png", lambda: compose(table))[0]
+
+
+def of_seeds(table: Table, **where: Any) -> Bool[np.ndarray, "rows"]:
+    """The rows of the seeds that have a row which matches: curves of other seeds do not compare with theirs."""
+    return np.isin(table["seed"], np.unique(table["seed"][matching(table, **where)]))
 
 
 def curve(table: Table, rows: Bool[np.ndarray, "rows"], by: str, axis: str, value: str) -> Float[np.ndarray, "p 4"]:

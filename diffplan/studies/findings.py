@@ -22,6 +22,7 @@ curve does not reach, is `missing`: it is counted, and where most seeds are miss
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import product
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -79,6 +80,11 @@ class Sample(NamedTuple):
 
 
 Judge = Callable[..., Finding]
+
+
+def over(**axes: Iterable[Any]) -> list[dict[str, Any]]:
+    """Every combination of the values of several columns."""
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
 def collect(
@@ -189,14 +195,15 @@ def by_seed(table: Table, name: str, seeds: PerSeed | None = None, /, **where: A
     Raises:
         TableError: if a seed has no such row, or a row no number in this column.
     """
-    seeds = seeds_of(table, **where) if seeds is None else seeds
-    rows = [matching(table, seed=seed, **where) for seed in seeds]
     words = ", ".join(f"{column}={value}" for column, value in where.items())
-    for seed, mine in zip(seeds, rows, strict=True):
-        if not mine.any():
-            raise TableError(f"seed {seed:g} has no row where {words}")
-    refuse(f"column '{name}'", table[name][np.logical_or.reduce(rows)] if rows else np.array([]), f"where {words}")
-    return np.array([table[name][mine].mean() for mine in rows])
+    rows = matching(table, **where)
+    of, values = table["seed"][rows], table[name][rows]
+    seeds = np.unique(of) if seeds is None else seeds
+    lacking = [seed for seed in seeds if seed not in of]
+    if lacking:
+        raise TableError(f"seed {lacking[0]:g} has no row where {words}")
+    refuse(f"column '{name}'", values[np.isin(of, seeds)], f"where {words}")
+    return np.array([values[of == seed].mean() for seed in seeds])
 
 
 def summary(values: PerSeed) -> dict[str, float]:

@@ -14,7 +14,6 @@ At scale 10 the control (114) is 10 / 11 of the class's own denoiser, whatever t
 class is built in, so it is a check. At lesser scales it is a finding.
 """
 
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from diffplan.studies.findings import (
     by_seed,
     check,
     mapped,
+    over,
     seeds_of,
     summary,
 )
@@ -43,11 +43,6 @@ LITTLE, MIDDLE, MOST = 0.0005, 0.01, 0.05
 """Leaks."""
 
 Where = dict[str, Any]
-
-
-def over(**axes: Any) -> list[Where]:
-    """Every combination of the values of several columns."""
-    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
 def beside(table: Table, name: str, where: Where) -> dict[str, Any]:

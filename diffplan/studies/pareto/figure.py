@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from diffplan.metrics.table import Table, matching
 from diffplan.report import style
-from diffplan.studies.drawing import curve
+from diffplan.studies.drawing import curve, of_seeds
 
 LOOKS = {
     "sum": ("summed energies (exact)", "#16537e", "o"),
@@ -33,11 +33,11 @@ def compose(table: Table) -> Figure:
 
 
 def panel(axes: Axes, table: Table, reward_model: str, what: str) -> None:
-    """Mean fronts over seeds as thick lines; the sum's front of each seed as a thin one."""
+    """Mean fronts over the seeds of guidance as thick lines; the sum's front of each seed as a thin one."""
     names = f"{what}_1", f"{what}_2"
     for method, (label, colour, marker) in LOOKS.items():
-        rows = matching(table, reward_model=reward_model, method=method)
-        for seed in np.unique(table["seed"]) if method == "sum" else ():
+        rows = of_seeds(table, method="guided") & matching(table, reward_model=reward_model, method=method)
+        for seed in np.unique(table["seed"][rows]) if method == "sum" else ():
             one = rows & (table["seed"] == seed)
             axes.plot(*(table[name][one] for name in names), color=colour, linewidth=0.6, alpha=0.35)
         mean = curve(table, rows, "fraction", *names)

@@ -4,8 +4,9 @@
     B  how sudden it is: the fraction of plans hacked, against the weight in units of the predicted one
     C  gold against nats for ensembles of reward models
     D  other ways of pushing: the fraction of plans hacked at equal nats, gold at equal proxy gain
+    E  the same comparison at every mass and pressure: D of (166), and whether it is decided
 
-Lines are means over seeds with their 95 % intervals.
+A, C and D are at mass 1e-3, and D and E at bonus 2. Lines are means over seeds with their 95 % intervals.
 """
 
 from typing import Any
@@ -19,8 +20,9 @@ from diffplan.metrics.statistics import mean_interval
 from diffplan.metrics.table import Table, matching
 from diffplan.report import style
 from diffplan.studies.drawing import band
+from diffplan.studies.findings import below, mapped
+from diffplan.studies.potemkin.verdict import BONUS, MASS, compared
 
-BONUS, MASS = 2.0, 1e-3
 SHADES = ("#9fc3de", "#5b9bc8", "#16537e", "#0b2a40")
 """From little to much."""
 METHODS = {
@@ -61,25 +63,30 @@ def along(table: Table, x: str, y: str, grid: Float[np.ndarray, "g"], **where: A
 
 
 def compose(table: Table) -> Figure:
-    """The whole figure, 11 x 7.4 inches."""
-    figure = Figure(figsize=(11, 7.4))
-    top = figure.add_gridspec(1, 3, left=0.06, right=0.985, top=0.91, bottom=0.575, wspace=0.24)
-    bottom = figure.add_gridspec(1, 2, left=0.06, right=0.985, top=0.41, bottom=0.075, wspace=0.14)
+    """The whole figure, 11 x 10.2 inches."""
+    figure = Figure(figsize=(11, 10.2))
+    top = figure.add_gridspec(1, 3, left=0.06, right=0.985, top=0.935, bottom=0.692, wspace=0.24)
+    bottom = figure.add_gridspec(1, 2, left=0.06, right=0.985, top=0.572, bottom=0.329, wspace=0.14)
+    last = figure.add_gridspec(1, len(METHODS) - 1, left=0.06, right=0.985, top=0.205, bottom=0.055, wspace=0.1)
     bonuses, collapse, ensembles = (figure.add_subplot(top[i]) for i in range(3))
     hacked, gold = (figure.add_subplot(bottom[i]) for i in range(2))
     draw_bonuses(bonuses, table)
     draw_collapse(collapse, table)
     draw_ensembles(ensembles, table)
     draw_methods(hacked, gold, table)
+    maps = [figure.add_subplot(last[i]) for i in range(len(METHODS) - 1)]
+    draw_maps(maps, table)
     for axes, left, letter, words in (
         (bonuses, -0.13, "A", "Gold along the exact tilt"),
         (collapse, -0.13, "B", "The fall, against its prediction"),
-        (ensembles, -0.13, "C", "Several reward models, along the exact tilt"),
+        (ensembles, -0.13, "C", "Several reward models"),
         (hacked, -0.085, "D", "Other ways of pushing, at equal nats"),
         (gold, 0.0, "", "and at equal proxy gain"),
+        (maps[0], -0.19, "E", "Hacked less than the tilt (\u2212) or more (+) at equal nats, or open (?)"),
     ):
-        axes.text(left, 1.08, letter, fontsize=14, fontweight="bold", transform=axes.transAxes)
-        axes.text(0, 1.08, words, fontsize=11.5, transform=axes.transAxes)
+        up = 1.26 if axes is maps[0] else 1.08
+        axes.text(left, up, letter, fontsize=14, fontweight="bold", transform=axes.transAxes)
+        axes.text(0, up, words, fontsize=11.5, transform=axes.transAxes)
     return figure
 
 
@@ -142,3 +149,25 @@ def draw_methods(hacked: Axes, gold: Axes, table: Table) -> None:
     hacked.set(xlabel="pressure (nats)", ylabel="fraction of plans hacked")
     gold.set(xlabel="proxy gain (sd of the prior)", ylabel="gold (steps in the goal)", ylim=(0, None))
     hacked.legend(fontsize=8, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 0.08))
+
+
+def draw_maps(panels: list[Axes], table: Table) -> None:
+    """Part E: D of (166) as a colour, and the verdict of each cell as a sign."""
+    signs = {"supported": "\u2212", "falsified": "+", "inconclusive": "?"}
+    names = [name for name in METHODS if name != "tilt"]
+    for axes, name in zip(panels, names, strict=True):
+        every = mapped(below, name, compared(table, "p_hack", name, "kl"), 0.0).cells
+        cells = [cell for cell in every if cell.where["bonus"] == BONUS]
+        masses, nats = (sorted({cell.where[axis] for cell in cells}) for axis in ("mass", "nats"))
+        image = np.full((len(masses), len(nats)), np.nan)
+        for cell in cells:
+            row, column = masses.index(cell.where["mass"]), nats.index(cell.where["nats"])
+            image[row, column] = cell.estimate
+            axes.text(column, row, signs[cell.verdict], ha="center", va="center", fontsize=10)
+        axes.imshow(image, cmap="RdBu_r", vmin=-1.5, vmax=1.5, aspect="auto", origin="lower")
+        axes.set_xticks(range(len(nats)), [f"{at:g}" for at in nats])
+        axes.set_yticks(range(len(masses)), [f"$10^{{{round(np.log10(mass))}}}$" for mass in masses])
+        axes.tick_params(labelleft=axes is panels[0])
+        axes.set_title(METHODS[name][0], fontsize=9.5, loc="left")
+        axes.set_xlabel("pressure (nats)")
+    panels[0].set_ylabel("prior mass")

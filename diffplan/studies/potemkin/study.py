@@ -37,6 +37,7 @@ from jaxtyping import Array, Bool, Float
 from diffplan.envs import potemkin
 from diffplan.envs.potemkin import Potemkin
 from diffplan.oracle.tabular import Chain, markov
+from diffplan.studies.findings import refuse
 from diffplan.studies.frame import Study, StudySettings, entries
 from diffplan.studies.grids import PerCell, moments, per_step
 from diffplan.studies.potemkin.pools import Curve, pool_of, rungs, selections
@@ -211,6 +212,7 @@ def reward_models(
 def matched(curve: Curve, about: dict[str, Any]) -> Rows:
     """The measures of a method at equal nats and at equal proxy gain, between its strengths; no row beyond them."""
     for by, targets in (("kl", NATS), ("gain", GAINS)):
+        refuse(f"{by} of {about}", curve[by])  # else a curve that is not finite would seem to end early
         along = np.maximum.accumulate(curve[by])
         for at in targets:
             if at <= along[-1]:
@@ -273,11 +275,10 @@ def run(config: StudySettings) -> Rows:
                         yield from matched(curve, about | {"method": method})
 
 
-def pool_key(*numbers: float) -> PRNGKey:
-    """A key for each run, seed, mass and bonus."""
-    seed, repetition, mass, bonus = numbers
-    key = jax.random.fold_in(jax.random.key(int(seed)), int(repetition))
-    return jax.random.fold_in(key, len(BONUSES) * MASSES.index(mass) + BONUSES.index(bonus))
+def pool_key(run: int, seed: int, mass: float, bonus: float) -> PRNGKey:
+    """A key for the pool of each run, seed, mass and bonus."""
+    case = len(BONUSES) * MASSES.index(mass) + BONUSES.index(bonus)
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(run), seed), case)
 
 
 def methods_on_pools(config: StudySettings) -> Callable[..., dict[str, Curve]]:

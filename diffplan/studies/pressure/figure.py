@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from diffplan.metrics.table import Table, matching
 from diffplan.report import style
-from diffplan.studies.drawing import band, curve
+from diffplan.studies.drawing import band, curve, of_seeds
 
 SHADES = ("#c9ddec", "#98bfdc", "#5f9cc9", "#2f78ad", "#16537e", "#0a2f4a")
 COLOURS = ("#e2571e", "#3a8f6a", "#9b6bb3", "#c69214", "#4b9cd3", "#8c564b", "#d1618f", "#5b6470", "#7f9f3f")
@@ -42,12 +42,15 @@ def by_labels(axes: Axes, table: Table, method: str) -> None:
 
 
 def by_method(axes: Axes, table: Table, axis: str, labels: float = 300) -> None:
-    """Delivered gold against pressure or proxy gain, a line for each method."""
+    """Delivered gold against pressure or proxy gain, a line for each method, over the seeds that all of them have."""
+    shared = of_seeds(table, method="prior")
     methods = [method for method in dict.fromkeys(table["method"].tolist()) if method != "prior"]
     silent = []
     for k, method in enumerate(methods):
         again, which = divmod(k, len(COLOURS))
-        points = curve(table, matching(table, labels=labels, method=method), "strength", axis, "gold_delivered")
+        points = curve(
+            table, shared & matching(table, labels=labels, method=method), "strength", axis, "gold_delivered"
+        )
         points = points[np.argsort(points[:, 0])]
         x = np.sqrt(np.maximum(points[:, 0], 0)) if axis == "kl" else points[:, 0]
         if not np.isfinite(x).any():

@@ -12,13 +12,14 @@ nats, whose slope may differ, so the error of the predicted a is a finding. So i
 """
 
 from collections.abc import Callable, Iterable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from diffplan.metrics.table import Table, TableError, matching
-from diffplan.studies.findings import Finding, Sample, above, all_finite, below, collect, mapped, refuse, seeds_of
+from diffplan.studies.findings import Finding, Sample, above, all_finite, below, collect, mapped, over, refuse, seeds_of
 
 NEAR, FAR = 4.0, 10.0
 """Nats on which the forms are fitted, and up to which they are judged."""
@@ -32,7 +33,11 @@ REFERENCES = ("exact tilt", "best of n")
 UNPUSHED = {"best of n": 1.0, "quantiliser": 1.0}
 """The strength at which a method is the prior, where that is not 0."""
 
+FEWER, MORE = "tilt, at most 1,000 labels", "tilt, 3,000 labels or more"
+
 Curve = dict[str, np.ndarray]
+Read = Callable[[float, float, str], Curve]
+"""The curve of a seed, a number of labels and a method."""
 Points = dict[float, Float[np.ndarray, "points"]]
 """Of every seed."""
 
@@ -104,11 +109,10 @@ def leads(tilt: Curve, mine: Curve, unpushed: float = 0.0) -> Float[np.ndarray, 
     return np.array([at - gold for at, (_, gold) in zip(reference, pushed, strict=True) if at is not None])
 
 
-def leads_of(table: Table, labels: float, method: str) -> Points:
+def leads_of(read: Read, seeds: Iterable[float], labels: float, method: str) -> Points:
     """V(g_s) - v_s of a method in every seed that it has."""
-    of = lambda seed, name: curve(table, seed, labels, name)
-    seeds = seeds_of(table, labels=labels, method=method).tolist()
-    return {seed: leads(of(seed, "exact tilt"), of(seed, method), UNPUSHED.get(method, 0.0)) for seed in seeds}
+    at = UNPUSHED.get(method, 0.0)
+    return {seed: leads(read(seed, labels, "exact tilt"), read(seed, labels, method), at) for seed in seeds}
 
 
 def mean_of(values: Float[np.ndarray, "k"]) -> float | None:
@@ -116,10 +120,13 @@ def mean_of(values: Float[np.ndarray, "k"]) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def matched(table: Table, labels: int) -> tuple[list[Sample], Sample]:
+def matched(table: Table, read: Read, labels: int) -> tuple[list[Sample], Sample]:
     """Every method beside the tilt at equal proxy, with the number of points; and the mean over methods."""
     methods = dict.fromkeys(table["method"][matching(table, labels=labels)].tolist())
-    points = {name: leads_of(table, labels, name) for name in methods if name not in ("exact tilt", "prior")}
+    seeds = {name: seeds_of(table, labels=labels, method=name).tolist() for name in methods}
+    points = {
+        name: leads_of(read, seeds[name], labels, name) for name in methods if name not in ("exact tilt", "prior")
+    }
 
     def cell(name: str) -> Sample:
         count = {"points": sum(values.size for values in points[name].values())}
@@ -134,39 +141,38 @@ def matched(table: Table, labels: int) -> tuple[list[Sample], Sample]:
     return [cell(name) for name in points], collect({"labels": labels}, shared, over_methods)
 
 
-def frontier(table: Table, seed: float, labels: float, nats: float) -> float | None:
+def frontier(read: Read, seed: float, labels: float, nats: float) -> float | None:
     """Gold of best of n less 0.9 of the tilt's, at equal nats."""
-    best, tilt = (at_equal(curve(table, seed, labels, method), "kl", nats) for method in ("best of n", "exact tilt"))
+    best, tilt = (at_equal(read(seed, labels, method), "kl", nats) for method in ("best of n", "exact tilt"))
     return None if best is None or tilt is None else best - 0.9 * tilt
 
 
 def verdict(table: Table) -> list[Finding]:
     """Claims about the exact curves at every number of labels; then every method at equal proxy; then the check."""
+    read = cache(partial(curve, table))
     counts = [int(labels) for labels in np.unique(table["labels"])]
     few, many = [n for n in counts if n <= FEW], [n for n in counts if n > FEW]
-    tilt = lambda seed, labels: curve(table, seed, labels, "exact tilt")
 
-    def cells(value: Callable[[float, float], float | None], labels: Iterable[int] = counts, **more: Any):
-        """A cell for each number of labels. value: of (seed, labels)."""
-        seeds = lambda n: seeds_of(table, labels=n, method="exact tilt")
-        return [collect({"labels": n} | more, seeds(n), lambda seed, n=n: value(seed, n)) for n in labels]
+    def cells(value: Callable[..., float | None], **axes: Iterable[Any]) -> list[Sample]:
+        """A cell for every combination of conditions. value: of a seed and a condition."""
+        seeds = lambda labels: seeds_of(table, labels=labels, method="exact tilt").tolist()
+        return [collect(where, seeds(where["labels"]), partial(value, **where)) for where in over(**axes)]
 
-    forms = [
-        cell
-        for method in REFERENCES
-        for cell in cells(lambda seed, n, method=method: form_gap(curve(table, seed, n, method)), method=method)
-    ]
-    frontiers = [cell for at in NATS for cell in cells(lambda s, n, at=at: frontier(table, s, n, at), nats=at)]
-    by_labels = [matched(table, labels) for labels in MATCHED if labels in counts]
+    fallen = lambda seed, labels: turn(read(seed, labels, "exact tilt"))
+    gap = lambda seed, labels, method: form_gap(read(seed, labels, method))
+    error = lambda which, seed, labels: prediction_error(read(seed, labels, "exact tilt"), which)
+    forms, frontiers = (
+        cells(gap, labels=counts, method=REFERENCES),
+        cells(partial(frontier, read), labels=counts, nats=NATS),
+    )
+    by_labels = [matched(table, read, labels) for labels in MATCHED if labels in counts]
     equal = "delivered gold of the tilt less the method's, at equal proxy gain"
-    fallen = lambda labels: cells(lambda seed, n: turn(tilt(seed, n)), labels)
-    error = lambda which: cells(lambda seed, n: prediction_error(tilt(seed, n), which))
     return [
-        mapped(above, "tilt, at most 1,000 labels: gold falls by 0.1 sd from its peak by 10 nats", fallen(few), 0.1),
-        mapped(below, "tilt, 3,000 labels or more: gold falls by less than 0.05 sd by 10 nats", fallen(many), 0.05),
+        mapped(above, f"{FEWER}: gold falls by 0.1 sd from its peak by 10 nats", cells(fallen, labels=few), 0.1),
+        mapped(below, f"{MORE}: gold falls by less than 0.05 sd by 10 nats", cells(fallen, labels=many), 0.05),
         mapped(below, "tilt and best of n: held-out error of (116) less that of (117)", forms, 0.0),
-        mapped(below, "tilt: relative error of the predicted a", error(0), 0.15),
-        mapped(below, "tilt: relative error of the predicted b", error(1), 0.25),
+        mapped(below, "tilt: relative error of the predicted a", cells(partial(error, 0), labels=counts), 0.15),
+        mapped(below, "tilt: relative error of the predicted b", cells(partial(error, 1), labels=counts), 0.25),
         mapped(above, "gold of best of n less 0.9 of the tilt's, at equal nats", frontiers, 0.0),
         mapped(above, f"{equal} (167)", [cell for cells, _ in by_labels for cell in cells], 0.0),
         mapped(above, f"{equal}: mean over the methods of a seed", [mean for _, mean in by_labels], 0.0),
