@@ -1,5 +1,6 @@
 """Ascent from data, ascent that stops early, ascent that is projected back: where each begins, and where it ends."""
 
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 
 from diffplan.denoise import CLEAN, pinned
-from diffplan.methods import Ascent, Method, Plans, Prior
+from diffplan.methods import Ascent, Method, Plans, Prior, catalogue
 from diffplan.methods.ascent import AscentEarly, AscentFrom, AscentRenoised, from_data, from_prior
 from diffplan.methods.guidance import clean
+from diffplan.methods.strengths import StrengthSettings
 from diffplan.types import Trajectory
 from tests import problems
 
@@ -53,6 +55,19 @@ def test_plans_begin_at_their_starts_and_reach_the_optimum(method, name):
     np.testing.assert_array_equal(np.asarray(plans.x)[:, pins.mask], first)
     assert problems.reached(whole, plans.x[-1]) >= 0.95
     assert abs(problems.reached(whole, plans.x[0])) < 0.95
+
+
+@pytest.mark.parametrize("name", ["ascent_prior", "ascent_data"])
+def test_the_default_step_from_clean_plans_reaches_the_optimum_where_the_one_from_noise_diverges(name):
+    """The reward is a parabola of curvature about 1 per entry: steps above 2 squared deviations diverge on it."""
+    method = catalogue(StrengthSettings())[name].method
+    plans, whole = draws(method, "linear"), problem("linear")
+    assert max(method.strengths) == 800
+    read = lambda start, x: pinned(whole.problem.denoise, whole.problem.pins(start))(x, jnp.asarray(CLEAN))
+    x = jax.jit(jax.vmap(read))(whole.starts, plans.x[-1])
+    np.testing.assert_allclose(jax.vmap(whole.gold)(x), whole.best, atol=0.03)
+    far = replace(method, rate=StrengthSettings().ascent_rate)
+    assert not float(jnp.abs(draws(far, "linear").x[-1]).max()) < 100
 
 
 def test_ascent_from_noise_finds_the_best_actions_of_a_proxy_that_carries_them_out():

@@ -29,6 +29,7 @@ from diffplan.methods.guidance import (
     clean,
     contrastive,
     dps,
+    from_prior,
     lgd,
     raw,
     regression,
@@ -185,7 +186,8 @@ def ascent_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     return (
         entry("", "plans", Ascent(steps, rate=rate)),
         entry("", "plans", Ascent(steps, "ascent_clean", clean, rate, anneal=0), ("clean",)),
-        entry("", "plans", AscentFrom(steps, rate=rate)),
+        entry("", "plans", AscentFrom(steps, "ascent_prior", begin=from_prior, rate=rate / 100)),
+        entry("", "plans", AscentFrom(steps, rate=rate / 100)),
         entry("", "plans", AscentEarly(rate=rate / 10, steps=strengths.ascent_steps)),
         entry("Yuan et al. 2024", "plans", AscentRenoised(steps, rate=rate / 10)),
         entry("Trabucco et al. 2021", "plans", cautious, ("conservative",)),

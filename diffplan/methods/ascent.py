@@ -8,8 +8,9 @@ So ascent iterates the very denoiser that guided sampling integrates, with guide
 `Ascent` begins at unit noise. On a noise-conditioned proxy sigma_k falls from 1 (the noise it starts from) to the level
 of clean plans over the first `anneal` steps and stays there. On the clean proxy it is the plain "deep dream" form.
 
-The others begin at a clean plan, a draw of the prior or a window of data, and stay at the level of clean plans. The
-window x_i begins near the start s, in normalised units, with the width b = `NEAR`; its first row is then s itself:
+The others begin at a clean plan, a draw of the prior or a window of data, and stay at the level of clean plans. From
+there a step must be short: a hundredth of a step from noise. The window x_i begins near the start s, in normalised
+units, with the width b = `NEAR`; its first row is then s itself:
 
     P(i) = exp(-|x_i[0] - s|^2 / 2 b^2) / sum over windows                               (96)
 

@@ -24,7 +24,9 @@ class StrengthSettings:
     ascent_steps: Annotated[int, COUNT] = 800
     """Gradient steps of ascent."""
     ascent_rate: Annotated[float, more_than(0)] = 10.0
-    """Length of an ascent step, in squared standard deviations of the data; a tenth of it from plans of the prior."""
+    """Length of an ascent step from noise, in squared standard deviations of the data. A tenth of it where plans are
+    checked or projected (`ascent_early`, `ascent_renoised`), a hundredth from clean plans (`ascent_prior`,
+    `ascent_data`)."""
     weight: Annotated[tuple[float, float], more_than(0)] = (0.3, 30)
     """Smallest and largest weight of a standard deviation of the score, against a nat: particles, policies, tuning."""
     particles: Annotated[int, COUNT] = 8

@@ -59,6 +59,7 @@ LABELS = {
     "annealed": "annealed TDS",
     "fk_steering": "FK steering",
     "svdd": "SVDD",
+    "ascent_prior": "ascent from the prior",
     "ascent_data": "ascent from data",
     "ascent_early": "ascent, stopped early",
     "ascent_renoised": "ascent, renoised",
