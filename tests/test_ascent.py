@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 
 from diffplan.denoise import CLEAN, pinned
+from diffplan.guide import Learned
 from diffplan.methods import Ascent, Method, Plans, Prior, catalogue
-from diffplan.methods.ascent import AscentEarly, AscentFrom, AscentRenoised, from_data, from_prior
+from diffplan.methods.ascent import (
+    AscentConservative,
+    AscentEarly,
+    AscentFrom,
+    AscentRenoised,
+    BestData,
+    from_data,
+    from_prior,
+)
 from diffplan.methods.guidance import clean
 from diffplan.methods.strengths import StrengthSettings
 from diffplan.types import Trajectory
@@ -142,6 +151,38 @@ def test_a_window_begins_near_its_start_and_is_one_of_the_data():
         far = np.linalg.norm(data[:, 0, :2] - here[None], axis=1)
         chosen = far[gap.argmin(axis=1)]
         assert (chosen <= far.min() + 0.5).all() and chosen.mean() < 0.2 + 2 * far.min()
+
+
+def test_conservative_ascent_begins_at_the_best_data_near_the_start():
+    """By brute force over the windows, one by one: a standard deviation of score is worth 0.14 of distance."""
+    whole, scores = problem("linear"), []
+    data = np.asarray(whole.problem.data, np.float64)
+    for window in whole.problem.data:
+        scores.append(float(whole.problem.clean.score(window)))
+    for start in whole.starts:
+        x = np.asarray(BestData(clean)(jax.random.key(0), whole.problem, start))
+        here = np.asarray(whole.problem.pins(start).value, np.float64)[0, :2]
+        worth = [score - np.sum((window[0, :2] - here) ** 2) / 0.02 for window, score in zip(data, scores, strict=True)]
+        np.testing.assert_array_equal(x[1:], whole.problem.data[int(np.argmax(worth)), 1:])
+        np.testing.assert_allclose(x[0, :2], here, atol=1e-6)
+    steep = replace(whole.problem.clean, std=whole.problem.clean.std / 1e6)  # then the score alone decides
+    best = BestData(clean)(jax.random.key(0), replace(whole.problem, clean=steep), whole.starts[0])
+    np.testing.assert_array_equal(best[1:], whole.problem.data[int(np.argmax(scores)), 1:])
+
+
+def test_conservative_ascent_takes_the_steps_of_the_published_training():
+    """On a plane each step is 0.05 sqrt(hd) times the slope of what the network says, in entries that are free."""
+    whole = problem("linear")
+    slope = jax.random.normal(jax.random.key(3), whole.problem.shape)
+    plane = Learned((), jnp.zeros(()), jnp.ones(()), lambda params, x, level: jnp.sum(slope * x), "regression")
+    method = AscentConservative((0, 1, 7, 50))
+    part = replace(whole.problem, conservative=plane)
+    x = jax.jit(method.__call__)(jax.random.key(0), part, whole.starts, jnp.asarray(method.strengths, jnp.float32)).x
+    free = np.ones(whole.problem.shape, bool)
+    free[0, :2] = False
+    step = 0.05 * np.sqrt(free.size) * np.where(free, slope, 0.0)
+    for i, k in enumerate(method.strengths):
+        np.testing.assert_allclose(x[i], np.asarray(x[0]) + k * step[None], rtol=1e-3, atol=1e-3)
 
 
 def test_windows_in_the_grid_are_behaviour_from_the_start():

@@ -10,9 +10,10 @@ from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 from diffplan.guide import Proxy
+from diffplan.learn.robust import STEPS
 from diffplan.methods import finetuning, policy_gradient
-from diffplan.methods.ascent import Ascent, AscentEarly, AscentFrom, AscentRenoised
-from diffplan.methods.base import Method, Plans, Problem, need
+from diffplan.methods.ascent import Ascent, AscentConservative, AscentEarly, AscentFrom, AscentRenoised
+from diffplan.methods.base import Method, Plans, Problem
 from diffplan.methods.best_of_n import BestOfN, Quantiliser, RegularisedBestOfN, SoftBestOfN
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
 from diffplan.methods.few_steps import FewStepGuided, Push, by_contrast, by_dps, by_draws, by_shuffled
@@ -112,11 +113,6 @@ class Entry(NamedTuple):
         return self.family in ("prior", "guidance", "controls") and "flow_map" not in self.needs
 
 
-def conservative(problem: Problem) -> Proxy:
-    """The clean regression that was trained to score lower what ascent finds."""
-    return need(problem, "conservative", "ascent_conservative")
-
-
 def guidance_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     """Pushing the denoiser."""
     scales, weights = log_grid(*strengths.scale, strengths.points), log_grid(0.5, 8, strengths.points)
@@ -182,7 +178,7 @@ def ascent_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     """Following the reward alone."""
     steps, rate = whole_grid(strengths.ascent_steps, 2 * strengths.points), strengths.ascent_rate
     entry = partial(Entry, "ascent")
-    cautious = Ascent(steps, "ascent_conservative", conservative, rate, anneal=0)
+    cautious = AscentConservative(whole_grid(min(strengths.ascent_steps, STEPS), 2 * strengths.points))
     return (
         entry("", "plans", Ascent(steps, rate=rate)),
         entry("", "plans", Ascent(steps, "ascent_clean", clean, rate, anneal=0), ("clean",)),
