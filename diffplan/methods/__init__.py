@@ -18,6 +18,7 @@ from diffplan.methods.best_of_n import BestOfN, Quantiliser, RegularisedBestOfN,
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
 from diffplan.methods.few_steps import FewStepGuided, Push, by_contrast, by_dps, by_draws, by_shuffled
 from diffplan.methods.finetuning import ExpertIteration
+from diffplan.methods.gradient import GradientShooting
 from diffplan.methods.grids import even_grid, log_grid, whole_grid
 from diffplan.methods.guidance import (
     Guided,
@@ -80,8 +81,8 @@ class Entry(NamedTuple):
     """One method, with its strengths, and what a table says of it.
 
     paper: short; empty for a baseline without one. acts_on: what the method changes. needs: the optional parts of
-    `Problem` without which it cannot run. cells: whether it plans in one-hot cells alone. module: a package that it
-    needs, of the `search` extra.
+    `Problem` without which it cannot run. cells: True if it plans in one-hot cells alone, False if it cannot plan in
+    them. module: a package that it needs, of the `search` extra.
     """
 
     family: str
@@ -89,7 +90,7 @@ class Entry(NamedTuple):
     acts_on: Literal["plans", "actions", "policy"]
     method: Method
     needs: tuple[str, ...] = ("regression",)
-    cells: bool = False
+    cells: bool | None = None
     module: str = ""
 
     @property
@@ -196,6 +197,7 @@ def planning_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
         Shooting, strengths=whole_grid(strengths.iterations, strengths.points), population=strengths.population
     )
     few, half = whole_grid(max(1, strengths.iterations // 4), strengths.points), max(2, strengths.population // 2)
+    more, runs = whole_grid(4 * strengths.iterations, strengths.points), max(1, strengths.population // 8)
     disagreement = search("cem_disagreement", dynamics=learned, disagreement_penalty=1.0)
     receding = Receding("receding_model", few, population=half)
     tree = Tree((0, *whole_grid(strengths.simulations, strengths.points)[1:]))
@@ -207,6 +209,7 @@ def planning_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
         entry("Chua et al. 2018", "actions", search("cem_model", dynamics=learned), model),
         entry("Williams et al. 2017", "actions", search("mppi_model", weigh=Softmax(), dynamics=learned), model),
         entry("Yu et al. 2020", "actions", disagreement, model),
+        entry("Henaff et al. 2017", "actions", GradientShooting("gradient_model", more, runs=runs), model, False),
         entry("Chua et al. 2018", "actions", receding, value),
         entry("Danihelka et al. 2022", "actions", tree, ("regression", *TRUE, "value"), True, "mctx"),
     )
@@ -295,8 +298,8 @@ def suited(entries: Iterable[Entry], lacks: Iterable[str], cells: bool) -> tuple
         missing = [part for part in entry.needs if part in lacks]
         if missing:
             left[entry.name] = f"needs {' and '.join(missing)}"
-        elif entry.cells and not cells:
-            left[entry.name] = "plans in one-hot cells alone"
+        elif entry.cells is not None and entry.cells != cells:
+            left[entry.name] = "plans in one-hot cells alone" if entry.cells else "cannot plan in one-hot cells"
         elif entry.module and find_spec(entry.module) is None:
             left[entry.name] = f"needs {entry.module}: pip install 'diffplan[search]'"
         else:

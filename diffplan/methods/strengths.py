@@ -32,9 +32,9 @@ class StrengthSettings:
     particles: Annotated[int, COUNT] = 8
     """Particles a plan."""
     iterations: Annotated[int, COUNT] = 16
-    """Iterations of a search of actions."""
+    """Iterations of a search of actions; four times as many of steps along the gradient of actions."""
     population: Annotated[int, COUNT] = 64
-    """Sequences of actions in an iteration."""
+    """Sequences of actions in an iteration; an eighth as many where each is improved by its gradient."""
     simulations: Annotated[int, COUNT] = 16
     """Simulations of a tree search, a move."""
     updates: Annotated[int, COUNT] = 60

@@ -69,6 +69,7 @@ LABELS = {
     "cem_model": "CEM, learned model",
     "mppi_model": "MPPI, learned model",
     "cem_disagreement": "CEM, model less disagreement",
+    "gradient_model": "gradient of actions, learned model",
     "receding_model": "receding horizon, model and value",
     "reinforce": "REINFORCE, KL",
     "ppo": "PPO, KL",
