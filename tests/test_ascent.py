@@ -1,5 +1,6 @@
 """Ascent from data, ascent that stops early, ascent that is projected back: where each begins, and where it ends."""
 
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -8,9 +9,19 @@ import numpy as np
 import pytest
 
 from diffplan.denoise import CLEAN, pinned
-from diffplan.methods import Ascent, Method, Plans, Prior
-from diffplan.methods.ascent import AscentEarly, AscentFrom, AscentRenoised, from_data, from_prior
+from diffplan.guide import Learned
+from diffplan.methods import Ascent, Method, Plans, Prior, catalogue
+from diffplan.methods.ascent import (
+    AscentConservative,
+    AscentEarly,
+    AscentFrom,
+    AscentRenoised,
+    BestData,
+    from_data,
+    from_prior,
+)
 from diffplan.methods.guidance import clean
+from diffplan.methods.strengths import StrengthSettings
 from diffplan.types import Trajectory
 from tests import problems
 
@@ -53,6 +64,19 @@ def test_plans_begin_at_their_starts_and_reach_the_optimum(method, name):
     np.testing.assert_array_equal(np.asarray(plans.x)[:, pins.mask], first)
     assert problems.reached(whole, plans.x[-1]) >= 0.95
     assert abs(problems.reached(whole, plans.x[0])) < 0.95
+
+
+@pytest.mark.parametrize("name", ["ascent_prior", "ascent_data"])
+def test_the_default_step_from_clean_plans_reaches_the_optimum_where_the_one_from_noise_diverges(name):
+    """The reward is a parabola of curvature about 1 per entry: steps above 2 squared deviations diverge on it."""
+    method = catalogue(StrengthSettings())[name].method
+    plans, whole = draws(method, "linear"), problem("linear")
+    assert max(method.strengths) == 800
+    read = lambda start, x: pinned(whole.problem.denoise, whole.problem.pins(start))(x, jnp.asarray(CLEAN))
+    x = jax.jit(jax.vmap(read))(whole.starts, plans.x[-1])
+    np.testing.assert_allclose(jax.vmap(whole.gold)(x), whole.best, atol=0.03)
+    far = replace(method, rate=StrengthSettings().ascent_rate)
+    assert not float(jnp.abs(draws(far, "linear").x[-1]).max()) < 100
 
 
 def test_ascent_from_noise_finds_the_best_actions_of_a_proxy_that_carries_them_out():
@@ -127,6 +151,38 @@ def test_a_window_begins_near_its_start_and_is_one_of_the_data():
         far = np.linalg.norm(data[:, 0, :2] - here[None], axis=1)
         chosen = far[gap.argmin(axis=1)]
         assert (chosen <= far.min() + 0.5).all() and chosen.mean() < 0.2 + 2 * far.min()
+
+
+def test_conservative_ascent_begins_at_the_best_data_near_the_start():
+    """By brute force over the windows, one by one: a standard deviation of score is worth 0.14 of distance."""
+    whole, scores = problem("linear"), []
+    data = np.asarray(whole.problem.data, np.float64)
+    for window in whole.problem.data:
+        scores.append(float(whole.problem.clean.score(window)))
+    for start in whole.starts:
+        x = np.asarray(BestData(clean)(jax.random.key(0), whole.problem, start))
+        here = np.asarray(whole.problem.pins(start).value, np.float64)[0, :2]
+        worth = [score - np.sum((window[0, :2] - here) ** 2) / 0.02 for window, score in zip(data, scores, strict=True)]
+        np.testing.assert_array_equal(x[1:], whole.problem.data[int(np.argmax(worth)), 1:])
+        np.testing.assert_allclose(x[0, :2], here, atol=1e-6)
+    steep = replace(whole.problem.clean, std=whole.problem.clean.std / 1e6)  # then the score alone decides
+    best = BestData(clean)(jax.random.key(0), replace(whole.problem, clean=steep), whole.starts[0])
+    np.testing.assert_array_equal(best[1:], whole.problem.data[int(np.argmax(scores)), 1:])
+
+
+def test_conservative_ascent_takes_the_steps_of_the_published_training():
+    """On a plane each step is 0.05 sqrt(hd) times the slope of what the network says, in entries that are free."""
+    whole = problem("linear")
+    slope = jax.random.normal(jax.random.key(3), whole.problem.shape)
+    plane = Learned((), jnp.zeros(()), jnp.ones(()), lambda params, x, level: jnp.sum(slope * x), "regression")
+    method = AscentConservative((0, 1, 7, 50))
+    part = replace(whole.problem, conservative=plane)
+    x = jax.jit(method.__call__)(jax.random.key(0), part, whole.starts, jnp.asarray(method.strengths, jnp.float32)).x
+    free = np.ones(whole.problem.shape, bool)
+    free[0, :2] = False
+    step = 0.05 * np.sqrt(free.size) * np.where(free, slope, 0.0)
+    for i, k in enumerate(method.strengths):
+        np.testing.assert_allclose(x[i], np.asarray(x[0]) + k * step[None], rtol=1e-3, atol=1e-3)
 
 
 def test_windows_in_the_grid_are_behaviour_from_the_start():

@@ -34,6 +34,8 @@ FEW = StrengthSettings(
     round_steps=1,
 )
 ENTRIES = catalogue(FEW)
+CELLS = {"tree": True, "gradient_model": False}
+"""The methods that plan in one-hot cells alone, or cannot."""
 
 
 def names(*values) -> list[str]:
@@ -69,22 +71,31 @@ class Exact(NamedTuple):
         return x, self.energy(x, sigma)
 
 
+@pytest.fixture(scope="module")
+def rows() -> Problem:
+    """A point on a line, for methods that cannot plan in cells."""
+    problem = problems.linear(horizon=4).problem
+    return replace(problem, model=problem.dynamics)
+
+
 def traced(entry: Entry, problem: Problem) -> None:
     """Do what the harness does, but for running it."""
     if entry.name != "prior":  # which is scored where there is a regression
         entry.method.proxy(problem)
-    starts, strengths = problem.codec.places[:2], jnp.asarray(entry.method.strengths, jnp.float32)
+    starts = jnp.zeros((2, problem.codec.observation_dim))
+    strengths = jnp.asarray(entry.method.strengths, jnp.float32)
     draw = lambda *arguments: entry.method(*arguments).x
     x = jax.eval_shape(draw, jax.random.key(0), problem, starts, strengths)
     assert x.shape == (len(strengths), 2, *problem.shape)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_a_method_needs_the_parts_that_it_names_and_no_others(whole, name):
+def test_a_method_needs_the_parts_that_it_names_and_no_others(whole, rows, name):
     entry = ENTRIES[name]
     if entry.module and find_spec(entry.module) is None:
         pytest.skip(f"needs {entry.module}")
-    given = lambda parts: replace(whole, **dict.fromkeys(PARTS - {*parts}))
+    problem = rows if entry.cells is False else whole
+    given = lambda parts: replace(problem, **dict.fromkeys(PARTS - {*parts}))
     traced(entry, given(entry.needs))
     for part in entry.needs:
         with pytest.raises(ValueError, match=f"the problem has no {part}"):
@@ -104,7 +115,7 @@ def test_what_methods_act_on_says_how_they_are_carried_out():
     for entry in ENTRIES.values():
         assert entry.delivered_by == carried.get(entry.family, "inverse")
         assert entry.replans == (entry.family not in ("policies", "fine-tuning", "controls"))
-    assert {name for name, entry in ENTRIES.items() if entry.cells} == {"tree"}
+    assert {name: entry.cells for name, entry in ENTRIES.items() if entry.cells is not None} == CELLS
 
 
 # -- which are chosen --
@@ -177,7 +188,9 @@ def test_who_is_left_out_and_why(monkeypatch):
     monkeypatch.setattr(methods, "find_spec", lambda name: None)
     everyone = chosen(FEW, ("all",))
     kept, left = suited(everyone, (), cells=True)
-    assert left == {"tree": "needs mctx: pip install 'diffplan[search]'"} and len(kept) == len(everyone) - 1
+    rows_alone = {"gradient_model": "cannot plan in one-hot cells"}
+    assert left == {"tree": "needs mctx: pip install 'diffplan[search]'"} | rows_alone
+    assert len(kept) == len(everyone) - 2
     assert suited(everyone, (), cells=False)[1] == {"tree": "plans in one-hot cells alone"}
     kept, left = suited(everyone, {"dynamics"}, cells=False)
     assert {entry.family for entry in kept}.isdisjoint({"policies"}) and left["cem"] == "needs dynamics"
@@ -190,5 +203,7 @@ def test_who_is_left_out_and_why(monkeypatch):
 
 def test_a_module_that_is_there_leaves_nobody_out(monkeypatch):
     monkeypatch.setattr(methods, "find_spec", lambda name: object())
-    assert suited(chosen(FEW, ("all",)), (), cells=True) == (chosen(FEW, ("all",)), {})
+    everyone = chosen(FEW, ("all",))
+    kept, left = suited(everyone, (), cells=True)
+    assert [*left] == ["gradient_model"] and set(kept) | {ENTRIES["gradient_model"]} == set(everyone)
     assert suited((Entry("own", "", "plans", Prior(), ()),), PARTS, False)[1] == {}

@@ -8,7 +8,7 @@
     deceivable     to the labeller, a decoy disc looks like the target
     ensemble_*     k networks with other seeds, read as (100)
     adversarial    trained on windows pushed towards their largest error (99b)
-    conservative   trained to score lower what ascent finds (99c)
+    conservative   trained so that what ascent finds scores little more than data (99c)
     decomposed     one proxy for the return of each stretch of the plan; their sum is pushed (101)
 
 The labellers that err about a place are other rewards, so that nothing after them knows. The classifiers of a stretch
@@ -80,11 +80,12 @@ class RewardModelSettings:
     parts: Annotated[int, COUNT] = 2
     """decomposed: equal stretches of the plan, each with its own learned reward; their sum is pushed."""
     push: Annotated[float, more_than(0)] = 0.3
-    """adversarial, conservative: how far windows are moved, as root mean square in standard deviations of the data."""
+    """adversarial: how far windows are moved, as root mean square in standard deviations of the data."""
     push_steps: Annotated[int, at_least(1, 10_000)] = 3
-    """adversarial, conservative: gradient steps in which they are moved."""
+    """adversarial: gradient steps in which they are moved."""
     conservatism: Annotated[float, at_least(0)] = 0.5
-    """conservative: weight of the score that ascent gains, in the loss."""
+    """conservative: tau, by how much ascent may raise the score of a window, in standard deviations of the label; of a
+    classifier, in units of its logit."""
 
     def check(self) -> None:
         """Raise ConfigError unless both discs have a radius."""
@@ -102,7 +103,7 @@ MATTERS = {
     "deceivable": ("decoy",),
     "decomposed": ("parts",),
     "adversarial": ("push", "push_steps"),
-    "conservative": ("push", "push_steps", "conservatism"),
+    "conservative": ("conservatism",),
 }
 
 
@@ -182,12 +183,11 @@ def labels(
 
 def task_of(config: RewardModelSettings) -> Callable[..., Task]:
     """``(apply, error, levels) -> task``: how the networks of this kind learn."""
-    push = {"steps": config.push_steps, "length": config.push}
     match config.kind:
         case "adversarial":
-            return partial(robust.adversarial, **push)
+            return partial(robust.adversarial, steps=config.push_steps, length=config.push)
         case "conservative":
-            return partial(robust.conservative, alpha=config.conservatism, **push)
+            return partial(robust.conservative, gap=config.conservatism)
     return reward.task
 
 

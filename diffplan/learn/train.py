@@ -68,11 +68,21 @@ class TrainState(NamedTuple):
     key: PRNGKey
 
 
+def itself(params: Params) -> Params:
+    """The parameters as they are."""
+    return params
+
+
 class Task(NamedTuple):
-    """What is trained: a loss on one example, and how an example is drawn from the data. Both are pure."""
+    """What is trained: a loss on one example, and how an example is drawn from the data. Both are pure.
+
+    begin, end: from the parameters of a network to all that the loss is of, and back.
+    """
 
     loss: Loss
     draw: Draw
+    begin: Callable[[Params], Params] = itself
+    end: Callable[[Params], Params] = itself
 
 
 @runtime_checkable
@@ -182,7 +192,7 @@ def chunk(
 
 def train_whole(key: PRNGKey, task: Task, params: Params, data: Any, config: TrainSettings) -> Params:
     """All steps in one program, as part of a larger one; returns the averaged parameters. The key is consumed."""
-    return chunk(task, config, start(key, params, config), data, config.steps)[0].ema
+    return task.end(chunk(task, config, start(key, task.begin(params), config), data, config.steps)[0].ema)
 
 
 def train(task: Task, params: Params, data: Any, config: TrainSettings, recorder: Recorder = SILENT) -> Params:
@@ -203,7 +213,7 @@ def train(task: Task, params: Params, data: Any, config: TrainSettings, recorder
         FloatingPointError: naming the step, when a loss is not finite; what was saved is from before it.
     """
     blocks = data if isinstance(data, Blocks) else Whole(data, config.steps)
-    state = recorder.restore(start(jax.random.key(config.seed), params, config), config.steps)
+    state = recorder.restore(start(jax.random.key(config.seed), task.begin(params), config), config.steps)
     run = jax.jit(partial(chunk, task, config), static_argnames="steps", donate_argnums=0)
     with signals.deferred():
         while (step := int(state.step)) < config.steps:
@@ -216,4 +226,4 @@ def train(task: Task, params: Params, data: Any, config: TrainSettings, recorder
             step += steps
             due = step // config.save_every > (step - steps) // config.save_every or step == config.steps
             recorder.record(step, losses, state, due)
-    return state.ema
+    return task.end(state.ema)

@@ -10,13 +10,15 @@ from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 from diffplan.guide import Proxy
+from diffplan.learn.robust import STEPS
 from diffplan.methods import finetuning, policy_gradient
-from diffplan.methods.ascent import Ascent, AscentEarly, AscentFrom, AscentRenoised
-from diffplan.methods.base import Method, Plans, Problem, need
+from diffplan.methods.ascent import Ascent, AscentConservative, AscentEarly, AscentFrom, AscentRenoised
+from diffplan.methods.base import Method, Plans, Problem
 from diffplan.methods.best_of_n import BestOfN, Quantiliser, RegularisedBestOfN, SoftBestOfN
 from diffplan.methods.classifier_free import ClassifierFree, best_goal
 from diffplan.methods.few_steps import FewStepGuided, Push, by_contrast, by_dps, by_draws, by_shuffled
 from diffplan.methods.finetuning import ExpertIteration
+from diffplan.methods.gradient import GradientShooting
 from diffplan.methods.grids import even_grid, log_grid, whole_grid
 from diffplan.methods.guidance import (
     Guided,
@@ -29,6 +31,7 @@ from diffplan.methods.guidance import (
     clean,
     contrastive,
     dps,
+    from_prior,
     lgd,
     raw,
     regression,
@@ -78,8 +81,8 @@ class Entry(NamedTuple):
     """One method, with its strengths, and what a table says of it.
 
     paper: short; empty for a baseline without one. acts_on: what the method changes. needs: the optional parts of
-    `Problem` without which it cannot run. cells: whether it plans in one-hot cells alone. module: a package that it
-    needs, of the `search` extra.
+    `Problem` without which it cannot run. cells: True if it plans in one-hot cells alone, False if it cannot plan in
+    them. module: a package that it needs, of the `search` extra.
     """
 
     family: str
@@ -87,7 +90,7 @@ class Entry(NamedTuple):
     acts_on: Literal["plans", "actions", "policy"]
     method: Method
     needs: tuple[str, ...] = ("regression",)
-    cells: bool = False
+    cells: bool | None = None
     module: str = ""
 
     @property
@@ -109,11 +112,6 @@ class Entry(NamedTuple):
     def sampled(self) -> bool:
         """Whether its plans are what the problem's sampler draws from one denoiser."""
         return self.family in ("prior", "guidance", "controls") and "flow_map" not in self.needs
-
-
-def conservative(problem: Problem) -> Proxy:
-    """The clean regression that was trained to score lower what ascent finds."""
-    return need(problem, "conservative", "ascent_conservative")
 
 
 def guidance_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
@@ -181,11 +179,12 @@ def ascent_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     """Following the reward alone."""
     steps, rate = whole_grid(strengths.ascent_steps, 2 * strengths.points), strengths.ascent_rate
     entry = partial(Entry, "ascent")
-    cautious = Ascent(steps, "ascent_conservative", conservative, rate, anneal=0)
+    cautious = AscentConservative(whole_grid(min(strengths.ascent_steps, STEPS), 2 * strengths.points))
     return (
         entry("", "plans", Ascent(steps, rate=rate)),
         entry("", "plans", Ascent(steps, "ascent_clean", clean, rate, anneal=0), ("clean",)),
-        entry("", "plans", AscentFrom(steps, rate=rate)),
+        entry("", "plans", AscentFrom(steps, "ascent_prior", begin=from_prior, rate=rate / 100)),
+        entry("", "plans", AscentFrom(steps, rate=rate / 100)),
         entry("", "plans", AscentEarly(rate=rate / 10, steps=strengths.ascent_steps)),
         entry("Yuan et al. 2024", "plans", AscentRenoised(steps, rate=rate / 10)),
         entry("Trabucco et al. 2021", "plans", cautious, ("conservative",)),
@@ -198,6 +197,7 @@ def planning_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
         Shooting, strengths=whole_grid(strengths.iterations, strengths.points), population=strengths.population
     )
     few, half = whole_grid(max(1, strengths.iterations // 4), strengths.points), max(2, strengths.population // 2)
+    more, runs = whole_grid(4 * strengths.iterations, strengths.points), max(1, strengths.population // 8)
     disagreement = search("cem_disagreement", dynamics=learned, disagreement_penalty=1.0)
     receding = Receding("receding_model", few, population=half)
     tree = Tree((0, *whole_grid(strengths.simulations, strengths.points)[1:]))
@@ -209,6 +209,7 @@ def planning_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
         entry("Chua et al. 2018", "actions", search("cem_model", dynamics=learned), model),
         entry("Williams et al. 2017", "actions", search("mppi_model", weigh=Softmax(), dynamics=learned), model),
         entry("Yu et al. 2020", "actions", disagreement, model),
+        entry("Henaff et al. 2017", "actions", GradientShooting("gradient_model", more, runs=runs), model, False),
         entry("Chua et al. 2018", "actions", receding, value),
         entry("Danihelka et al. 2022", "actions", tree, ("regression", *TRUE, "value"), True, "mctx"),
     )
@@ -297,8 +298,8 @@ def suited(entries: Iterable[Entry], lacks: Iterable[str], cells: bool) -> tuple
         missing = [part for part in entry.needs if part in lacks]
         if missing:
             left[entry.name] = f"needs {' and '.join(missing)}"
-        elif entry.cells and not cells:
-            left[entry.name] = "plans in one-hot cells alone"
+        elif entry.cells is not None and entry.cells != cells:
+            left[entry.name] = "plans in one-hot cells alone" if entry.cells else "cannot plan in one-hot cells"
         elif entry.module and find_spec(entry.module) is None:
             left[entry.name] = f"needs {entry.module}: pip install 'diffplan[search]'"
         else:

@@ -8,12 +8,19 @@ So ascent iterates the very denoiser that guided sampling integrates, with guide
 `Ascent` begins at unit noise. On a noise-conditioned proxy sigma_k falls from 1 (the noise it starts from) to the level
 of clean plans over the first `anneal` steps and stays there. On the clean proxy it is the plain "deep dream" form.
 
-The others begin at a clean plan, a draw of the prior or a window of data, and stay at the level of clean plans. The
-window x_i begins near the start s, in normalised units, with the width b = `NEAR`; its first row is then s itself:
+The others begin at a clean plan, a draw of the prior or a window of data, and stay at the level of clean plans. From
+there a step must be short: a hundredth of a step from noise. The window x_i begins near the start s, in normalised
+units, with the width b = `NEAR`; its first row is then s itself:
 
     P(i) = exp(-|x_i[0] - s|^2 / 2 b^2) / sum over windows                               (96)
 
 As b -> 0 that is the nearest window; where many begin at s, as in a gridworld, it is a draw of behaviour from s.
+
+`AscentConservative` is the optimiser of a conservative objective model (Trabucco et al. 2021, arXiv 2107.06882): ascent
+from the best data, in the steps (157) that the model was trained against, and in no more of them. Its authors begin at
+the data of the highest labels; here the data near the start with the highest learned score s(x) are taken:
+
+    i = argmax  s(x_i) - |x_i[0] - s|^2 / 2 b^2                                                          (159)
 
 `AscentEarly` stops each plan before it is odder to the prior than `patience` times what data are, with no label:
 
@@ -37,6 +44,7 @@ from jaxtyping import Array, Float
 
 from diffplan.denoise import CLEAN, pinned
 from diffplan.guide import Proxy, guided
+from diffplan.learn.robust import STEPS, ascent_rate
 from diffplan.methods.base import Grid, Plans, Problem, Starts, compiled, each_start, need, over
 from diffplan.methods.guidance import from_prior, regression
 from diffplan.samplers import Sampler, sample
@@ -52,11 +60,29 @@ Begin = Callable[[PRNGKey, Problem, Float[Array, "o"]], Float[Array, "h d"]]
 """A clean plan from a start, in normalised units, from which to ascend."""
 
 
+def nearness(data: Float[Array, "m h d"], pins: Pins) -> Float[Array, "m"]:
+    """log P(i) of (96), up to a constant."""
+    gap = jnp.where(pins.mask[None], data - pins.value[None], 0.0)
+    return -jnp.sum(gap**2, axis=(1, 2)) / (2 * NEAR**2)
+
+
 def from_data(key: PRNGKey, problem: Problem, start: Float[Array, "o"]) -> Float[Array, "h d"]:
     """A window of behaviour that begins near the start (96), moved onto it in its first row alone."""
     data, pins = need(problem, "data", from_data.__name__), problem.pins(start)
-    gap = jnp.sum(jnp.where(pins.mask[None], data - pins.value[None], 0.0) ** 2, axis=(1, 2))
-    return jnp.where(pins.mask, pins.value, data[jax.random.categorical(key, -gap / (2 * NEAR**2))])
+    return jnp.where(pins.mask, pins.value, data[jax.random.categorical(key, nearness(data, pins))])
+
+
+@dataclass(frozen=True)
+class BestData:
+    """The window of behaviour that scores highest among those near the start (159), moved onto it in its first row."""
+
+    proxy: Callable[[Problem], Proxy]
+
+    def __call__(self, key: PRNGKey, problem: Problem, start: Float[Array, "o"]) -> Float[Array, "h d"]:
+        """The same for every key."""
+        data, pins = need(problem, "data", type(self).__name__), problem.pins(start)
+        best = jnp.argmax(jax.vmap(self.proxy(problem).score)(data) + nearness(data, pins))
+        return jnp.where(pins.mask, pins.value, data[best])
 
 
 def flat(x: Float[Array, "h d"], sigma: Level) -> Float[Array, "h d"]:
@@ -163,6 +189,28 @@ class AscentFrom:
             return climb(step, self.begin(key, problem, start), levels, strengths)
 
         return each_start(one, key, starts)
+
+
+def conservative(problem: Problem) -> Proxy:
+    """The regression that was trained so that ascent on it gains little."""
+    return need(problem, "conservative", "ascent_conservative")
+
+
+@dataclass(frozen=True)
+class AscentConservative:
+    """Gradient ascent from the best data near the start (159), in the steps of the model's training (157)."""
+
+    strengths: tuple[float, ...] = (0, 1, 2, 5, 10, 20, STEPS)
+    name: str = "ascent_conservative"
+    proxy: Callable[[Problem], Proxy] = conservative
+    strength_name: str = "ascent steps"
+    shared: bool = True
+
+    @compiled
+    def __call__(self, key: PRNGKey, problem: Problem, starts: Starts, strengths: Grid) -> Plans:
+        """Runs max(self.strengths) steps; `strengths` may be any whole numbers up to that."""
+        begin, rate = BestData(self.proxy), ascent_rate(problem.shape)
+        return AscentFrom(self.strengths, self.name, self.proxy, begin, rate)(key, problem, starts, strengths)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class Problem:
     clean: Proxy | None = None
     """Regression of the return that has only seen clean plans."""
     conservative: Proxy | None = None
-    """The clean regression, trained to score lower what ascent finds."""
+    """The clean regression, trained so that ascent on it gains little."""
     shuffled: Proxy | None = None
     """Noise-conditioned regression of labels that were dealt out at random: a null control."""
     untrained: Proxy | None = None

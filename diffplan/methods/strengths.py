@@ -24,15 +24,17 @@ class StrengthSettings:
     ascent_steps: Annotated[int, COUNT] = 800
     """Gradient steps of ascent."""
     ascent_rate: Annotated[float, more_than(0)] = 10.0
-    """Length of an ascent step, in squared standard deviations of the data; a tenth of it from plans of the prior."""
+    """Length of an ascent step from noise, in squared standard deviations of the data. A tenth of it where plans are
+    checked or projected (`ascent_early`, `ascent_renoised`), a hundredth from clean plans (`ascent_prior`,
+    `ascent_data`)."""
     weight: Annotated[tuple[float, float], more_than(0)] = (0.3, 30)
     """Smallest and largest weight of a standard deviation of the score, against a nat: particles, policies, tuning."""
     particles: Annotated[int, COUNT] = 8
     """Particles a plan."""
     iterations: Annotated[int, COUNT] = 16
-    """Iterations of a search of actions."""
+    """Iterations of a search of actions; four times as many of steps along the gradient of actions."""
     population: Annotated[int, COUNT] = 64
-    """Sequences of actions in an iteration."""
+    """Sequences of actions in an iteration; an eighth as many where each is improved by its gradient."""
     simulations: Annotated[int, COUNT] = 16
     """Simulations of a tree search, a move."""
     updates: Annotated[int, COUNT] = 60
