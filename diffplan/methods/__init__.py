@@ -41,6 +41,7 @@ from diffplan.methods.guidance import (
     untrained,
 )
 from diffplan.methods.particles import Particles, annealed, fk_steering, svdd
+from diffplan.methods.prior_guidance import PriorGuided
 from diffplan.methods.receding import Receding
 from diffplan.methods.shooting import Shooting, learned
 from diffplan.methods.strengths import StrengthSettings
@@ -117,7 +118,7 @@ class Entry(NamedTuple):
 def guidance_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
     """Pushing the denoiser."""
     scales, weights = log_grid(*strengths.scale, strengths.points), log_grid(0.5, 8, strengths.points)
-    entry = partial(Entry, "guidance")
+    entry, nats = partial(Entry, "guidance"), log_grid(1, 1000, strengths.points)
     asked, classes = ("regression", "conditional"), ("classifier",)
     weaker = Weakened(strengths.weakened)
     contrasted = Pushed("guided_contrastive", scales, contrastive, "guidance scale")
@@ -140,7 +141,8 @@ def guidance_entries(strengths: StrengthSettings) -> tuple[Entry, ...]:
         few("few_steps_contrastive", by_contrast, regression, ("regression", "contrastive", "flow_map")),
         few("few_steps_dps", by_dps, clean, ("clean", "flow_map")),
         few("few_steps_posterior", by_draws, clean, ("clean", "flow_map")),
-        entry("", "plans", Pushed("guided_budget", log_grid(1, 1000, strengths.points), budgeted, "budget in nats")),
+        entry("", "plans", Pushed("guided_budget", nats, budgeted, "budget in nats")),
+        entry("Ki et al. 2025", "plans", PriorGuided(nats)),
         entry("", "plans", Pushed("weakened", even_grid(strengths.points), weaker, "prior taken off")),
         entry("Ajay et al. 2023", "plans", ClassifierFree(weights, name="classifier_free_return"), asked),
         entry("Ho and Salimans 2022", "plans", ClassifierFree(weights, best_goal, "classifier_free_goal"), asked),

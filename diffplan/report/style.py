@@ -49,6 +49,7 @@ LABELS = {
     "few_steps_dps": "few steps, DPS",
     "few_steps_posterior": "few steps, draws of the posterior",
     "guided_budget": "guided, budget of nats",
+    "prior_guidance": "noise learned, budget of nats",
     "weakened": "guided, prior weakened",
     "classifier_free_return": "classifier-free, return",
     "classifier_free_goal": "classifier-free, goal",
