@@ -23,7 +23,7 @@ from diffplan.runs import console, say
 from diffplan.settings import settings
 from diffplan.studies.frame import Finding, StudySettings
 
-NAMES = ("pressure", "held_out_class", "potemkin", "pareto")
+NAMES = ("pressure", "held_out_class", "potemkin", "pareto", "matched_proxy")
 
 
 @settings("")
@@ -32,7 +32,9 @@ class Command:
 
     do: tyro.conf.Positional[Literal["list", "run", "render"]]
     """list: every study and its claim; run: make table, verdict and figure; render: the last two, from the table."""
-    name: tyro.conf.Positional[Literal["pressure", "held_out_class", "potemkin", "pareto", "all"]] = "all"
+    name: tyro.conf.Positional[Literal["pressure", "held_out_class", "potemkin", "pareto", "matched_proxy", "all"]] = (
+        "all"
+    )
     """Which study."""
     study: Annotated[StudySettings, tyro.conf.arg(name="")] = field(default_factory=StudySettings)
     """How large it is run."""
