@@ -66,7 +66,7 @@ def test_a_study_is_done_once_and_concluded_from_its_table(tmp_path):
         frame.execute(COINS._replace(run=never), replace(config, seeds=5, new_settings=True))
 
 
-@pytest.mark.parametrize("name", ["pressure", "held_out_class", "potemkin", "pareto"])
+@pytest.mark.parametrize("name", ["pressure", "held_out_class", "potemkin", "pareto", "matched_proxy"])
 def test_one_seed_of_a_study_is_inconclusive_and_drawn(name, tmp_path):
     """The committed table of the study, of which one seed is left."""
     lines = (RESULTS / name / "study.csv").read_text().splitlines()

@@ -18,7 +18,7 @@ LOOKS = {
     "prior and optimum": ("prior and optimum, mixed", "#5b6470", "D"),
 }
 PANELS = {
-    "weak penalty": "Weak penalty (1/4000 of the right one)",
+    "weak penalty": "Weak penalty: 1/4000 of the right one",
     "weak, labels everywhere": "Weak penalty, labels from everywhere",
     "posterior mean": "Posterior mean (the right penalty)",
     "held out": "Penalty chosen by held-out labels",
@@ -39,7 +39,7 @@ LEAD = "lead over the exact tilt\nat equal proxy (sd of gold)"
 def compose(table: Table) -> Figure:
     """The whole figure: the lead by number of labels on four reward models; below, what makes and mends it."""
     figure = Figure(figsize=(13, 8.2))
-    top = figure.add_gridspec(1, 4, left=0.065, right=0.985, top=0.945, bottom=0.60, wspace=0.08)
+    top = figure.add_gridspec(1, 4, left=0.075, right=0.985, top=0.945, bottom=0.60, wspace=0.08)
     axes = [figure.add_subplot(top[k]) for k in range(4)]
     for one, (name, title) in zip(axes, PANELS.items(), strict=True):
         by_labels(one, table, name)
@@ -54,7 +54,7 @@ def compose(table: Table) -> Figure:
         *axes[0].get_legend_handles_labels(), loc="center", bbox_to_anchor=(0.5, 0.515), ncols=5, frameon=False
     )
     low = {"top": 0.44, "bottom": 0.075}
-    by_penalty(figure.add_subplot(figure.add_gridspec(1, 1, left=0.065, right=0.30, **low)[0]), table)
+    by_penalty(figure.add_subplot(figure.add_gridspec(1, 1, left=0.075, right=0.30, **low)[0]), table)
     by_mending(figure.add_subplot(figure.add_gridspec(1, 1, left=0.475, right=0.66, **low)[0]), table)
     by_method(figure.add_subplot(figure.add_gridspec(1, 1, left=0.80, right=0.985, **low)[0]), table)
     return figure
@@ -74,7 +74,9 @@ def by_labels(axes: Axes, table: Table, reward_model: str) -> None:
         points = leads(table, "labels", reward_model=reward_model, method=method)
         band(axes, points[:, 0], points[:, 1:], colour, label=label, marker=marker, markersize=4, linewidth=1.6)
     axes.set_xscale("log")
-    axes.set_xlabel("labels of the reward model")
+    axes.set_xticks(study.LABELS, [f"{labels:,}" for labels in study.LABELS])
+    axes.minorticks_off()
+    axes.set_xlabel("labels, on paths " + ("from everywhere" if "everywhere" in reward_model else "of the prior"))
     axes.grid(axis="y", alpha=0.25)
 
 
@@ -101,7 +103,7 @@ def by_mending(axes: Axes, table: Table) -> None:
     points = [leads(table, "labels", reward_model=name, method="short sight", labels=study.FEW)[0] for name in MENDED]
     dots(axes, np.array(points), RIGHT, 0.0, None)
     labels_on(axes, list(MENDED.values()))
-    axes.set_title("300 labels: what takes short sight's lead away", loc="right", fontsize=10)
+    axes.set_title("300 labels: what takes away the lead of short sight", loc="right", fontsize=10)
 
 
 def by_method(axes: Axes, table: Table) -> None:
@@ -130,5 +132,5 @@ def labels_on(axes: Axes, names: list[str]) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.axvline(0, color=style.INK, linewidth=1)
-    axes.set_xlabel(LEAD.replace("\n", " "), fontsize=9)
+    axes.set_xlabel("lead over the exact tilt (sd of gold)")
     axes.grid(axis="x", alpha=0.25)
