@@ -691,7 +691,7 @@ def cells(study: str, words: str, **where: Any) -> list[dict[str, Any]]:
 
 
 def test_the_verdicts_on_pressure_are_those_of_the_result_files() -> None:
-    """Each sentence of "Four questions, with verdicts"."""
+    """Each sentence of "Five questions, with verdicts"."""
     verdicts = lambda words, **where: {cell["verdict"] for cell in cells("pressure", words, **where)}
     assert finding("pressure", "3,000 labels or more")["verdict"] == "supported"
     assert {cell["where"]["labels"]: cell["verdict"] for cell in cells("pressure", "at most 1,000 labels")} == {
@@ -751,3 +751,52 @@ def test_the_verdicts_on_paint_and_on_two_rewards_are_those_of_the_result_files(
     last = finding("pareto", "guidance over the exact sum")
     (perfect,) = cells("pareto", "guidance over the exact sum", reward_model="perfect")
     assert (last["verdict"], last["threshold"], round(perfect["estimate"], 2)) == ("falsified", 0.8, 0.39)
+
+
+def test_the_section_on_equal_proxy_is_that_of_its_files() -> None:
+    """Numbers of "Why the tilt trails at equal proxy"."""
+    text = (ROOT / "docs" / "studies.md").read_text().split("## Why the tilt trails")[1]
+    files = ROOT / "results" / "studies" / "matched_proxy"
+    rows = read_rows(files / "study.csv")
+
+    def of(column: str, reward_model: str, method: str = "short sight", labels: int = 300) -> np.ndarray:
+        chosen = {"reward_model": reward_model, "method": method, "labels": str(labels)}
+        return np.array([float(row[column]) for row in rows if chosen.items() <= row.items()])
+
+    def lead(*where: Any) -> str:
+        mean, low, high = mean_interval(of("gold", *where) - of("tilt_gold", *where))[:3]
+        return f"{mean:.2f} ({low:.2f} to {high:.2f})"
+
+    for where in (("weak penalty",), ("weak penalty", "short sight", 1000)):
+        assert lead(*where) in text
+    assert lead("weak, labels everywhere", "short sight", 100) in text
+    for reward_model in (
+        *("weak penalty", "weak, ensemble", "weak, other cells mended", "weak, uncertain cells mended"),
+        *("weak, labels everywhere", "held out", "posterior mean"),
+    ):
+        mean, ends = lead(reward_model).rstrip(")").split(" (")
+        assert f"| {mean} | {ends} |" in text
+    for method, words in (
+        ("lazy walk", "leads by 0.64"),
+        ("restless walk", "trails by 0.10"),
+        ("quantiliser", "by 0.36"),
+    ):
+        assert lead("weak penalty", method).split()[0].lstrip("-") in words and words in text
+    assert round(100 * of("tilt_uncertain", "weak penalty").mean()) == 38
+    assert round(100 * of("uncertain", "weak penalty").mean()) == 16
+    assert round((of("expected", "weak penalty") - of("tilt_expected", "weak penalty")).mean(), 2) == 1.38
+    assert (np.abs(np.log(of("penalty", "held out"))) < np.log(2.5)).all()
+    findings = json.loads((files / "verdict.json").read_text())["findings"]
+    assert [one["statement"] for one in findings if one["verdict"] != "supported"] == [
+        "300 labels, posterior mean: lead of six methods"
+    ]
+    for words in (
+        "posterior mean less weak",
+        "weak penalty: lead of six",
+        "posterior mean: lead of six",
+        "all labels: short",
+    ):
+        result = next(one for one in findings if words in one["statement"])
+        assert f"{result['estimate']:.2f} ({result['low']:.2f} to {result['high']:.2f})" in text
+    fall = finding("matched_proxy", "fall of six methods")
+    assert f"{fall['estimate']:.2f}, from {fall['low']:.2f} to {fall['high']:.2f}" in text

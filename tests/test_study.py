@@ -116,7 +116,7 @@ def test_the_command_compares(tmp_path, capsys, monkeypatch):
     assert "coins: 0 of 2 findings have another verdict" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("name", ["pressure", "held_out_class", "potemkin", "pareto"])
+@pytest.mark.parametrize("name", ["pressure", "held_out_class", "potemkin", "pareto", "matched_proxy"])
 def test_one_seed_of_a_study_is_inconclusive_and_drawn(name, tmp_path):
     """The committed table of the study, of which one seed is left."""
     lines = (RESULTS / name / "study.csv").read_text().splitlines()

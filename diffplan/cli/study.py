@@ -28,7 +28,7 @@ from diffplan.settings import settings
 from diffplan.studies.findings import Finding
 from diffplan.studies.frame import StudySettings
 
-NAMES = ("pressure", "held_out_class", "potemkin", "pareto")
+NAMES = ("pressure", "held_out_class", "potemkin", "pareto", "matched_proxy")
 
 
 @settings("")
@@ -38,7 +38,9 @@ class Command:
     do: tyro.conf.Positional[Literal["list", "run", "render", "compare"]]
     """list: every study and its claim; run: make table, verdict and figure; render: the last two, from the table;
     compare: which verdicts another run changes."""
-    name: tyro.conf.Positional[Literal["pressure", "held_out_class", "potemkin", "pareto", "all"]] = "all"
+    name: tyro.conf.Positional[Literal["pressure", "held_out_class", "potemkin", "pareto", "matched_proxy", "all"]] = (
+        "all"
+    )
     """Which study."""
     study: Annotated[StudySettings, tyro.conf.arg(name="")] = field(default_factory=StudySettings)
     """How large it is run."""
