@@ -143,7 +143,8 @@ def test_every_method_runs_or_is_left_out_by_name(name, carts, tmp_path):
     rows, left = results(run), small.config(run)["left_out"]
     out = {line.removeprefix("method ").partition(":")[0] for line in left if line.startswith("method ")}
     ran = {row["method"] for row in rows} - {"behaviour", "bound"}
-    assert ran | out == set(catalogue(config.strengths)) and not ran & out
+    entries = catalogue(config.strengths)
+    assert ran | out == set(entries) and not ran & out
     dynamics = {"cem", "mppi", "reinforce", "ppo", "ppo_occupancy", "receding_model"}
     lacking = {carts: dynamics, "gridworld-fourrooms": {*FLOW, "gradient_model"}}  # of continuous plans
     assert out - {"tree"} == lacking.get(name, set())
@@ -153,6 +154,9 @@ def test_every_method_runs_or_is_left_out_by_name(name, carts, tmp_path):
     for row in rows:
         if row["method"] not in ("behaviour", "bound"):
             assert float(row["finite"]) == 1 and row["delivered"], row["method"]
+            learns = entries[row["method"]].family in ("policies", "fine-tuning")
+            assert (row["pretrain_evals"] != "") == learns, row["method"]
+            assert (row["converged"] != "" and row["finer_levels"] == "") or not learns, row["method"]
 
 
 @pytest.mark.parametrize("name", ["linear-point", "Pendulum-v1"])

@@ -298,6 +298,9 @@ def test_a_strength_that_has_not_converged_is_marked_and_a_table_without_the_col
     assert "‡" not in lines[start] and "‡" in lines[start + 1]
     assert sum("‡" in line for line in lines if line.startswith("|")) == 1
     assert "‡ marks a strength that has not converged: more noise levels" in table.markdown(copied)
-    gone = ("finer_levels", "finer_promised", "finer_delivered", "finer_feasible", "converged")
+    learned = lambda row: row | {"pretrain_evals": 64 if row["method"] == "guided" else ""}
+    rewrite(copied, lambda rows: [learned(row) for row in rows])
+    assert "‡ marks a strength that has not converged: more training changes a return" in table.markdown(copied)
+    gone = ("pretrain_evals", "finer_levels", "finer_promised", "finer_delivered", "finer_feasible", "converged")
     rewrite(copied, lambda rows: [{name: row[name] for name in row if name not in gone} for row in rows])
     assert table.markdown(copied) == plain

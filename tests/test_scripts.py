@@ -95,7 +95,7 @@ def test_every_row_has_what_is_known_of_it(whole):
             continue
         assert (row["converged"] != "") == (row["finer_promised"] != "") == (row["path_kl"] != "")
         measured = {
-            name: value for name, value in row.items() if name not in {*missing, *tables.FINER, "task", "method"}
+            name: value for name, value in row.items() if name not in {*missing, *tables.OPTIONAL, "task", "method"}
         }
         assert all(np.isfinite(float(value)) for value in measured.values()) and row["finite"] == "1", row
         assert row["task"] == "linear-point" and row["tracked"] == row["ess"] == ""

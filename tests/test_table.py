@@ -119,6 +119,12 @@ def test_a_tenth_of_all_plans_may_change_whether_they_are_feasible():
 
 def test_what_is_not_known_says_nothing_of_convergence():
     assert converged([{"finite": 1.0, "promised": 1.0}])
+    assert converged(rows_at([10, 12], [10, 12], delivered=np.nan, finer_delivered=np.nan))  # nothing is carried out
+
+
+def test_a_return_that_is_lost_has_not_converged():
+    """Of one seed, no plan is finite that was drawn again; without it the other's interval is unknown."""
+    assert not converged(rows_at([10, 12], [10, np.nan]))
 
 
 def test_behaviour_says_what_fraction_is_its_own():

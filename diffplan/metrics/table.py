@@ -11,7 +11,8 @@ returns nor its fraction of feasible plans by much,
 
     |mean change|  <=  a tenth of the larger mean (of feasible: of all plans),  or half its own 95 % interval      (144)
 
-over the seeds. All plans must be finite. One seed has no interval, and the tenth alone decides.
+over the seeds. All plans must be finite, and in each batch some of those that are compared with them. One seed has no
+interval, and the tenth alone decides.
 
 A table is a CSV file with a header line. A number has six significant digits; a value that does not exist is an empty
 cell. No other module of the package reads or writes CSV.
@@ -31,7 +32,10 @@ COMPARED = ("promised", "delivered", "feasible")
 """What converges. After `levels` stand the same of shorter steps or more training, as ``finer_NAME``."""
 
 FINER = ("finer_levels", *(f"finer_{name}" for name in COMPARED), "converged")
-"""The columns of shorter steps or more training, which a table may lack."""
+"""The columns of shorter steps or more training."""
+
+OPTIONAL = (*FINER, "pretrain_evals")
+"""The columns that a table may lack, for an earlier version wrote it."""
 
 COLUMNS = (
     *("task", "method", "strength", "seed", "plans", "proxy"),
@@ -188,6 +192,8 @@ def converged(rows: Iterable[Mapping[str, Any]]) -> bool:
         return False
     for name in COMPARED:
         before, after = of(name), of(f"finer_{name}")
+        if np.isfinite(before).all() and any(np.isnan(float(row.get(f"finer_{name}", 0.0))) for row in rows):
+            return False  # no plan of a batch is finite that was drawn again
         if not np.isfinite(before + after).all():
             continue
         change = mean_interval(after - before)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from diffplan.metrics.table import COLUMNS, FINER, Table, TableError, read
+from diffplan.metrics.table import COLUMNS, OPTIONAL, Table, TableError, read
 
 CONTROLS = ("behaviour", "null_noise", "null_shuffled", "null_few_steps", "bound")
 """Rows of results.csv that are no methods: held-out data, meaningless rewards, the optimal return."""
@@ -125,7 +125,7 @@ def read_results(path: Path | str) -> Results:
     path = Path(path).expanduser()
     if not path.is_dir():
         raise TableError(f"{path}: no such run directory")
-    table = read(path / "results.csv", [name for name in COLUMNS[2:] if name not in FINER])
+    table = read(path / "results.csv", [name for name in COLUMNS[2:] if name not in OPTIONAL])
     if "method" not in table:
         raise TableError(f"{path / 'results.csv'}: column 'method' is missing")
     table["method"] = table["method"].astype(str)
