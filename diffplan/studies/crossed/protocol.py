@@ -51,6 +51,9 @@ INSTEAD = {"gradient_model": "cem_model"}
 INFORMED = ("mppi", "receding_model", "ppo")
 """Methods that act in the true dynamics, or carry their actions out in them while they plan."""
 
+ONCE = ("ascent_conservative", "null_shuffled")
+"""Run in the cells of the first prior alone: a conservative model takes minutes to train, and a null needs no more."""
+
 REFERENCE = "guided"
 PRIORS, LABELS = (101, 102, 103), (201, 202, 203)
 """Seeds of the behaviour and the training of each prior, and of each set of labels."""

@@ -88,7 +88,19 @@ def opened(directory: Path) -> Tables:
     Raises:
         RunError: if they were made under another.
     """
-    names = ("BUDGETS", "EVALUATIONS", "PLANS", "BATCHES", "METHODS", "INSTEAD", "PRIORS", "LABELS", "TUNING", "SCORED")
+    names = (
+        "BUDGETS",
+        "EVALUATIONS",
+        "PLANS",
+        "BATCHES",
+        "METHODS",
+        "INSTEAD",
+        "ONCE",
+        "PRIORS",
+        "LABELS",
+        "TUNING",
+        "SCORED",
+    )
     now = {name.lower(): plain(getattr(protocol, name)) for name in names}
     now["rewards"] = {name: {kind: repr(r) for kind, (r, _) in world.rewards.items()} for name, world in WORLDS.items()}
     path = directory / "protocol.json"
@@ -109,16 +121,24 @@ def rivals_of(task: Task) -> list[Rival]:
     return [rival(known[name]) for name in names]
 
 
-def controls() -> list[Rival]:
-    """The prior alone, and guidance by shuffled labels."""
+def alone() -> Rival:
+    """The prior alone."""
+    return rival(catalogue(StrengthSettings())["prior"])
+
+
+def shuffled() -> Rival:
+    """Guidance by shuffled labels, with the variants of what it is a control of."""
     known = catalogue(StrengthSettings())
-    return [rival(known["prior"]), rival(known[NULL])._replace(variants=rival(known[protocol.REFERENCE]).variants)]
+    return rival(known[NULL])._replace(variants=rival(known[protocol.REFERENCE]).variants)
 
 
 class Place(NamedTuple):
-    """A cell at work: what is learned, the compiled programs of its world, how much is run, its names in tables."""
+    """A cell at work: what is learned, which methods are run, the compiled programs of its world, how much is run, its
+    names in tables.
+    """
 
     opened: Opened
+    rivals: list[Rival]
     spending: Spending
     plan: Plan
     about: Row
@@ -128,16 +148,14 @@ class Place(NamedTuple):
         return self.opened.bench.starts(keys_of(self.plan, batch)[0], self.plan.plans)
 
 
-def place_of(models: Models, spendings: dict[str, Spending], cell: Wanted, seed: int) -> Place:
-    """A cell, ready to run. spendings: by world. seed: of starts and noise."""
-    world = cell.world
-    rivals = [*rivals_of(world.task(cell.prior, cell.reward)), *controls()]
-    needs = {"regression", *(part for each in rivals for part in each.entry.needs)}
+def place_of(models: Models, spendings: dict[str, Spending], cell: Wanted, rivals: list[Rival], seed: int) -> Place:
+    """A cell, ready to run some methods. spendings: by world. seed: of starts and noise."""
+    world, needs = cell.world, {part for each in rivals for part in each.entry.needs}
     there = open_cell(models, cell, needs, seed)
     plan = Plan(BATCHES, PLANS, 0, seed)
     starts = there.bench.starts(keys_of(plan, 0)[0], PLANS).observations
     spending = spendings.setdefault(world.name, Spending(starts))
-    return Place(there, spending, plan, dict(zip(KEYS, (world.name, *cell[1:]), strict=False)))
+    return Place(there, rivals, spending, plan, dict(zip(KEYS, (world.name, *cell[1:]), strict=False)))
 
 
 def outcome(place: Place, each: Rival, setting: Setting, candidates: int, batch: int, problem: Any = None) -> Row:
@@ -169,20 +187,25 @@ def outcome(place: Place, each: Rival, setting: Setting, candidates: int, batch:
     )
 
 
-def tuning_places(models: Models, spendings: dict[str, Spending]) -> Iterator[Place]:
-    """The cells of tuning: each world and reward, with the prior, labels and starts that no scored cell has."""
+def tuning_places(models: Models, rewards: int | None = None) -> Iterator[Place]:
+    """The cells of tuning: each world and reward, with the prior, labels and starts that no scored cell has.
+
+    rewards: how many of each world; all if not given.
+    """
+    spendings: dict[str, Spending] = {}
     for world in WORLDS.values():
-        for reward in world.rewards:
+        for reward in list(world.rewards)[:rewards]:
             cell = Wanted(world, reward, TUNING["prior"], TUNING["labels"])
-            yield place_of(models, spendings, cell, TUNING["noise"])
+            rivals = rivals_of(world.task(cell.prior, reward))
+            yield place_of(models, spendings, cell, rivals, TUNING["noise"])
 
 
 def calibrate(models: Models, directory: Path) -> None:
     """Measure the price of every method in every world, on a machine with nothing else to do: prices.csv."""
     tables = opened(directory)
-    for place in tuning_places(models, {}):
+    for place in tuning_places(models, rewards=1):
         world = place.about["world"]
-        for each in [*rivals_of(place.opened.build.task), *controls()]:
+        for each in place.rivals:
             if not tables.where("prices", world=world, method=each.name):
                 setting = Setting(each.axes.grid[len(each.axes.grid) // 2 - 1])
                 starts = place.starts(0).observations
@@ -202,9 +225,9 @@ def afforded(tables: Tables, place: Place, each: Rival, setting: Setting, budget
 def tune(models: Models, directory: Path) -> None:
     """Tune every method for every world, reward and budget: tuning.csv, settings.csv."""
     tables = opened(directory)
-    for place in tuning_places(models, {}):
+    for place in tuning_places(models):
         about = {name: place.about[name] for name in ("world", "reward")}
-        for each in rivals_of(place.opened.build.task):
+        for each in place.rivals:
             for budget in BUDGETS:
                 if not tables.where("settings", **about, method=each.name, budget=budget):
                     tune_one(tables, place, each, budget)
@@ -249,32 +272,27 @@ def score(models: Models, directory: Path) -> None:
 
 def score_cell(models: Models, tables: Tables, spendings: dict[str, Spending], cell: Cell) -> None:
     """The rows of one cell that are not there yet."""
-    prior, labels = protocol.PRIORS[cell.prior], protocol.LABELS[cell.labels]
-    world = WORLDS[cell.world]
+    prior, labels, world = protocol.PRIORS[cell.prior], protocol.LABELS[cell.labels], WORLDS[cell.world]
     known = {"world": cell.world, "reward": cell.reward, "prior": prior, "labels": labels}
-    wanted = [each.name for each in rivals_of(world.task(prior, cell.reward))]
-    missing = [
-        name
-        for name in (*wanted, NULL)
-        for budget in BUDGETS
-        if not tables.where("rows", **known, method=name, budget=budget)
-    ]
-    if not missing and tables.where("rows", **known, method=PERFECT):
+    rivals = [*rivals_of(world.task(prior, cell.reward)), shuffled()]
+    rivals = [each for each in rivals if cell.prior == 0 or each.name not in protocol.ONCE]
+    missing = lambda name, budget: not tables.where("rows", **known, method=name, budget=budget)
+    wanted = [(each, budget) for each in rivals for budget in BUDGETS if missing(each.name, budget)]
+    if not wanted and not missing(PERFECT, 0):
         return
-    place = place_of(models, spendings, Wanted(world, cell.reward, prior, labels), protocol.SCORED + cell.number)
+    place = place_of(
+        models, spendings, Wanted(world, cell.reward, prior, labels), rivals, protocol.SCORED + cell.number
+    )
     spread = {"behaviour_std": place.opened.spread(place.plan)}
-    rivals, (alone, null) = rivals_of(place.opened.build.task), controls()
-    if not tables.where("rows", **known, method="prior"):
-        rows = [outcome(place, alone, Setting(1.0), 1, batch) for batch in range(BATCHES)]
+    add = lambda rows: tables.add("rows", [row | spread for row in rows])
+    if missing("prior", 0):
+        rows = [outcome(place, alone(), Setting(1.0), 1, batch) for batch in range(BATCHES)]
         rows += [place.about | row for row in control_rows(place.opened.build, place.plan, place.opened.bench)]
-        tables.add("rows", [row | spread | {"budget": 0} for row in rows])
-    for each in [*rivals, null]:
-        for budget in BUDGETS:
-            if not tables.where("rows", **known, method=each.name, budget=budget):
-                rows = score_one(tables, place, each, budget, again=cell.prior == 0 and budget == BUDGETS[0])
-                tables.add("rows", [row | spread for row in rows])
-    if not tables.where("rows", **known, method=PERFECT):
-        tables.add("rows", [row | spread for row in perfect(place, rivals)])
+        add([row | {"budget": 0} for row in rows])
+    for each, budget in wanted:
+        add(score_one(tables, place, each, budget, again=cell.prior == 0 and budget == BUDGETS[0]))
+    if missing(PERFECT, 0):
+        add(perfect(place))
 
 
 def score_one(tables: Tables, place: Place, each: Rival, budget: float, again: bool) -> list[Row]:
@@ -306,9 +324,9 @@ def finer_of(place: Place, each: Rival) -> tuple[Rival, Any] | None:
     return each, replace(problem, sampler=replace(problem.sampler, halvings=problem.sampler.halvings + 1))
 
 
-def perfect(place: Place, rivals: list[Rival]) -> list[Row]:
+def perfect(place: Place) -> list[Row]:
     """A search of actions in the true dynamics by the true reward: what labels that tell all would be worth."""
-    (search_of,) = [each for each in rivals if each.name == "mppi"]
+    (search_of,) = [each for each in place.rivals if each.name == "mppi"]
     setting, problem = Setting(32.0, 1), place.opened.informed()
     rows = [outcome(place, search_of, setting, 1, batch, problem) for batch in range(BATCHES)]
     return [row | {"method": PERFECT, "budget": 0} for row in rows]
