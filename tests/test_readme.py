@@ -798,5 +798,10 @@ def test_the_section_on_equal_proxy_is_that_of_its_files() -> None:
     ):
         result = next(one for one in findings if words in one["statement"])
         assert f"{result['estimate']:.2f} ({result['low']:.2f} to {result['high']:.2f})" in text
+    front = (ROOT / "README.md").read_text()
+    mean, ends = lead("weak penalty").rstrip(")").split(" (")
+    assert f"delivers {mean} standard deviations less" in front and f"interval {ends}, 64 seeds" in front
+    mean, ends = lead("posterior mean").rstrip(")").split(" (")
+    assert f"that lead is {mean} ({ends})" in front
     fall = finding("matched_proxy", "fall of six methods")
     assert f"{fall['estimate']:.2f}, from {fall['low']:.2f} to {fall['high']:.2f}" in text
