@@ -314,7 +314,17 @@ def test_a_damaged_drawing_is_refused_by_name(tmp_path):
 def test_a_script_is_its_command_and_says_how_to_run_it(path):
     tree = ast.parse(path.read_text())
     assert f"python scripts/{path.name}" in (ast.get_docstring(tree) or "")
-    own = {"controllers", "few_steps", "few_steps_exact", "front", "levels", "replanning", "unguided", "weakened"}
+    own = {
+        "controllers",
+        "crossed",
+        "few_steps",
+        "few_steps_exact",
+        "front",
+        "levels",
+        "replanning",
+        "unguided",
+        "weakened",
+    }
     if path.stem not in own:  # no part of the command
         (module,) = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
         assert module == f"diffplan.cli.{path.stem}" and path.stem.replace("_", "-") in COMMANDS

@@ -66,7 +66,8 @@ def two_sided_p(values: Float[np.ndarray, "n"], centre: float = 0.0) -> float:
     apart = _complete(values) - centre
     if (apart == apart[0]).all():
         return 1.0 if apart[0] == 0 else 0.0
-    return float(stats.ttest_1samp(apart, 0.0).pvalue)
+    result: Any = stats.ttest_1samp(apart, 0.0)
+    return float(result.pvalue)
 
 
 def holm(p: Float[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
