@@ -145,7 +145,7 @@ def test_every_make_target_exists() -> None:
 def read(command_name: str, words: list[str]) -> Any:
     """The settings that a command reads from its arguments."""
     match command_name:
-        case "few-steps" | "few-steps-exact" | "front" | "replanning" | "weakened":
+        case "crossed" | "few-steps" | "few-steps-exact" | "front" | "replanning" | "weakened":
             return tyro.cli(importlib.import_module(f"scripts.{command_name.replace('-', '_')}").Config, args=words)
         case "play":
             begun, rest = experiment.begin(words)
