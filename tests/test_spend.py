@@ -96,21 +96,23 @@ def test_a_program_serves_all_problems_of_its_structure():
 def test_variants_are_factors_on_what_a_method_has():
     known = catalogue(StrengthSettings())
     guided = rival(known["guided"])
-    assert guided.words(Setting(1.0, 1)) == "levels x2" and len(guided.axes.grid) == 6 and min(guided.axes.grid) > 0
-    sigmas = guided.problem(PROBLEM, Setting(1.0, 1)).sampler.sigmas
+    assert guided.words(Setting(1.0, 4)) == "levels x2" and guided.words(Setting(1.0, 1)) == "one candidate"
+    assert guided.axes.grid == tuple(strength for strength in known["guided"].method.strengths if strength > 0)
+    sigmas = guided.problem(PROBLEM, Setting(1.0, 4)).sampler.sigmas
     np.testing.assert_allclose(sigmas[jnp.array([0, -1])], PROBLEM.sampler.sigmas[jnp.array([0, -1])], rtol=1e-5)
     assert len(sigmas) == 2 * len(PROBLEM.sampler.sigmas)
     ascent = rival(known["ascent"])
-    rates = [ascent.method(Setting(4, number)).rate for number in range(3)]
-    assert rates[1] == pytest.approx(0.3 * rates[0]) and rates[2] == pytest.approx(3 * rates[0])
-    assert ascent.method(Setting(4.0)).strengths == (4,) and ascent.axes.whole
+    rates = [ascent.method(Setting(4, number)).rate for number in range(5)]
+    np.testing.assert_allclose(rates, np.array([1, 1, 1, 0.3, 3]) * rates[0])
+    assert ascent.strengths(Setting(4.0)) == (4,) and isinstance(ascent.strengths(Setting(4.0))[0], int)
     mppi = rival(known["mppi"])
-    assert [mppi.method(Setting(4, number)).population for number in range(3)] == [64, 256, 16]
+    assert [mppi.method(Setting(4, number)).population for number in (0, 3, 4)] == [64, 256, 16]
 
 
 @pytest.mark.parametrize("name", catalogue(StrengthSettings()))
 def test_every_method_can_be_tuned(name):
     each = rival(catalogue(StrengthSettings())[name])
-    assert each.variants[0] == {} and len(each.variants) == each.axes.variants
-    for number in range(len(each.variants)):
-        assert each.method(Setting(each.axes.grid[0], number)).strengths == (each.axes.grid[0],)
+    assert 1 <= len(each.variants) == each.axes.variants
+    for number, variant in enumerate(each.variants):
+        assert each.method(Setting(each.axes.grid[0], number)).strengths[0] == each.axes.grid[0]
+        assert (candidates_of(each, Setting(1.0, number), 1, 1.0, 99) == 1) == (variant.get("candidates") == 0)

@@ -19,6 +19,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+
+class NothingAllowed(ValueError):
+    """No setting may be tried."""
+
+
 CLOSE = 0.05
 """Strengths that differ by less than this fraction are not both tried."""
 
@@ -89,7 +94,7 @@ def search(
         allowed: whether a setting may be tried, such as one that keeps a budget.
 
     Raises:
-        ValueError: if no setting of the first grid and no variant of its weakest strength is allowed.
+        NothingAllowed: if no setting of the first grid and no variant of its weakest strength is allowed.
     """
     values: dict[Setting, float] = {}
 
@@ -114,7 +119,7 @@ def search(
     for setting in islice(new, evaluations):
         values[setting] = evaluate(setting)
     if not values:
-        raise ValueError(f"no setting is allowed, of strengths {axes.grid} and {axes.variants} variants")
+        raise NothingAllowed(f"no setting is allowed, of strengths {axes.grid} and {axes.variants} variants")
     return Outcome(values, best(), is_inside(axes, values, best(), allowed))
 
 
@@ -122,5 +127,7 @@ def is_inside(axes: Axes, values: dict[Setting, float], best: Setting, allowed: 
     """Whether the best is no end of what could be tried with its variant."""
     tried = [setting.strength for setting in values if setting.variant == best.variant]
     beyond = best._replace(strength=axes.rounded(best.strength * axes.ratio**0.25))
+    if axes.whole:
+        beyond = beyond._replace(strength=max(beyond.strength, best.strength + 1))
     least = axes.whole and best.strength <= 1
     return (max(tried) > best.strength or not allowed(beyond)) and (min(tried) < best.strength or least)

@@ -38,26 +38,29 @@ Variant = Mapping[str, float]
 CALLS = 5
 """Timed calls, of which the median counts."""
 
-LEVELS: tuple[Variant, ...] = ({}, {"levels": 2}, {"levels": 4}, {"candidates": 0.25})
-STEPS: tuple[Variant, ...] = ({}, {"rate": 0.3}, {"rate": 3}, {"candidates": 0.25})
-POPULATION: tuple[Variant, ...] = ({}, {"population": 4}, {"population": 0.25}, {"candidates": 0.25})
-LEARNING: tuple[Variant, ...] = ({}, {"updates": 2}, {"updates": 4}, {"candidates": 0.25})
+ONE: Variant = {"candidates": 0}
+FEW: Variant = {"candidates": 0.1}
+SAMPLED: tuple[Variant, ...] = ({}, ONE, FEW, {"levels": 0.5}, {"levels": 2})
+STEPS: tuple[Variant, ...] = ({}, ONE, FEW, {"rate": 0.3}, {"rate": 3})
+LEARNING: tuple[Variant, ...] = ({}, ONE, FEW, {"updates": 2}, {"updates": 4})
 BY_FAMILY: dict[str, tuple[Variant, ...]] = {
-    **dict.fromkeys(("guidance", "controls"), LEVELS),
-    "selection": ({}, {"levels": 0.5}, {"levels": 2}, {"levels": 4}),
-    "particles": ({}, {"count": 4}, {"levels": 2}, {"candidates": 0.25}),
+    **dict.fromkeys(("guidance", "controls"), SAMPLED),
+    "selection": (ONE, {**ONE, "levels": 0.5}, {**ONE, "levels": 2}),
+    "particles": ({}, ONE, FEW, {"count": 4}, {"count": 0.25}),
     "ascent": STEPS,
-    "planning": POPULATION,
+    "planning": ({}, ONE, FEW, {"population": 4}, {"population": 0.25}),
     **dict.fromkeys(("policies", "fine-tuning"), LEARNING),
 }
-"""Of every method of a family, where it has no variants of its own."""
+"""Of every method of a family, where it has no variants of its own. Selection chooses among candidates by itself."""
 OWN: dict[str, tuple[Variant, ...]] = {
     "gradient_model": STEPS,
-    "prior_guidance": ({}, {"iterations": 3}, {"levels": 2}, {"candidates": 0.25}),
-    "receding_model": ({}, {"population": 4}, {"lookahead": 2}, {"every": 0.5}),
+    "prior_guidance": ({}, ONE, FEW, {"iterations": 0.25}, {"iterations": 3}),
+    "receding_model": ({}, ONE, {"population": 4}, {"population": 0.25}, {"lookahead": 2}),
+    "ascent_conservative": (ONE,),
     "tree": ({},),
 }
-POINTS = 6
+"""Conservative ascent begins at the best data and draws nothing: all its candidates would be the same."""
+POINTS = 7
 """Strengths of the first grid, at most."""
 
 
@@ -74,14 +77,21 @@ class Rival(NamedTuple):
         return self.entry.name
 
     def method(self, setting: Setting) -> Any:
-        """The method with one strength, its fields multiplied as the variant says; whole numbers stay so."""
+        """The method with the ends of the grid as its strengths, its fields multiplied as the variant says.
+
+        Whole numbers stay so.
+        """
         method: Any = self.entry.method
-        factors = dict(self.variants[setting.variant])
-        own = {name: scaled(getattr(method, name), factors[name]) for name in factors if name in names_of(method)}
+        factors, grid = self.variants[setting.variant], self.axes.grid
         if "updates" in factors and isinstance(method, LearningMethod):
-            method, own = method.longer(round(factors["updates"])), {}
-        strength = int(setting.strength) if self.axes.whole else setting.strength
-        return replace(method, strengths=(strength,), **own)
+            longer: Any = method.longer(round(factors["updates"]))
+            return replace(longer, strengths=(grid[0], grid[-1]))
+        own = {name: scaled(getattr(method, name), factors[name]) for name in factors if name in names_of(method)}
+        return replace(method, strengths=(grid[0], grid[-1]), **own)
+
+    def strengths(self, setting: Setting) -> tuple[float, ...]:
+        """The strength of a setting, as a program takes it."""
+        return (int(setting.strength) if self.axes.whole else setting.strength,)
 
     def problem(self, problem: Problem, setting: Setting) -> Problem:
         """What the method needs of a problem, with as many noise levels as the variant says."""
@@ -94,7 +104,9 @@ class Rival(NamedTuple):
 
     def words(self, setting: Setting) -> str:
         """The variant, as a table says it."""
-        return " ".join(f"{name} x{factor:g}" for name, factor in self.variants[setting.variant].items())
+        factors = self.variants[setting.variant]
+        words = [f"{name} x{factor:g}" for name, factor in factors.items() if (name, factor) != ("candidates", 0)]
+        return " ".join([*words, *(["one candidate"] if factors.get("candidates") == 0 else [])])
 
 
 def names_of(method: Method) -> set[str]:
@@ -139,7 +151,7 @@ class Spending:
 
     def evaluations(self, rival: Rival, setting: Setting, problem: Problem) -> float:
         """Evaluations of one plan, and of its score."""
-        costs = self.programs(rival, setting, problem).costs((setting.strength,))
+        costs = self.programs(rival, setting, problem).costs(rival.strengths(setting))
         return float(sum(cost[0] for cost in costs.values())) + 1
 
 
@@ -161,7 +173,7 @@ def better(
     """(plans, their path KL, their scores): of each start the plan of the higher score; one without a score loses."""
     score = jax.vmap(proxy.score)(x)
     score = jnp.where(jnp.isnan(score), -jnp.inf, score)
-    wins = (score > best[2]) | jnp.isinf(best[2])
+    wins = (score > best[2]) | (best[2] == -jnp.inf)
     return (
         jnp.where(wins[:, None, None], x, best[0]),
         jnp.where(wins, path_kl, best[1]),
@@ -181,17 +193,17 @@ def spend(
     """Plans of a setting, the best of some candidates from each start; the key is consumed. Nothing is compiled in the
     time that is measured.
     """
-    programs, at = spending.programs(rival, setting, problem), (setting.strength,)
+    programs, at = spending.programs(rival, setting, problem), rival.strengths(setting)
     programs.ready(at)
     began = perf_counter()
     learned = jax.block_until_ready(programs.fit(programs.keys(key)[0], at))
     trained = perf_counter() - began
-    keys = jax.random.split(programs.keys(key)[1], candidates)
+    keys = list(jax.random.split(programs.keys(key)[1], candidates))
     draw = lambda key: programs.run(key, starts, at, learned)
     proxy = proxy_of(rival.entry.method, problem)
     unknown = jnp.full(len(starts), -jnp.inf)
     best = jnp.zeros((len(starts), *problem.shape)), unknown, unknown
-    jax.block_until_ready(better(proxy, best, *best[:2]))  # compiles
+    jax.block_until_ready((keys, better(proxy, best, *best[:2])))  # compiles
     began = perf_counter()
     for each in keys:
         plans = draw(each)

@@ -66,9 +66,11 @@ def optimism(row: Row) -> float:
 
 
 def clusters_of(cells: Cells) -> dict[str, float]:
-    """The mean over the cells of each world and reward: they share what was tuned."""
+    """The mean over the cells of each world and reward that have a number: they share what was tuned."""
     there: dict[str, list[float]] = {}
     for (world, reward, *_), value in cells.items():
+        if not np.isfinite(value):
+            continue
         there.setdefault(f"{world} {reward}", []).append(value)
     return {name: float(np.mean(values)) for name, values in there.items()}
 

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffplan.report import style
-from diffplan.studies.crossed.analysis import BEHAVIOUR, Difference, Row, clusters_of, controls_of, delivered_by
+from diffplan.studies.crossed.analysis import BEHAVIOUR, Difference, Row, apart, clusters_of, controls_of, delivered_by
 from diffplan.studies.crossed.protocol import BUDGETS, INFORMED, METHODS, REFERENCE
 
 COLOURS = dict(zip(BUDGETS, ("#4b9cd3", "#16537e"), strict=True))
@@ -21,7 +21,7 @@ MARKERS = {"umaze": "o", "rooms": "s", "pendulum": "^"}
 def compose(rows: list[Row], tests: list[Difference]) -> Figure:
     """Two panels that share their rows: methods, from the highest delivered return at the larger budget down."""
     means = {method: np.mean(list(clusters_of(delivered_by(rows, method, BUDGETS[-1])).values())) for method in METHODS}
-    order = sorted(METHODS, key=lambda method: means[method])
+    order = sorted(METHODS, key=lambda method: np.nan_to_num(means[method], nan=-np.inf))
     figure = Figure(figsize=(12.5, 6.2))
     grid = figure.add_gridspec(1, 2, left=0.235, right=0.985, top=0.92, bottom=0.18, wspace=0.05)
     left, right = (figure.add_subplot(grid[k]) for k in range(2))
@@ -46,11 +46,10 @@ def label(method: str) -> str:
 
 def returns(axes: Axes, rows: list[Row], order: list[str]) -> None:
     """Delivered returns above behaviour's: a dot for each world and reward, a bar for their mean."""
-    base = clusters_of(controls_of(rows, BEHAVIOUR))
+    base = controls_of(rows, BEHAVIOUR)
     for budget, side in zip(BUDGETS, (-SHIFT, SHIFT), strict=True):
         for row, method in enumerate(order):
-            values = clusters_of(delivered_by(rows, method, budget))
-            above = {name: value - base[name] for name, value in values.items() if name in base}
+            above = clusters_of(apart(delivered_by(rows, method, budget), base))
             for name, value in above.items():
                 axes.plot(
                     value, row + side, MARKERS[name.split()[0]], color=COLOURS[budget], alpha=0.45, markersize=4.5

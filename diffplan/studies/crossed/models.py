@@ -94,7 +94,10 @@ def open_cell(models: Models, cell: Wanted, needs: set[str], seed: int) -> Opene
     own = Run(root / world.name / f"{reward}-{prior}-{labels}")
     for name in SHARED:
         if (shared.directory / name).exists() and not (own.directory / name).exists():
-            shutil.copytree(shared.directory / name, own.directory / name, copy_function=os.link)
+            part = own.directory / f"{name}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(shared.directory / name, part, copy_function=os.link)
+            part.rename(own.directory / name)
     with locked(own.directory):
         build = building.start(own, task, settings)
         problem, parts = building.assemble(jax.random.key(prior), build, needs)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 BUDGETS = (0.005, 0.05)
 """T, in seconds a plan."""
-EVALUATIONS = 12
+EVALUATIONS = 16
 """Of tuning, for every method and budget."""
 PLANS = 32
 """Plans of a batch: in tuning, and in each of the batches of a cell."""

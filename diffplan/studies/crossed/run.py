@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from diffplan.experiment.compare import control_rows
 from diffplan.experiment.harness import Plan, keys_of, measured
-from diffplan.experiment.search import Setting, search
+from diffplan.experiment.search import NothingAllowed, Setting, search
 from diffplan.experiment.spend import Rival, Spending, candidates_of, price_of, rival, spend
 from diffplan.methods import catalogue
 from diffplan.methods.base import LearningMethod
@@ -154,6 +154,8 @@ def place_of(models: Models, spendings: dict[str, Spending], cell: Wanted, rival
     there = open_cell(models, cell, needs, seed)
     plan = Plan(BATCHES, PLANS, 0, seed)
     starts = there.bench.starts(keys_of(plan, 0)[0], PLANS).observations
+    if world.name not in spendings:
+        spendings.clear()  # programs of a world that is done
     spending = spendings.setdefault(world.name, Spending(starts))
     return Place(there, rivals, spending, plan, dict(zip(KEYS, (world.name, *cell[1:]), strict=False)))
 
@@ -216,8 +218,10 @@ def calibrate(models: Models, directory: Path) -> None:
 
 def afforded(tables: Tables, place: Place, each: Rival, setting: Setting, budget: float) -> int:
     """Candidates of a setting within a budget; 0 where not even one is."""
-    (priced,) = tables.where("prices", world=place.about["world"], method=each.name)
-    price = float(priced["seconds_per_evaluation"])
+    priced = tables.where("prices", world=place.about["world"], method=each.name)
+    if not priced:
+        raise RunError(f"prices.csv: has no row for {place.about['world']}, {each.name}: run `calibrate` first")
+    price = float(priced[0]["seconds_per_evaluation"])
     evaluations = place.spending.evaluations(each, setting, place.opened.problem)
     return candidates_of(each, setting, evaluations, price, budget)
 
@@ -247,7 +251,7 @@ def tune_one(tables: Tables, place: Place, each: Rival, budget: float) -> None:
     about = {name: place.about[name] for name in ("world", "reward")} | {"method": each.name, "budget": budget}
     try:
         result = search(evaluate, each.axes, protocol.EVALUATIONS, allowed)
-    except ValueError:
+    except NothingAllowed:
         say(f"{name}: no setting within the budget")
         tables.add("settings", [about | {"tried": 0}])
         return
