@@ -160,8 +160,8 @@ def test_costs_are_those_of_the_runs_and_their_gradients(iterations, runs, evalu
     method = replace(METHOD, strengths=(iterations,))
     arguments = jax.random.key(0), problem().problem, problem().starts[:1], jnp.asarray([float(iterations)])
     result = count(method.__call__, *arguments)
-    assert result["proxy_evals"] == runs * evaluations
-    assert result["env_steps"] == runs * HORIZON * (1 + evaluations)
+    assert result["proxy_evals"] == runs * 2 * evaluations  # with its gradient each
+    assert result["env_steps"] == runs * HORIZON * (1 + 2 * evaluations)
 
 
 def test_cells_and_missing_parts_are_named():

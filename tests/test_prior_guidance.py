@@ -168,4 +168,8 @@ def test_costs_are_those_of_the_plans_of_all_draws():
     whole = problems.linear()
     part = replace(whole.problem, sampler=replace(whole.problem.sampler, sigmas=karras(7, 0.02, 10.0)))
     result = count(method.__call__, jax.random.key(0), part, whole.starts[:1], jnp.asarray([2.0]))
-    assert result == {"network_evals": 7 * (3 * 5 + 1), "proxy_evals": 3 * 5, "env_steps": 0}
+    assert result == {
+        "network_evals": 7 * (2 * 3 * 5 + 1),
+        "proxy_evals": 2 * 3 * 5,
+        "env_steps": 0,
+    }  # a gradient is two

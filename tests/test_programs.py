@@ -82,7 +82,9 @@ def test_a_method_that_learns_has_a_program_for_each_part():
     levels = len(one.problem.sampler.sigmas)
     np.testing.assert_array_equal(programs.costs(together)["network_evals"], [levels] * 3)
     rounds = np.array([0, 1, 3])
-    np.testing.assert_array_equal(programs.costs(together, "fit")["network_evals"], rounds * (2 * 4 * levels + 3 * 5))
+    np.testing.assert_array_equal(
+        programs.costs(together, "fit")["network_evals"], rounds * (2 * 4 * levels + 2 * 3 * 5)
+    )
     key_fit, key_draw = programs.keys(KEY)
     plans = programs.run(key_draw, one.starts, together, programs.fit(key_fit, together))
     whole = jax.jit(lambda key: fit_and_draw(method, key, one.problem, one.starts, jnp.asarray(together)))(KEY)
