@@ -1,17 +1,18 @@
 """Methods at equal budgets: each is tuned by as many evaluations, and spends all of its seconds.
 
-A plan may take T seconds. A setting of a method takes E evaluations (70) a plan, gradients as two, at the method's own
-price c in seconds an evaluation, measured once in that world (`price_of`). What one plan does not use buys more plans
-from the same start, and the one with the highest learned reward is kept:
+A plan may take T seconds. What a plan of a setting takes is measured as a ratio to a plan of the prior, call by call in
+turn, so that a busy machine slows both; the prior's own seconds c are measured once, on an idle one:
 
-    candidates(setting) = floor(T / (c E(setting))),  at least 1                                             (175)
+    seconds(setting) = c * median over calls of (time of the setting's batch / time of the prior's batch)    (175)
+    candidates(setting) = floor(T / seconds(setting)),  at least 1
 
-A setting that takes more than T is not allowed. What a method learns before it plans has a column of its own, and no
-limit. The variants of a method are other ways to spend, as factors on what it has: more noise levels, more particles,
-another step length, fewer candidates.
+Candidates are plans from the same start, of which the one with the highest learned reward is kept. A setting of which
+one plan takes more than T is not allowed. What a method learns before it plans has a column of its own, and no limit.
+The variants of a method are other ways to spend, as factors on what it has: noise levels, particles, the length of a
+step, the number of candidates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import fields, replace
 from math import floor
@@ -181,6 +182,52 @@ def better(
     )
 
 
+Batch = Callable[[list[PRNGKey]], Any]
+"""Draws the plans of a batch, as many from each start as there are keys."""
+
+
+class Drawing(NamedTuple):
+    """A setting that is ready to draw from some starts: programs are compiled, and what it learns is learned."""
+
+    programs: Programs
+    at: tuple[float, ...]
+    learned: Any
+    proxy: Proxy
+    starts: Float[Array, "n o"]
+
+    def __call__(self, keys: list[PRNGKey]) -> tuple[Array, Array, Array]:
+        """(plans, path KL, scores): the best-scored of one plan a key, from each start. Nothing is compiled."""
+        best = self.none()
+        for key in keys:
+            plans = self.programs.run(key, self.starts, self.at, self.learned)
+            best = better(self.proxy, best, plans.x[0], plans.path_kl[0])
+        return jax.block_until_ready(best)
+
+    def none(self) -> tuple[Array, Array, Array]:
+        """No plans yet."""
+        unknown = jnp.full(len(self.starts), -jnp.inf)
+        return jnp.zeros((len(self.starts), *self.programs.problem.shape)), unknown, unknown
+
+
+def ready(
+    key: PRNGKey, spending: Spending, rival: Rival, setting: Setting, problem: Problem, starts: Float[Array, "n o"]
+) -> tuple[Drawing, tuple[float, float]]:
+    """A setting ready to draw, and its training: seconds and evaluations. The key is consumed."""
+    programs, at = spending.programs(rival, setting, problem), rival.strengths(setting)
+    programs.ready(at)
+    began = perf_counter()
+    learned = jax.block_until_ready(programs.fit(key, at))
+    seconds = perf_counter() - began
+    proxy = proxy_of(rival.entry.method, problem)
+    assert proxy is not None, rival.name
+    drawing = Drawing(programs, at, learned, proxy, starts)
+    none = drawing.none()
+    jax.block_until_ready(better(drawing.proxy, none, *none[:2]))  # compiles
+    if not programs.learns:
+        return drawing, (0.0, 0.0)
+    return drawing, (seconds, float(sum(cost[0] for cost in programs.costs(at, "fit").values())))
+
+
 def spend(
     key: PRNGKey,
     spending: Spending,
@@ -190,42 +237,42 @@ def spend(
     starts: Float[Array, "n o"],
     candidates: int,
 ) -> Spent:
-    """Plans of a setting, the best of some candidates from each start; the key is consumed. Nothing is compiled in the
-    time that is measured.
-    """
-    programs, at = spending.programs(rival, setting, problem), rival.strengths(setting)
-    programs.ready(at)
+    """Plans of a setting, the best of some candidates from each start; the key is consumed."""
+    key_fit, key_draw = jax.random.split(key)
+    drawing, training = ready(key_fit, spending, rival, setting, problem, starts)
+    keys = list(jax.random.split(key_draw, candidates))
     began = perf_counter()
-    learned = jax.block_until_ready(programs.fit(programs.keys(key)[0], at))
-    trained = perf_counter() - began
-    keys = list(jax.random.split(programs.keys(key)[1], candidates))
-    draw = lambda key: programs.run(key, starts, at, learned)
-    proxy = proxy_of(rival.entry.method, problem)
-    unknown = jnp.full(len(starts), -jnp.inf)
-    best = jnp.zeros((len(starts), *problem.shape)), unknown, unknown
-    jax.block_until_ready((keys, better(proxy, best, *best[:2])))  # compiles
-    began = perf_counter()
-    for each in keys:
-        plans = draw(each)
-        best = better(proxy, best, plans.x[0], plans.path_kl[0])
-    jax.block_until_ready(best)
+    x, path_kl, score = drawing(keys)
     seconds = (perf_counter() - began) / len(starts)
     evaluations = candidates * spending.evaluations(rival, setting, problem)
-    fitting = sum(cost[0] for cost in programs.costs(at, "fit").values()) if programs.learns else 0.0
-    x, path_kl, score = best
-    training = (trained if programs.learns else 0.0, float(fitting))
     return Spent(x, path_kl, score, seconds, evaluations, training)
 
 
-def price_of(
-    spending: Spending, rival: Rival, setting: Setting, problem: Problem, starts: Float[Array, "n o"]
-) -> float:
-    """Seconds an evaluation, of a setting's plans in batches as large as these starts: the median of some calls."""
-    times = [spend(jax.random.key(0), spending, rival, setting, problem, starts, 2).seconds / 2 for _ in range(CALLS)]
-    return float(np.median(times)) / spending.evaluations(rival, setting, problem)
+def ratio(one: Batch, other: Batch) -> float:
+    """How many times as long a batch of one setting takes as a batch of another: calls in turn, the median (175)."""
+    keys = [jax.random.key(number) for number in range(CALLS + 1)]
+    jax.block_until_ready(keys)
+
+    def timed(batch: Batch, key: PRNGKey) -> float:
+        began = perf_counter()
+        batch([key])
+        return perf_counter() - began
+
+    times = [(timed(one, key), timed(other, key)) for key in keys][1:]  # the first calls load the programs
+    return float(np.median([ours / theirs for ours, theirs in times]))
 
 
-def candidates_of(rival: Rival, setting: Setting, evaluations: float, price: float, seconds: float) -> int:
-    """Equation (175), times the variant's factor; 0 where one plan takes more than the budget."""
-    most = floor(seconds / (price * evaluations))
+def seconds_of(batch: Batch) -> float:
+    """Seconds of a batch: the median of some calls, on an idle machine."""
+    times = []
+    for key in list(jax.random.split(jax.random.key(0), CALLS + 1)):
+        began = perf_counter()
+        batch([key])
+        times.append(perf_counter() - began)
+    return float(np.median(times[1:]))
+
+
+def candidates_of(rival: Rival, setting: Setting, taken: float, budget: float) -> int:
+    """Candidates within a budget, times the variant's factor; 0 where one plan takes more. taken: seconds a plan."""
+    most = floor(budget / taken)
     return most and max(1, round(most * rival.variants[setting.variant].get("candidates", 1.0)))

@@ -14,7 +14,7 @@ from diffplan.experiment.harness import Bench, Plan
 from diffplan.experiment.settings import ExperimentSettings
 from diffplan.guide import Learned
 from diffplan.learn.reward_models import Perfect
-from diffplan.methods import Problem
+from diffplan.methods import Entry, Problem
 from diffplan.planner import build as building
 from diffplan.planner.build import Builder
 from diffplan.planner.settings import PlannerSettings
@@ -36,9 +36,15 @@ class Opened(NamedTuple):
     bench: Bench
     costs: dict[str, float]
 
-    def pretraining(self, needs: tuple[str, ...]) -> float:
-        """Seconds of training of the prior and of all that a method needs."""
-        return sum(self.costs.get(part, 0.0) for part in {"prior", *needs})
+    def pretraining(self, entry: Entry) -> float:
+        """Seconds of training of all that a method uses: where it makes plans, of the prior and the controller too."""
+        own = {"prior", "inverse"} if entry.acts_on == "plans" else set()
+        return sum(self.costs.get(part, 0.0) for part in {*own, *entry.needs})
+
+    def mean(self) -> float:
+        """The mean return of held-out windows of behaviour."""
+        held_out = self.build.data.held_out
+        return float(jnp.mean(self.build.returns(held_out, held_out.places(jax.random.key(0), 2048))))
 
     def informed(self) -> Problem:
         """The problem whose regression is the true reward: what a method could do if the labels told all."""
@@ -103,4 +109,5 @@ def open_cell(models: Models, cell: Wanted, needs: set[str], seed: int) -> Opene
         problem, parts = building.assemble(jax.random.key(prior), build, needs)
         experiment = ExperimentSettings(seed=seed)
         bench, _ = compare.bench_of(build, problem, experiment, parts["prior"].identity)
+        parts["inverse"] = building.fit_inverse(build)
     return Opened(build, problem, bench, {name: part.seconds for name, part in parts.items()})

@@ -8,15 +8,7 @@ from diffplan.runs.files import write_json
 from diffplan.studies.crossed import analysis
 from diffplan.studies.crossed.analysis import Difference
 from diffplan.studies.crossed.figure import compose
-from diffplan.studies.crossed.protocol import BUDGETS, INFORMED, LEVEL, METHODS, REFERENCE
-
-CLAIMS = (
-    "No method that is not informed delivers more than guidance, at either budget.",
-    "Ascent from plans of the prior delivers less than guidance, at both budgets.",
-    "From 5 to 50 ms selection gains more than guidance.",
-    "At 50 ms plans of ascent promise more beyond what they deliver than guided plans.",
-)
-"""As docs/crossed.md has them."""
+from diffplan.studies.crossed.protocol import BUDGETS, CLAIMS, INFORMED, LEVEL, METHODS, REFERENCE
 
 
 def verdicts(tests: list[Difference]) -> list[str]:

@@ -3,29 +3,36 @@
 Its tables stand in one directory, and grow by a method at a time:
 
     protocol.json   what was fixed before the run; another protocol is refused
-    prices.csv      seconds an evaluation, by world and method, from an idle machine
+    prices.csv      seconds of a plan of the prior in each world, from an idle machine
+    costs.csv       what a plan of every setting that was asked for takes, in plans of the prior
     tuning.csv      every evaluation of tuning
     settings.csv    the tuned setting of every method, by world, reward and budget
     rows.csv        what the methods deliver, a row for each batch of a cell
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
+from diffplan.experiment import spend
 from diffplan.experiment.compare import control_rows
 from diffplan.experiment.harness import Plan, keys_of, measured
 from diffplan.experiment.search import NothingAllowed, Setting, search
-from diffplan.experiment.spend import Rival, Spending, candidates_of, price_of, rival, spend
+from diffplan.experiment.spend import Drawing, Rival, Spending, rival
 from diffplan.methods import catalogue
 from diffplan.methods.base import LearningMethod
 from diffplan.methods.strengths import StrengthSettings
 from diffplan.metrics import table
+from diffplan.planner.settings import PlannerSettings
 from diffplan.runs import Progress, RunError, say
 from diffplan.runs.files import plain, read_json, versions, write_json
+from diffplan.runs.lock import locked
 from diffplan.studies.crossed import protocol
 from diffplan.studies.crossed.models import Models, Opened, Wanted, open_cell
 from diffplan.studies.crossed.protocol import BATCHES, BUDGETS, METHODS, PLANS, TUNING, Cell, cells
@@ -33,12 +40,14 @@ from diffplan.studies.crossed.worlds import WORLDS
 from diffplan.task import Task
 
 Row = dict[str, Any]
+TOO_DEAR = "no setting within the budget: a plan of the prior"
 NULL, PERFECT = "null_shuffled", "true_reward"
 """A control, run at the settings of `protocol.REFERENCE`; and a search in the true dynamics by the true reward."""
 KEYS = ("world", "reward", "prior", "labels", "method", "budget")
 COLUMNS = {
-    "prices": ("world", "method", "seconds_per_evaluation"),
-    "tuning": (*KEYS, "strength", "variant", "candidates", "delivered", "promised", "feasible", "seconds"),
+    "prices": ("world", "seconds", "load", "cores"),
+    "costs": ("world", "method", "strength", "variant", "number", "ratio", "evaluations"),
+    "tuning": (*KEYS, "strength", "variant", "candidates", "delivered", "promised", "feasible", "finite", "seconds"),
     "settings": (
         "world",
         "reward",
@@ -82,8 +91,8 @@ class Tables:
         return [row for row in self.rows[name] if all(str(row[key]) == str(value) for key, value in values.items())]
 
 
-def opened(directory: Path) -> Tables:
-    """The tables of a directory, made under this protocol.
+def opened(directory: Path, planner: PlannerSettings) -> Tables:
+    """The tables of a directory, made under this protocol and with what this planner learns.
 
     Raises:
         RunError: if they were made under another.
@@ -96,12 +105,14 @@ def opened(directory: Path) -> Tables:
         "METHODS",
         "INSTEAD",
         "ONCE",
-        "PRIORS",
-        "LABELS",
-        "TUNING",
-        "SCORED",
+        "INFORMED",
+        "REFERENCE",
+        "LEVEL",
     )
+    names += ("PRIORS", "LABELS", "TUNING", "SCORED")
     now = {name.lower(): plain(getattr(protocol, name)) for name in names}
+    now["variants"] = {"families": plain(spend.BY_FAMILY), "own": plain(spend.OWN), "points": spend.POINTS}
+    now["claims"], now["planner"] = list(protocol.CLAIMS), plain(planner)
     now["rewards"] = {name: {kind: repr(r) for kind, (r, _) in world.rewards.items()} for name, world in WORLDS.items()}
     path = directory / "protocol.json"
     if not path.exists():
@@ -166,10 +177,12 @@ def outcome(place: Place, each: Rival, setting: Setting, candidates: int, batch:
     del key_starts
     begin, opened = place.starts(batch), place.opened
     problem = problem or opened.problem
-    spent = spend(key_method, place.spending, each, setting, problem, begin.observations, candidates)
+    spent = spend.spend(key_method, place.spending, each, setting, problem, begin.observations, candidates)
     values = measured(each.entry, opened.bench, key_measure, begin, spent.x)
     seconds, evals = spent.training
     numbers = {name: float(value) for name, value in values.items()}
+    if (lost := 1 - numbers["finite"]) > 0:  # what cannot be carried out earns what behaviour does
+        numbers["delivered"] = np.nan_to_num(numbers["delivered"]) * (1 - lost) + lost * opened.mean()
     return (
         place.about
         | numbers
@@ -183,7 +196,7 @@ def outcome(place: Place, each: Rival, setting: Setting, candidates: int, batch:
             "path_kl": float(jnp.mean(spent.path_kl)),
             "evaluations": spent.evaluations,
             "seconds": spent.seconds,
-            "pretrain_seconds": opened.pretraining(each.entry.needs) + seconds,
+            "pretrain_seconds": opened.pretraining(each.entry) + seconds,
             "pretrain_evals": evals,
         }
     )
@@ -203,38 +216,55 @@ def tuning_places(models: Models, rewards: int | None = None) -> Iterator[Place]
 
 
 def calibrate(models: Models, directory: Path) -> None:
-    """Measure the price of every method in every world, on a machine with nothing else to do: prices.csv."""
-    tables = opened(directory)
-    for place in tuning_places(models, rewards=1):
-        world = place.about["world"]
-        for each in place.rivals:
-            if not tables.where("prices", world=world, method=each.name):
-                setting = Setting(each.axes.grid[len(each.axes.grid) // 2 - 1])
-                starts = place.starts(0).observations
-                price = price_of(place.spending, each, setting, place.opened.problem, starts)
-                tables.add("prices", [{"world": world, "method": each.name, "seconds_per_evaluation": price}])
-                say(f"{world} {each.name}: {1e6 * price:.3g} microseconds an evaluation")
+    """Measure what a plan of the prior takes in every world, on a machine with nothing else to do: prices.csv."""
+    with locked(directory):
+        tables = opened(directory, models.planner)
+        for place in tuning_places(models, rewards=1):
+            world = place.about["world"]
+            if not tables.where("prices", world=world):
+                seconds, (load, *_) = spend.seconds_of(reference(place)) / PLANS, os.getloadavg()
+                about = {"world": world, "seconds": seconds, "load": load, "cores": os.cpu_count()}
+                tables.add("prices", [about])
+                say(f"{world}: a plan of the prior takes {1000 * seconds:.3g} ms, at a load of {load:.1f}")
+
+
+def reference(place: Place) -> Drawing:
+    """The prior, ready to draw from the starts of the first batch: what seconds are counted in."""
+    return ready_at(place, alone(), Setting(1.0))
+
+
+def ready_at(place: Place, each: Rival, setting: Setting) -> Drawing:
+    """A setting, ready to draw from the starts of the first batch."""
+    starts = place.starts(0).observations
+    return spend.ready(jax.random.key(0), place.spending, each, setting, place.opened.problem, starts)[0]
 
 
 def afforded(tables: Tables, place: Place, each: Rival, setting: Setting, budget: float) -> int:
-    """Candidates of a setting within a budget; 0 where not even one is."""
-    priced = tables.where("prices", world=place.about["world"], method=each.name)
+    """Candidates of a setting within a budget; 0 where not even one is. What it takes is measured once in a world."""
+    world = place.about["world"]
+    priced = tables.where("prices", world=world)
     if not priced:
-        raise RunError(f"prices.csv: has no row for {place.about['world']}, {each.name}: run `calibrate` first")
-    price = float(priced[0]["seconds_per_evaluation"])
-    evaluations = place.spending.evaluations(each, setting, place.opened.problem)
-    return candidates_of(each, setting, evaluations, price, budget)
+        raise RunError(f"prices.csv: has no row for {world}: run `calibrate` first")
+    at = {"world": world, "method": each.name, "strength": f"{setting.strength:.6g}", "number": setting.variant}
+    if not tables.where("costs", **at):
+        ratio = spend.ratio(ready_at(place, each, setting), reference(place))
+        evaluations = place.spending.evaluations(each, setting, place.opened.problem)
+        about = {"variant": each.words(setting), "ratio": ratio, "evaluations": evaluations}
+        tables.add("costs", [at | about])
+    (cost,) = tables.where("costs", **at)
+    return spend.candidates_of(each, setting, float(cost["ratio"]) * float(priced[0]["seconds"]), budget)
 
 
 def tune(models: Models, directory: Path) -> None:
     """Tune every method for every world, reward and budget: tuning.csv, settings.csv."""
-    tables = opened(directory)
-    for place in tuning_places(models):
-        about = {name: place.about[name] for name in ("world", "reward")}
-        for each in place.rivals:
-            for budget in BUDGETS:
-                if not tables.where("settings", **about, method=each.name, budget=budget):
-                    tune_one(tables, place, each, budget)
+    with locked(directory):
+        tables = opened(directory, models.planner)
+        for place in tuning_places(models):
+            about = {name: place.about[name] for name in ("world", "reward")}
+            for each in place.rivals:
+                for budget in BUDGETS:
+                    if not tables.where("settings", **about, method=each.name, budget=budget):
+                        tune_one(tables, place, each, budget)
 
 
 def tune_one(tables: Tables, place: Place, each: Rival, budget: float) -> None:
@@ -258,17 +288,17 @@ def tune_one(tables: Tables, place: Place, each: Rival, budget: float) -> None:
     best = result.best
     chosen = {"strength": best.strength, "variant": each.words(best), "number": best.variant}
     chosen |= {"candidates": afforded(tables, place, each, best, budget), "inside": int(result.inside)}
-    tables.add("tuning", rows)
     tables.add("settings", [about | chosen | {"tried": len(result.values)}])
+    tables.add("tuning", rows)
     words = f"{best.strength:g} {each.words(best)}, {chosen['candidates']} candidates"
     say(f"{name}: {words}: delivered {result.values[best]:.3g}{'' if result.inside else ', at the end of its range'}")
 
 
 def score(models: Models, directory: Path) -> None:
     """Run every cell with the tuned settings: rows.csv, method by method."""
-    tables, spendings = opened(directory), {}
-    every = cells(WORLDS)
-    with Progress("cells", total=len(every), unit="cells") as progress:
+    spendings, every = {}, cells(WORLDS)
+    with locked(directory), Progress("cells", total=len(every), unit="cells") as progress:
+        tables = opened(directory, models.planner)
         for cell in every:
             score_cell(models, tables, spendings, cell)
             progress.advance(1)
@@ -305,7 +335,8 @@ def score_one(tables: Tables, place: Place, each: Rival, budget: float, again: b
     about = {name: place.about[name] for name in ("world", "reward")} | {"method": tuned_as, "budget": budget}
     (chosen,) = tables.where("settings", **about)
     if not int(chosen["tried"]):
-        return [place.about | {"method": each.name, "budget": budget, "seed": batch} for batch in range(BATCHES)]
+        rows = [outcome(place, alone(), Setting(1.0), 1, batch) for batch in range(BATCHES)]
+        return [row | {"method": each.name, "budget": budget, "variant": TOO_DEAR} for row in rows]
     setting, candidates = Setting(float(chosen["strength"]), int(chosen["number"])), int(chosen["candidates"])
     rows = [outcome(place, each, setting, candidates, batch) for batch in range(BATCHES)]
     rows = [row | {"budget": budget, "budget_used": row["seconds"] / budget} for row in rows]
