@@ -13,6 +13,7 @@ from jaxtyping import Array
 from diffplan.count import count
 from diffplan.methods import Method, Plans
 from diffplan.methods.gradient import GradientShooting
+from diffplan.validation.known import cells_of
 from tests import problems
 
 STRENGTHS = (0, 1, 3, 10, 100, 400)
@@ -165,8 +166,8 @@ def test_costs_are_those_of_the_runs_and_their_gradients(iterations, runs, evalu
 
 
 def test_cells_and_missing_parts_are_named():
-    grid = problems.grid(4)
+    cells = replace(problem().problem, codec=cells_of(problems.ROOM))
     with pytest.raises(ValueError, match="method gradient_model: cannot plan in one-hot cells"):
-        METHOD(jax.random.key(0), replace(grid.problem, model=grid.problem.dynamics), grid.starts, jnp.ones(1))
+        METHOD(jax.random.key(0), cells, problem().starts, jnp.ones(1))
     with pytest.raises(ValueError, match="the problem has no model"):
-        METHOD(jax.random.key(0), problems.linear().problem, grid.starts, jnp.ones(1))
+        METHOD(jax.random.key(0), replace(cells, model=None), problem().starts, jnp.ones(1))

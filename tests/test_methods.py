@@ -27,7 +27,7 @@ from diffplan.samplers import Sampler, ancestral, heun, sample
 HORIZON, OBSERVATION, DIM, STARTS = 16, 4, 6, 5
 FEW = StrengthSettings(points=2, scale=(1, 30), pool=6, ascent_steps=40)
 RULES = ("guided_interval", "guided_scheduled", "guided_smoothed", "guided_lgd", "guided_budget")
-MORE = ("guided_dps", "guided_classifier", "guided_raw", *RULES, "weakened", "ascent_clean")
+MORE = ("guided_dps", "guided_classifier", "guided_raw", *RULES, "weakened", "ascent_clean", "ascent_prior")
 METHODS: dict[str, Method] = {entry.name: entry.method for entry in chosen(FEW, (*DEMO_METHODS, *MORE))}
 GUIDED = [name for name, method in METHODS.items() if isinstance(method, Guided)]
 

@@ -292,3 +292,13 @@ def test_muon_moves_every_direction_of_a_matrix_alike():
     stretch = np.linalg.svd(update["matrix"], compute_uv=False)
     assert stretch.max() < 2 * stretch.min()
     np.testing.assert_allclose(*update["vector"], rtol=1e-3)  # a vector is Adam's: every entry by itself
+
+
+def test_what_is_trained_beside_a_network_does_not_leave_training():
+    """The network follows a number that goes to 3: both are trained, and the network alone comes back."""
+    loss = lambda params, key, x: ((params[0] - params[1]) ** 2 + (params[1] - x) ** 2, {})
+    task = train.Task(loss, lambda key, data: data, lambda network: (network, jnp.zeros(())), lambda both: both[0])
+    config = TrainSettings(steps=1500, batch=1, learning_rate=2e-2, warmup=10, chunk=500)
+    network, data = jnp.ones(()), jnp.asarray(3.0)
+    assert float(train.train(task, network, data, config)) == pytest.approx(3, abs=0.02)
+    assert float(train.train_whole(jax.random.key(0), task, network, data, config)) == pytest.approx(3, abs=0.02)

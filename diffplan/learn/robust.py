@@ -19,8 +19,8 @@ width d, as the optimiser does that uses the model afterwards:
 The constraint has a multiplier alpha, learned by dual ascent beside f: it grows while the gap is above tau, and falls
 to 0 where the constraint does not bind,
 
-    f      descends   E error(f(x), r) + alpha (f(x') - f(x) - tau)
-    log a  ascends    E f(x') - f(x) - tau,      from a = 1                                                      (158)
+    f           descends   E error(f(x), r) + alpha (f(x') - f(x) - tau)
+    log alpha   ascends    E f(x') - f(x) - tau,      from alpha = 1                                             (158)
 
 Both by Adam, the multiplier's logarithm `RATE` times as fast as the weights. The step, the number of steps, the first
 alpha, tau = 0.5 standard deviations of the label, and 0.01 as the rate of log alpha are those of the authors' program
@@ -80,7 +80,9 @@ def ascent_rate(shape: tuple[int, ...], step: float = STEP) -> float:
     return step * math.sqrt(math.prod(shape))
 
 
-def ascended(objective: Reward, x: Float[Array, "h d"], mask: Bool[Array, "h d"], steps: int, step: float) -> Array:
+def ascended(
+    objective: Reward, x: Float[Array, "h d"], mask: Bool[Array, "h d"], steps: int, step: float
+) -> Float[Array, "h d"]:
     """(157): x after ascent on the objective; entries under the mask stay."""
     rate = ascent_rate(x.shape, step)
     climb = lambda _, x: x + rate * jnp.where(mask, 0.0, jax.grad(objective)(x))

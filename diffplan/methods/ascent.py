@@ -18,9 +18,9 @@ As b -> 0 that is the nearest window; where many begin at s, as in a gridworld, 
 
 `AscentConservative` is the optimiser of a conservative objective model (Trabucco et al. 2021, arXiv 2107.06882): ascent
 from the best data, in the steps (157) that the model was trained against, and in no more of them. Its authors begin at
-the data of the highest labels; here the data near the start with the highest learned score s(x) are taken:
+the data of the highest labels. Here it is the window with the highest learned score among those near the start:
 
-    i = argmax  s(x_i) - |x_i[0] - s|^2 / 2 b^2                                                          (159)
+    i = argmax  score(x_i) - |x_i[0] - s|^2 / 2 b^2                                                      (159)
 
 `AscentEarly` stops each plan before it is odder to the prior than `patience` times what data are, with no label:
 

@@ -52,8 +52,8 @@ class GradientShooting:
     proxy: Callable[[Problem], Proxy] = regression
     runs: int = 8
     """Runs of behaviour that are improved side by side; the plan is the best of all."""
-    rate: float = 0.1
-    """Adam's step, in standard deviations of the data's actions."""
+    rate: float = 0.01
+    """Adam's step, in standard deviations of the data's actions; the actions of many rows push one way, and add up."""
     strength_name: str = "iterations"
     shared: bool = True
 
@@ -75,9 +75,8 @@ class GradientShooting:
         if isinstance(codec, Cells):
             raise ValueError(f"method {self.name}: cannot plan in one-hot cells, whose dynamics have no gradient")
         mean, std = codec.mean[codec.observation_dim :], codec.std[codec.observation_dim :]
-        inside = lambda scaled: jnp.clip(
-            scaled, ((dynamics.action_low - mean) / std)[None], ((dynamics.action_high - mean) / std)[None]
-        )
+        low, high = ((bound - mean) / std for bound in (dynamics.action_low, dynamics.action_high))
+        inside = lambda scaled: jnp.clip(scaled, low[None], high[None])
         key_act, key_model = jax.random.split(key)
         run = lambda key: codec.encode(act(behaviour, dynamics, key, start, times(problem.horizon))[0])
         keys = jax.random.split(key_act, self.runs)
